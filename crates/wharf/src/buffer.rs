@@ -1,0 +1,268 @@
+//! Memory for operations: owned while an operation is outstanding, returned with its packet.
+//!
+//! A [`Buffer`] is given away when an operation is issued and comes back in the packet, so the borrow checker sees to
+//! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
+//! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The memory of an operation. Made from a `Vec<u8>`, a `Box<[u8]>`, an `Arc<[u8]>`, a `&'static [u8]` or text;
+/// derefs to its bytes.
+///
+/// Shared and static memory can be sent, not received into.
+///
+/// ```
+/// use wharf::Buffer;
+/// let to_receive = Buffer::with_capacity(4096);
+/// assert_eq!((to_receive.len(), to_receive.capacity()), (0, 4096));
+/// let to_send = Buffer::from("hello\n");
+/// assert_eq!(&to_send[..], b"hello\n");
+/// ```
+pub struct Buffer(Memory);
+
+enum Memory {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+    Static(&'static [u8]),
+    Pooled(PoolBuffer),
+}
+
+impl Buffer {
+    /// An empty buffer that can receive `bytes` bytes. With 0, a receive into it waits for data and takes none.
+    pub fn with_capacity(bytes: usize) -> Buffer {
+        Buffer(Memory::Owned(Vec::with_capacity(bytes)))
+    }
+
+    /// How many bytes a receive may put here; 0 for shared and static memory.
+    pub fn capacity(&self) -> usize {
+        match &self.0 {
+            Memory::Owned(vec) => vec.capacity(),
+            Memory::Pooled(pooled) => pooled.memory.capacity(),
+            Memory::Shared(_) | Memory::Static(_) => 0,
+        }
+    }
+
+    /// Whether a receive may use it.
+    pub fn is_writable(&self) -> bool {
+        matches!(self.0, Memory::Owned(_) | Memory::Pooled(_))
+    }
+
+    /// The bytes as a vector; copies shared, static and pooled memory.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Memory::Owned(vec) => vec,
+            other => Buffer(other).to_vec(),
+        }
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        match &mut self.0 {
+            Memory::Owned(vec) => vec.truncate(length),
+            Memory::Pooled(pooled) => pooled.memory.truncate(length),
+            Memory::Shared(shared) if length < shared.len() => self.0 = Memory::Owned(shared[..length].to_vec()),
+            Memory::Static(bytes) => *bytes = &bytes[..length.min(bytes.len())],
+            Memory::Shared(_) => {}
+        }
+    }
+
+    pub(crate) fn pooled(buffer: PoolBuffer) -> Buffer {
+        Buffer(Memory::Pooled(buffer))
+    }
+
+    /// Where a receive may write, for as long as the buffer is neither moved from nor dropped.
+    pub(crate) fn space(&mut self) -> Option<crate::operation::RawBuffer> {
+        let vec = match &mut self.0 {
+            Memory::Owned(vec) => vec,
+            Memory::Pooled(pooled) => &mut *pooled.memory,
+            Memory::Shared(_) | Memory::Static(_) => return None,
+        };
+        Some(crate::operation::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
+    }
+
+    /// What a send reads.
+    pub(crate) fn content(&self) -> crate::operation::RawBuffer {
+        crate::operation::RawBuffer { pointer: self.as_ptr().cast_mut(), length: self.len() }
+    }
+
+    /// A receive has written `length` bytes at the start.
+    #[allow(unsafe_code)]
+    pub(crate) fn received(&mut self, length: usize) {
+        let vec = match &mut self.0 {
+            Memory::Owned(vec) => vec,
+            Memory::Pooled(pooled) => &mut *pooled.memory,
+            Memory::Shared(_) | Memory::Static(_) => return,
+        };
+        assert!(length <= vec.capacity(), "the engine reported more bytes than the buffer holds");
+        // SAFETY: `length` is within the capacity, and the engine initialised that many bytes from the start of the
+        // very memory that `space` named, before it reported them.
+        unsafe { vec.set_len(length) };
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Owned(vec) => vec,
+            Memory::Shared(shared) => shared,
+            Memory::Static(bytes) => bytes,
+            Memory::Pooled(pooled) => &pooled.memory,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer(Memory::Static(&[]))
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0 {
+            Memory::Owned(_) => "owned",
+            Memory::Shared(_) => "shared",
+            Memory::Static(_) => "static",
+            Memory::Pooled(_) => "pooled",
+        };
+        write!(f, "Buffer({kind}, {} of {} bytes)", self.len(), self.capacity().max(self.len()))
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(vec: Vec<u8>) -> Self {
+        Buffer(Memory::Owned(vec))
+    }
+}
+
+impl From<Box<[u8]>> for Buffer {
+    fn from(bytes: Box<[u8]>) -> Self {
+        Buffer(Memory::Owned(bytes.into_vec()))
+    }
+}
+
+impl From<Arc<[u8]>> for Buffer {
+    fn from(shared: Arc<[u8]>) -> Self {
+        Buffer(Memory::Shared(shared))
+    }
+}
+
+impl From<&'static [u8]> for Buffer {
+    fn from(bytes: &'static [u8]) -> Self {
+        Buffer(Memory::Static(bytes))
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Buffer {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Buffer(Memory::Static(bytes))
+    }
+}
+
+impl From<&'static str> for Buffer {
+    fn from(text: &'static str) -> Self {
+        Buffer(Memory::Static(text.as_bytes()))
+    }
+}
+
+impl From<String> for Buffer {
+    fn from(text: String) -> Self {
+        Buffer(Memory::Owned(text.into_bytes()))
+    }
+}
+
+/// A port's store of receive buffers of one size, so that an idle connection pins none.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Mutex<Vec<Vec<u8>>>,
+    size: usize,
+    keep: usize,
+}
+
+impl Pool {
+    /// Buffers of `size` bytes, of which up to `keep` are kept when nobody uses them.
+    pub(crate) fn new(size: usize, keep: usize) -> Arc<Pool> {
+        Arc::new(Pool { free: Mutex::new(Vec::new()), size, keep })
+    }
+
+    pub(crate) fn take(self: &Arc<Self>) -> PoolBuffer {
+        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = kept.unwrap_or_else(|| Vec::with_capacity(self.size));
+        PoolBuffer { memory: ManuallyDrop::new(memory), pool: self.clone() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.free.lock().unwrap().len()
+    }
+}
+
+/// A buffer of a port's pool; goes back there when dropped.
+pub struct PoolBuffer {
+    memory: ManuallyDrop<Vec<u8>>,
+    pool: Arc<Pool>,
+}
+
+impl PoolBuffer {
+    /// Where a receive may write.
+    pub(crate) fn space(&mut self) -> crate::operation::RawBuffer {
+        crate::operation::RawBuffer { pointer: self.memory.as_mut_ptr(), length: self.memory.capacity() }
+    }
+}
+
+impl Drop for PoolBuffer {
+    fn drop(&mut self) {
+        let mut memory = std::mem::take(&mut *self.memory);
+        memory.clear();
+        let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.pool.keep {
+            free.push(memory);
+        }
+    }
+}
+
+impl fmt::Debug for PoolBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolBuffer({} bytes)", self.memory.capacity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_pool_buffer_goes_back_and_is_reused_empty() {
+        let pool = Pool::new(64, 1);
+        let mut first = Buffer::pooled(pool.take());
+        let second = pool.take();
+        first.received(3);
+        assert_eq!(first.len(), 3);
+        drop(first);
+        assert_eq!(pool.free(), 1);
+        drop(second);
+        assert_eq!(pool.free(), 1, "no more are kept than asked for");
+        assert_eq!(Buffer::pooled(pool.take()).len(), 0);
+    }
+
+    #[test]
+    fn shared_memory_is_not_received_into() {
+        let shared: Arc<[u8]> = Arc::from(&b"abc"[..]);
+        let mut buffer = Buffer::from(shared);
+        assert!(!buffer.is_writable());
+        assert!(buffer.space().is_none());
+        buffer.truncate(2);
+        assert_eq!(&buffer[..], b"ab");
+    }
+}

@@ -1,0 +1,314 @@
+//! A device: a socket associated with a port, its two directions and their operations.
+//!
+//! **A direction** (receive side, send side) has a list of pending operations and one *owner* at a time:
+//!
+//! | turn      | meaning                                              | who may change it                          |
+//! |-----------|------------------------------------------------------|--------------------------------------------|
+//! | `Idle`    | nobody works on it                                   | an issuer or the leader, to take it         |
+//! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
+//! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
+//!
+//! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
+//! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
+//! clears it. A direction without operations is never parked as drained by an edge: it stays *maybe ready*.
+//!
+//! **Closing.** 1. Both directions are marked closed, and their listed operations taken out, under their locks; from
+//! then on issuing fails and an executing owner that finds nothing completes its operation as cancelled instead of
+//! putting it back. 2. The engine forgets the handle. 3. The device leaves the table, so late events find nobody.
+//! 4. The open reference is given up; the last of {it, owners under way} closes the handle. So no operation remains,
+//! and the number is not reused while a system call on it is under way.
+
+use crate::engine::{Engine, Handle, Readiness};
+use crate::operation::Operation;
+use crate::sync::Lock;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Which side of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Receive,
+    Send,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Idle,
+    Queued,
+    Running,
+}
+
+#[derive(Debug)]
+pub(crate) struct Direction {
+    pub(crate) operations: VecDeque<Operation>,
+    pub(crate) turn: Turn,
+    pub(crate) edge: bool,
+    pub(crate) drained: bool,
+    pub(crate) closed: bool,
+    /// Operations that are being executed and were asked to end when they cannot go on. Nearly always empty.
+    pub(crate) cancelled: Vec<u64>,
+    /// The operations that are being executed, so that a cancel request can tell them from finished ones.
+    pub(crate) running: Option<(u64, u64)>,
+}
+
+impl Direction {
+    fn new() -> Direction {
+        Direction {
+            operations: VecDeque::new(),
+            turn: Turn::Idle,
+            edge: false,
+            drained: true,
+            closed: false,
+            cancelled: Vec::new(),
+            running: None,
+        }
+    }
+
+    /// Readiness arrived. True when the caller has to queue the direction.
+    pub(crate) fn ready(&mut self) -> bool {
+        if self.turn != Turn::Idle {
+            self.edge = true;
+            return false;
+        }
+        self.drained = false;
+        let wanted = !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// An operation was appended. True when the caller has to queue the direction.
+    pub(crate) fn wants_a_turn(&mut self) -> bool {
+        let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// The owner begins.
+    pub(crate) fn begin(&mut self) {
+        debug_assert_ne!(self.turn, Turn::Running, "two owners of one direction");
+        self.turn = Turn::Running;
+        self.edge = false;
+    }
+
+    /// The owner lets go, after an attempt that showed whether more is there. True when the direction goes on: the
+    /// caller then has to queue it.
+    pub(crate) fn let_go(&mut self, drained: bool) -> bool {
+        self.drained = drained && !std::mem::take(&mut self.edge);
+        self.running = None;
+        self.cancelled.clear();
+        self.turn = Turn::Idle;
+        self.wants_a_turn()
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// A listening stream socket.
+    Listener,
+    /// A stream socket, connected or to be connected.
+    Stream,
+}
+
+/// How far a stream is.
+pub(crate) mod phase {
+    pub(crate) const FRESH: u8 = 0;
+    pub(crate) const CONNECTING: u8 = 1;
+    pub(crate) const CONNECTED: u8 = 2;
+    pub(crate) const LISTENING: u8 = 3;
+}
+
+/// Own shutdown, as bits.
+pub(crate) mod shut {
+    pub(crate) const RECEIVE: u8 = 1;
+    pub(crate) const SEND: u8 = 2;
+}
+
+#[derive(Debug)]
+pub(crate) struct Device {
+    /// Slot and generation: what the engine knows it by.
+    pub(crate) number: u64,
+    pub(crate) handle: Handle,
+    pub(crate) kind: DeviceKind,
+    pub(crate) key: usize,
+    pub(crate) receive: Lock<Direction>,
+    pub(crate) send: Lock<Direction>,
+    pub(crate) skip_on_success: AtomicBool,
+    pub(crate) phase: AtomicU8,
+    pub(crate) shut: AtomicU8,
+    /// Readiness bits that stay.
+    pub(crate) sticky: AtomicU8,
+    /// The error that ended the connection; Linux reports it once, the port for ever (rows ). One for each
+    /// side: data that came before a reset may still be received after a send has seen it.
+    pub(crate) failed_receive: AtomicI32,
+    pub(crate) failed_send: AtomicI32,
+    pub(crate) registered: AtomicBool,
+    next_serial: AtomicU64,
+    /// One for being open and one for each owner under way; at 0 the handle is closed.
+    users: AtomicU32,
+    /// The handle was given away: it is not ours to close.
+    released: AtomicBool,
+}
+
+impl Device {
+    pub(crate) fn direction(&self, side: Side) -> &Lock<Direction> {
+        match side {
+            Side::Receive => &self.receive,
+            Side::Send => &self.send,
+        }
+    }
+
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.next_serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Keeps the handle open for a call on it. False when the device is closed.
+    pub(crate) fn enter(&self) -> bool {
+        self.users
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1))
+            .is_ok()
+    }
+
+    /// Ends what `enter` began, or the open reference. True when the handle was closed by it.
+    pub(crate) fn leave(&self, engine: &dyn Engine) -> bool {
+        let last = self.users.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && !self.released.load(Ordering::Acquire) {
+            engine.close(self.handle);
+        }
+        last
+    }
+
+    /// Keeps the handle from being closed: it goes to another owner.
+    pub(crate) fn give_away(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is(&self, phase: u8) -> bool {
+        self.phase.load(Ordering::Acquire) == phase
+    }
+
+    /// May a short transfer be taken for "nothing more is there"? Not once the peer has hung up, an error is pending
+    /// or urgent data came: none of these gives another edge.
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.sticky.load(Ordering::Acquire) & Readiness::STICKY == 0
+    }
+}
+
+/// The port's device list: what Windows keeps and does not show.
+#[derive(Debug, Default)]
+pub(crate) struct Devices {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    device: Option<Arc<Device>>,
+}
+
+impl Devices {
+    /// The limit keeps the engine's own numbers apart from the devices'.
+    const SLOTS_MAX: u32 = u32::MAX - 8;
+
+    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<Device> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);
+            self.slots.push(Slot { generation: 0, device: None });
+            slot.expect("fewer devices than four thousand million")
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        let device = Arc::new(Device {
+            number: u64::from(slot) << 32 | u64::from(entry.generation),
+            handle,
+            kind,
+            key,
+            receive: Lock::new(Direction::new()),
+            send: Lock::new(Direction::new()),
+            skip_on_success: AtomicBool::new(false),
+            phase: AtomicU8::new(phase),
+            shut: AtomicU8::new(0),
+            sticky: AtomicU8::new(0),
+            failed_receive: AtomicI32::new(0),
+            failed_send: AtomicI32::new(0),
+            registered: AtomicBool::new(false),
+            next_serial: AtomicU64::new(0),
+            users: AtomicU32::new(1),
+            released: AtomicBool::new(false),
+        });
+        entry.device = Some(device.clone());
+        self.count += 1;
+        device
+    }
+
+    pub(crate) fn find(&self, number: u64) -> Option<&Arc<Device>> {
+        let slot = self.slots.get(usize::try_from(number >> 32).ok()?)?;
+        slot.device.as_ref().filter(|device| device.number == number)
+    }
+
+    /// True when it was there: of several closers one goes on.
+    pub(crate) fn remove(&mut self, number: u64) -> bool {
+        let Some(slot) = self.slots.get_mut((number >> 32) as usize) else { return false };
+        if slot.device.as_ref().is_none_or(|device| device.number != number) {
+            return false;
+        }
+        slot.device = None;
+        self.free.push((number >> 32) as u32);
+        self.count -= 1;
+        true
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Device>> {
+        self.slots.iter().filter_map(|slot| slot.device.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reused_under_another_number() {
+        let mut devices = Devices::default();
+        let first = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED);
+        assert!(devices.remove(first.number));
+        let second = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED);
+        assert_ne!(first.number, second.number);
+        assert!(devices.find(first.number).is_none(), "a late event must not reach the slot's next device");
+        assert!(!devices.remove(first.number), "a device is removed once");
+        assert_eq!(devices.len(), 1);
+    }
+
+    #[test]
+    fn readiness_that_arrives_during_a_turn_is_not_lost() {
+        let mut direction = Direction::new();
+        direction.begin();
+        assert!(!direction.ready());
+        assert!(!direction.let_go(true), "no operation waits");
+        assert!(!direction.drained, "the edge keeps the direction maybe ready");
+    }
+
+    #[test]
+    fn the_handle_is_closed_by_the_last_user() {
+        let mut devices = Devices::default();
+        let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
+        device.give_away();
+        let engine = crate::engine::fake::Fake::quiet();
+        assert!(device.enter());
+        assert!(!device.leave(&engine), "a call is under way");
+        assert!(device.leave(&engine));
+        assert!(!device.enter(), "a closed device takes no calls");
+    }
+}

@@ -1,0 +1,265 @@
+//! The Linux engine for sockets: one edge-triggered epoll for each port.
+//!
+//! Sockets are registered once, for both directions, and never modified: an `epoll_ctl(MOD)` for each operation would
+//! cost more than the spurious events it saves. Beside the sockets the epoll holds an event descriptor (`kick`), a
+//! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's dead-man's timer.
+
+use super::{Engine, Events, Handle, Readiness};
+use crate::operation::RawBuffer;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags, SocketType, sockopt,
+};
+use rustix::time::{
+    Itimerspec, Timespec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Numbers that no device has: slots stay below `u32::MAX`.
+const KICK: u64 = u64::MAX;
+const DEADLINE: u64 = u64::MAX - 1;
+const TICK: u64 = u64::MAX - 2;
+
+/// Events taken by one `epoll_wait`. Larger batches delay the first packet, smaller ones cost calls.
+const EVENTS_PER_POLL: usize = 128;
+/// Pieces in one `sendmsg` or `recvmsg`; the system's own limit (`IOV_MAX`) is 1024.
+const PIECES_MAX: usize = 64;
+
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    kick: OwnedFd,
+    deadline: OwnedFd,
+}
+
+impl Epoll {
+    pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Epoll> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let deadline =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        // Edge triggered, so that none of them has to be read to fall silent.
+        let edge = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &kick, EventData::new_u64(KICK), edge)?;
+        epoll::add(&epoll, &deadline, EventData::new_u64(DEADLINE), edge)?;
+        epoll::add(&epoll, tick, EventData::new_u64(TICK), edge)?;
+        Ok(Epoll { epoll, kick, deadline })
+    }
+}
+
+#[allow(unsafe_code)]
+fn borrow<'a>(handle: Handle) -> BorrowedFd<'a> {
+    // SAFETY: a device calls its engine only between taking over the descriptor and `close`, and counts the calls
+    // under way (`Device::enter`), so the descriptor is open and the device's own for the length of the call.
+    unsafe { BorrowedFd::borrow_raw(handle) }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, i32> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other.map_err(Errno::raw_os_error),
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn writable<'a>(piece: &RawBuffer) -> &'a mut [MaybeUninit<u8>] {
+    // SAFETY: the issuer of a receive promised that these bytes are valid for writing and the operation's alone until
+    // its packet (see `raw`); one worker executes an operation at a time, and the slice lives for one system call.
+    unsafe { std::slice::from_raw_parts_mut(piece.pointer.cast(), piece.length) }
+}
+
+#[allow(unsafe_code)]
+fn readable<'a>(piece: &RawBuffer) -> &'a [u8] {
+    // SAFETY: the issuer of a send promised that these bytes are initialised, valid for reading and unchanged until
+    // its packet (see `raw`); the slice lives for one system call.
+    unsafe { std::slice::from_raw_parts(piece.pointer, piece.length) }
+}
+
+impl Engine for Epoll {
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+
+    fn register(&self, handle: Handle, device: u64) -> Result<(), i32> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        epoll::add(&self.epoll, borrow(handle), EventData::new_u64(device), flags).map_err(Errno::raw_os_error)
+    }
+
+    fn deregister(&self, handle: Handle) {
+        // ENOENT: it was never registered, as a stream that did not get as far as connecting.
+        let _ = epoll::delete(&self.epoll, borrow(handle));
+    }
+
+    fn poll(&self, wait: Option<Duration>, found: &mut Events) {
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_PER_POLL];
+        let timeout = wait.map(|wait| Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else {
+            // EINTR: no events. Nothing else can happen with a valid descriptor and buffer.
+            return;
+        };
+        for event in events {
+            let (flags, device) = (event.flags, event.data.u64());
+            match device {
+                KICK => {}
+                DEADLINE => found.deadline_passed = true,
+                TICK => found.ticked = true,
+                device => {
+                    let mut ready = 0;
+                    let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+                    if failed || flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::PRI) {
+                        ready |= Readiness::RECEIVE;
+                    }
+                    if failed || flags.contains(EventFlags::OUT) {
+                        ready |= Readiness::SEND;
+                    }
+                    if flags.intersects(EventFlags::RDHUP | EventFlags::HUP) {
+                        ready |= Readiness::HANG_UP;
+                    }
+                    if flags.contains(EventFlags::ERR) {
+                        ready |= Readiness::ERROR;
+                    }
+                    if flags.contains(EventFlags::PRI) {
+                        ready |= Readiness::URGENT;
+                    }
+                    found.ready.push((device, Readiness(ready)));
+                }
+            }
+        }
+    }
+
+    fn kick(&self) {
+        // Each write is an edge, whatever the counter says; it cannot overflow in a process's life.
+        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+    }
+
+    fn set_deadline(&self, at: Option<Instant>) {
+        let after = match at {
+            None => Duration::ZERO,
+            // A zero would disarm it.
+            Some(at) => at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)),
+        };
+        let time = |duration: Duration| Timespec {
+            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: duration.subsec_nanos().into(),
+        };
+        let value = Itimerspec { it_interval: time(Duration::ZERO), it_value: time(after) };
+        // Cannot fail with a valid descriptor and time.
+        let _ = timerfd_settime(&self.deadline, TimerfdTimerFlags::empty(), &value);
+    }
+
+    fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
+        let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+            .map(IntoRawFd::into_raw_fd)
+            .map_err(Errno::raw_os_error)
+    }
+
+    fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
+        let fd = borrow(handle);
+        if let [piece] = into {
+            let space = writable(piece);
+            return retry(|| rustix::net::recv(fd, &mut *space, RecvFlags::empty()).map(|(got, _)| got.0.len()));
+        }
+        let mut pieces: Vec<IoSliceMut<'_>> =
+            into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
+        retry(|| rustix::io::readv(fd, &mut pieces))
+    }
+
+    fn peek(&self, handle: Handle) -> Result<(), i32> {
+        let mut byte = [MaybeUninit::<u8>::uninit()];
+        retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK).map(drop))
+    }
+
+    fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
+        let fd = borrow(handle);
+        if let [piece] = from {
+            let bytes = readable(piece);
+            return retry(|| rustix::net::send(fd, bytes, SendFlags::NOSIGNAL));
+        }
+        let mut pieces = [const { MaybeUninit::<IoSlice<'_>>::uninit() }; PIECES_MAX];
+        let count = from.len().min(PIECES_MAX);
+        for (slot, piece) in pieces.iter_mut().zip(from) {
+            slot.write(IoSlice::new(readable(piece)));
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: the first `count` slots were written just above; MaybeUninit<T> has the layout of T.
+        let pieces: &[IoSlice<'_>] = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast(), count) };
+        retry(|| rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+    }
+
+    fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (fd, peer) = retry(|| rustix::net::acceptfrom_with(borrow(handle), flags))?;
+        match peer.map(to_std) {
+            Some(Ok(peer)) => Ok((fd.into_raw_fd(), peer)),
+            // The listener is not an internet socket, or the peer is gone already.
+            _ => Err(Errno::CONNABORTED.raw_os_error()),
+        }
+    }
+
+    fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
+        // Not retried: after EINTR the connection goes on in the background (connect(2)).
+        match rustix::net::connect(borrow(handle), peer) {
+            Err(Errno::INTR) => Err(Errno::INPROGRESS.raw_os_error()),
+            other => other.map_err(Errno::raw_os_error),
+        }
+    }
+
+    fn connect_result(&self, handle: Handle) -> Result<(), i32> {
+        let fd = borrow(handle);
+        match sockopt::socket_error(fd) {
+            Ok(Err(error)) | Err(error) => return Err(error.raw_os_error()),
+            Ok(Ok(())) => {}
+        }
+        match rustix::net::getpeername(fd) {
+            Ok(_) => Ok(()),
+            Err(Errno::NOTCONN) => Err(Errno::AGAIN.raw_os_error()),
+            Err(error) => Err(error.raw_os_error()),
+        }
+    }
+
+    fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        rustix::net::shutdown(borrow(handle), how).map_err(Errno::raw_os_error)
+    }
+
+    #[allow(unsafe_code)]
+    fn close(&self, handle: Handle) {
+        // SAFETY: the device gives its descriptor away here, once, with no call on it under way (`Device::leave`).
+        drop(unsafe { OwnedFd::from_raw_fd(handle) });
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+#[allow(unsafe_code)]
+fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
+    // SAFETY: as in `writable`; the kernel only writes through the slice, nothing here reads what may be
+    // uninitialised, and u8 has no invalid values.
+    unsafe { std::slice::from_raw_parts_mut(piece.pointer, piece.length) }
+}
+
+fn to_std(address: SocketAddrAny) -> Result<SocketAddr, Errno> {
+    SocketAddr::try_from(address)
+}

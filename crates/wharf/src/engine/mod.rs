@@ -1,0 +1,91 @@
+//! What the port needs from a system: the contract of an engine, as a checklist.
+//!
+//! An engine tells *readiness* and performs operations *without blocking*. Everything else (order, exactly one packet,
+//! cancellation, limits, threads) is done once, above it. To write one (kqueue, say), provide:
+//!
+//! - [ ] **Handles** are plain numbers, owned by the device that was given them; `close` is called once for each, and
+//!   only when no call on it is under way.
+//! - [ ] **`register`** makes readiness of a handle known, both directions at once, edge triggered: *each* arrival of
+//!   data, space, a connection or an error after the call is reported by a later `poll` at least once, and a state that
+//!   exists at the call is reported too. Reporting more than that (spurious readiness) is allowed.
+//! - [ ] **`deregister`** ends that. It is called before `close`, because duplicates of a descriptor keep an epoll entry
+//!   alive. A late event for the number it was registered with is allowed; the port checks slot and generation.
+//! - [ ] **Sticky bits**: an event says whether the peer has shut its side (`HANG_UP`), an error is pending (`ERROR`) or
+//!   urgent data came (`URGENT`). With any of these a short read must not be taken for "nothing more is there".
+//! - [ ] **`poll`** is called by one thread at a time, and returns early after **`kick`**, which may be called from any
+//!   thread and before the `poll` it ends. An interrupted wait (EINTR) is a wait with no events.
+//! - [ ] **`set_deadline`** makes a `poll` that is under way, or the next one, return with `deadline_passed` set.
+//! - [ ] **Operations** never block: they return `EAGAIN` instead, and retry `EINTR` themselves. They are called without
+//!   any lock of the port held, from several threads at once for different directions of one handle.
+//! - [ ] **Errors** are the system's numbers, unchanged.
+//!
+//! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
+
+pub(crate) mod epoll;
+pub(crate) mod fake;
+
+use crate::operation::RawBuffer;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// A system's number for a socket.
+pub(crate) type Handle = i32;
+
+/// Readiness of one device, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness(pub(crate) u8);
+
+impl Readiness {
+    pub(crate) const RECEIVE: u8 = 1;
+    pub(crate) const SEND: u8 = 2;
+    pub(crate) const HANG_UP: u8 = 4;
+    pub(crate) const ERROR: u8 = 8;
+    pub(crate) const URGENT: u8 = 16;
+    /// The bits that stay for a socket's life.
+    pub(crate) const STICKY: u8 = Self::HANG_UP | Self::ERROR | Self::URGENT;
+
+    pub(crate) fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+}
+
+/// What one poll brought.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    /// The number given at registration, and what is ready.
+    pub(crate) ready: Vec<(u64, Readiness)>,
+    /// The queue's dead-man's timer went off.
+    pub(crate) ticked: bool,
+    /// The time of `set_deadline` has come.
+    pub(crate) deadline_passed: bool,
+}
+
+/// See the top of this file.
+pub(crate) trait Engine: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn register(&self, handle: Handle, device: u64) -> Result<(), i32>;
+    fn deregister(&self, handle: Handle);
+    fn poll(&self, wait: Option<Duration>, events: &mut Events);
+    fn kick(&self);
+    fn set_deadline(&self, at: Option<Instant>);
+
+    /// A stream socket of the peer's family, not connected.
+    fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32>;
+    /// Receives into the pieces in order; 0 is the end of the stream.
+    fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32>;
+    /// Is there data, or the end of the stream? Consumes nothing.
+    fn peek(&self, handle: Handle) -> Result<(), i32>;
+    /// Sends from the pieces in order; never raises a signal.
+    fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;
+    fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32>;
+    fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
+    /// How a connect that was in progress ended; `EAGAIN` while it has not.
+    fn connect_result(&self, handle: Handle) -> Result<(), i32>;
+    fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32>;
+    fn close(&self, handle: Handle);
+
+    /// The descriptor to wait on for `poll` to have something, for programs with a loop of their own.
+    fn pollable(&self) -> Option<rustix::fd::BorrowedFd<'_>>;
+    /// What time it is for timers.
+    fn now(&self) -> Instant;
+}

@@ -1,0 +1,452 @@
+//! TCP: listeners and streams.
+
+use super::{Associate, Shared};
+use crate::buffer::Buffer;
+use crate::packet::{Packet, Refused, Rejected};
+use crate::port::{Context, Key, assemble};
+use crate::raw::{self, Buffers, Cancel, DeviceKind, Issued, OperationId, Sink};
+use crate::record::{Memory, Record};
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::net::sockopt;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+/// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`, 4096).
+const BACKLOG: i32 = 4096;
+
+/// What a call that issues an operation came to.
+#[derive(Debug)]
+pub enum Outcome<K, C> {
+    /// Its packet will come, or has come, out of the port.
+    Pending(OperationId),
+    /// It is done, and this is its packet; none is queued. Only after `skip_on_success`.
+    Done(Packet<K, C>),
+}
+
+/// A listening socket of a port. Clones name the same device.
+pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
+
+/// A stream socket of a port. Clones name the same device.
+///
+/// Any number of operations may be outstanding, in both directions. It is closed by [`close`](TcpStream::close) or when
+/// its last handle is dropped; an outstanding operation holds a handle.
+pub struct TcpStream<K, C>(pub(crate) Arc<Shared<K, C>>);
+
+impl<K, C> Clone for TcpListener<K, C> {
+    fn clone(&self) -> Self {
+        TcpListener(self.0.clone())
+    }
+}
+
+impl<K, C> Clone for TcpStream<K, C> {
+    fn clone(&self) -> Self {
+        TcpStream(self.0.clone())
+    }
+}
+
+impl<K, C> fmt::Debug for TcpListener<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TcpListener(device {:#x})", self.0.device.number())
+    }
+}
+
+impl<K, C> fmt::Debug for TcpStream<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TcpStream(device {:#x})", self.0.device.number())
+    }
+}
+
+impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
+    type Device = TcpListener<K, C>;
+
+    fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
+        match sockopt::socket_acceptconn(&self) {
+            Ok(true) => {}
+            Ok(false) => {
+                let error = io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen; call listen first");
+                return Err(Rejected { error, source: self, key });
+            }
+            Err(error) => return Err(Rejected { error: error.into(), source: self, key }),
+        }
+        adopt(port, self, DeviceKind::Listener, key).map(TcpListener)
+    }
+}
+
+impl<K: Key, C: Context> Associate<K, C> for std::net::TcpStream {
+    type Device = TcpStream<K, C>;
+
+    fn associate(self, port: &raw::Port, key: K) -> Result<TcpStream<K, C>, Rejected<Self, K>> {
+        if let Err(error) = self.peer_addr() {
+            return Err(Rejected { error, source: self, key });
+        }
+        adopt(port, self, DeviceKind::Stream, key).map(TcpStream)
+    }
+}
+
+fn adopt<K, C, S: AsFd + Into<OwnedFd> + From<OwnedFd>>(
+    port: &raw::Port,
+    source: S,
+    kind: DeviceKind,
+    key: K,
+) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
+    if let Err(error) = rustix::io::ioctl_fionbio(&source, true) {
+        return Err(Rejected { error: error.into(), source, key });
+    }
+    let handle = source.into().into_raw_fd();
+    match port.adopt(handle, kind, 0) {
+        Ok(device) => Ok(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })),
+        Err(error) => {
+            #[allow(unsafe_code)]
+            // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
+            let source = S::from(unsafe { OwnedFd::from_raw_fd(handle) });
+            Err(Rejected { error: refusal(port, error), source, key })
+        }
+    }
+}
+
+/// The error of a call that was not accepted, with its cause where the number alone would mislead.
+fn refusal(port: &raw::Port, error: i32) -> io::Error {
+    if error == raw::EBADF {
+        let what = if port.is_closed() { "the port is closed" } else { "the device is closed" };
+        return io::Error::new(io::ErrorKind::NotConnected, what);
+    }
+    io::Error::from_raw_os_error(error)
+}
+
+fn not_writable() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "shared or static memory cannot be received into; give a Vec or Buffer::with_capacity",
+    )
+}
+
+pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address");
+    for address in address.to_socket_addrs()? {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let made = (|| {
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // A restarted server must not wait for its old connections to time out.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            rustix::net::bind(&socket, &address)?;
+            rustix::net::listen(&socket, BACKLOG)?;
+            Ok::<_, rustix::io::Errno>(std::net::TcpListener::from(socket))
+        })();
+        match made {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+#[allow(unsafe_code)]
+pub(crate) fn from_handle(handle: i32) -> std::net::TcpStream {
+    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
+    std::net::TcpStream::from(unsafe { OwnedFd::from_raw_fd(handle) })
+}
+
+impl<K: Key, C: Context> Shared<K, C> {
+    /// The descriptor, for a call that does not outlive this borrow of the handle.
+    fn with_fd<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        self.port.with_handle(&self.device, |handle| {
+            #[allow(unsafe_code)]
+            // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
+            call(unsafe { BorrowedFd::borrow_raw(handle) })
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.with_fd(|fd| Ok(SocketAddr::try_from(rustix::net::getsockname(fd)?)?))
+    }
+
+    fn release<S: From<OwnedFd>>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
+        match self.port.release_device(&self.device) {
+            Ok(handle) => {
+                #[allow(unsafe_code)]
+                // SAFETY: the port has given the descriptor away, and will not close it.
+                let fd = unsafe { OwnedFd::from_raw_fd(handle) };
+                // std's sockets block.
+                let _ = rustix::io::ioctl_fionbio(&fd, false);
+                Ok(S::from(fd))
+            }
+            Err(error) => Err((refusal(&self.port, error), self)),
+        }
+    }
+
+    fn issue(
+        self: &Arc<Self>,
+        context: C,
+        memory: Memory,
+        issue: impl FnOnce(&mut Memory, usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, (io::Error, C, Memory)> {
+        let mut record = Record::new(context, self.clone(), memory);
+        let memory: *mut Memory = record.memory();
+        let token = record.into_token();
+        #[allow(unsafe_code)]
+        // SAFETY: the record lives on at its token's address. Until `issue` passes the operation on nobody else knows
+        // the token, and the closures below read the buffers' addresses before they do; they do not touch `memory`
+        // afterwards.
+        let memory = unsafe { &mut *memory };
+        match issue(memory, token) {
+            Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
+            Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
+            Err(error) => {
+                let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
+                Err((refusal(&self.port, error), context, memory))
+            }
+        }
+    }
+
+    fn issue_plain(
+        self: &Arc<Self>,
+        context: C,
+        issue: impl FnOnce(usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        self.issue(context, Memory::None, |_, token| issue(token))
+            .map_err(|(error, context, _)| Refused { error, context, buffer: () })
+    }
+}
+
+macro_rules! common {
+    ($device:ident, $std:ty) => {
+        impl<K: Key, C: Context> $device<K, C> {
+            /// The key it was associated with.
+            pub fn key(&self) -> &K {
+                &self.0.key
+            }
+
+            /// Its number in the port's device list: never 0, and never used again for another device of the port.
+            pub fn number(&self) -> u64 {
+                self.0.device.number()
+            }
+
+            /// This end's address.
+            pub fn local_addr(&self) -> io::Result<SocketAddr> {
+                self.0.local_addr()
+            }
+
+            /// From now on an operation that succeeds inside the issuing call returns its packet there
+            /// ([`Outcome::Done`]), and none is queued. Cannot be taken back.
+            #[doc(alias = "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS")]
+            pub fn skip_on_success(&self) {
+                self.0.device.skip_on_success();
+            }
+
+            /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was.
+            #[doc(alias = "CancelIoEx")]
+            pub fn cancel(&self, operation: OperationId) -> Cancel {
+                self.0.port.cancel(operation)
+            }
+
+            /// Asks that every outstanding operation of this device ends; returns how many there were.
+            #[doc(alias = "CancelIoEx")]
+            pub fn cancel_all(&self) -> usize {
+                self.0.port.cancel_all(&self.0.device)
+            }
+
+            /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, one packet each.
+            /// Does not block. Sends that the system has not taken yet are lost; see `disconnect`.
+            #[doc(alias = "closesocket")]
+            pub fn close(&self) {
+                self.0.port.close_device(&self.0.device);
+            }
+
+            /// Takes the socket out of the port again, in blocking mode.
+            ///
+            /// # Errors
+            ///
+            /// Operations are outstanding (cancel them and take their packets first), or it is closed.
+            pub fn release(self) -> Result<$std, Rejected<Self, ()>> {
+                self.0.release().map_err(|(error, shared)| Rejected { error, source: $device(shared), key: () })
+            }
+
+            /// The raw layer's name for it.
+            pub fn raw(&self) -> &raw::Device {
+                &self.0.device
+            }
+        }
+    };
+}
+
+common!(TcpListener, std::net::TcpListener);
+common!(TcpStream, std::net::TcpStream);
+
+impl<K: Key, C: Context> TcpListener<K, C> {
+    /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be outstanding; they are
+    /// served in the order of issue.
+    ///
+    /// While the process has no free descriptor the operation waits: it goes on within 100 ms of one being free.
+    ///
+    /// # Errors
+    ///
+    /// The listener or the port is closed; the context comes back.
+    #[doc(alias = "AcceptEx")]
+    pub fn accept(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.accept(&shared.device, token, Sink::Port))
+    }
+}
+
+impl<K: Key, C: Context> TcpStream<K, C> {
+    /// A stream that is not connected yet, of the peer's address family; see [`connect`](TcpStream::connect).
+    pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<TcpStream<K, C>> {
+        let device = port.open_stream(peer, 0).map_err(|error| refusal(port, error))?;
+        Ok(TcpStream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })))
+    }
+
+    /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).
+    #[doc(alias = "ConnectEx")]
+    pub fn connect(&self, peer: SocketAddr, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.connect(&shared.device, &peer, token, Sink::Port))
+    }
+
+    /// The other end's address.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.with_fd(|fd| match rustix::net::getpeername(fd)? {
+            Some(peer) => Ok(SocketAddr::try_from(peer)?),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+
+    /// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`).
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.0.with_fd(|fd| Ok(sockopt::set_tcp_nodelay(fd, on)?))
+    }
+
+    /// Issues a receive into a buffer, from its start up to its capacity. It completes as soon as at least one byte,
+    /// or the end of the stream, is there. A buffer without capacity waits for data and takes none, as
+    /// [`readable`](TcpStream::readable) does.
+    ///
+    /// # Ordering
+    ///
+    /// Several receives may be outstanding: data fills them in the order of issue (row R-06).
+    ///
+    /// # Errors
+    ///
+    /// The buffer and the context come back, and no packet will come, when the stream is not connected, is known to be
+    /// reset, was shut for receiving or is closed, when the port is closed, or when the buffer is shared memory.
+    #[doc(alias = "WSARecv")]
+    pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        let buffer = buffer.into();
+        if !buffer.is_writable() {
+            return Err(Refused { error: not_writable(), context, buffer });
+        }
+        let shared = &self.0;
+        shared
+            .issue(context, Memory::One(buffer), |memory, token| {
+                let Memory::One(buffer) = memory else { unreachable!("given just above") };
+                let space = buffer.space().expect("looked at above");
+                #[allow(unsafe_code)]
+                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+                unsafe {
+                    shared.port.receive(&shared.device, Buffers::One(space), token, Sink::Port)
+                }
+            })
+            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+    }
+
+    /// Issues a receive whose buffer is taken from the port's pool when data is there, so that an idle connection pins
+    /// no memory. The buffer goes back to the pool when it is dropped.
+    pub fn recv_pooled(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| {
+            #[allow(unsafe_code)]
+            // SAFETY: a pooled receive names no memory; the pool's buffer travels in the completion.
+            unsafe {
+                shared.port.receive(&shared.device, Buffers::Pooled, token, Sink::Port)
+            }
+        })
+    }
+
+    /// Issues a zero-byte receive: it completes when data, or the end of the stream, is there, and takes nothing.
+    pub fn readable(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| {
+            #[allow(unsafe_code)]
+            // SAFETY: a receive without buffers names no memory.
+            unsafe {
+                shared.port.receive(&shared.device, Buffers::None, token, Sink::Port)
+            }
+        })
+    }
+
+    /// Issues a send of a buffer's bytes. It completes when the system has taken *all* of them; that is not to say
+    /// that the peer has received them.
+    ///
+    /// # Ordering
+    ///
+    /// Sends go out in the order of issue, each in one piece; those of several threads in some order, still each in
+    /// one piece.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancelling a send that has begun leaves a part of its bytes in the stream.
+    ///
+    /// # Errors
+    ///
+    /// The buffer and the context come back, and no packet will come, when the stream is not connected, is known to be
+    /// reset, was shut for sending or is closed, or when the port is closed.
+    #[doc(alias = "WSASend")]
+    pub fn send(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        let shared = &self.0;
+        shared
+            .issue(context, Memory::One(buffer.into()), |memory, token| {
+                let Memory::One(buffer) = memory else { unreachable!("given just above") };
+                let content = buffer.content();
+                #[allow(unsafe_code)]
+                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+                unsafe {
+                    shared.port.send(&shared.device, Buffers::One(content), token, Sink::Port)
+                }
+            })
+            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+    }
+
+    /// Issues a send of several buffers, in their order, as one run of bytes.
+    pub fn send_vectored(&self, buffers: Vec<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C, Vec<Buffer>>> {
+        let shared = &self.0;
+        shared
+            .issue(context, Memory::Many(buffers), |memory, token| {
+                let Memory::Many(buffers) = memory else { unreachable!("given just above") };
+                let pieces = buffers.iter().map(Buffer::content).collect();
+                #[allow(unsafe_code)]
+                // SAFETY: as in `send`.
+                unsafe {
+                    shared.port.send(&shared.device, Buffers::Many(pieces), token, Sink::Port)
+                }
+            })
+            .map_err(|(error, context, memory)| match memory {
+                Memory::Many(buffer) => Refused { error, context, buffer },
+                _ => unreachable!("given just above"),
+            })
+    }
+
+    /// Issues the graceful end of the sending side: when all that was sent before has gone out, the peer sees the end
+    /// of the stream, and the packet comes. Receiving goes on.
+    #[doc(alias = "DisconnectEx")]
+    pub fn disconnect(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.disconnect(&shared.device, token, Sink::Port))
+    }
+
+    /// Shuts one or both sides, without a packet. The sending side is shut after what was sent before has gone out;
+    /// receives that are outstanding stay and still take data, new ones fail.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.port.shutdown(&self.0.device, how).map_err(|error| refusal(&self.0.port, error))
+    }
+}
+
+impl<K, C> From<Outcome<K, C>> for Option<OperationId> {
+    fn from(outcome: Outcome<K, C>) -> Self {
+        match outcome {
+            Outcome::Pending(id) => Some(id),
+            Outcome::Done(_) => None,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! One overlapped operation, from the issuing call to its packet.
+//!
+//! An operation is *issued* (it has a serial number and lies in its direction's list), *executed* (a worker has taken
+//! it out of the list and tries it without blocking), and *completed* (its [`Completion`] goes to its sink). Between
+//! issue and completion exactly one place owns the record: the list, or the worker that executes it. Completing
+//! consumes it, so it cannot end twice; dropping it unfinished is a bug that a debug build reports.
+//!
+//! Identity is the device's slot and generation together with the serial number, which is never used again; an
+//! address or a descriptor number never identifies anything.
+
+use crate::buffer::PoolBuffer;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What a packet reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Posted by the program.
+    Posted,
+    /// A listener took a connection.
+    Accepted,
+    /// A connection was made, or could not be made.
+    Connected,
+    /// Bytes arrived, or the end of the stream.
+    Received,
+    /// A zero-byte receive: data or the end of the stream is there.
+    Readable,
+    /// All bytes of a send were taken by the system.
+    Sent,
+    /// Everything sent before has gone out, and the sending side is shut.
+    Disconnected,
+    /// A timer's time has come.
+    Elapsed,
+    /// A signal was sent to the process.
+    Signal,
+}
+
+/// A piece of memory that belongs to an operation until its packet was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct RawBuffer {
+    /// Its first byte.
+    pub pointer: *mut u8,
+    /// How many bytes may be read (send) or written (receive).
+    pub length: usize,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: a RawBuffer is an address and a length. Whoever issues an operation with it promises (see `raw`) that the
+// memory is the operation's alone, or shared and read only, until the packet; so any thread may touch it for it.
+unsafe impl Send for RawBuffer {}
+
+/// Where the bytes of an operation are.
+#[derive(Debug)]
+pub enum Buffers {
+    /// The operation moves no bytes.
+    None,
+    /// One piece.
+    One(RawBuffer),
+    /// Several pieces, used in order.
+    Many(Box<[RawBuffer]>),
+    /// The port's pool gives one when data has arrived.
+    Pooled,
+}
+
+impl Buffers {
+    /// Bytes in all.
+    pub fn total(&self) -> usize {
+        match self {
+            Buffers::None => 0,
+            Buffers::One(one) => one.length,
+            Buffers::Many(many) => many.iter().map(|piece| piece.length).sum(),
+            Buffers::Pooled => usize::MAX,
+        }
+    }
+}
+
+/// Where a completion goes.
+#[derive(Clone, Debug)]
+pub enum Sink {
+    /// To the port's queue.
+    Port,
+    /// To an event; no packet is queued (row O-20).
+    Event(Arc<CompletionEvent>),
+    /// To a function that a worker of the port calls from inside its `get`, with the number given here. Never from
+    /// inside the issuing call.
+    Callback(fn(usize, Completion), usize),
+}
+
+/// A place where one completion can be waited for: the event of the Win32 `OVERLAPPED` structure.
+#[derive(Debug, Default)]
+pub struct CompletionEvent {
+    completion: Mutex<Option<Completion>>,
+    set: Condvar,
+}
+
+impl CompletionEvent {
+    /// An event that is not signalled.
+    pub fn new() -> Arc<CompletionEvent> {
+        Arc::new(CompletionEvent::default())
+    }
+
+    /// Waits for the completion and takes it; `None` when the time is over.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Completion> {
+        let guard = self.completion.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = match timeout {
+            None => self.set.wait_while(guard, |c| c.is_none()).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                self.set.wait_timeout_while(guard, timeout, |c| c.is_none()).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        guard.take()
+    }
+
+    pub(crate) fn signal(&self, completion: Completion) {
+        *self.completion.lock().unwrap_or_else(PoisonError::into_inner) = Some(completion);
+        self.set.notify_all();
+    }
+}
+
+/// What an operation brings beside its byte count.
+#[derive(Debug)]
+pub enum Payload {
+    /// Nothing more.
+    None,
+    /// The connection an accept took: its descriptor, owned by the receiver of the packet, and the peer.
+    Accepted(Box<Accepted>),
+    /// The pool's buffer that a pooled receive filled.
+    Pooled(PoolBuffer),
+}
+
+/// A connection that was taken from a listener and belongs to no port yet.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The descriptor. The fake engine's are not the system's.
+    pub handle: i32,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+/// A packet of the raw layer: one finished operation, or one post.
+#[derive(Debug)]
+pub struct Completion {
+    /// The key of the device, or of the post.
+    pub key: usize,
+    /// What the issuer gave along: the address of its own record, say.
+    pub token: usize,
+    /// Bytes moved; for a timer how many periods have elapsed; for a signal its number.
+    pub bytes: usize,
+    /// 0, or the system's error number. [`ECANCELED`](crate::raw::ECANCELED) when cancelled or closed.
+    pub error: i32,
+    /// What it reports.
+    pub kind: Kind,
+    /// The number of the device it came from, 0 for a post or a timer.
+    pub device: u64,
+    /// Further packets of the same operation will follow: a periodic timer, a signal. The token is then still in use.
+    pub more: bool,
+    /// What comes along.
+    pub payload: Payload,
+}
+
+/// The record of an operation that was issued and has not completed.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) serial: u64,
+    pub(crate) kind: Kind,
+    pub(crate) token: usize,
+    pub(crate) sink: Sink,
+    pub(crate) buffers: Buffers,
+    /// Bytes moved so far.
+    pub(crate) done: usize,
+}
+
+impl Operation {
+    pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
+        Operation { serial: 0, kind, token, sink, buffers, done: 0 }
+    }
+}
+
+/// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OperationId {
+    pub(crate) device: u64,
+    pub(crate) serial: u64,
+}
+
+/// What a cancel request came to. Whatever it was, the operation delivers its one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cancel {
+    /// The operation was outstanding. It ends cancelled, or completed if it was just being executed.
+    Requested,
+    /// There is no such operation any more: its packet is queued or was taken.
+    TooLate,
+}

@@ -1,0 +1,278 @@
+//! What comes out of a port.
+
+use crate::buffer::Buffer;
+use crate::error::{Class, NtStatus, nt_status};
+use crate::net::{TcpListener, TcpStream};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// One completed operation, or one post: taken from the queue by exactly one `get`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Packet<K, C> {
+    /// The key of the device it came from, or of the post.
+    pub key: K,
+    /// What was given along when the operation was issued.
+    pub context: C,
+    /// What happened.
+    pub event: Event<K, C>,
+}
+
+/// What a packet reports. It carries the device, so that a handler can issue the next operation, and the buffer.
+///
+/// A failed operation's error keeps the system's number; [`ErrorExt`](crate::error::ErrorExt) names its NT and Winsock
+/// counterparts, and tells the cancelled ones.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<K, C> {
+    /// Posted by the program.
+    Posted {
+        /// The number that was posted.
+        bytes: usize,
+    },
+    /// A listener took a connection.
+    Accepted {
+        /// The listener, for the next accept.
+        listener: TcpListener<K, C>,
+        /// The connection, which belongs to no port yet (associate it), and its other end. It is in non-blocking mode.
+        result: io::Result<(std::net::TcpStream, SocketAddr)>,
+    },
+    /// A connection was made, or could not be made.
+    Connected {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// How it ended. After a failure the stream may be connected again.
+        result: io::Result<()>,
+    },
+    /// Bytes arrived; `Ok(0)` is the end of the stream.
+    Received {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// The buffer, its length the number of bytes received.
+        buffer: Buffer,
+        /// How many bytes.
+        result: io::Result<usize>,
+    },
+    /// Data, or the end of the stream, is there to be received.
+    Readable {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// Whether it is.
+        result: io::Result<()>,
+    },
+    /// The system took all bytes of a send, or the send failed.
+    Sent {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// The buffer, as it was given.
+        buffer: Buffer,
+        /// How many bytes; in a failed send unknown to the peer's side, so not told.
+        result: io::Result<usize>,
+    },
+    /// The system took all bytes of a vectored send, or the send failed.
+    SentVectored {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// The buffers, as they were given.
+        buffers: Vec<Buffer>,
+        /// How many bytes in all.
+        result: io::Result<usize>,
+    },
+    /// All that was sent before has gone out, and the peer sees the end of the stream.
+    Disconnected {
+        /// The stream.
+        stream: TcpStream<K, C>,
+        /// Whether it could be done.
+        result: io::Result<()>,
+    },
+    /// A timer's time has come.
+    Elapsed {
+        /// How many periods have passed since the last packet (1 for a one-shot timer). An aborted error is the last
+        /// packet of a timer that was cancelled.
+        result: io::Result<u64>,
+    },
+    /// A signal was sent to the process.
+    Signal {
+        /// Its number. An aborted error is the last packet of a registration that was cancelled.
+        result: io::Result<i32>,
+    },
+}
+
+impl<K, C> Packet<K, C> {
+    /// The operation's NTSTATUS, as Windows would report it (`Internal` of the OVERLAPPED structure).
+    pub fn nt_status(&self) -> NtStatus {
+        let class = match self.event {
+            Event::Connected { .. } => Class::Connect,
+            Event::Posted { .. } | Event::Elapsed { .. } | Event::Signal { .. } => Class::Any,
+            _ => Class::Stream,
+        };
+        match self.error() {
+            None => NtStatus::SUCCESS,
+            Some(error) => nt_status(error.raw_os_error().unwrap_or(0), class),
+        }
+    }
+
+    /// The operation's error, if it failed.
+    pub fn error(&self) -> Option<&io::Error> {
+        match &self.event {
+            Event::Posted { .. } => None,
+            Event::Accepted { result, .. } => result.as_ref().err(),
+            Event::Connected { result, .. } | Event::Readable { result, .. } | Event::Disconnected { result, .. } => {
+                result.as_ref().err()
+            }
+            Event::Received { result, .. } | Event::Sent { result, .. } | Event::SentVectored { result, .. } => {
+                result.as_ref().err()
+            }
+            Event::Elapsed { result } => result.as_ref().err(),
+            Event::Signal { result } => result.as_ref().err(),
+        }
+    }
+}
+
+/// An operation that was not accepted: the error, and everything that was given. No packet will come.
+pub struct Refused<C, B = Buffer> {
+    /// Why.
+    pub error: io::Error,
+    /// The context.
+    pub context: C,
+    /// The buffer or buffers.
+    pub buffer: B,
+}
+
+impl<C, B> fmt::Debug for Refused<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<C, B> fmt::Display for Refused<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the operation was not accepted: {}", self.error)
+    }
+}
+
+impl<C, B> std::error::Error for Refused<C, B> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<C, B> From<Refused<C, B>> for io::Error {
+    fn from(refused: Refused<C, B>) -> io::Error {
+        refused.error
+    }
+}
+
+/// A source that could not be associated, with its key.
+pub struct Rejected<S, K> {
+    /// Why.
+    pub error: io::Error,
+    /// What was to be associated, still open.
+    pub source: S,
+    /// Its key.
+    pub key: K,
+}
+
+impl<S, K> fmt::Debug for Rejected<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<S, K> fmt::Display for Rejected<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot be associated with the port: {}", self.error)
+    }
+}
+
+impl<S, K> std::error::Error for Rejected<S, K> {}
+
+impl<S, K> From<Rejected<S, K>> for io::Error {
+    fn from(rejected: Rejected<S, K>) -> io::Error {
+        rejected.error
+    }
+}
+
+/// A post that the port did not take: why, and what was posted.
+#[derive(Debug)]
+pub struct Unposted<K, C> {
+    /// Why.
+    pub reason: UnpostedReason,
+    /// The key.
+    pub key: K,
+    /// The context.
+    pub context: C,
+}
+
+/// Why a post was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnpostedReason {
+    /// The port is closed.
+    Closed,
+    /// As many packets are queued as the caller of `try_post` allows.
+    Full,
+}
+
+impl fmt::Display for UnpostedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UnpostedReason::Closed => "the port is closed",
+            UnpostedReason::Full => "the queue holds as many packets as the caller allows; take some out, or wait",
+        })
+    }
+}
+
+impl<K, C> fmt::Display for Unposted<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<K: fmt::Debug, C: fmt::Debug> std::error::Error for Unposted<K, C> {}
+
+/// Why a `get` brings no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GetError {
+    /// The time is over (258, `WAIT_TIMEOUT`).
+    TimedOut,
+    /// The port was closed (735, `ERROR_ABANDONED_WAIT_0`).
+    Abandoned,
+    /// The process is a forked child and the port its parent's (6, `ERROR_INVALID_HANDLE`).
+    Forked,
+}
+
+impl GetError {
+    /// The code that `GetLastError` gives on Windows.
+    pub fn win32(self) -> u32 {
+        match self {
+            GetError::TimedOut => 258,
+            GetError::Abandoned => 735,
+            GetError::Forked => 6,
+        }
+    }
+}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GetError::TimedOut => "no packet came in time",
+            GetError::Abandoned => "the port was closed",
+            GetError::Forked => "the port belongs to the parent process; make a new one after fork",
+        })
+    }
+}
+
+impl std::error::Error for GetError {}
+
+impl From<GetError> for io::Error {
+    fn from(error: GetError) -> io::Error {
+        let kind = match error {
+            GetError::TimedOut => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::NotConnected,
+        };
+        io::Error::new(kind, error)
+    }
+}

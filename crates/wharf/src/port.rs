@@ -1,0 +1,563 @@
+//! The completion port: one queue into which everything completes, and the threads that serve it.
+
+use crate::buffer::Buffer;
+use crate::net::{Associate, TcpListener, TcpStream};
+use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
+use crate::queue::{Deadline, Wake, WorkerReport};
+use crate::raw::{self, Cancel, Completion, DeviceInfo, Empty, Entry, Kind, OperationId, Payload, Sink};
+use crate::record::{Record, RepeatRecord};
+use crate::word;
+use crate::worker::{WorkerPool, Workers};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a device's key has to be: it is copied into every packet. `()`, a number, an `Arc` are good ones.
+pub trait Key: Clone + Send + Sync + 'static {}
+impl<K: Clone + Send + Sync + 'static> Key for K {}
+
+/// What an operation's context has to be: it travels from the issuing thread to the one that takes the packet.
+pub trait Context: Send + 'static {}
+impl<C: Send + 'static> Context for C {}
+
+/// An I/O completion port.
+///
+/// Devices are [associated](CompletionPort::associate) with it under a key `K`; operations are issued on them with a
+/// context `C`, and each accepted operation comes back as exactly one [`Packet`] with both, taken by exactly one
+/// [`get`](CompletionPort::get) in any thread. Of the threads that call `get` at most
+/// [`concurrency`](Builder::concurrency) run at a time; when one of them blocks, another takes its place.
+///
+/// ```
+/// use wharf::{CompletionPort, Event};
+/// let port = CompletionPort::<&str, u32>::new()?;
+/// port.post(7, "key", 42).unwrap();
+/// let packet = port.get()?;
+/// assert_eq!((packet.key, packet.context), ("key", 42));
+/// assert!(matches!(packet.event, Event::Posted { bytes: 7 }));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Clones name the same port. It is closed by [`close`](CompletionPort::close), or when the last clone is dropped;
+/// devices do not keep it open.
+///
+/// # Ordering
+///
+/// Packets leave the queue first in, first out; what two threads then do with two packets may overlap (rows D-15,
+/// D-16). Waiting threads are released last in, first out (C-05). Receives of one stream complete in the order of
+/// issue, and so do its sends.
+///
+/// # Not guaranteed
+///
+/// That exactly `concurrency` threads run: a blocked thread that wakes runs on beside its replacement (C-09), and
+/// blocking that was not announced by [`blocking`](crate::blocking) is noticed after one or two ticks of 1 ms.
+#[doc(alias = "CreateIoCompletionPort")]
+#[doc(alias = "IOCP")]
+pub struct CompletionPort<K, C> {
+    owner: Arc<Owner>,
+    types: PhantomData<fn() -> (K, C)>,
+}
+
+/// Closes the port when its last handle goes.
+struct Owner(raw::Port);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<K, C> Clone for CompletionPort<K, C> {
+    fn clone(&self) -> Self {
+        CompletionPort { owner: self.owner.clone(), types: PhantomData }
+    }
+}
+
+impl<K, C> fmt::Debug for CompletionPort<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.owner.0.fmt(f)
+    }
+}
+
+/// Options of a port.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    concurrency: usize,
+    wake: Wake,
+    pool_buffer_bytes: usize,
+    pool_keep: usize,
+}
+
+/// Large receive buffers were worth more than any other tuning with clients that pipeline.
+const POOL_BUFFER_BYTES: usize = 16 * 1024;
+/// 4 MiB of idle buffers at most.
+const POOL_KEEP: usize = 256;
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder { concurrency: 0, wake: Wake::default(), pool_buffer_bytes: POOL_BUFFER_BYTES, pool_keep: POOL_KEEP }
+    }
+}
+
+impl Builder {
+    /// How many threads may run at the same time. 0, the default: as many as the machine has processors.
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        self.concurrency = limit;
+        self
+    }
+
+    /// How soon a further thread is woken while others are active. Default: [`Wake::Adaptive`].
+    pub fn wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
+        self
+    }
+
+    /// Bytes in a buffer of the port's pool (16 KiB), and how many unused ones it keeps (256).
+    pub fn pool(mut self, buffer_bytes: usize, keep: usize) -> Self {
+        self.pool_buffer_bytes = buffer_bytes.max(1);
+        self.pool_keep = keep;
+        self
+    }
+
+    /// Makes the port.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when descriptors or memory are exhausted; a port needs four descriptors on Linux.
+    pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
+        let raw = raw::Port::new(self.config::<K, C>())?;
+        Ok(CompletionPort::from_raw(raw))
+    }
+
+    pub(crate) fn config<K: Key, C: Context>(&self) -> raw::Config {
+        raw::Config {
+            concurrency: self.concurrency,
+            wake: self.wake,
+            pool_buffer_bytes: self.pool_buffer_bytes,
+            pool_keep: self.pool_keep,
+            dispose: |completion| drop(assemble::<K, C>(completion)),
+        }
+    }
+}
+
+/// A port's figures at one moment. Totals count since the port was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PortStats {
+    /// Which engine drives it.
+    pub engine: &'static str,
+    /// Associated devices.
+    pub devices: usize,
+    /// Entries in the queue: packets, and sockets with something to receive.
+    pub queued: usize,
+    /// How many threads may run at the same time.
+    pub concurrency: usize,
+    /// Threads outside `get` that count as running.
+    pub active: usize,
+    /// Threads inside `get`.
+    pub waiting: usize,
+    /// Threads outside `get` that are blocked, by their own word or as the kernel says.
+    pub blocked: usize,
+    /// Entries that came into the queue.
+    pub inserted: u64,
+    /// Entries that left it.
+    pub removed: u64,
+    /// Threads woken, the leader included.
+    pub wakes: u64,
+    /// Waits in the engine.
+    pub polls: u64,
+    /// Times the dead-man's timer went off.
+    pub ticks: u64,
+    /// Threads found blocked.
+    pub write_offs: u64,
+}
+
+impl<K: Key, C: Context> CompletionPort<K, C> {
+    /// A port with the default options.
+    pub fn new() -> io::Result<Self> {
+        Builder::default().build()
+    }
+
+    /// Options for a port.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_raw(raw: raw::Port) -> Self {
+        CompletionPort { owner: Arc::new(Owner(raw)), types: PhantomData }
+    }
+
+    /// The layer below, for what needs numbers and addresses instead of types. Completions of operations that are
+    /// issued through it must not reach this port's queue: give them an event or a callback as sink.
+    pub fn raw(&self) -> &raw::Port {
+        &self.owner.0
+    }
+
+    // --- Devices ---
+
+    /// Associates a socket with the port, under a key. The device is closed by its `close`, or when the last handle
+    /// to it is dropped; an outstanding operation holds a handle, which its packet gives back.
+    ///
+    /// # Errors
+    ///
+    /// The source and the key come back when the port is closed, when the system's limits are reached, or when the
+    /// source is not in a state to be associated (a stream that is not connected).
+    pub fn associate<S: Associate<K, C>>(&self, source: S, key: K) -> Result<S::Device, Rejected<S, K>> {
+        source.associate(&self.owner.0, key)
+    }
+
+    /// A listening socket on one of the addresses, associated with the port.
+    ///
+    /// # Errors
+    ///
+    /// Address in use, not permitted, not of this machine; the last address's error when there are several.
+    pub fn listen(&self, address: impl ToSocketAddrs, key: K) -> io::Result<TcpListener<K, C>> {
+        let listener = crate::net::listen(address)?;
+        Ok(self.associate(listener, key)?)
+    }
+
+    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`]) says so.
+    ///
+    /// # Errors
+    ///
+    /// What can be told without trying: no descriptor, no such address. A refusal comes as a packet.
+    pub fn connect(&self, peer: SocketAddr, key: K, context: C) -> Result<TcpStream<K, C>, Refused<C, ()>> {
+        match TcpStream::open(&self.owner.0, &peer, key) {
+            Ok(stream) => match stream.connect(peer, context) {
+                Ok(_) => Ok(stream),
+                Err(refused) => Err(refused),
+            },
+            Err(error) => Err(Refused { error, context, buffer: () }),
+        }
+    }
+
+    /// The associated devices: the list that Windows keeps and does not show.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        self.owner.0.devices()
+    }
+
+    // --- Packets ---
+
+    /// Queues a packet of the program's own.
+    ///
+    /// Never blocks. Unlimited: for a limit see [`try_post`](CompletionPort::try_post).
+    ///
+    /// # Errors
+    ///
+    /// The port is closed; key and context come back.
+    #[doc(alias = "PostQueuedCompletionStatus")]
+    pub fn post(&self, bytes: usize, key: K, context: C) -> Result<(), Unposted<K, C>> {
+        let completion = posted(bytes, key, context);
+        self.owner.0.post(completion).map_err(|completion| unposted(completion, UnpostedReason::Closed))
+    }
+
+    /// Like [`post`](CompletionPort::post), unless `limit` entries are queued already.
+    pub fn try_post(&self, bytes: usize, key: K, context: C, limit: usize) -> Result<(), Unposted<K, C>> {
+        let completion = posted(bytes, key, context);
+        self.owner.0.try_post(completion, limit).map_err(|(completion, closed)| {
+            let reason = if closed { UnpostedReason::Closed } else { UnpostedReason::Full };
+            unposted(completion, reason)
+        })
+    }
+
+    /// Takes the next packet, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Abandoned`] when the port is closed.
+    #[doc(alias = "GetQueuedCompletionStatus")]
+    pub fn get(&self) -> Result<Packet<K, C>, GetError> {
+        Ok(assemble(self.owner.0.get(None)?))
+    }
+
+    /// Takes the next packet, waiting for at most `timeout`. Zero does not wait: it looks once whether there is one,
+    /// on the sockets too.
+    #[doc(alias = "GetQueuedCompletionStatus")]
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Packet<K, C>, GetError> {
+        Ok(assemble(self.owner.0.get(Some(timeout))?))
+    }
+
+    /// Waits for a packet, and takes up to `most` that are there then, in the order of the queue. `None` waits as
+    /// long as it takes.
+    ///
+    /// The batch counts as one running thread (row D-51). Packets that were not walked through go back to the head of
+    /// the queue when the batch is dropped, when the thread announces that it [blocks](crate::blocking) or is found
+    /// blocked, and when it calls `get` again; so a handler that blocks holds no packet hostage.
+    #[doc(alias = "GetQueuedCompletionStatusEx")]
+    pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
+        let raw = &self.owner.0;
+        let mut entries = VecDeque::new();
+        raw.get_many(most.max(1), Deadline::after(timeout), &mut entries)?;
+        let (held, own) = match crate::queue::bind(&raw.queue) {
+            Some(me) => (Some(raw.queue.hold(me, entries)), VecDeque::new()),
+            // The thread is being torn down and belongs to no port.
+            None => (None, entries),
+        };
+        Ok(Batch { port: raw.clone(), held, own, types: PhantomData })
+    }
+
+    /// Starts threads that take packets and call `handler` with each. The pool grows when all its threads are blocked
+    /// and shrinks when they are idle.
+    pub fn run(
+        &self,
+        workers: Workers,
+        handler: impl Fn(Packet<K, C>) + Send + Sync + 'static,
+    ) -> io::Result<WorkerPool> {
+        WorkerPool::start(self.owner.0.clone(), workers, move |completion| handler(assemble(completion)))
+    }
+
+    // --- Timers and signals ---
+
+    /// One packet ([`Event::Elapsed`]) after `after`.
+    pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
+        let token = Record::without_device(key, context).into_token();
+        // A one-shot timer delivers one packet, so nothing is ever retained.
+        self.owner.0.timer(after, None, 0, token, Sink::Port, |_| {}).map_err(|error| {
+            let (_, context) = Record::<K, C>::refused_without_device(token);
+            Refused { error: io::Error::from_raw_os_error(error), context, buffer: () }
+        })
+    }
+
+    /// A packet every `period`, the first after one period, until it is cancelled. While one is queued no further one
+    /// is; the next then tells how many periods have passed.
+    pub fn interval(&self, period: Duration, key: K, context: C) -> io::Result<OperationId>
+    where
+        C: Clone + Sync,
+    {
+        let token = RepeatRecord::new(key, context).into_token();
+        let retain = RepeatRecord::<K, C>::retain;
+        self.owner.0.timer(period, Some(period), 0, token, Sink::Port, retain).map_err(|error| {
+            RepeatRecord::<K, C>::release(token);
+            io::Error::from_raw_os_error(error)
+        })
+    }
+
+    /// A packet ([`Event::Signal`]) for each arrival of a signal in the process, `SIGINT` (Ctrl+C) say, until it is
+    /// cancelled. Signals that come faster than they are taken are merged, as POSIX does. Handlers that the program
+    /// had before still run.
+    ///
+    /// # Errors
+    ///
+    /// The signal cannot be caught (`SIGKILL`, `SIGSTOP`, and those that report a fault), or the port is closed.
+    pub fn signal(&self, number: i32, key: K, context: C) -> io::Result<OperationId>
+    where
+        C: Clone + Sync,
+    {
+        let token = RepeatRecord::new(key, context).into_token();
+        let retain = RepeatRecord::<K, C>::retain;
+        self.owner.0.signal(number, 0, token, Sink::Port, retain).inspect_err(|_| {
+            RepeatRecord::<K, C>::release(token);
+        })
+    }
+
+    /// Asks that an operation ends. Whatever the answer, its one packet comes (a timer's or signal's last one).
+    #[doc(alias = "CancelIoEx")]
+    pub fn cancel(&self, operation: OperationId) -> Cancel {
+        self.owner.0.cancel(operation)
+    }
+
+    // --- The port ---
+
+    /// Closes the port: every waiting thread returns [`GetError::Abandoned`], and what is queued or outstanding is
+    /// freed with its buffers and contexts, without a packet.
+    pub fn close(&self) {
+        self.owner.0.close();
+    }
+
+    /// The port's figures.
+    pub fn stats(&self) -> PortStats {
+        let raw = &self.owner.0;
+        let queue = raw.stats();
+        PortStats {
+            engine: raw.engine().name(),
+            devices: raw.device_count(),
+            queued: queue.queued,
+            concurrency: queue.limit,
+            active: queue.active,
+            waiting: queue.waiting,
+            blocked: queue.blocked,
+            inserted: queue.inserted,
+            removed: queue.removed,
+            wakes: queue.wakes,
+            polls: queue.polls,
+            ticks: queue.ticks,
+            write_offs: queue.write_offs,
+        }
+    }
+
+    /// The threads that belong to the port: what each does, and who is blocked, for how long and where.
+    pub fn workers(&self) -> Vec<WorkerReport> {
+        self.owner.0.workers()
+    }
+
+    /// A descriptor that is readable while a `get` would find something, for programs that wait in a loop of their
+    /// own. It may be readable when the `get` then finds nothing; waiting on it takes no packet.
+    pub fn notifier(&self) -> io::Result<Notifier> {
+        Notifier::new(&self.owner.0)
+    }
+}
+
+/// See [`CompletionPort::notifier`].
+#[derive(Debug)]
+pub struct Notifier {
+    epoll: std::os::fd::OwnedFd,
+    /// Kept open for the epoll above.
+    _bell: Arc<rustix::fd::OwnedFd>,
+}
+
+impl Notifier {
+    fn new(port: &raw::Port) -> io::Result<Notifier> {
+        use rustix::event::epoll;
+        let bell = port.queue.bell()?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &*bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        if let Some(engine) = port.engine().pollable() {
+            epoll::add(&epoll, engine, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        }
+        Ok(Notifier { epoll, _bell: bell })
+    }
+}
+
+impl std::os::fd::AsFd for Notifier {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+/// Packets that were taken together: see [`CompletionPort::get_many`]. Belongs to the thread that took it.
+pub struct Batch<K: Key, C: Context> {
+    port: raw::Port,
+    held: Option<raw::Held<Entry>>,
+    own: VecDeque<Entry>,
+    // Not Send: the packets are held by the worker that took them.
+    types: PhantomData<*const (K, C)>,
+}
+
+impl<K: Key, C: Context> Batch<K, C> {
+    /// How many packets are left. Others may take them back: see [`CompletionPort::get_many`].
+    pub fn len(&self) -> usize {
+        self.held.as_ref().map_or(0, raw::Held::len) + self.own.len()
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K: Key, C: Context> fmt::Debug for Batch<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} packets)", self.len())
+    }
+}
+
+impl<K: Key, C: Context> Iterator for Batch<K, C> {
+    type Item = Packet<K, C>;
+
+    fn next(&mut self) -> Option<Packet<K, C>> {
+        let entry = self.own.pop_front().or_else(|| self.held.as_ref()?.next())?;
+        match entry {
+            Entry::Packet(completion) => Some(assemble(completion)),
+            _ => unreachable!("a batch holds packets"),
+        }
+    }
+}
+
+impl<K: Key, C: Context> Drop for Batch<K, C> {
+    fn drop(&mut self) {
+        let mut rest = std::mem::take(&mut self.own);
+        if let Some(held) = &self.held {
+            rest.extend(held.take());
+        }
+        if !rest.is_empty() {
+            self.port.queue.give_back(rest.into_iter());
+        }
+    }
+}
+
+fn posted<K, C>(bytes: usize, key: K, context: C) -> Completion {
+    Completion {
+        key: word::pack(key),
+        token: word::pack(context),
+        bytes,
+        error: 0,
+        kind: Kind::Posted,
+        device: 0,
+        more: false,
+        payload: Payload::None,
+    }
+}
+
+fn unposted<K: Key, C: Context>(completion: Completion, reason: UnpostedReason) -> Unposted<K, C> {
+    let Packet { key, context, .. } = assemble(completion);
+    Unposted { reason, key, context }
+}
+
+/// Makes a typed packet of a raw one that this port's own calls issued.
+pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
+    let Completion { key, token, bytes, error, kind, more: _, payload, device: _ } = completion;
+    let result = |value| if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) };
+    if kind == Kind::Posted {
+        #[allow(unsafe_code)]
+        // SAFETY: a posted completion of this port was made by `posted::<K, C>`, the only caller of `raw::Port::post`
+        // for it, and a completion is consumed once.
+        let (key, context) = unsafe { (word::unpack::<K>(key), word::unpack::<C>(token)) };
+        return Packet { key, context, event: Event::Posted { bytes } };
+    }
+    if RepeatRecord::<K, C>::is_token(token) {
+        let (key, context) = RepeatRecord::take(token);
+        let event = match kind {
+            Kind::Signal => Event::Signal { result: result(bytes).map(|number| i32::try_from(number).unwrap_or(0)) },
+            _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
+        };
+        return Packet { key, context, event };
+    }
+    let record = Record::<K, C>::from_token(token);
+    let key = record.key();
+    let (context, device, memory) = record.into_parts();
+    let stream = || TcpStream(device.clone().expect("an operation of a stream has its device"));
+    let event = match kind {
+        Kind::Accepted => {
+            let taken = match payload {
+                Payload::Accepted(accepted) => Ok((crate::net::from_handle(accepted.handle), accepted.peer)),
+                _ => Err(io::Error::from_raw_os_error(error)),
+            };
+            let listener = TcpListener(device.clone().expect("an operation of a listener has its device"));
+            Event::Accepted { listener, result: taken }
+        }
+        Kind::Connected => Event::Connected { stream: stream(), result: result(0).map(drop) },
+        Kind::Received => {
+            let mut buffer = match payload {
+                Payload::Pooled(buffer) => Buffer::pooled(buffer),
+                _ => memory.into_one(),
+            };
+            if error == 0 {
+                buffer.received(bytes);
+            }
+            Event::Received { stream: stream(), buffer, result: result(bytes) }
+        }
+        Kind::Readable => Event::Readable { stream: stream(), result: result(0).map(drop) },
+        Kind::Sent => match memory {
+            crate::record::Memory::Many(buffers) => {
+                Event::SentVectored { stream: stream(), buffers, result: result(bytes) }
+            }
+            one => Event::Sent { stream: stream(), buffer: one.into_one(), result: result(bytes) },
+        },
+        Kind::Disconnected => Event::Disconnected { stream: stream(), result: result(0).map(drop) },
+        _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
+    };
+    Packet { key, context, event }
+}
+
+impl From<Empty> for GetError {
+    fn from(empty: Empty) -> GetError {
+        match empty {
+            Empty::TimedOut => GetError::TimedOut,
+            Empty::Abandoned => GetError::Abandoned,
+            Empty::Forked => GetError::Forked,
+        }
+    }
+}

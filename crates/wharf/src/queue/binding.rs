@@ -1,0 +1,119 @@
+//! Which port the calling thread belongs to (rows C-01, C-02, C-12).
+//!
+//! A thread is bound to one port by one thread-local word: by its first `get`, until it calls `get` on another port,
+//! exits, or the port ends. The word is weak: a thread that never comes back keeps no port alive. Its destructor is
+//! how the queue learns that a thread exits; a `get` from another thread-local's destructor, after this one ran, is
+//! served unbound, registered for the one call only.
+
+use crate::sync::Arc;
+use std::cell::RefCell;
+use std::sync::Weak;
+
+/// The queue as its bound threads see it, whatever it holds.
+pub(crate) trait Bindable: Send + Sync {
+    fn enroll(&self) -> usize;
+    fn dismiss(&self, worker: usize);
+    fn enter_blocking(&self, worker: usize);
+    fn leave_blocking(&self, worker: usize);
+}
+
+struct Binding {
+    queue: Weak<dyn Bindable>,
+    worker: usize,
+    blocking_depth: u32,
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.dismiss(self.worker);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+thread_local! {
+    static BINDING: RefCell<Option<Binding>> = const { RefCell::new(None) };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
+}
+
+/// The calling thread's number in `queue`. `None`: the thread is being torn down, enroll for the one call.
+pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
+    let bound = BINDING.try_with(|binding| {
+        let binding = binding.borrow();
+        let binding = binding.as_ref()?;
+        // The weak count keeps the allocation, so the address cannot belong to a later queue.
+        std::ptr::addr_eq(binding.queue.as_ptr(), Arc::as_ptr(queue)).then_some(binding.worker)
+    });
+    match bound {
+        Ok(Some(worker)) => Some(worker),
+        Ok(None) => {
+            let worker = queue.enroll();
+            let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
+            let next = Binding { queue: weak, worker, blocking_depth: 0 };
+            // The old binding is dropped, and its slot given back, outside the borrow.
+            let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
+            drop(old);
+            Some(worker)
+        }
+        Err(_) => None,
+    }
+}
+
+/// Ends the calling thread's binding, if it has one.
+pub(crate) fn unbind() {
+    let old = BINDING.try_with(|binding| binding.borrow_mut().take());
+    drop(old);
+}
+
+/// Runs `f`, which may block, without occupying a slot of the port that the calling thread belongs to: another
+/// worker takes the next packet meanwhile.
+///
+/// Without this the port notices by itself, after one or two ticks (1 ms each), that a worker is blocked; this
+/// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest. When `f`
+/// returns or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on
+/// Windows (row C-09).
+///
+/// ```
+/// let answer = wharf::blocking(|| {
+///     std::thread::sleep(std::time::Duration::from_millis(1));
+///     42
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            change_depth(false);
+        }
+    }
+    change_depth(true);
+    let _leave = Leave;
+    f()
+}
+
+fn change_depth(enter: bool) {
+    let outermost = BINDING.try_with(|binding| {
+        let mut binding = binding.borrow_mut();
+        let binding = binding.as_mut()?;
+        let outermost = if enter {
+            binding.blocking_depth += 1;
+            binding.blocking_depth == 1
+        } else {
+            // The closure may have moved the thread to another port, whose binding starts at depth 0.
+            if binding.blocking_depth == 0 {
+                return None;
+            }
+            binding.blocking_depth -= 1;
+            binding.blocking_depth == 0
+        };
+        if outermost { Some((binding.queue.upgrade()?, binding.worker)) } else { None }
+    });
+    if let Ok(Some((queue, worker))) = outermost {
+        if enter { queue.enter_blocking(worker) } else { queue.leave_blocking(worker) }
+    }
+}

@@ -1,0 +1,784 @@
+//! The NT queue: packets first in, first out; workers last in, first out; a limit on how many of them run.
+//!
+//! The queue knows no sockets. What it holds is a `T`; what happens outside is told by a [`Driver`], in which one
+//! worker, the *leader*, waits for events while the others sleep, each on its own futex word.
+//!
+//! `get` in steps, all under one short lock but the sleeping:
+//!
+//! 1. The worker gives back the slot it held while it ran.
+//! 2. Engine work (which needs no slot) goes first: it is handed out uncounted.
+//! 3. Below the limit, the worker takes the oldest entry, and a slot.
+//! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2.
+//! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the dead-man's timer.
+//!
+//! `state.rs` holds the rules and the invariant that every release of the lock restores, `watch.rs` the timer,
+//! `probe.rs` the look at a worker's kernel state, `binding.rs` the thread's side. Lock order: the driver's `found`
+//! list, then the state, then a worker's `held` list; user code runs under none of them.
+//!
+//! Closing: the flag is set and the entries are taken out under the lock, every waiter and the leader are woken,
+//! and the entries are given to the caller, who frees them outside the lock. Whatever is inserted later comes back
+//! from `insert`. So an entry is either handed out by one `get`, or returned by `close` or `insert`, never both.
+
+mod binding;
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(unix)]
+mod notify;
+mod park;
+mod probe;
+mod state;
+mod watch;
+
+pub(crate) use binding::{bind, unbind};
+pub use binding::blocking;
+pub use state::Wake;
+
+use crate::sync::{Arc, Guard, Lock, now};
+use binding::Bindable;
+use park::{Park, Woke};
+use probe::{Probe, ThreadState};
+use state::{Shared, State, Worker};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use watch::Watch;
+
+/// The sockets are polled at the latest after so many entries, even while more are queued. Otherwise a few busy
+/// sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
+const POLL_EVERY: u32 = 64;
+
+/// How long the dead-man's timer lets the queue's head wait.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Where entries come from while nobody handles one.
+pub(crate) trait Driver<T>: Send + Sync {
+    /// Called without the lock, by one thread at a time. Returns when there were events, when `wait` is over (`None`:
+    /// never) or after [`kick`](Driver::kick), which may come before the call.
+    fn poll(&self, wait: Option<Duration>, found: &mut Found<T>);
+    /// Ends the present or the next `poll`.
+    fn kick(&self);
+    /// An entry that nobody can receive any more; called without the lock.
+    fn dispose(&self, entry: T);
+}
+
+/// What a poll brought.
+pub(crate) struct Found<T> {
+    pub(crate) entries: Vec<T>,
+    pub(crate) work: Vec<T>,
+    /// The dead-man's timer went off.
+    pub(crate) ticked: bool,
+}
+
+/// What `get` hands out.
+#[derive(Debug)]
+pub(crate) enum Taken<T> {
+    Entry(T),
+    Work(T),
+}
+
+/// Why `get` brings nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    TimedOut,
+    Abandoned,
+}
+
+/// Until when a `get` waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    Never,
+    Now,
+    At(Instant),
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
+        match timeout {
+            None => Deadline::Never,
+            Some(Duration::ZERO) => Deadline::Now,
+            // A time-out beyond what the clock can express is none.
+            Some(timeout) => now().checked_add(timeout).map_or(Deadline::Never, Deadline::At),
+        }
+    }
+
+    fn has_passed(self) -> bool {
+        match self {
+            Deadline::Never => false,
+            Deadline::Now => true,
+            Deadline::At(at) => now() >= at,
+        }
+    }
+
+    fn instant(self) -> Option<Instant> {
+        match self {
+            Deadline::At(at) => Some(at),
+            _ => None,
+        }
+    }
+}
+
+/// A worker as `stats` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// The system's number of the thread.
+    pub thread: i32,
+    /// What it does.
+    pub state: WorkerState,
+    /// Since when it is known to be blocked.
+    pub blocked_for: Option<Duration>,
+    /// The kernel function it sleeps in, where the system tells.
+    pub sleeps_in: Option<String>,
+    /// The number of the device whose packet it handles, 0 for none.
+    pub device: u64,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Inside `get`.
+    Waiting,
+    /// Handles a packet and occupies a slot.
+    Running,
+    /// Outside `get` without a slot: blocked, by its own word or as the kernel says.
+    Blocked,
+}
+
+/// The queue's figures at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QueueStats {
+    pub(crate) queued: usize,
+    pub(crate) limit: usize,
+    pub(crate) active: usize,
+    pub(crate) waiting: usize,
+    pub(crate) blocked: usize,
+    pub(crate) inserted: u64,
+    pub(crate) removed: u64,
+    pub(crate) wakes: u64,
+    pub(crate) polls: u64,
+    pub(crate) ticks: u64,
+    pub(crate) write_offs: u64,
+}
+
+/// What a supervisor's turn came to.
+pub(crate) enum Tended<T> {
+    /// The port is closed, or the supervisor was told to stop.
+    Stopped,
+    /// Engine work to be done by the supervisor, because no worker is there to do it.
+    Work(T),
+    /// Entries wait, slots are free, and all workers are outside `get`: a further thread would be of use.
+    Grow,
+    Nothing,
+}
+
+pub(crate) struct Queue<T, D> {
+    state: Lock<State<T>>,
+    /// The leader's list of events, kept for its memory.
+    found: Lock<Found<T>>,
+    watch: Watch,
+    driver: D,
+}
+
+impl<T: Send, D: Driver<T>> Queue<T, D> {
+    /// `make` gets the dead-man's timer, which the engine shows to its leader.
+    pub(crate) fn new(
+        limit: usize,
+        wake: Wake,
+        make: impl FnOnce(&Watch) -> std::io::Result<D>,
+    ) -> std::io::Result<Self> {
+        let watch = Watch::new(TICK)?;
+        let driver = make(&watch)?;
+        Ok(Queue {
+            state: Lock::new(State::new(limit, wake)),
+            found: Lock::new(Found { entries: Vec::new(), work: Vec::new(), ticked: false }),
+            watch,
+            driver,
+        })
+    }
+
+    pub(crate) fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Restores the invariant, releases the lock, then wakes whom it named.
+    fn release(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
+        let wakes = state.settle(&self.watch, urgent);
+        drop(state);
+        wakes.signal();
+        if wakes.kick {
+            self.driver.kick();
+        }
+    }
+
+    /// Appends an entry. A closed queue gives it back, to be freed by the caller.
+    pub(crate) fn insert(&self, entry: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(entry);
+        }
+        state.fifo.push_back(entry);
+        state.totals.inserted += 1;
+        self.release(state, false); // guard: an insertion settles
+        Ok(())
+    }
+
+    /// Appends an entry unless `limit` of them are queued already.
+    pub(crate) fn try_insert(&self, entry: T, limit: usize) -> Result<(), (T, bool)> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err((entry, true));
+        }
+        if state.fifo.len() >= limit {
+            return Err((entry, false));
+        }
+        state.fifo.push_back(entry);
+        state.totals.inserted += 1;
+        self.release(state, false);
+        Ok(())
+    }
+
+    /// Appends entries in order, under one lock.
+    pub(crate) fn insert_all(&self, entries: impl IntoIterator<Item = T>) {
+        let mut entries = entries.into_iter();
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            entries.for_each(|entry| self.driver.dispose(entry));
+            return;
+        }
+        let before = state.fifo.len();
+        state.fifo.extend(&mut entries);
+        state.totals.inserted += (state.fifo.len() - before) as u64;
+        self.release(state, false);
+    }
+
+    /// Appends engine work, which any worker inside `get` does without a slot.
+    pub(crate) fn insert_work(&self, work: T) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(work);
+        }
+        state.work.push_back(work);
+        self.release(state, false);
+        Ok(())
+    }
+
+    /// Takes the next entry. See the top of this file.
+    pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
+    where
+        T: 'static,
+        D: 'static,
+    {
+        self.with_worker(|me| self.get_as(me, deadline, 1, &mut VecDeque::new()))
+    }
+
+    /// Like [`get`](Queue::get), and takes up to `more` further entries that are there at the same moment.
+    pub(crate) fn get_many(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        more: usize,
+        rest: &mut VecDeque<T>,
+    ) -> Result<Taken<T>, Nothing>
+    where
+        T: 'static,
+        D: 'static,
+    {
+        self.with_worker(|me| self.get_as(me, deadline, more + 1, rest))
+    }
+
+    fn with_worker<R>(self: &Arc<Self>, f: impl FnOnce(usize) -> R) -> R
+    where
+        T: 'static,
+        D: 'static,
+    {
+        match bind(self) {
+            Some(me) => f(me),
+            None => {
+                let me = self.enroll();
+                let result = f(me);
+                self.dismiss(me);
+                result
+            }
+        }
+    }
+
+    fn get_as(
+        &self,
+        me: usize,
+        deadline: Deadline,
+        most: usize,
+        rest: &mut VecDeque<T>,
+    ) -> Result<Taken<T>, Nothing> {
+        let mut state = self.state.lock();
+        self.take_back_held(&mut state, me);
+        state.come_back(me);
+        let mut slot = false;
+        let mut polled = false;
+        let mut ticked = false;
+        loop {
+            if state.closed {
+                state.go_out(me, 0, slot);
+                self.release(state, false);
+                return Err(Nothing::Abandoned);
+            }
+            if let Some(work) = state.work.pop_front() {
+                if slot {
+                    state.active -= 1;
+                }
+                state.go_out_uncounted(me);
+                self.release(state, false);
+                return Ok(Taken::Work(work));
+            }
+            let poll_due = state.since_poll >= POLL_EVERY && !state.leader;
+            if !poll_due && (slot || state.has_room()) {
+                if let Some(entry) = state.fifo.pop_front() {
+                    let further = (most - 1).min(state.fifo.len());
+                    rest.extend(state.fifo.drain(..further));
+                    state.go_out(me, 1 + further, slot);
+                    self.release(state, false); // guard: a departure settles
+                    return Ok(Taken::Entry(entry));
+                }
+            }
+            if std::mem::take(&mut slot) {
+                state.active -= 1; // guard: a promise that found nothing is returned
+            }
+            if std::mem::take(&mut ticked) && !state.fifo.is_empty() && !state.has_room() {
+                state = self.look(state);
+                continue;
+            }
+            if !state.leader && !(polled && deadline.has_passed()) {
+                (state, ticked) = self.lead(state, deadline);
+                polled = true;
+                continue;
+            }
+            if deadline.has_passed() {
+                state.go_out(me, 0, false);
+                self.release(state, false);
+                return Err(Nothing::TimedOut);
+            }
+            (state, slot, ticked) = self.lie_down(state, me, deadline);
+        }
+    }
+
+    /// Step 4: waits in the driver. Returns true when the dead-man's timer went off.
+    fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
+        state.leader = true;
+        state.kicked = false;
+        state.totals.polls += 1;
+        let busy = !state.work.is_empty() || (!state.fifo.is_empty() && state.has_room());
+        let wait = match deadline {
+            _ if busy => Some(Duration::ZERO),
+            Deadline::Never => None,
+            Deadline::Now => Some(Duration::ZERO),
+            Deadline::At(at) => Some(at.saturating_duration_since(now())),
+        };
+        let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
+        let watched = state.standby.is_some() || state.supervisor.is_some();
+        let asleep_since = (idle && watched).then(now);
+        if idle && state.armed_until.is_some() && state.last_gap > self.watch.tick() / 2 {
+            // The last sleep was long, so this one will be: without this the timer would wake the standby for nothing.
+            self.watch.disarm();
+            state.armed_until = None;
+        }
+        self.release(state, false);
+
+        let mut found = self.found.lock();
+        self.driver.poll(wait, &mut found);
+        let mut state = self.state.lock();
+        state.leader = false;
+        state.since_poll = 0;
+        if let Some(since) = asleep_since {
+            state.last_gap = now().saturating_duration_since(since);
+        }
+        let ticked = std::mem::take(&mut found.ticked);
+        if ticked {
+            state.armed_until = None;
+            state.totals.ticks += 1;
+        }
+        if state.closed {
+            drop(state);
+            let Found { entries, work, .. } = &mut *found;
+            let late: Vec<T> = entries.drain(..).chain(work.drain(..)).collect();
+            drop(found);
+            late.into_iter().for_each(|entry| self.driver.dispose(entry));
+            return (self.state.lock(), ticked);
+        }
+        state.totals.inserted += found.entries.len() as u64;
+        state.fifo.extend(found.entries.drain(..));
+        state.work.extend(found.work.drain(..));
+        (state, ticked)
+    }
+
+    /// Step 5: sleeps. Returns whether a slot was promised and whether the dead-man's timer went off.
+    fn lie_down<'a>(
+        &'a self,
+        mut state: Guard<'a, State<T>>,
+        me: usize,
+        deadline: Deadline,
+    ) -> (Guard<'a, State<T>>, bool, bool) {
+        let stands_by = state.supervisor.is_none() && state.standby.is_none();
+        let park = state.worker(me).shared.park.clone();
+        park.prepare();
+        if stands_by {
+            state.standby = Some(me);
+        } else {
+            state.waiters.push(me);
+        }
+        self.release(state, false);
+        let woke = if stands_by { self.watch.wait(&park, deadline.instant()) } else { park.wait(deadline.instant()) };
+        let mut state = self.state.lock();
+        let slot = state.rise(me); // guard: a time-out keeps the slot that was promised meanwhile
+        let ticked = woke == Woke::Tick;
+        if ticked {
+            state.armed_until = None;
+            state.totals.ticks += 1;
+        }
+        (state, slot, ticked)
+    }
+
+    /// Looks at the workers outside `get`: who is blocked loses the slot (C-08) and the rest of its batch, who computes
+    /// again gets it back (C-09), who is gone is forgotten. The looking is done without the lock; a worker that has
+    /// come back meanwhile is left alone, because its stay has another number.
+    fn look<'a>(&'a self, state: Guard<'a, State<T>>) -> Guard<'a, State<T>> {
+        let suspects: Vec<(usize, u64, Arc<Shared<T>>)> = state
+            .workers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, worker)| {
+                let worker = worker.as_ref()?;
+                let outside = worker.stay != 0 && !worker.blocking && (worker.counted || worker.written_off);
+                outside.then(|| (index, worker.stay, worker.shared.clone()))
+            })
+            .collect();
+        drop(state);
+        let seen: Vec<ThreadState> = suspects.iter().map(|(_, _, shared)| shared.probe.look()).collect();
+        let mut state = self.state.lock();
+        for ((index, stay, _), seen) in suspects.into_iter().zip(seen) {
+            let Some(worker) = state.workers[index].as_mut() else { continue };
+            // guard: a worker in `blocking` has given its slot already
+            if worker.stay != stay || worker.blocking {
+                continue;
+            }
+            match seen {
+                ThreadState::Blocked | ThreadState::Gone if worker.counted => {
+                    worker.counted = false;
+                    worker.written_off = true;
+                    worker.left_at = None;
+                    worker.blocked_since = Some(now());
+                    state.active -= 1;
+                    state.totals.write_offs += 1;
+                    self.take_back_held(&mut state, index);
+                }
+                ThreadState::Running if worker.written_off => {
+                    worker.written_off = false;
+                    worker.blocked_since = None;
+                    worker.counted = true;
+                    state.active += 1;
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// The rest of a worker's batch goes back to the head of the queue, in its order.
+    fn take_back_held(&self, state: &mut State<T>, index: usize) {
+        let shared = state.worker(index).shared.clone();
+        let mut held = shared.held.lock();
+        if held.is_empty() {
+            return;
+        }
+        state.totals.removed -= held.len() as u64;
+        while let Some(entry) = held.pop_back() {
+            state.fifo.push_front(entry);
+        }
+    }
+
+    /// Gives the calling worker a batch that others can take back while it has not been walked through.
+    pub(crate) fn hold(&self, me: usize, entries: VecDeque<T>) -> Held<T> {
+        let shared = self.state.lock().worker(me).shared.clone();
+        *shared.held.lock() = entries;
+        Held { shared }
+    }
+
+    /// Returns entries that were taken but not handed out to the head of the queue, in their order.
+    pub(crate) fn give_back(&self, entries: impl DoubleEndedIterator<Item = T>) {
+        let mut state = self.state.lock();
+        let mut late = Vec::new();
+        for entry in entries.rev() {
+            if state.closed {
+                late.push(entry);
+            } else {
+                state.totals.removed -= 1;
+                state.fifo.push_front(entry);
+            }
+        }
+        self.release(state, false);
+        late.into_iter().for_each(|entry| self.driver.dispose(entry));
+    }
+
+    /// Wakes every waiter with *abandoned* and returns what was queued, for the caller to free.
+    pub(crate) fn close(&self) -> Vec<T> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let mut left: Vec<T> = state.fifo.drain(..).collect();
+        left.extend(state.work.drain(..));
+        for worker in state.workers.iter().flatten() {
+            left.extend(worker.shared.held.lock().drain(..));
+        }
+        self.release(state, true);
+        left
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Where a worker notes what it handles, for reports.
+    pub(crate) fn note(&self, me: usize) -> Note<T> {
+        Note { shared: self.state.lock().worker(me).shared.clone() }
+    }
+
+    pub(crate) fn stats(&self) -> QueueStats {
+        let state = self.state.lock();
+        let totals = state.totals;
+        QueueStats {
+            queued: state.fifo.len(),
+            limit: state.limit,
+            active: state.active - state.promised,
+            waiting: state.waiters.len() + usize::from(state.standby.is_some()) + usize::from(state.leader) + state.promised,
+            blocked: state.workers.iter().flatten().filter(|w| w.blocking || w.written_off).count(),
+            inserted: totals.inserted,
+            removed: totals.removed,
+            wakes: totals.wakes,
+            polls: totals.polls,
+            ticks: totals.ticks,
+            write_offs: totals.write_offs,
+        }
+    }
+
+    pub(crate) fn workers(&self) -> Vec<WorkerReport> {
+        let seen: Vec<_> = {
+            let state = self.state.lock();
+            let seen = state.workers.iter().flatten().map(|worker| {
+                let what = match worker {
+                    Worker { stay: 0, .. } => WorkerState::Waiting,
+                    Worker { counted: true, .. } => WorkerState::Running,
+                    _ => WorkerState::Blocked,
+                };
+                (worker.shared.clone(), what, worker.blocked_since)
+            });
+            seen.collect()
+        };
+        let time = now();
+        seen.into_iter()
+            .map(|(shared, state, since)| WorkerReport {
+                thread: shared.probe.thread(),
+                state,
+                blocked_for: since.map(|since| time.saturating_duration_since(since)),
+                sleeps_in: if state == WorkerState::Blocked { shared.probe.sleeps_in() } else { None },
+                device: shared.note.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+
+    /// An event descriptor that is readable while something is queued.
+    #[cfg(unix)]
+    pub(crate) fn bell(&self) -> std::io::Result<std::sync::Arc<rustix::fd::OwnedFd>> {
+        let mut state = self.state.lock();
+        if state.notifier.is_none() {
+            state.notifier = Some(notify::Bell::new()?);
+        }
+        let event = state.notifier.as_ref().map(|bell| bell.event().clone()).expect("just made");
+        self.release(state, false);
+        Ok(event)
+    }
+
+    // --- Supervision: a pool's own thread sleeps on the dead-man's timer, so that no worker has to. ---
+
+    /// Makes the calling thread the one that the dead-man's timer wakes. False if the port has a supervisor already.
+    pub(crate) fn supervise(&self) -> Option<Arc<Park>> {
+        let mut state = self.state.lock();
+        if state.supervisor.is_some() || state.closed {
+            return None;
+        }
+        let park = Arc::new(Park::default());
+        park.prepare();
+        state.supervisor = Some(park.clone());
+        // Who stands by now sleeps on the same timer; woken, it lies down like the others.
+        let mut nudge = None;
+        if let Some(standby) = state.standby.take() {
+            nudge = Some(state.worker(standby).shared.park.clone());
+        }
+        self.release(state, false);
+        if let Some(standby) = nudge {
+            standby.signal(true);
+        }
+        Some(park)
+    }
+
+    /// Ends the supervision: a waiting worker stands by again.
+    pub(crate) fn end_supervision(&self) {
+        let mut state = self.state.lock();
+        if let Some(park) = state.supervisor.take() {
+            park.signal(true);
+        }
+        self.release(state, false);
+    }
+
+    /// Sleeps until the dead-man's timer goes off, and does what has to be done then.
+    pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
+        if self.watch.wait(park, None) == Woke::Signalled {
+            return Tended::Stopped;
+        }
+        let mut state = self.state.lock();
+        state.armed_until = None;
+        state.totals.ticks += 1;
+        if state.leader && state.fifo.is_empty() && state.work.is_empty() {
+            self.release(state, false);
+            return Tended::Nothing;
+        }
+        state = self.look(state);
+        if state.closed {
+            return Tended::Stopped;
+        }
+        if state.anybody_inside() {
+            if !state.fifo.is_empty() && state.has_room() {
+                self.release(state, true);
+            } else {
+                // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
+                let mut wakes = state.settle(&self.watch, false);
+                if !state.leader && state.fifo.is_empty() {
+                    state.nudge_top(&mut wakes);
+                }
+                drop(state);
+                wakes.signal();
+                if wakes.kick {
+                    self.driver.kick();
+                }
+            }
+            return Tended::Nothing;
+        }
+        // Everybody is outside. What the engine has goes on without a slot; entries need a further thread.
+        let (mut state, _) = self.lead(state, Deadline::Now);
+        let work = state.work.pop_front();
+        let all_blocked = state.active == 0 && state.workers.iter().flatten().next().is_some();
+        let wanted = state.has_room() && (!state.fifo.is_empty() || all_blocked) && !state.anybody_inside();
+        self.release(state, false);
+        match work {
+            Some(work) => Tended::Work(work),
+            None if wanted => Tended::Grow,
+            None => Tended::Nothing,
+        }
+    }
+}
+
+impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
+    fn enroll(&self) -> usize {
+        let shared = Arc::new(Shared {
+            park: Arc::new(Park::default()),
+            probe: Probe::current(),
+            held: Lock::new(VecDeque::new()),
+            note: AtomicU64::new(0),
+        });
+        let worker = Worker {
+            shared,
+            counted: false,
+            promised: false,
+            stay: 0,
+            written_off: false,
+            blocking: false,
+            left_at: None,
+            took: 0,
+            blocked_since: None,
+        };
+        let mut state = self.state.lock();
+        match state.workers.iter().position(Option::is_none) {
+            Some(free) => {
+                state.workers[free] = Some(worker);
+                free
+            }
+            None => {
+                state.workers.push(Some(worker));
+                state.workers.len() - 1
+            }
+        }
+    }
+
+    /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
+    fn dismiss(&self, worker: usize) {
+        let mut state = self.state.lock();
+        if state.closed {
+            state.workers[worker] = None;
+            return;
+        }
+        self.take_back_held(&mut state, worker);
+        let gone = state.workers[worker].take();
+        if gone.is_some_and(|worker| worker.counted) {
+            state.active -= 1; // guard: an exit gives the slot back
+        }
+        self.release(state, false); // guard: an exit settles
+    }
+
+    fn enter_blocking(&self, worker: usize) {
+        let mut state = self.state.lock();
+        self.take_back_held(&mut state, worker);
+        let me = state.worker(worker);
+        if me.stay == 0 {
+            return;
+        }
+        me.blocking = true;
+        me.written_off = false;
+        me.blocked_since = Some(now());
+        me.left_at = None;
+        if std::mem::take(&mut me.counted) {
+            state.active -= 1;
+        }
+        self.release(state, true);
+    }
+
+    fn leave_blocking(&self, worker: usize) {
+        let mut state = self.state.lock();
+        let me = state.worker(worker);
+        if !std::mem::take(&mut me.blocking) {
+            // A `get` inside the closure has counted it anew.
+            return;
+        }
+        me.blocked_since = None;
+        if !std::mem::replace(&mut me.counted, true) {
+            state.active += 1;
+        }
+        self.release(state, false);
+    }
+}
+
+/// See [`Queue::note`].
+pub(crate) struct Note<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Note<T> {
+    pub(crate) fn set(&self, device: u64) {
+        self.shared.note.store(device, Ordering::Relaxed);
+    }
+}
+
+/// A worker's batch: see [`Queue::hold`].
+pub(crate) struct Held<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Held<T> {
+    pub(crate) fn next(&self) -> Option<T> {
+        self.shared.held.lock().pop_front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shared.held.lock().len()
+    }
+
+    pub(crate) fn take(&self) -> VecDeque<T> {
+        std::mem::take(&mut *self.shared.held.lock())
+    }
+}

@@ -1,0 +1,36 @@
+//! The bell of a port: an event descriptor that is readable while something is queued (row P-40), for programs that
+//! wait in a loop of their own. It exists only once somebody asked for it.
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use std::sync::Arc;
+
+pub(super) struct Bell {
+    event: Arc<OwnedFd>,
+    raised: bool,
+}
+
+impl Bell {
+    pub(super) fn new() -> std::io::Result<Bell> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Bell { event: Arc::new(event), raised: false })
+    }
+
+    pub(super) fn event(&self) -> &Arc<OwnedFd> {
+        &self.event
+    }
+
+    /// Called under the queue's lock, so that the descriptor's state follows the queue's in the same order. Neither
+    /// call can block: the descriptor is non-blocking and the counter is 0 or 1.
+    pub(super) fn ring(&mut self, raise: bool) {
+        if raise == self.raised {
+            return;
+        }
+        self.raised = raise;
+        if raise {
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        } else {
+            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How one worker sleeps until somebody signals it: one futex word for each worker, so that exactly the thread that
+//! was picked from the stack wakes, and no other.
+//!
+//! The waiter calls [`Park::prepare`] under the queue's lock, before it becomes visible on the stack, and sleeps
+//! after the lock is released. A signal sent in between is kept in the word, so it cannot be lost.
+
+use std::time::Duration;
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woke {
+    Signalled,
+    TimedOut,
+    /// Only from [`crate::queue::watch::Watch::wait`]: the dead-man's timer went off.
+    Tick,
+}
+
+#[cfg(all(target_os = "linux", not(loom)))]
+mod system {
+    use super::{Duration, Woke};
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fd::OwnedFd;
+    use rustix::io::Errno;
+    use rustix::thread::futex;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Instant;
+
+    const EMPTY: u32 = 0;
+    const SIGNALLED: u32 = 1;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Park {
+        word: AtomicU32,
+        /// Made when the worker first stands by: it then sleeps on the dead-man's timer, where a futex cannot reach it.
+        event: OnceLock<Option<OwnedFd>>,
+    }
+
+    impl Park {
+        pub(crate) fn prepare(&self) {
+            self.word.store(EMPTY, Ordering::Relaxed);
+        }
+
+        pub(crate) fn is_signalled(&self) -> bool {
+            self.word.load(Ordering::Acquire) == SIGNALLED
+        }
+
+        /// Wakes the worker wherever it sleeps. `standing_by` is what the queue's state said under its lock.
+        pub(crate) fn signal(&self, standing_by: bool) {
+            self.word.store(SIGNALLED, Ordering::Release);
+            match self.event.get() {
+                Some(Some(event)) if standing_by => {
+                    // A full counter means that the wake-up is already there.
+                    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+                }
+                _ => {
+                    let _ = futex::wake(&self.word, futex::Flags::PRIVATE, 1);
+                }
+            }
+        }
+
+        pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woke {
+            loop {
+                if self.is_signalled() {
+                    return Woke::Signalled;
+                }
+                let timeout = match deadline {
+                    None => None,
+                    Some(at) => {
+                        let left = at.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return Woke::TimedOut;
+                        }
+                        Some(timespec(left))
+                    }
+                };
+                // EAGAIN: the word changed. EINTR: a signal handler ran. ETIMEDOUT: looked at above.
+                let _ = futex::wait(&self.word, futex::Flags::PRIVATE, EMPTY, timeout.as_ref());
+            }
+        }
+
+        /// The descriptor by which a standing-by worker is woken; `None` when the process has no descriptor left.
+        pub(crate) fn event(&self) -> Option<&OwnedFd> {
+            self.event
+                .get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok())
+                .as_ref()
+        }
+    }
+
+    pub(crate) fn timespec(duration: Duration) -> rustix::time::Timespec {
+        rustix::time::Timespec {
+            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: duration.subsec_nanos().into(),
+        }
+    }
+
+    pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+        loop {
+            match call() {
+                Err(Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod system {
+    use super::Woke;
+    use loom::sync::{Condvar, Mutex};
+    use std::time::Instant;
+
+    #[derive(Debug, Default)]
+    struct State {
+        signalled: bool,
+        timer: bool,
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Park {
+        state: Mutex<State>,
+        changed: Condvar,
+    }
+
+    impl Default for Park {
+        fn default() -> Self {
+            Park { state: Mutex::new(State::default()), changed: Condvar::new() }
+        }
+    }
+
+    impl Park {
+        pub(crate) fn prepare(&self) {
+            *self.state.lock().unwrap() = State::default();
+        }
+
+        pub(crate) fn signal(&self, _standing_by: bool) {
+            self.state.lock().unwrap().signalled = true;
+            self.changed.notify_all();
+        }
+
+        pub(crate) fn set_timer(&self, armed: bool) {
+            self.state.lock().unwrap().timer = armed;
+            self.changed.notify_all();
+        }
+
+        pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woke {
+            self.sleep(deadline, false)
+        }
+
+        pub(crate) fn wait_timer(&self, deadline: Option<Instant>) -> Woke {
+            self.sleep(deadline, true)
+        }
+
+        /// A deadline may pass, and an armed timer go off, at any moment: the scheduler decides when this thread
+        /// looks again.
+        fn sleep(&self, deadline: Option<Instant>, watching: bool) -> Woke {
+            let mut state = self.state.lock().unwrap();
+            loop {
+                if state.signalled {
+                    return Woke::Signalled;
+                }
+                let tick = watching && state.timer;
+                if tick || deadline.is_some() {
+                    drop(state);
+                    loom::thread::yield_now();
+                    state = self.state.lock().unwrap();
+                    if state.signalled {
+                        return Woke::Signalled;
+                    }
+                    if watching && state.timer {
+                        return Woke::Tick;
+                    }
+                    if deadline.is_some() {
+                        return Woke::TimedOut;
+                    }
+                    continue;
+                }
+                state = self.changed.wait(state).unwrap();
+            }
+        }
+    }
+}
+
+pub(crate) use system::*;

@@ -1,0 +1,327 @@
+//! What the queue knows, and the rules that hold whenever its lock is free.
+//!
+//! * `fifo` holds what needs a slot to be handed out, `work` what does not (the engine's own progress).
+//! * `active` counts the slots in use: workers outside `get` that run, and *promised* slots of workers that were
+//!   picked from the stack and have not woken yet. It may exceed `limit` when written-off workers run again (C-09).
+//! * Waiting workers lie on a stack, the most recent one on top (C-05). One of them *stands by*: it lies below the
+//!   stack and sleeps on the dead-man's timer instead of its futex word.
+//! * At most one worker *leads*: it waits inside the engine, outside the lock.
+//!
+//! **The invariant.** Every release of the lock goes through [`State::settle`], which restores it: *while something is
+//! queued or nobody leads, and anybody waits, leads or supervises, the dead-man's timer is armed and somebody sleeps
+//! on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or the timer fetches one.
+//!
+//! **When a further worker is woken.** Waking a thread on another core costs about 30 us of processor time, five
+//! echoed messages. So the policy [`Wake::Adaptive`] wakes one at once only when nobody is active, or when the
+//! backlog (entries times the average handler time) is worth two wake-ups; otherwise the active worker that will
+//! return soon takes the next entry, and if it does not return, the tick does. [`Wake::Eager`] wakes one for each
+//! entry while slots are free, as NT does. Never are two workers woken for one entry: each wake-up promises a slot,
+//! and promises are weighed against the entries.
+
+use super::park::Park;
+use super::probe::Probe;
+use super::watch::Watch;
+use crate::sync::{Arc, Lock, now};
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+/// How soon a packet that arrives while workers are active wakes a further one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// When nobody is active, or the backlog is worth the cost of a wake-up; at the latest after one tick (1 ms).
+    /// The cheapest on a busy server.
+    #[default]
+    Adaptive,
+    /// At once, while fewer workers are active than the limit allows; what Windows does (rows C-04, D-33).
+    Eager,
+}
+
+/// The backlog that is worth waking a further worker for: about twice the cost of a wake-up.
+const BACKLOG_WORTH_A_WAKE: Duration = Duration::from_micros(50);
+/// What a handler is taken to need before one was measured: an echo.
+const FIRST_SERVICE_TIME: Duration = Duration::from_micros(5);
+/// One service time in so many is measured: reading the clock costs 25 to 40 ns.
+const SERVICE_SAMPLE_EVERY: u64 = 8;
+/// Weight of a sample in the moving average, and how many times the average it may count at most. One handler that
+/// sleeps for 50 ms would otherwise distort the next 40 decisions.
+const SERVICE_WEIGHT: u32 = 8;
+const SERVICE_CLIP: u32 = 8;
+
+/// What others may touch of a worker without the queue's lock.
+pub(super) struct Shared<T> {
+    pub(super) park: Arc<Park>,
+    pub(super) probe: Probe,
+    /// Entries of the batch that the worker walks through: taken from the queue, not yet seen by user code.
+    pub(super) held: Lock<VecDeque<T>>,
+    /// What the worker handles now, for reports: the number of the device.
+    pub(super) note: AtomicU64,
+}
+
+pub(super) struct Worker<T> {
+    pub(super) shared: Arc<Shared<T>>,
+    /// Holds one of the `active` slots.
+    pub(super) counted: bool,
+    /// Was picked from the stack with a slot, and has not woken yet.
+    pub(super) promised: bool,
+    /// Number of the present stay outside `get`, 0 while inside. Unique, so a late look cannot hit the next stay.
+    pub(super) stay: u64,
+    /// A look found it blocked and took its slot.
+    pub(super) written_off: bool,
+    /// Inside `blocking`.
+    pub(super) blocking: bool,
+    /// Since when it has been outside `get`, where that was measured.
+    pub(super) left_at: Option<Instant>,
+    /// How many entries it took along.
+    pub(super) took: u32,
+    /// When a look first found it blocked in this stay.
+    pub(super) blocked_since: Option<Instant>,
+}
+
+/// Running totals since the port was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) inserted: u64,
+    pub(super) removed: u64,
+    pub(super) wakes: u64,
+    pub(super) polls: u64,
+    pub(super) ticks: u64,
+    pub(super) write_offs: u64,
+}
+
+pub(super) struct State<T> {
+    pub(super) fifo: VecDeque<T>,
+    pub(super) work: VecDeque<T>,
+    pub(super) workers: Vec<Option<Worker<T>>>,
+    pub(super) waiters: Vec<usize>,
+    pub(super) standby: Option<usize>,
+    pub(super) supervisor: Option<Arc<Park>>,
+    pub(super) leader: bool,
+    pub(super) kicked: bool,
+    pub(super) active: usize,
+    pub(super) promised: usize,
+    pub(super) limit: usize,
+    pub(super) wake: Wake,
+    pub(super) closed: bool,
+    pub(super) stays: u64,
+    pub(super) since_poll: u32,
+    pub(super) armed_until: Option<Instant>,
+    /// How long the leader last slept in the engine: tells a port under load from an idle one.
+    pub(super) last_gap: Duration,
+    pub(super) service: Duration,
+    pub(super) totals: Totals,
+    #[cfg(unix)]
+    pub(super) notifier: Option<super::notify::Bell>,
+}
+
+/// Whom to wake after the lock was released.
+pub(super) struct Wakes {
+    parks: Vec<(Arc<Park>, bool)>,
+    pub(super) kick: bool,
+}
+
+impl Wakes {
+    pub(super) fn signal(&self) {
+        for (park, standing_by) in &self.parks {
+            park.signal(*standing_by);
+        }
+    }
+}
+
+impl<T> State<T> {
+    pub(super) fn new(limit: usize, wake: Wake) -> Self {
+        State {
+            fifo: VecDeque::new(),
+            work: VecDeque::new(),
+            workers: Vec::new(),
+            waiters: Vec::new(),
+            standby: None,
+            supervisor: None,
+            leader: false,
+            kicked: false,
+            active: 0,
+            promised: 0,
+            limit,
+            wake,
+            closed: false,
+            stays: 0,
+            since_poll: 0,
+            armed_until: None,
+            last_gap: Duration::ZERO,
+            service: FIRST_SERVICE_TIME,
+            totals: Totals::default(),
+            #[cfg(unix)]
+            notifier: None,
+        }
+    }
+
+    pub(super) fn worker(&mut self, index: usize) -> &mut Worker<T> {
+        self.workers[index].as_mut().expect("a worker's number is valid as long as its thread lives")
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.active < self.limit
+    }
+
+    /// Somebody is inside `get` (or supervises) and can be reached.
+    pub(super) fn anybody_inside(&self) -> bool {
+        self.leader || self.standby.is_some() || !self.waiters.is_empty()
+    }
+
+    /// A worker enters `get`: its slot goes back, so that at the limit it can take the next entry itself (C-06, C-07).
+    pub(super) fn come_back(&mut self, me: usize) {
+        let worker = self.worker(me);
+        let counted = std::mem::take(&mut worker.counted);
+        worker.stay = 0;
+        worker.written_off = false;
+        worker.blocking = false;
+        worker.blocked_since = None;
+        let sample = worker.left_at.take().map(|left| now().saturating_duration_since(left) / worker.took.max(1));
+        if counted {
+            self.active -= 1; // guard: a worker gives its slot back
+        }
+        if let Some(sample) = sample {
+            let clipped = sample.min(self.service * SERVICE_CLIP + Duration::from_micros(1));
+            self.service = self.service - self.service / SERVICE_WEIGHT + clipped / SERVICE_WEIGHT;
+        }
+    }
+
+    /// A worker leaves `get` and counts as running until it comes back, blocks or exits (C-03, C-11).
+    pub(super) fn go_out(&mut self, me: usize, took: usize, has_slot: bool) {
+        if !has_slot {
+            self.active += 1;
+        }
+        self.stays += 1;
+        let stay = self.stays;
+        self.totals.removed += took as u64;
+        self.since_poll = self.since_poll.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));
+        // Without anybody to wake there is nothing to decide, and the clock need not be read.
+        let measure = took > 0 && stay % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none());
+        let worker = self.worker(me);
+        worker.counted = true;
+        worker.stay = stay;
+        worker.took = u32::try_from(took).unwrap_or(u32::MAX);
+        worker.left_at = measure.then(now);
+    }
+
+    /// A worker leaves `get` on the engine's business, without a slot.
+    pub(super) fn go_out_uncounted(&mut self, me: usize) {
+        self.stays += 1;
+        let stay = self.stays;
+        self.worker(me).stay = stay;
+    }
+
+    /// Takes a worker that woke by itself off the stack, and turns a promise into a slot.
+    pub(super) fn rise(&mut self, me: usize) -> bool {
+        if self.standby == Some(me) {
+            self.standby = None;
+        } else if let Some(at) = self.waiters.iter().rposition(|&waiter| waiter == me) {
+            self.waiters.remove(at);
+        }
+        let promised = std::mem::take(&mut self.worker(me).promised);
+        if promised {
+            self.promised -= 1;
+        }
+        promised
+    }
+
+    fn pop_waiter(&mut self) -> Option<(usize, bool)> {
+        match self.waiters.pop() {
+            Some(top) => Some((top, false)),
+            None => self.standby.take().map(|bottom| (bottom, true)),
+        }
+    }
+
+    fn worth_a_wake(&self) -> bool {
+        if self.active == 0 || self.wake == Wake::Eager {
+            return true;
+        }
+        let backlog = u32::try_from(self.fifo.len() - self.promised).unwrap_or(u32::MAX);
+        self.service.saturating_mul(backlog) >= BACKLOG_WORTH_A_WAKE
+    }
+
+    /// Restores the invariant at the top of this file. `urgent`: somebody announced that it will block, or the tick
+    /// found the queue stuck; one worker is then woken whatever the policy says.
+    pub(super) fn settle(&mut self, watch: &Watch, urgent: bool) -> Wakes {
+        let mut wakes = Wakes { parks: Vec::new(), kick: false };
+        if self.closed {
+            self.wake_everybody(&mut wakes);
+            return wakes;
+        }
+        let mut urgent = urgent;
+        while self.fifo.len() > self.promised && self.has_room() && (urgent || self.worth_a_wake()) {
+            urgent = false;
+            let Some((waiter, standing_by)) = self.pop_waiter() else {
+                self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
+                break;
+            };
+            self.active += 1;
+            self.promised += 1;
+            self.totals.wakes += 1;
+            let worker = self.worker(waiter);
+            worker.promised = true;
+            wakes.parks.push((worker.shared.park.clone(), standing_by));
+        }
+        if urgent && !self.leader && self.active == 0 {
+            self.nudge_top(&mut wakes);
+        }
+        if !self.work.is_empty() {
+            self.kick(&mut wakes);
+        }
+        let unwatched = !self.leader || !self.fifo.is_empty() || !self.work.is_empty();
+        if unwatched && (self.anybody_inside() || self.supervisor.is_some()) {
+            if self.supervisor.is_none() && self.standby.is_none() && !self.waiters.is_empty() {
+                // Its futex sleep has no deadline. It wakes and stands by, or does what is to be done.
+                let bottom = self.waiters.remove(0);
+                self.totals.wakes += 1;
+                wakes.parks.push((self.worker(bottom).shared.park.clone(), false)); // guard: somebody sleeps on the timer
+            }
+            self.arm(watch);
+        }
+        #[cfg(unix)]
+        if let Some(bell) = &mut self.notifier {
+            bell.ring(!self.fifo.is_empty() || !self.work.is_empty());
+        }
+        wakes
+    }
+
+    /// Wakes the most recent waiter without a slot, to lead.
+    pub(super) fn nudge_top(&mut self, wakes: &mut Wakes) {
+        if let Some((waiter, standing_by)) = self.pop_waiter() {
+            self.totals.wakes += 1;
+            wakes.parks.push((self.worker(waiter).shared.park.clone(), standing_by));
+        }
+    }
+
+    fn kick(&mut self, wakes: &mut Wakes) {
+        if self.leader && !self.kicked {
+            self.kicked = true;
+            self.totals.wakes += 1;
+            wakes.kick = true;
+        }
+    }
+
+    /// At most once per half tick: a timer that is pushed on with every packet would cost more than it saves.
+    fn arm(&mut self, watch: &Watch) {
+        let tick = watch.tick();
+        let time = now();
+        if self.armed_until.is_none_or(|until| until < time + tick / 2) {
+            watch.arm(); // guard: the dead-man's timer is armed
+            self.armed_until = Some(time + tick);
+        }
+    }
+
+    fn wake_everybody(&mut self, wakes: &mut Wakes) {
+        while let Some((waiter, standing_by)) = self.pop_waiter() {
+            wakes.parks.push((self.worker(waiter).shared.park.clone(), standing_by)); // guard: close wakes every waiter
+        }
+        self.kick(wakes);
+        if let Some(park) = self.supervisor.take() {
+            wakes.parks.push((park, true));
+        }
+        #[cfg(unix)]
+        if let Some(bell) = &mut self.notifier {
+            bell.ring(true);
+        }
+    }
+}

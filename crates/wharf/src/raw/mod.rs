@@ -1,0 +1,686 @@
+//! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
+//!
+//! [`CompletionPort`](crate::CompletionPort) is its first user; a C interface with Win32 shapes, or futures, can be
+//! built on it without touching the engine. It has no types of its own for contexts: an operation carries a *token*
+//! (the address of the caller's record, say), which comes back in the [`Completion`]. An operation's completion goes
+//! to its [`Sink`]: the queue, an event, or a function.
+//!
+//! Errors are the system's numbers, unchanged; [`crate::error`] translates them. An issuing call either fails (`Err`: no
+//! packet will come, everything stays the caller's) or is accepted, and then exactly one completion follows, however
+//! cancel, close and the operation itself race; possibly before the call has returned, in another thread.
+//!
+//! This layer may change between minor versions until 1.0.
+
+mod receive;
+mod send;
+mod signal;
+mod timer;
+
+pub use crate::device::DeviceKind;
+pub use crate::operation::{
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Kind, OperationId, Payload, RawBuffer, Sink,
+};
+
+use crate::buffer::Pool;
+use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut};
+use crate::engine::{Engine, Events, Readiness};
+use crate::operation::Operation;
+use crate::queue::{self, Deadline, Driver, Found, Nothing, Queue, QueueStats, Taken, Wake, WorkerReport};
+use crate::sync::{Arc, Lock};
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The operation was cancelled, or its device or port was closed (row E-04).
+pub const ECANCELED: i32 = 125;
+/// The device or the port is closed (row E-30).
+pub const EBADF: i32 = 9;
+pub(crate) const EAGAIN: i32 = 11;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const EPIPE: i32 = 32;
+pub(crate) const ECONNABORTED: i32 = 103;
+pub(crate) const ECONNRESET: i32 = 104;
+pub(crate) const EISCONN: i32 = 106;
+pub(crate) const ENOTCONN: i32 = 107;
+pub(crate) const ESHUTDOWN: i32 = 108;
+pub(crate) const ETIMEDOUT: i32 = 110;
+pub(crate) const EINPROGRESS: i32 = 115;
+pub(crate) const EADDRNOTAVAIL: i32 = 99;
+
+/// What lies in the queue.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// A finished operation, or a post.
+    Packet(Completion),
+    /// A direction whose head operation can be tried.
+    Ready(Arc<Inner>, Side),
+    /// A completion for a function.
+    Call(fn(usize, Completion), usize, Completion),
+    /// A periodic timer whose time has come.
+    Tick(u64),
+    /// Nothing: brings a worker out of its wait.
+    Nudge,
+}
+
+/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`].
+#[derive(Clone, Debug)]
+pub struct Device(pub(crate) Arc<Inner>);
+
+impl Device {
+    /// Its number: slot and generation, never 0 and never used again for another device of the port.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// The key it was associated with.
+    pub fn key(&self) -> usize {
+        self.0.key
+    }
+
+    /// The system's descriptor. Valid until the device is closed or released.
+    pub fn handle(&self) -> i32 {
+        self.0.handle
+    }
+
+    /// An operation that succeeds inside the issuing call returns its result there and queues no packet
+    /// (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`, row O-17). Cannot be taken back (row O-18).
+    pub fn skip_on_success(&self) {
+        self.0.skip_on_success.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A device as the port's list shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// Slot and generation.
+    pub number: u64,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The system's descriptor.
+    pub handle: i32,
+    /// Operations issued and not completed, receive side and send side.
+    pub pending: (usize, usize),
+}
+
+/// What an accepted issuing call came to.
+#[derive(Debug)]
+pub enum Issued {
+    /// A packet will come, or has come.
+    Pending(OperationId),
+    /// Done, no packet: only with skip-on-success.
+    Done(Completion),
+}
+
+/// How to make a port.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many workers may run at the same time; 0: as many as there are processors (row P-05).
+    pub concurrency: usize,
+    /// When a further worker is woken.
+    pub wake: Wake,
+    /// Bytes in a buffer of the pool.
+    pub pool_buffer_bytes: usize,
+    /// How many unused buffers the pool keeps.
+    pub pool_keep: usize,
+    /// Frees what a packet that nobody will take carries.
+    pub dispose: fn(Completion),
+}
+
+pub(crate) struct PortDriver {
+    engine: Arc<dyn Engine>,
+    events: Lock<Events>,
+    devices: Lock<Devices>,
+    timers: Lock<timer::Timers>,
+    signals: signal::Signals,
+    /// Listeners that found no free descriptor.
+    starved: Lock<Vec<Arc<Inner>>>,
+    /// That was said, and no connection was taken since.
+    starving: AtomicBool,
+    pool: std::sync::Arc<Pool>,
+    dispose: fn(Completion),
+}
+
+impl PortDriver {
+    /// An engine reported readiness: remember what stays, and queue the directions that wait for it.
+    fn ready(&self, device: &Arc<Inner>, readiness: Readiness, found: &mut Found<Entry>) {
+        let sticky = readiness.0 & Readiness::STICKY;
+        if sticky != 0 {
+            device.sticky.fetch_or(sticky, Ordering::AcqRel);
+        }
+        if readiness.has(Readiness::RECEIVE) && device.receive.lock().ready() {
+            let entry = Entry::Ready(device.clone(), Side::Receive);
+            // A receive is executed by the worker that dequeues it, into a buffer it will look at at once. Accepting
+            // is the engine's own progress and needs no slot.
+            match device.kind {
+                DeviceKind::Listener => found.work.push(entry),
+                DeviceKind::Stream => found.entries.push(entry),
+            }
+        }
+        if readiness.has(Readiness::SEND) && device.kind == DeviceKind::Stream && device.send.lock().ready() {
+            found.work.push(Entry::Ready(device.clone(), Side::Send));
+        }
+    }
+
+    fn resume_starved(&self, mut queue: impl FnMut(Entry)) {
+        let starved = std::mem::take(&mut *self.starved.lock());
+        for device in starved {
+            if device.receive.lock().ready() {
+                queue(Entry::Ready(device, Side::Receive));
+            }
+        }
+    }
+}
+
+impl Driver<Entry> for PortDriver {
+    fn poll(&self, wait: Option<Duration>, found: &mut Found<Entry>) {
+        let mut events = self.events.lock();
+        self.engine.poll(wait, &mut events);
+        found.ticked |= std::mem::take(&mut events.ticked);
+        if std::mem::take(&mut events.deadline_passed) {
+            self.timers_due(found);
+        }
+        self.signals.collect(&mut found.entries);
+        if !events.ready.is_empty() {
+            let devices = self.devices.lock();
+            for (number, readiness) in events.ready.drain(..) {
+                if let Some(device) = devices.find(number) {
+                    self.ready(device, readiness, found);
+                }
+            }
+        }
+    }
+
+    fn kick(&self) {
+        self.engine.kick();
+    }
+
+    fn dispose(&self, entry: Entry) {
+        match entry {
+            Entry::Packet(completion) => (self.dispose)(completion),
+            // A function's completion is not the port's to free: it is told, as it would have been.
+            Entry::Call(call, context, completion) => call(context, completion),
+            Entry::Ready(..) | Entry::Tick(_) | Entry::Nudge => {}
+        }
+    }
+}
+
+/// A completion port of the raw layer. Clones name the same port.
+#[derive(Clone)]
+pub struct Port {
+    pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
+    home: crate::fork::Home,
+}
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Port").field("engine", &self.engine().name()).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Port {
+    /// A port over the system's engine.
+    pub fn new(config: Config) -> std::io::Result<Port> {
+        Port::build(config, |watch| Ok(Arc::new(crate::engine::epoll::Epoll::new(watch)?)))
+    }
+
+    /// A port over any engine; `make` is given the descriptor of the queue's dead-man's timer.
+    pub(crate) fn build(
+        config: Config,
+        make: impl FnOnce(rustix::fd::BorrowedFd<'_>) -> std::io::Result<Arc<dyn Engine>>,
+    ) -> std::io::Result<Port> {
+        let limit = match config.concurrency {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            limit => limit,
+        };
+        let queue = Queue::new(limit, config.wake, |watch| {
+            Ok(PortDriver {
+                engine: make(watch.as_fd())?,
+                events: Lock::new(Events::default()),
+                devices: Lock::new(Devices::default()),
+                timers: Lock::new(timer::Timers::default()),
+                signals: signal::Signals::default(),
+                starved: Lock::new(Vec::new()),
+                starving: AtomicBool::new(false),
+                pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
+                dispose: config.dispose,
+            })
+        })?;
+        Ok(Port { queue: Arc::new(queue), home: crate::fork::Home::here()? })
+    }
+
+    fn driver(&self) -> &PortDriver {
+        self.queue.driver()
+    }
+
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.driver().engine
+    }
+
+    // --- Devices ---
+
+    /// Associates a descriptor, which becomes the port's to close. It must be in non-blocking mode. On failure the
+    /// descriptor stays the caller's.
+    pub fn adopt(&self, handle: i32, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+        let phase = match kind {
+            DeviceKind::Listener => phase::LISTENING,
+            DeviceKind::Stream => phase::CONNECTED,
+        };
+        self.check()?;
+        let device = self.driver().devices.lock().add(handle, kind, key, phase);
+        if let Err(error) = self.register(&device) {
+            self.driver().devices.lock().remove(device.number);
+            return Err(error);
+        }
+        Ok(Device(device))
+    }
+
+    /// A stream socket for [`connect`](Port::connect), of the peer's address family.
+    pub fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Device, i32> {
+        self.check()?;
+        let handle = self.engine().open_stream(peer)?;
+        Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
+    }
+
+    fn register(&self, device: &Inner) -> Result<(), i32> {
+        if !device.registered.swap(true, Ordering::AcqRel) {
+            self.engine().register(device.handle, device.number).inspect_err(|_| {
+                device.registered.store(false, Ordering::Release);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), i32> {
+        if !self.home.is_here() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
+    }
+
+    /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
+    /// descriptor. Does not block. Closing it again does nothing.
+    pub fn close_device(&self, device: &Device) {
+        let device = &device.0;
+        self.abandon(device);
+        if !self.home.is_here() {
+            // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
+            if self.driver().devices.lock().remove(device.number) {
+                device.leave(self.engine());
+            }
+            return;
+        }
+        let open = self.driver().devices.lock().remove(device.number);
+        if open {
+            // Before the descriptor is closed: a duplicate would keep the entry alive.
+            self.engine().deregister(device.handle);
+            if device.leave(self.engine()) {
+                self.resume_accepting();
+            }
+        }
+    }
+
+    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, and with
+    /// [`EBADF`] when the device is closed.
+    pub fn release_device(&self, device: &Device) -> Result<i32, i32> {
+        const EBUSY: i32 = 16;
+        let device = &device.0;
+        {
+            let mut receive = device.receive.lock();
+            let mut send = device.send.lock();
+            let busy = |side: &Direction| !side.operations.is_empty() || side.turn == crate::device::Turn::Running;
+            if receive.closed {
+                return Err(EBADF);
+            }
+            if busy(&receive) || busy(&send) {
+                return Err(EBUSY);
+            }
+            receive.closed = true;
+            send.closed = true;
+        }
+        if !self.driver().devices.lock().remove(device.number) {
+            return Err(EBADF);
+        }
+        self.engine().deregister(device.handle);
+        device.give_away();
+        device.leave(self.engine());
+        Ok(device.handle)
+    }
+
+    /// Marks both directions closed and completes what they hold.
+    fn abandon(&self, device: &Arc<Inner>) {
+        for side in [Side::Receive, Side::Send] {
+            let pending = {
+                let mut direction = device.direction(side).lock();
+                direction.closed = true;
+                std::mem::take(&mut direction.operations)
+            };
+            for operation in pending {
+                self.complete(device, operation, ECANCELED);
+            }
+        }
+    }
+
+    /// Calls `call` with the device's descriptor, which stays open meanwhile.
+    pub(crate) fn with_handle<R>(
+        &self,
+        device: &Device,
+        call: impl FnOnce(i32) -> std::io::Result<R>,
+    ) -> std::io::Result<R> {
+        let device = &device.0;
+        if !device.enter() {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "the device is closed"));
+        }
+        let result = call(device.handle);
+        self.leave(device);
+        result
+    }
+
+    /// The port's devices at this moment.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        let pending = |direction: &Lock<Direction>| {
+            let direction = direction.lock();
+            let running = direction.running.map_or(0, |(first, last)| last - first + 1);
+            direction.operations.len() + running as usize
+        };
+        devices
+            .iter()
+            .map(|device| DeviceInfo {
+                number: device.number,
+                kind: device.kind,
+                handle: device.handle,
+                pending: (pending(&device.receive), pending(&device.send)),
+            })
+            .collect()
+    }
+
+    /// How many devices the port has.
+    pub fn device_count(&self) -> usize {
+        self.driver().devices.lock().len()
+    }
+
+    /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
+    /// are outstanding stay and still take data (row R-16), new ones fail with `ESHUTDOWN`.
+    pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
+        let device = &device.0;
+        self.check()?;
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        if matches!(how, Shutdown::Read | Shutdown::Both) {
+            device.shut.fetch_or(shut::RECEIVE, Ordering::AcqRel);
+        }
+        if matches!(how, Shutdown::Write | Shutdown::Both) {
+            self.shut_sending(device)?;
+        }
+        Ok(())
+    }
+
+    // --- Cancelling ---
+
+    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
+    /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
+    pub fn cancel(&self, id: OperationId) -> Cancel {
+        if id.device == 0 {
+            return self.cancel_repeating(id.serial);
+        }
+        let device = self.driver().devices.lock().find(id.device).cloned();
+        let Some(device) = device else { return Cancel::TooLate };
+        for side in [Side::Receive, Side::Send] {
+            let operation = {
+                let mut direction = device.direction(side).lock();
+                if direction.running.is_some_and(|(first, last)| (first..=last).contains(&id.serial)) {
+                    direction.cancelled.push(id.serial);
+                    return Cancel::Requested;
+                }
+                let at = direction.operations.iter().position(|operation| operation.serial == id.serial);
+                at.and_then(|at| direction.operations.remove(at))
+            };
+            if let Some(operation) = operation {
+                self.complete(&device, operation, ECANCELED);
+                return Cancel::Requested;
+            }
+        }
+        Cancel::TooLate
+    }
+
+    /// Asks that every outstanding operation of a device ends. Returns how many there were.
+    pub fn cancel_all(&self, device: &Device) -> usize {
+        let device = &device.0;
+        let mut count = 0;
+        for side in [Side::Receive, Side::Send] {
+            let pending = {
+                let mut direction = device.direction(side).lock();
+                if let Some((first, last)) = direction.running {
+                    direction.cancelled.extend(first..=last);
+                    count += (last - first + 1) as usize;
+                }
+                std::mem::take(&mut direction.operations)
+            };
+            count += pending.len();
+            for operation in pending {
+                self.complete(device, operation, ECANCELED);
+            }
+        }
+        count
+    }
+
+    // --- Packets ---
+
+    /// Queues a packet. A closed port gives it back.
+    pub fn post(&self, completion: Completion) -> Result<(), Completion> {
+        if !self.home.is_here() {
+            return Err(completion);
+        }
+        self.queue.insert(Entry::Packet(completion)).map_err(packet)
+    }
+
+    /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
+    pub fn try_post(&self, completion: Completion, limit: usize) -> Result<(), (Completion, bool)> {
+        if !self.home.is_here() {
+            return Err((completion, true));
+        }
+        self.queue.try_insert(Entry::Packet(completion), limit).map_err(|(entry, closed)| (packet(entry), closed))
+    }
+
+    /// Takes the next packet. `None` waits for ever, zero does not wait.
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+        self.get_until(Deadline::after(timeout))
+    }
+
+    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, Empty> {
+        loop {
+            if !self.home.is_here() {
+                return Err(Empty::Forked);
+            }
+            match self.queue.get(deadline)? {
+                Taken::Entry(entry) => {
+                    if let Some(completion) = self.execute(entry) {
+                        return Ok(completion);
+                    }
+                }
+                Taken::Work(entry) => self.do_work(entry),
+            }
+        }
+    }
+
+    /// Waits for a packet, then takes up to `most` that are there, in order, into `into`.
+    pub(crate) fn get_many(
+        &self,
+        most: usize,
+        deadline: Deadline,
+        into: &mut VecDeque<Entry>,
+    ) -> Result<(), Empty> {
+        /// Operations executed for one batch: those behind would wait for all of them.
+        const EXECUTIONS_MAX: usize = 16;
+        let mut taken = VecDeque::new();
+        loop {
+            if !self.home.is_here() {
+                return Err(Empty::Forked);
+            }
+            match self.queue.get_many(deadline, most.saturating_sub(1), &mut taken)? {
+                Taken::Entry(entry) => taken.push_front(entry),
+                Taken::Work(entry) => {
+                    self.do_work(entry);
+                    continue;
+                }
+            }
+            let mut executions = 0;
+            while let Some(entry) = taken.pop_front() {
+                if let Entry::Packet(_) = entry {
+                    into.push_back(entry);
+                    continue;
+                }
+                if executions == EXECUTIONS_MAX {
+                    taken.push_front(entry);
+                    break;
+                }
+                executions += 1;
+                into.extend(self.execute(entry).map(Entry::Packet));
+            }
+            if !taken.is_empty() {
+                self.queue.give_back(taken.drain(..));
+            }
+            if !into.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
+    /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
+    pub fn close(&self) {
+        let left = self.queue.close();
+        for entry in left {
+            self.driver().dispose(entry);
+        }
+        self.end_repeating();
+        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        for device in devices {
+            self.abandon(&device);
+        }
+    }
+
+    /// Whether [`close`](Port::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    pub(crate) fn stats(&self) -> QueueStats {
+        self.queue.stats()
+    }
+
+    pub(crate) fn workers(&self) -> Vec<WorkerReport> {
+        self.queue.workers()
+    }
+
+    // --- What the queue hands out ---
+
+    /// Executes an entry that was taken with a slot. `None`: it came to nothing, take the next one.
+    pub(crate) fn execute(&self, entry: Entry) -> Option<Completion> {
+        match entry {
+            Entry::Packet(completion) => Some(completion),
+            Entry::Ready(device, Side::Receive) if device.kind == DeviceKind::Stream => self.receive_turn(&device),
+            Entry::Tick(serial) => self.tick_taken(serial),
+            Entry::Nudge => None,
+            Entry::Call(call, context, completion) => {
+                call(context, completion);
+                None
+            }
+            work @ Entry::Ready(..) => {
+                self.do_work(work);
+                None
+            }
+        }
+    }
+
+    /// Does engine work: nothing of it runs user code, so it needs no slot.
+    pub(crate) fn do_work(&self, entry: Entry) {
+        match entry {
+            Entry::Ready(device, Side::Send) => {
+                self.send_turn(&device);
+            }
+            Entry::Ready(device, Side::Receive) => self.accept_turn(&device),
+            other => self.insert(other),
+        }
+    }
+
+    fn insert(&self, entry: Entry) {
+        if let Err(entry) = self.queue.insert(entry) {
+            self.driver().dispose(entry);
+        }
+    }
+
+    fn insert_work(&self, entry: Entry) {
+        // A closed port does no work: its operations were ended by `close`.
+        let _ = self.queue.insert_work(entry);
+    }
+
+    // --- Completing ---
+
+    /// The one end of an operation: consumes its record and sends the completion to its sink.
+    fn complete(&self, device: &Inner, operation: Operation, error: i32) {
+        let (sink, completion) = finish(device, operation, error, Payload::None);
+        self.deliver(sink, completion);
+    }
+
+    fn deliver(&self, sink: Sink, completion: Completion) {
+        match sink {
+            Sink::Port => self.insert(Entry::Packet(completion)),
+            Sink::Event(event) => event.signal(completion),
+            Sink::Callback(call, context) => self.insert(Entry::Call(call, context, completion)),
+        }
+    }
+
+    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned: the caller is inside `get` and hands
+    /// it out at once.
+    fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
+        match sink {
+            Sink::Port => Some(completion),
+            other => {
+                self.deliver(other, completion);
+                None
+            }
+        }
+    }
+
+    fn resume_accepting(&self) {
+        self.driver().resume_starved(|entry| self.insert_work(entry));
+    }
+}
+
+/// Why [`Port::get`] brings no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Empty {
+    /// The time is over (258).
+    TimedOut,
+    /// The port was closed (735).
+    Abandoned,
+    /// The process is a forked child; the port is its parent's.
+    Forked,
+}
+
+impl From<Nothing> for Empty {
+    fn from(nothing: Nothing) -> Empty {
+        match nothing {
+            Nothing::TimedOut => Empty::TimedOut,
+            Nothing::Abandoned => Empty::Abandoned,
+        }
+    }
+}
+
+fn packet(entry: Entry) -> Completion {
+    match entry {
+        Entry::Packet(completion) => completion,
+        _ => unreachable!("a rejected post is the packet that was posted"),
+    }
+}
+
+fn finish(device: &Inner, operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
+    let Operation { kind, token, sink, done, .. } = operation;
+    let completion =
+        Completion { key: device.key, token, bytes: done, error, kind, device: device.number, more: false, payload };
+    (sink, completion)
+}
+
+pub(crate) use queue::Held;

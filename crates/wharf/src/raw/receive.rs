@@ -1,0 +1,309 @@
+//! The receive side: receives in the order of issue, and accepting.
+
+use super::{
+    Accepted, Buffers, Completion, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL,
+    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, Payload, Port, RawBuffer, Side, Sink, finish,
+};
+use crate::buffer::PoolBuffer;
+use crate::device::{Device as Inner, Turn, phase, shut};
+use crate::operation::Operation;
+use crate::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const EPROTO: i32 = 71;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ENOBUFS: i32 = 105;
+const ENOMEM: i32 = 12;
+
+/// Connections taken in one turn of a listener, so that a flood of them does not keep others waiting.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How often a listener that found no free descriptor tries again, beside each time one is closed here.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+
+/// What one attempt came to.
+enum Attempt {
+    Done { bytes: usize, payload: Payload, more_likely: bool },
+    Failed(i32),
+    NotNow,
+}
+
+impl Port {
+    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
+    /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
+    /// device or port is closed) or `EINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Stream {
+            return Err(EINVAL);
+        }
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
+            return Err(ESHUTDOWN);
+        }
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Err(error),
+        }
+        let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
+        self.issue_receive(device, Operation::new(kind, token, sink, buffers))
+    }
+
+    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
+    ///
+    /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
+    /// and is tried every 100 ms.
+    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Listener {
+            return Err(EINVAL);
+        }
+        self.issue_receive(device, Operation::new(Kind::Accepted, token, sink, Buffers::None))
+    }
+
+    fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+        self.check()?;
+        operation.serial = device.next_serial();
+        let id = OperationId { device: device.number, serial: operation.serial };
+        let mut direction = device.receive.lock();
+        if direction.closed {
+            return Err(EBADF);
+        }
+        let at_once = device.kind == DeviceKind::Stream
+            && device.skip_on_success.load(Ordering::Relaxed)
+            && matches!(operation.sink, Sink::Port)
+            && direction.operations.is_empty()
+            && direction.turn == Turn::Idle
+            && !direction.drained;
+        if at_once {
+            direction.begin();
+            direction.running = Some((operation.serial, operation.serial));
+            drop(direction);
+            return match self.execute_receive(device, operation) {
+                Some(done) if done.error == 0 => Ok(Issued::Done(done)),
+                Some(failed) => {
+                    self.insert(Entry::Packet(failed));
+                    Ok(Issued::Pending(id))
+                }
+                None => Ok(Issued::Pending(id)),
+            };
+        }
+        direction.operations.push_back(operation);
+        if !direction.wants_a_turn() {
+            return Ok(Issued::Pending(id));
+        }
+        drop(direction);
+        let entry = Entry::Ready(device.clone(), Side::Receive);
+        match device.kind {
+            DeviceKind::Stream => self.insert(entry),
+            DeviceKind::Listener => self.insert_work(entry),
+        }
+        Ok(Issued::Pending(id))
+    }
+
+    /// Executes the head of a stream's receive list, and returns its packet to be handed out.
+    pub(super) fn receive_turn(&self, device: &Arc<Inner>) -> Option<Completion> {
+        let operation = {
+            let mut direction = device.receive.lock();
+            direction.begin();
+            let Some(operation) = direction.operations.pop_front() else {
+                // Cancelled or closed meanwhile; the direction stays maybe ready.
+                direction.let_go(false);
+                return None;
+            };
+            direction.running = Some((operation.serial, operation.serial));
+            operation
+        };
+        self.execute_receive(device, operation)
+    }
+
+    /// Executes an operation that was taken from the list; the calling thread owns the direction.
+    fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Option<Completion> {
+        loop {
+            let attempt = if device.enter() {
+                let attempt = self.try_receive(device, &mut operation);
+                self.leave(device);
+                attempt
+            } else {
+                Attempt::Failed(ECANCELED)
+            };
+            let mut direction = device.receive.lock();
+            let (error, payload, drained) = match attempt {
+                Attempt::NotNow if direction.edge => {
+                    direction.edge = false;
+                    continue;
+                }
+                Attempt::NotNow if direction.closed || direction.cancelled.contains(&operation.serial) => {
+                    (ECANCELED, Payload::None, false)
+                }
+                Attempt::NotNow => {
+                    direction.operations.push_front(operation);
+                    let again = direction.let_go(true);
+                    debug_assert!(!again, "an edge was looked at above, under the same lock");
+                    return None;
+                }
+                Attempt::Done { bytes, payload, more_likely } => {
+                    operation.done = bytes;
+                    (0, payload, !more_likely)
+                }
+                Attempt::Failed(error) => (error, Payload::None, false),
+            };
+            let goes_on = direction.let_go(drained);
+            drop(direction);
+            if goes_on {
+                self.insert(Entry::Ready(device.clone(), Side::Receive));
+            }
+            let (sink, completion) = finish(device, operation, error, payload);
+            return self.hand_out(sink, completion);
+        }
+    }
+
+    fn try_receive(&self, device: &Inner, operation: &mut Operation) -> Attempt {
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Attempt::Failed(error),
+        }
+        let engine = self.engine();
+        if operation.kind == Kind::Readable {
+            return match engine.peek(device.handle) {
+                Ok(()) => Attempt::Done { bytes: 0, payload: Payload::None, more_likely: true },
+                Err(error) => self.failed_receive(device, error),
+            };
+        }
+        let mut pooled: Option<PoolBuffer> = None;
+        let one;
+        let into: &[RawBuffer] = match &operation.buffers {
+            Buffers::One(piece) => {
+                one = [*piece];
+                &one
+            }
+            Buffers::Many(pieces) => pieces,
+            Buffers::Pooled => {
+                one = [pooled.insert(self.driver().pool.take()).space()];
+                &one
+            }
+            Buffers::None => &[],
+        };
+        let space: usize = into.iter().map(|piece| piece.length).sum();
+        match engine.receive(device.handle, into) {
+            // A send has seen the reset, which Linux reports once, and what was still to be read is read.
+            Ok(0) if device.failed_send.load(Ordering::Acquire) != 0 => self.failed_receive(device, ECONNRESET),
+            Ok(bytes) => {
+                // A full buffer says nothing about what is left, and the end of a stream stays (row R-10).
+                let more_likely = bytes == space || bytes == 0 || !device.short_means_drained();
+                let payload = pooled.map_or(Payload::None, Payload::Pooled);
+                Attempt::Done { bytes, payload, more_likely }
+            }
+            Err(error) => self.failed_receive(device, error),
+        }
+    }
+
+    fn failed_receive(&self, device: &Inner, error: i32) -> Attempt {
+        if error == EAGAIN {
+            return Attempt::NotNow;
+        }
+        if error == ECONNRESET || error == ECONNABORTED || error == ETIMEDOUT {
+            // A broken connection stays broken: Linux reports it once, every later operation must see it (R-13, R-14).
+            device.failed_receive.store(error, Ordering::Release);
+            let _ = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Attempt::Failed(error)
+    }
+
+    pub(super) fn leave(&self, device: &Inner) {
+        if device.leave(self.engine()) {
+            self.resume_accepting();
+        }
+    }
+
+    /// Takes connections for the outstanding accepts of a listener.
+    pub(super) fn accept_turn(&self, device: &Arc<Inner>) {
+        let mut taken = Vec::new();
+        let mut direction = device.receive.lock();
+        direction.begin();
+        let mut starved = None;
+        let mut drained = false;
+        while taken.len() < ACCEPTS_PER_TURN {
+            let Some(operation) = direction.operations.pop_front() else { break };
+            direction.running = Some((operation.serial, operation.serial));
+            drop(direction);
+            let result = if device.enter() {
+                let result = self.engine().accept(device.handle);
+                self.leave(device);
+                result
+            } else {
+                Err(ECANCELED)
+            };
+            direction = device.receive.lock();
+            direction.running = None;
+            match result {
+                Ok((handle, peer)) => {
+                    self.driver().starving.store(false, Ordering::Relaxed);
+                    let payload = Payload::Accepted(Box::new(Accepted { handle, peer }));
+                    taken.push(finish(device, operation, 0, payload));
+                    continue;
+                }
+                Err(EAGAIN) if !std::mem::take(&mut direction.edge) => drained = true,
+                // The connection is gone before it was taken: the next one, please (row A-07, L-52).
+                Err(EAGAIN | ECONNABORTED | EPROTO) => {}
+                Err(error @ (EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
+                    starved = Some(error);
+                    drained = true;
+                }
+                Err(error) => {
+                    taken.push(finish(device, operation, error, Payload::None));
+                    continue;
+                }
+            }
+            // It has to wait, unless somebody has asked that it does not.
+            if direction.closed || direction.cancelled.contains(&operation.serial) {
+                taken.push(finish(device, operation, ECANCELED, Payload::None));
+            } else {
+                direction.operations.push_front(operation);
+            }
+            if drained {
+                break;
+            }
+        }
+        let goes_on = direction.let_go(drained);
+        drop(direction);
+        if let Some(error) = starved {
+            self.starve(device, error);
+        }
+        if goes_on {
+            self.insert_work(Entry::Ready(device.clone(), Side::Receive));
+        }
+        let mut packets = Vec::with_capacity(taken.len());
+        for (sink, completion) in taken {
+            packets.extend(self.hand_out(sink, completion).map(Entry::Packet));
+        }
+        if !packets.is_empty() {
+            self.queue.insert_all(packets);
+        }
+    }
+
+    /// A listener without a free descriptor waits. An edge-triggered engine will not report it again, so the port
+    /// does: whenever it closes a descriptor, and after a while.
+    fn starve(&self, device: &Arc<Inner>, error: i32) {
+        self.driver().starved.lock().push(device.clone());
+        self.resume_accepting_after(STARVED_RETRY);
+        if !self.driver().starving.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "accepting pauses: {}. It resumes when a descriptor is free; raise the limit (ulimit -n) or lower the \
+                 number of sessions",
+                std::io::Error::from_raw_os_error(error)
+            );
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The send side: connecting, sending, shutting, in the order of issue.
+//!
+//! A send is tried inside the issuing call, so that the bytes leave before the caller goes on to something that
+//! blocks. What does not fit waits for space and is continued by whoever leads: half-sent data needs no worker's
+//! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
+//! (row S-04); several small sends that queued up meanwhile go out in one system call.
+
+use super::{
+    Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
+    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, Payload,
+    Port, RawBuffer, Side, Sink, finish,
+};
+use crate::device::{Device as Inner, Direction, Turn, phase, shut};
+use crate::operation::Operation;
+use crate::sync::Arc;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::Ordering;
+
+const ENETUNREACH: i32 = 101;
+const EHOSTUNREACH: i32 = 113;
+const ECONNREFUSED: i32 = 111;
+
+/// Pieces and bytes that one system call may gather from several operations.
+const GATHER_PIECES: usize = 64;
+const GATHER_BYTES: usize = 256 * 1024;
+/// System calls in one turn; then other devices come first.
+const CALLS_PER_TURN: usize = 16;
+
+/// Operations taken from the list to be executed together: more than one only if all are sends.
+struct Batch {
+    head: Operation,
+    more: Vec<Operation>,
+}
+
+enum Attempt {
+    /// So many bytes were taken; for other operations than sends: it is done.
+    Done(usize),
+    Failed(i32),
+    NotNow,
+}
+
+impl Port {
+    /// Issues a send. It completes when the system has taken all bytes (row S-01).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN` (this side was shut), `ECONNRESET` (the connection is known to be
+    /// broken), [`EBADF`] or `EINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Stream || matches!(buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        self.may_send(device)?;
+        self.issue_send(device, Operation::new(Kind::Sent, token, sink, buffers))
+    }
+
+    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
+    /// of the stream. Receiving goes on (row X-05).
+    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        self.may_send(device)?;
+        let issued = self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None));
+        if issued.is_ok() {
+            device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
+        }
+        issued
+    }
+
+    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
+    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
+    ///
+    /// Fails at once with `EISCONN`, `EINVAL` (a connect is outstanding, or not a stream), `EADDRNOTAVAIL` (the
+    /// unspecified address, row N-09) and with what the system refuses to try.
+    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        self.check()?;
+        if peer.ip().is_unspecified() || peer.port() == 0 {
+            return Err(EADDRNOTAVAIL);
+        }
+        let begun =
+            device.phase.compare_exchange(phase::FRESH, phase::CONNECTING, Ordering::AcqRel, Ordering::Acquire);
+        match begun {
+            Ok(_) => {}
+            Err(phase::CONNECTED) => return Err(EISCONN),
+            Err(_) => return Err(EINVAL),
+        }
+        device.sticky.store(0, Ordering::Release);
+        device.failed_receive.store(0, Ordering::Release);
+        device.failed_send.store(0, Ordering::Release);
+        let give_up = |error| {
+            device.phase.store(phase::FRESH, Ordering::Release);
+            Err(error)
+        };
+        if !device.enter() {
+            return give_up(EBADF);
+        }
+        let begun = self.engine().connect(device.handle, peer);
+        // Registered only now: a fresh socket would report that it is ready, and hung up, at once.
+        let registered = match begun {
+            Ok(()) | Err(EINPROGRESS) => self.register(device),
+            Err(_) => Ok(()),
+        };
+        self.leave(device);
+        if let Err(error) = registered {
+            return give_up(error);
+        }
+        let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
+        operation.serial = device.next_serial();
+        let id = OperationId { device: device.number, serial: operation.serial };
+        match begun {
+            Ok(()) => {
+                device.phase.store(phase::CONNECTED, Ordering::Release);
+                let done = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+                let (sink, completion) = finish(device, operation, 0, Payload::None);
+                if done {
+                    return Ok(Issued::Done(completion));
+                }
+                self.deliver(sink, completion);
+            }
+            Err(EINPROGRESS) => {
+                let mut direction = device.send.lock();
+                if direction.closed {
+                    drop(direction);
+                    self.complete(device, operation, ECANCELED);
+                    return Ok(Issued::Pending(id));
+                }
+                direction.operations.push_back(operation);
+                let wanted = direction.wants_a_turn();
+                drop(direction);
+                if wanted {
+                    self.insert_work(Entry::Ready(device.clone(), Side::Send));
+                }
+            }
+            Err(error @ (ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT)) => {
+                device.phase.store(phase::FRESH, Ordering::Release);
+                self.complete(device, operation, error);
+            }
+            Err(error) => return give_up(error),
+        }
+        Ok(Issued::Pending(id))
+    }
+
+    fn may_send(&self, device: &Inner) -> Result<(), i32> {
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
+            return Err(ESHUTDOWN);
+        }
+        match device.failed_send.load(Ordering::Acquire) {
+            0 => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+        self.check()?;
+        operation.serial = device.next_serial();
+        let serial = operation.serial;
+        let id = OperationId { device: device.number, serial };
+        let mut direction = device.send.lock();
+        if direction.closed {
+            return Err(EBADF);
+        }
+        if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
+            direction.begin();
+            direction.running = Some((serial, serial));
+            drop(direction);
+            let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+            let batch = Batch { head: operation, more: Vec::new() };
+            let done = self.execute_sends(device, batch, at_once.then_some(serial));
+            return Ok(done.map_or(Issued::Pending(id), Issued::Done));
+        }
+        direction.operations.push_back(operation);
+        let wanted = direction.wants_a_turn();
+        drop(direction);
+        if wanted {
+            self.insert_work(Entry::Ready(device.clone(), Side::Send));
+        }
+        Ok(Issued::Pending(id))
+    }
+
+    /// Shuts the sending side now, or marks it to be shut after what is outstanding.
+    pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
+        if device.shut.fetch_or(shut::SEND, Ordering::AcqRel) & shut::SEND != 0 {
+            return Ok(());
+        }
+        // An operation like a disconnect, that nobody hears of.
+        let operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
+        self.issue_send(device, operation).map(drop)
+    }
+
+    /// Goes on with the send side of a device: space has come, or a turn was over.
+    pub(super) fn send_turn(&self, device: &Arc<Inner>) {
+        let batch = {
+            let mut direction = device.send.lock();
+            direction.begin();
+            match take_batch(&mut direction) {
+                Some(batch) => batch,
+                None => {
+                    direction.let_go(false);
+                    return;
+                }
+            }
+        };
+        self.execute_sends(device, batch, None);
+    }
+
+    /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
+    /// direction. Returns the completion of `wanted`, if that operation succeeded, instead of queueing it.
+    fn execute_sends(&self, device: &Arc<Inner>, mut batch: Batch, wanted: Option<u64>) -> Option<Completion> {
+        let mut done = None;
+        let mut packets = Vec::new();
+        let mut calls = 0;
+        let goes_on = loop {
+            calls += 1;
+            let attempt = if device.enter() {
+                let attempt = self.try_send(device, &batch);
+                self.leave(device);
+                attempt
+            } else {
+                Attempt::Failed(ECANCELED)
+            };
+            let mut direction = device.send.lock();
+            let mut finished = |operation: Operation, error: i32| {
+                let take = error == 0 && wanted == Some(operation.serial);
+                let (sink, completion) = finish(device, operation, error, Payload::None);
+                if take {
+                    done = Some(completion);
+                } else {
+                    packets.push((sink, completion));
+                }
+            };
+            let mut drained = false;
+            match attempt {
+                Attempt::Done(bytes) => {
+                    let left = account(batch, bytes, &mut finished);
+                    drained = !left.is_empty();
+                    put_back(&mut direction, left, &mut finished);
+                }
+                Attempt::NotNow => {
+                    drained = true;
+                    put_back(&mut direction, into_operations(batch), &mut finished);
+                }
+                Attempt::Failed(error) => {
+                    // What was gathered behind the failed head fails by itself, or not: it is tried again.
+                    let Batch { head, more } = batch;
+                    finished(head, error);
+                    put_back(&mut direction, more, &mut finished);
+                }
+            }
+            if drained && std::mem::take(&mut direction.edge) {
+                drained = false;
+            }
+            if drained || calls == CALLS_PER_TURN {
+                break direction.let_go(drained);
+            }
+            direction.cancelled.clear();
+            match take_batch(&mut direction) {
+                Some(next) => batch = next,
+                None => break direction.let_go(false),
+            }
+        };
+        for (sink, completion) in packets {
+            self.deliver(sink, completion);
+        }
+        if goes_on {
+            self.insert_work(Entry::Ready(device.clone(), Side::Send));
+        }
+        done
+    }
+
+    fn try_send(&self, device: &Inner, batch: &Batch) -> Attempt {
+        let engine = self.engine();
+        let head = &batch.head;
+        match head.kind {
+            Kind::Connected => match engine.connect_result(device.handle) {
+                Ok(()) => {
+                    device.phase.store(phase::CONNECTED, Ordering::Release);
+                    Attempt::Done(0)
+                }
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => {
+                    device.phase.store(phase::FRESH, Ordering::Release);
+                    Attempt::Failed(error)
+                }
+            },
+            Kind::Disconnected => match engine.shutdown(device.handle, Shutdown::Write) {
+                Ok(()) => Attempt::Done(0),
+                Err(error) => Attempt::Failed(error),
+            },
+            _ => {
+                match device.failed_send.load(Ordering::Acquire) {
+                    0 => {}
+                    error => return Attempt::Failed(error),
+                }
+                let result = match (&head.buffers, batch.more.is_empty()) {
+                    (Buffers::One(piece), true) => engine.send(device.handle, &[rest_of(piece, head.done)]),
+                    _ => {
+                        let mut pieces = Vec::with_capacity(GATHER_PIECES);
+                        append_pieces(head, &mut pieces);
+                        batch.more.iter().for_each(|operation| append_pieces(operation, &mut pieces));
+                        pieces.truncate(GATHER_PIECES);
+                        if pieces.is_empty() { Ok(0) } else { engine.send(device.handle, &pieces) }
+                    }
+                };
+                match result {
+                    Ok(bytes) => Attempt::Done(bytes),
+                    Err(EAGAIN) => Attempt::NotNow,
+                    Err(error) => Attempt::Failed(failed_send(device, error)),
+                }
+            }
+        }
+    }
+}
+
+/// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
+/// was not shut, or the send would not have been issued.
+fn failed_send(device: &Inner, error: i32) -> i32 {
+    let error = if error == EPIPE { ECONNRESET } else { error };
+    if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
+        let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
+        return first.err().unwrap_or(error);
+    }
+    error
+}
+
+/// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
+fn take_batch(direction: &mut Direction) -> Option<Batch> {
+    let head = direction.operations.pop_front()?;
+    let mut more = Vec::new();
+    if head.kind == Kind::Sent {
+        let mut pieces = piece_count(&head);
+        let mut bytes = head.buffers.total() - head.done;
+        while let Some(next) = direction.operations.front() {
+            pieces += piece_count(next);
+            bytes += next.buffers.total();
+            if next.kind != Kind::Sent || pieces > GATHER_PIECES || bytes > GATHER_BYTES {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    }
+    let last = more.last().map_or(head.serial, |operation: &Operation| operation.serial);
+    direction.running = Some((head.serial, last));
+    Some(Batch { head, more })
+}
+
+fn piece_count(operation: &Operation) -> usize {
+    match &operation.buffers {
+        Buffers::Many(pieces) => pieces.len(),
+        _ => 1,
+    }
+}
+
+fn into_operations(batch: Batch) -> Vec<Operation> {
+    let mut operations = vec![batch.head];
+    operations.extend(batch.more);
+    operations
+}
+
+/// Distributes the bytes that a call took over the batch's operations; returns those that are not finished, in order.
+fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, i32)) -> Vec<Operation> {
+    let mut left = Vec::new();
+    for mut operation in std::iter::once(batch.head).chain(batch.more) {
+        if left.is_empty() {
+            let wanted = operation.buffers.total() - operation.done;
+            let taken = bytes.min(wanted);
+            operation.done += taken;
+            bytes -= taken;
+            if taken == wanted {
+                finished(operation, 0);
+                continue;
+            }
+        }
+        left.push(operation);
+    }
+    debug_assert_eq!(bytes, 0, "the engine took more bytes than it was given");
+    left
+}
+
+/// Operations that could not be finished go back to the head of the list, unless they were asked to end.
+fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mut impl FnMut(Operation, i32)) {
+    for operation in operations.into_iter().rev() {
+        if direction.closed || direction.cancelled.contains(&operation.serial) {
+            finished(operation, ECANCELED);
+        } else {
+            direction.operations.push_front(operation);
+        }
+    }
+}
+
+fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
+    RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
+}
+
+fn append_pieces(operation: &Operation, pieces: &mut Vec<RawBuffer>) {
+    let mut skip = operation.done;
+    let all: &[RawBuffer] = match &operation.buffers {
+        Buffers::One(piece) => std::slice::from_ref(piece),
+        Buffers::Many(many) => many,
+        Buffers::None | Buffers::Pooled => &[],
+    };
+    for piece in all {
+        let skipped = skip.min(piece.length);
+        skip -= skipped;
+        if skipped < piece.length {
+            pieces.push(rest_of(piece, skipped));
+        }
+    }
+}

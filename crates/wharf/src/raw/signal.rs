@@ -1,0 +1,125 @@
+//! Signals as packets.
+//!
+//! The handler, which may run at any point of any thread, counts and kicks the engine; the leader makes the packets.
+//! Handlers are chained by `signal-hook-registry`, so a handler that the program had before still runs.
+
+use super::timer::{Repeating, Retain};
+use super::{Cancel, Entry, Kind, OperationId, Port, Sink};
+use crate::sync::Lock;
+use signal_hook_registry::SigId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    pending: Arc<AtomicBool>,
+    sources: Lock<Sources>,
+}
+
+#[derive(Debug, Default)]
+struct Sources {
+    list: Vec<Source>,
+    last_serial: u64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    serial: u64,
+    signal: i32,
+    count: Arc<AtomicU32>,
+    hook: SigId,
+    operation: Repeating,
+}
+
+impl Signals {
+    /// Called by the leader after each wait. Signals of one number that came since the last time are one packet, as
+    /// POSIX merges them anyhow.
+    pub(super) fn collect(&self, entries: &mut Vec<Entry>) {
+        if !self.pending.load(Ordering::Relaxed) || !self.pending.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let sources = self.sources.lock();
+        for source in &sources.list {
+            if source.count.swap(0, Ordering::AcqRel) == 0 {
+                continue;
+            }
+            let number = usize::try_from(source.signal).unwrap_or(0);
+            let completion = source.operation.packet(Kind::Signal, number, true);
+            entries.push(match &source.operation.sink {
+                Sink::Callback(call, context) => Entry::Call(*call, *context, completion),
+                Sink::Event(_) | Sink::Port => Entry::Packet(completion),
+            });
+        }
+    }
+}
+
+impl Port {
+    /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
+    /// packet says [`ECANCELED`](super::ECANCELED). Fails for a signal that cannot be caught.
+    #[allow(unsafe_code)]
+    pub fn signal(
+        &self,
+        signal: i32,
+        key: usize,
+        token: usize,
+        sink: Sink,
+        retain: Retain,
+    ) -> std::io::Result<OperationId> {
+        self.check().map_err(std::io::Error::from_raw_os_error)?;
+        if signal_hook_registry::FORBIDDEN.contains(&signal) || signal <= 0 {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                format!("signal {signal} cannot be caught; use SIGINT, SIGTERM, SIGHUP or the like"),
+            ));
+        }
+        let signals = &self.driver().signals;
+        let mut sources = signals.sources.lock();
+        if sources.closed {
+            return Err(std::io::Error::from_raw_os_error(super::EBADF));
+        }
+        let count = Arc::new(AtomicU32::new(0));
+        let (counter, pending) = (count.clone(), signals.pending.clone());
+        let engine = self.driver().engine.clone();
+        // SAFETY: the action only adds to atomics and writes to an event descriptor, both of which are
+        // async-signal-safe; it neither allocates, locks nor panics.
+        let hook = unsafe {
+            signal_hook_registry::register(signal, move || {
+                counter.fetch_add(1, Ordering::AcqRel);
+                pending.store(true, Ordering::Release);
+                engine.kick();
+            })
+        }?;
+        sources.last_serial += 2;
+        let serial = sources.last_serial + 1;
+        sources.list.push(Source { serial, signal, count, hook, operation: Repeating { key, token, sink, retain } });
+        Ok(OperationId { device: 0, serial })
+    }
+
+    pub(super) fn cancel_signal(&self, serial: u64) -> Cancel {
+        let removed = {
+            let mut sources = self.driver().signals.sources.lock();
+            let at = sources.list.iter().position(|source| source.serial == serial);
+            at.map(|at| sources.list.remove(at))
+        };
+        removed.map_or(Cancel::TooLate, |source| {
+            self.end_signal(source);
+            Cancel::Requested
+        })
+    }
+
+    pub(super) fn end_signals(&self) {
+        let sources = {
+            let mut sources = self.driver().signals.sources.lock();
+            sources.closed = true;
+            std::mem::take(&mut sources.list)
+        };
+        sources.into_iter().for_each(|source| self.end_signal(source));
+    }
+
+    fn end_signal(&self, source: Source) {
+        signal_hook_registry::unregister(source.hook);
+        let (sink, completion) = source.operation.ended(Kind::Signal);
+        self.deliver(sink, completion);
+    }
+}

@@ -1,0 +1,346 @@
+//! A pool of threads that serve a port: it grows when all its threads are blocked, and shrinks when they are idle.
+//!
+//! Beside the workers runs one thread more, the *supervisor*. It sleeps on the port's dead-man's timer, makes no system
+//! call while the port is idle or busy, and wakes only when nobody has come back to the port for a tick. Then it looks
+//! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait.
+//!
+//! Shutdown in steps: 1. the pool is marked as stopping; 2. a nudge is queued for each worker, so that those who wait
+//! come out; each looks at the mark after every entry; 3. the caller waits until none is left or its time is over, and
+//! queues nudges anew when others have eaten them; 4. the supervisor is told to stop. Packets in the queue stay there.
+
+use crate::queue::{Deadline, Nothing, Taken, Tended, WorkerState};
+use crate::raw::{self, Completion, Entry};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A pool with all its threads blocked grows up to this many, unless told otherwise.
+const MOST: usize = 256;
+/// A worker beyond the minimum that had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many threads a pool has.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    least: usize,
+    most: usize,
+    idle: Duration,
+    name: String,
+}
+
+impl Default for Workers {
+    /// Twice as many as may run at a time, so that a blocked one is replaced without starting a thread; up to 256.
+    fn default() -> Self {
+        Workers { least: 0, most: MOST, idle: IDLE, name: "wharf".into() }
+    }
+}
+
+impl Workers {
+    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most).
+    pub fn new(count: usize) -> Self {
+        Workers { least: count.max(1), ..Self::default() }
+    }
+
+    /// Exactly `count` threads: when all of them are blocked, nothing replaces them.
+    pub fn exactly(count: usize) -> Self {
+        Workers { most: count.max(1), ..Self::new(count) }
+    }
+
+    /// At most `count` threads, however many are blocked. Default: 256.
+    pub fn most(mut self, count: usize) -> Self {
+        self.most = count.max(1);
+        self
+    }
+
+    /// After how much idle time a thread beyond the least ends. Default: 10 s.
+    pub fn idle(mut self, time: Duration) -> Self {
+        self.idle = time;
+        self
+    }
+
+    /// The threads' name. Default: "wharf".
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+/// What became of a pool's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolReport {
+    /// Threads that are there.
+    pub workers: usize,
+    /// The most there were at a time.
+    pub peak: usize,
+    /// Threads that were started because all others were blocked.
+    pub grown: u64,
+    /// Handlers that panicked. The thread goes on with the next packet.
+    pub panics: u64,
+    /// All threads the pool may have are there, and all were found blocked.
+    pub exhausted: bool,
+}
+
+/// The threads that [`run`](crate::CompletionPort::run) started. Dropping it stops them without waiting.
+pub struct WorkerPool {
+    shared: Arc<Pool>,
+}
+
+struct Pool {
+    port: raw::Port,
+    workers: Workers,
+    handler: Box<dyn Fn(Completion) + Send + Sync>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    live: usize,
+    started: usize,
+    peak: usize,
+    grown: u64,
+    panics: u64,
+    stopping: bool,
+    exhausted: bool,
+    supervised: bool,
+}
+
+impl std::fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WorkerPool").field(&self.report()).finish()
+    }
+}
+
+impl WorkerPool {
+    pub(crate) fn start(
+        port: raw::Port,
+        mut workers: Workers,
+        handler: impl Fn(Completion) + Send + Sync + 'static,
+    ) -> io::Result<WorkerPool> {
+        if workers.least == 0 {
+            workers.least = (port.stats().limit * 2).min(workers.most);
+        }
+        workers.most = workers.most.max(workers.least);
+        let count = workers.least;
+        let shared = Arc::new(Pool {
+            port,
+            workers,
+            handler: Box::new(handler),
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+        });
+        let pool = WorkerPool { shared };
+        // A failure here drops the pool, which stops those that were started.
+        for _ in 0..count {
+            pool.shared.start_worker()?;
+        }
+        if let Some(park) = pool.shared.port.queue.supervise() {
+            pool.shared.lock().supervised = true;
+            let shared = pool.shared.clone();
+            let name = format!("{}-supervisor", shared.workers.name);
+            thread::Builder::new().name(name).spawn(move || {
+                loop {
+                    match shared.port.queue.tend(&park) {
+                        Tended::Stopped => return,
+                        Tended::Work(entry) => shared.port.do_work(entry),
+                        Tended::Grow => shared.grow(),
+                        Tended::Nothing => {}
+                    }
+                }
+            })?;
+        }
+        Ok(pool)
+    }
+
+    /// What the threads are at.
+    pub fn report(&self) -> PoolReport {
+        self.shared.lock().report()
+    }
+
+    /// Tells the threads to end after the packet that each is at, and waits for them up to `deadline`. The port stays
+    /// open, with what is queued. The report's `workers` are those that are still at it: they end when their handler
+    /// returns.
+    pub fn shutdown(self, deadline: Duration) -> PoolReport {
+        let until = Instant::now() + deadline;
+        let shared = &self.shared;
+        shared.stop();
+        let mut state = shared.lock();
+        while state.live > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let slice = left.min(Duration::from_millis(10));
+            state = shared.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            if state.live > 0 && shared.port.stats().queued == 0 {
+                // Other threads of the port have taken the nudges.
+                drop(state);
+                shared.nudge(1);
+                state = shared.lock();
+            }
+        }
+        state.report()
+    }
+
+    /// Waits until all threads have ended: after the port was closed, say.
+    pub fn join(self) -> PoolReport {
+        let mut state = self.shared.lock();
+        while state.live > 0 {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.report()
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+impl State {
+    fn report(&self) -> PoolReport {
+        PoolReport {
+            workers: self.live,
+            peak: self.peak,
+            grown: self.grown,
+            panics: self.panics,
+            exhausted: self.exhausted,
+        }
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        let (live, supervised) = {
+            let mut state = self.lock();
+            state.stopping = true;
+            (state.live, std::mem::take(&mut state.supervised))
+        };
+        if supervised {
+            self.port.queue.end_supervision();
+        }
+        self.nudge(live);
+    }
+
+    fn nudge(&self, count: usize) {
+        if count > 0 {
+            self.port.queue.insert_all((0..count).map(|_| Entry::Nudge));
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+        let number = {
+            let mut state = self.lock();
+            state.live += 1;
+            state.started += 1;
+            state.peak = state.peak.max(state.live);
+            state.started
+        };
+        let pool = self.clone();
+        let name = format!("{}-{number}", self.workers.name);
+        let started = thread::Builder::new().name(name).spawn(move || {
+            // However the thread ends, it is counted out.
+            struct Gone(Arc<Pool>);
+            impl Drop for Gone {
+                fn drop(&mut self) {
+                    self.0.lock().live -= 1;
+                    self.0.changed.notify_all();
+                }
+            }
+            let gone = Gone(pool);
+            gone.0.work();
+            // Before the pool hears of it: whoever waits for the thread finds its slot given back.
+            crate::queue::unbind();
+        });
+        started.map(drop).inspect_err(|_| {
+            self.lock().live -= 1;
+        })
+    }
+
+    fn work(&self) {
+        let queue = &self.port.queue;
+        let note = crate::queue::bind(queue).map(|me| queue.note(me));
+        while !self.lock().stopping {
+            // One look at the number is enough: a pool that shrinks a little later is no worse.
+            let may_end = self.lock().live > self.workers.least;
+            let deadline = Deadline::after(may_end.then_some(self.workers.idle));
+            let completion = match queue.get(deadline) {
+                Ok(Taken::Entry(entry)) => self.port.execute(entry),
+                Ok(Taken::Work(entry)) => {
+                    self.port.do_work(entry);
+                    None
+                }
+                Err(Nothing::Abandoned) => return,
+                Err(Nothing::TimedOut) => {
+                    if self.lock().live > self.workers.least {
+                        return;
+                    }
+                    None
+                }
+            };
+            let Some(completion) = completion else { continue };
+            if let Some(note) = &note {
+                note.set(completion.device);
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.handler)(completion))) {
+                self.lock().panics += 1;
+                log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
+            }
+        }
+    }
+
+    /// The supervisor found entries waiting and all workers outside.
+    fn grow(self: &Arc<Self>) {
+        let blocked = || {
+            let workers = self.port.workers();
+            let blocked = workers.iter().filter(|worker| worker.state == WorkerState::Blocked);
+            let list: Vec<String> = blocked
+                .map(|worker| {
+                    let place = worker.sleeps_in.as_deref().unwrap_or("the kernel");
+                    let time = worker.blocked_for.unwrap_or_default();
+                    format!("thread {} in {place} for {time:.0?} (device {:#x})", worker.thread, worker.device)
+                })
+                .collect();
+            list.join(", ")
+        };
+        {
+            let mut state = self.lock();
+            if state.stopping {
+                return;
+            }
+            if state.live >= self.workers.most {
+                if !std::mem::replace(&mut state.exhausted, true) {
+                    drop(state);
+                    log::warn!(
+                        "all {} workers are busy or blocked and no more are allowed; packets wait: {}",
+                        self.workers.most,
+                        blocked()
+                    );
+                }
+                return;
+            }
+            state.grown += 1;
+        }
+        log::debug!("all workers are outside, one more is started: {}", blocked());
+        if let Err(error) = self.start_worker() {
+            log::warn!("no further worker can be started: {error}; packets wait until one comes back");
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
