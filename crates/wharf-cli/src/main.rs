@@ -1,1 +1,33 @@
-fn main() {}
+//! The `wharf` program.
+
+mod chat;
+mod options;
+mod serve;
+
+use clap::Parser;
+use options::{Command, Options, Serve};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let level = match options.verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    let result = match options.command {
+        Command::Serve(Serve::Chat(server)) => serve::chat(&server),
+        Command::Serve(Serve::Echo(server)) => serve::echo(&server),
+        Command::Serve(Serve::Discard(server)) => serve::discard(&server),
+        Command::Chat(client) => chat::run(&client),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("wharf: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

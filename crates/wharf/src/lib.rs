@@ -47,6 +47,7 @@ mod port;
 mod queue;
 pub mod raw;
 mod record;
+pub mod session;
 mod sync;
 mod word;
 mod worker;

@@ -1,0 +1,166 @@
+//! The chat client: an input line that never waits for the network.
+//!
+//! The main thread reads lines and hands them to the session's outbox; what arrives is printed by a worker, above the
+//! line that is being typed. When either end of the program is not a terminal it copies plain lines.
+
+use crate::options::Client;
+use rustyline::error::ReadlineError;
+use rustyline::{DefaultEditor, ExternalPrinter};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wharf::session::{Closed, Link, Service, Session, SlowConsumer};
+use wharf::{Buffer, Workers};
+
+/// What may wait to be sent.
+const OUTBOX_BYTES: usize = 1024 * 1024;
+
+/// What the session tells the main thread.
+enum News {
+    Connected,
+    Over(End),
+}
+
+/// How it ended, to be told to a person.
+enum End {
+    Well,
+    Badly(String),
+}
+
+type Print = Arc<Mutex<dyn FnMut(&[u8]) + Send>>;
+
+struct Terminal {
+    print: Print,
+    news: Sender<News>,
+}
+
+impl Session for Terminal {
+    fn opened(&mut self, _link: &Link) {
+        let _ = self.news.send(News::Connected);
+    }
+
+    fn received(&mut self, _link: &Link, data: Buffer) {
+        let mut print = self.print.lock().unwrap_or_else(PoisonError::into_inner);
+        (*print)(&data);
+    }
+
+    fn closed(&mut self, _link: &Link, reason: &Closed) {
+        let _ = self.news.send(News::Over(match reason {
+            Closed::ByPeer | Closed::ByUs | Closed::Shutdown => End::Well,
+            other => End::Badly(other.to_string()),
+        }));
+    }
+}
+
+/// Connects and talks until either side ends.
+pub fn run(options: &Client) -> Result<(), String> {
+    let server = &options.server;
+    let peers = resolve(server)?;
+    let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let no_terminal = |error| format!("the terminal cannot be used: {error}");
+    let mut editor = if interactive { Some(DefaultEditor::new().map_err(no_terminal)?) } else { None };
+    let print: Print = match &mut editor {
+        Some(editor) => {
+            let mut printer = editor.create_external_printer().map_err(no_terminal)?;
+            Arc::new(Mutex::new(move |bytes: &[u8]| drop(printer.print(String::from_utf8_lossy(bytes).into_owned()))))
+        }
+        None => Arc::new(Mutex::new(|bytes: &[u8]| {
+            let mut out = io::stdout().lock();
+            // A closed pipe: nobody wants the rest.
+            if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+                std::process::exit(0);
+            }
+        })),
+    };
+    // Piped input waits for the network; a person's never does.
+    let policy = if interactive { SlowConsumer::Disconnect } else { SlowConsumer::Wait };
+    let service = Service::builder().workers(Workers::new(1)).outbox(OUTBOX_BYTES, policy).start();
+    let service = service.map_err(|error| format!("the port cannot be made: {error}"))?;
+    let (link, told) = connect(&service, &peers, &print).map_err(|cause| {
+        format!("cannot connect to {server}: {cause}; is the server running? `wharf serve chat` starts one")
+    })?;
+    let outcome = match &mut editor {
+        Some(editor) => type_lines(editor, &link, &told, server),
+        None => copy_lines(&link, &told),
+    };
+    service.shutdown(Duration::from_secs(2));
+    outcome
+}
+
+/// Tries one address after another: a name often has one for each version of the protocol.
+fn connect(service: &Service, peers: &[SocketAddr], print: &Print) -> Result<(Link, Receiver<News>), String> {
+    let mut last = "the name has no address".to_owned();
+    for &peer in peers {
+        let (news, told) = channel();
+        match service.connect(peer, Terminal { print: print.clone(), news }) {
+            Ok(link) => match told.recv() {
+                Ok(News::Connected) => return Ok((link, told)),
+                Ok(News::Over(End::Badly(cause))) => last = cause,
+                _ => last = "the connection ended before it was made".into(),
+            },
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+fn type_lines(editor: &mut DefaultEditor, link: &Link, told: &Receiver<News>, server: &str) -> Result<(), String> {
+    eprintln!("connected to {server}; Ctrl+D leaves");
+    loop {
+        match editor.readline("> ") {
+            Ok(mut line) => {
+                if let Ok(News::Over(end)) = told.try_recv() {
+                    return ended(end);
+                }
+                let _ = editor.add_history_entry(&line);
+                line.push('\n');
+                if link.send(line).is_err() {
+                    return match told.recv_timeout(Duration::from_secs(1)) {
+                        Ok(News::Over(end)) => ended(end),
+                        _ => Err("the server does not read what it is sent; the connection was ended".into()),
+                    };
+                }
+            }
+            Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+            Err(error) => return Err(format!("the terminal cannot be read: {error}")),
+        }
+    }
+}
+
+fn copy_lines(link: &Link, told: &Receiver<News>) -> Result<(), String> {
+    let link = link.clone();
+    // A thread of its own: standard input may never end, but the connection may.
+    std::thread::spawn(move || {
+        let mut input = io::stdin().lock();
+        let mut line = Vec::new();
+        while matches!(input.read_until(b'\n', &mut line), Ok(1..)) {
+            if link.send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
+        }
+        link.finish();
+    });
+    match told.recv() {
+        Ok(News::Over(end)) => ended(end),
+        _ => Ok(()),
+    }
+}
+
+fn ended(end: End) -> Result<(), String> {
+    match end {
+        End::Well => {
+            eprintln!("the server closed the connection");
+            Ok(())
+        }
+        End::Badly(cause) => Err(format!("the connection ended: {cause}")),
+    }
+}
+
+fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
+    server
+        .to_socket_addrs()
+        .map(Iterator::collect)
+        .map_err(|error| format!("{server:?} is not a server ({error}); give HOST:PORT, such as localhost:25000"))
+}

@@ -1,0 +1,153 @@
+//! The servers.
+
+use crate::options::Server;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use wharf::Buffer;
+use wharf::session::{Closed, Group, Link, ServiceStats, Session};
+
+/// How long sessions may take to end when the server does.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+/// A line that grows beyond this is passed on as it is: nobody's memory pays for a missing newline.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// Every line goes to everybody.
+pub fn chat(options: &Server) -> Result<(), String> {
+    let room = Group::new();
+    run(options, move |_peer| Chat { room: room.clone(), begun: Vec::new() })
+}
+
+/// What comes goes back.
+pub fn echo(options: &Server) -> Result<(), String> {
+    run(options, |_peer| Echo)
+}
+
+/// What comes is thrown away.
+pub fn discard(options: &Server) -> Result<(), String> {
+    run(options, |_peer| Discard)
+}
+
+struct Chat {
+    room: Group,
+    /// The line that has not ended yet.
+    begun: Vec<u8>,
+}
+
+impl Session for Chat {
+    fn opened(&mut self, link: &Link) {
+        self.room.join(link);
+    }
+
+    fn received(&mut self, _link: &Link, data: Buffer) {
+        if self.begun.is_empty() && data.ends_with(b"\n") {
+            self.room.broadcast(&data);
+            return;
+        }
+        self.begun.extend_from_slice(&data);
+        let whole = match self.begun.iter().rposition(|&byte| byte == b'\n') {
+            Some(newline) => newline + 1,
+            None if self.begun.len() > LINE_BYTES_MAX => self.begun.len(),
+            None => return,
+        };
+        let rest = self.begun.split_off(whole);
+        self.room.broadcast(&std::mem::replace(&mut self.begun, rest));
+    }
+
+    fn closed(&mut self, _link: &Link, _reason: &Closed) {
+        if !self.begun.is_empty() {
+            self.begun.push(b'\n');
+            self.room.broadcast(&self.begun);
+        }
+    }
+}
+
+struct Echo;
+
+impl Session for Echo {
+    fn received(&mut self, link: &Link, data: Buffer) {
+        // Refused only when the session is over.
+        let _ = link.send(data);
+    }
+}
+
+struct Discard;
+
+impl Session for Discard {
+    fn received(&mut self, _link: &Link, _data: Buffer) {}
+}
+
+fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + Sync + 'static) -> Result<(), String> {
+    let addresses = resolve(&options.listen)?;
+    let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
+    let service = Arc::new(service);
+    let address = service.listen(&addresses[..], session).map_err(|error| cannot_listen(&options.listen, &error))?;
+    // For people and for scripts: the first line, with the real port.
+    println!("listening on {address}");
+    let _ = io::stdout().flush();
+
+    let (stop, stopped) = channel::<()>();
+    let printer = options.stats.map(|seconds| {
+        let service = service.clone();
+        std::thread::spawn(move || {
+            let period = Duration::from_secs(seconds.into());
+            let mut last = (Instant::now(), service.stats());
+            while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                let next = (Instant::now(), service.stats());
+                eprintln!("{}", figures(&last, &next));
+                last = next;
+            }
+        })
+    });
+    let signal = service.wait_for_signal(&[SIGINT, SIGTERM]);
+    drop(stop);
+    if let Some(printer) = printer {
+        let _ = printer.join();
+    }
+    let stats = service.stats();
+    let service = Arc::into_inner(service).expect("the printer has ended");
+    let report = service.shutdown(SHUTDOWN);
+    log::info!("{signal:?}: {report:?}, {stats:?}");
+    let cut = if report.aborted > 0 { format!(", {} of them cut off", report.aborted) } else { String::new() };
+    eprintln!("ended: {} sessions served, {} at the end{cut}", stats.accepted, stats.sessions);
+    signal.map(drop).map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))
+}
+
+/// One line of `--stats`.
+fn figures((then, before): &(Instant, ServiceStats), (now, after): &(Instant, ServiceStats)) -> String {
+    let seconds = now.duration_since(*then).as_secs_f64().max(1e-9);
+    let packets = after.port.removed.saturating_sub(before.port.removed);
+    let wakes = after.port.wakes.saturating_sub(before.port.wakes);
+    format!(
+        "sessions {}  packets/s {:.0}  queued {}  active {}  waiting {}  blocked {}  wake-ups/packet {:.3}  refused {}",
+        after.sessions,
+        packets as f64 / seconds,
+        after.port.queued,
+        after.port.active,
+        after.port.waiting,
+        after.port.blocked,
+        wakes as f64 / packets.max(1) as f64,
+        after.refused,
+    )
+}
+
+fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+    address.to_socket_addrs().map(Iterator::collect).map_err(|error| {
+        format!("{address:?} is not an address to listen on ({error}); give ADDRESS:PORT, such as 127.0.0.1:25000")
+    })
+}
+
+fn cannot_listen(address: &str, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; end it, or choose another port with --listen",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose a higher one with --listen",
+        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine; 0.0.0.0 stands for all of them",
+        _ => "choose another address with --listen",
+    };
+    format!("cannot listen on {address}: {error}; {remedy}")
+}

@@ -1,0 +1,647 @@
+//! One session's life, and the link by which others reach it.
+//!
+//! ```text
+//! connecting ─→ open ─→ closing ─→ over
+//!                 └────────────────↗
+//! ```
+//!
+//! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
+//! exactly one place where the end is noticed, and that place calls `closed`. Whoever wants a session to end closes
+//! its device; the receive then completes as cancelled, or the next one is refused.
+//!
+//! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, the sending side is shut, what still
+//! arrives is discarded until the peer closes too; after a time limit the device is closed at once.
+//!
+//! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
+//! circle.
+
+use super::Session;
+use super::group::Membership;
+use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
+use super::service::{Inner, Node, Op};
+use crate::buffer::Buffer;
+use crate::net::{Outcome, TcpStream};
+use crate::packet::Event;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+/// Receives that one handler call may go through before other sessions come first.
+const RECEIVES_PER_TURN: usize = 8;
+
+/// Why a session ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Closed {
+    /// The peer ended the stream.
+    ByPeer,
+    /// This side closed it: [`Link::close`] or [`Link::abort`].
+    ByUs,
+    /// The service was shut down.
+    Shutdown,
+    /// The connection broke, or could not be made.
+    Failed(io::Error),
+    /// The peer did not read, and its outbox was full.
+    SlowConsumer,
+    /// A handler of the session panicked.
+    Panicked,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::ByPeer => f.write_str("the peer closed the connection"),
+            Closed::ByUs => f.write_str("closed"),
+            Closed::Shutdown => f.write_str("the service was shut down"),
+            Closed::Failed(error) => write!(f, "{error}"),
+            Closed::SlowConsumer => f.write_str("the peer does not read what it is sent"),
+            Closed::Panicked => f.write_str("a handler panicked"),
+        }
+    }
+}
+
+/// A session's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes that the system took for sending.
+    pub bytes_sent: u64,
+    /// Messages dropped by [`SlowConsumer::DropOldest`].
+    pub dropped: u64,
+    /// Bytes of memory that wait to be sent.
+    pub queued_bytes: usize,
+}
+
+/// How anybody reaches a session, from any thread. Clones name the same session; a link does not keep it open.
+#[derive(Clone)]
+pub struct Link(pub(super) Arc<Conn>);
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({} to {})", self.0.id, self.0.peer)
+    }
+}
+
+pub(super) struct Conn {
+    id: u64,
+    peer: SocketAddr,
+    service: Weak<Inner>,
+    handler: Mutex<Option<Box<dyn Session>>>,
+    sending: Mutex<Sending>,
+    room: Condvar,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Open,
+    Closing,
+    Over,
+}
+
+struct Sending {
+    phase: Phase,
+    stream: Option<TcpStream<Node, Op>>,
+    outbox: Outbox,
+    /// Somebody sends, or a send is outstanding.
+    busy: bool,
+    /// The sending side is to be shut when the outbox has gone out; and it was.
+    finishing: bool,
+    shut: bool,
+    /// Nothing is received for now: the outbox is half full, and whoever sends so much has to read first.
+    paused: bool,
+    reason: Option<Closed>,
+    groups: Vec<Membership>,
+    /// When a graceful close turns into an abrupt one.
+    linger_until: Option<Instant>,
+}
+
+impl Link {
+    /// The session's number: unique in its service, and never used again.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// Sends a message: it goes out after what was accepted before, in one piece.
+    ///
+    /// Returns as soon as the message is accepted, which is at once, unless the outbox is full and the policy is
+    /// [`SlowConsumer::Wait`].
+    ///
+    /// # Errors
+    ///
+    /// The message comes back when the session is closed, when it is larger than the outbox may be, and when the
+    /// outbox is full and the policy is to end the session.
+    pub fn send(&self, message: impl Into<Buffer>) -> Result<(), SendError> {
+        let buffer = message.into();
+        let refuse = |reason, buffer| Err(SendError { reason, buffer });
+        let conn = &self.0;
+        let Some(service) = conn.service.upgrade() else { return refuse(SendErrorReason::Closed, buffer) };
+        let limit = service.options.outbox_bytes;
+        let cost = Outbox::cost(&buffer);
+        let mut sending = conn.lock();
+        if cost > limit {
+            return refuse(SendErrorReason::TooLarge, buffer);
+        }
+        if !sending.accepts() {
+            return refuse(SendErrorReason::Closed, buffer);
+        }
+        if !sending.outbox.has_room(cost, limit) {
+            match service.options.slow_consumer {
+                SlowConsumer::Disconnect => {
+                    drop(sending);
+                    conn.end(Closed::SlowConsumer);
+                    return refuse(SendErrorReason::SlowConsumer, buffer);
+                }
+                SlowConsumer::DropOldest => {
+                    sending.outbox.drop_oldest(cost, limit);
+                    if !sending.outbox.has_room(cost, limit) {
+                        // All of it is on its way: the newest is the oldest that has not begun.
+                        sending.outbox.dropped += 1;
+                        return Ok(());
+                    }
+                }
+                SlowConsumer::Wait => {
+                    drop(sending);
+                    sending = crate::blocking(|| {
+                        let full = |sending: &mut Sending| sending.accepts() && !sending.outbox.has_room(cost, limit);
+                        conn.room.wait_while(conn.lock(), full).unwrap_or_else(PoisonError::into_inner)
+                    });
+                    if !sending.accepts() {
+                        return refuse(SendErrorReason::Closed, buffer);
+                    }
+                }
+            }
+        }
+        sending.outbox.push(buffer);
+        conn.pump(sending);
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent: what was accepted goes out, then the peer sees the end of the stream.
+    /// Receiving goes on until the peer ends its side too.
+    pub fn finish(&self) {
+        let mut sending = self.0.lock();
+        if !sending.finishing {
+            sending.finishing = true;
+            self.0.pump(sending);
+        }
+        self.0.room.notify_all();
+    }
+
+    /// Ends the session gracefully: what was accepted for sending goes out first. Does not wait for it.
+    pub fn close(&self) {
+        self.0.close(Closed::ByUs);
+    }
+
+    /// Ends the session at once; what has not gone out is lost.
+    pub fn abort(&self) {
+        self.0.end(Closed::ByUs);
+    }
+
+    /// Whether messages are accepted.
+    pub fn is_open(&self) -> bool {
+        self.0.lock().accepts()
+    }
+
+    /// The session's figures.
+    pub fn stats(&self) -> LinkStats {
+        let sending = self.0.lock();
+        LinkStats {
+            bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
+            bytes_sent: self.0.bytes_sent.load(Ordering::Relaxed),
+            dropped: sending.outbox.dropped,
+            queued_bytes: sending.outbox.queued_bytes(),
+        }
+    }
+
+    /// False when the session is over, and leaves no group any more.
+    pub(super) fn note_group(&self, group: Membership) -> bool {
+        let mut sending = self.0.lock();
+        if sending.phase == Phase::Over {
+            return false;
+        }
+        if !sending.groups.iter().any(|known| known.ptr_eq(&group)) {
+            sending.groups.push(group);
+        }
+        true
+    }
+
+    pub(super) fn forget_group(&self, group: &Membership) {
+        self.0.lock().groups.retain(|known| !known.ptr_eq(group));
+    }
+}
+
+impl Sending {
+    fn accepts(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.finishing
+    }
+}
+
+impl Conn {
+    pub(super) fn new(id: u64, peer: SocketAddr, service: Weak<Inner>, session: Box<dyn Session>) -> Arc<Conn> {
+        Arc::new(Conn {
+            id,
+            peer,
+            service,
+            handler: Mutex::new(Some(session)),
+            sending: Mutex::new(Sending {
+                phase: Phase::Connecting,
+                stream: None,
+                outbox: Outbox::default(),
+                busy: false,
+                finishing: false,
+                shut: false,
+                paused: false,
+                reason: None,
+                groups: Vec::new(),
+                linger_until: None,
+            }),
+            room: Condvar::new(),
+            bytes_received: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream exists, connected or not. What was sent while connecting waits in the outbox.
+    pub(super) fn attach(&self, stream: TcpStream<Node, Op>) {
+        let mut sending = self.lock();
+        match sending.phase {
+            Phase::Connecting | Phase::Open => sending.stream = Some(stream),
+            // Ended before it had a stream: the connect, or the first receive, notices.
+            Phase::Closing => {
+                sending.stream = Some(stream.clone());
+                drop(sending);
+                stream.close();
+            }
+            // All is done already, in another thread.
+            Phase::Over => {}
+        }
+    }
+
+    // --- The receiving side: runs on one worker at a time ---
+
+    /// The connection is made.
+    pub(super) fn opened(self: &Arc<Self>, stream: &TcpStream<Node, Op>) {
+        {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Connecting {
+                sending.phase = Phase::Open;
+            }
+        }
+        stream.skip_on_success();
+        if self.call(|session, link| session.opened(link)) {
+            // What `send` accepted before the connection was made.
+            self.pump(self.lock());
+            self.receive(stream);
+        } else {
+            self.over(Closed::Panicked);
+        }
+    }
+
+    /// Issues the next receive, and goes through those that are done at once.
+    pub(super) fn receive(self: &Arc<Self>, stream: &TcpStream<Node, Op>) {
+        let Some(service) = self.service.upgrade() else { return };
+        for _ in 0..RECEIVES_PER_TURN {
+            {
+                let mut sending = self.lock();
+                if sending.phase == Phase::Open && sending.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
+                    sending.paused = true;
+                    return;
+                }
+            }
+            match stream.recv_pooled(Op::Receive) {
+                Ok(Outcome::Pending(_)) => return,
+                Ok(Outcome::Done(packet)) => {
+                    let Event::Received { buffer, result, .. } = packet.event else {
+                        unreachable!("a receive's packet says what was received")
+                    };
+                    if !self.arrived(buffer, result) {
+                        return;
+                    }
+                }
+                Err(refused) => return self.over(Closed::Failed(refused.error)),
+            }
+        }
+        // Others first. A closed port takes no post; the session then ends with it.
+        self.resume();
+    }
+
+    /// Receiving goes on, on a worker.
+    fn resume(self: &Arc<Self>) {
+        if let Some(service) = self.service.upgrade() {
+            let _ = service.port.post(0, Node::Session(self.clone()), Op::Resume);
+        }
+    }
+
+    /// A receive has completed. False when the session is over.
+    pub(super) fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
+        match result {
+            Ok(0) => {
+                self.over(Closed::ByPeer);
+                false
+            }
+            Ok(bytes) => {
+                self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+                if let Some(service) = self.service.upgrade() {
+                    service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+                }
+                if self.lock().phase != Phase::Open {
+                    // Closing: what still comes is read so that the peer gets our end, and no reset.
+                    return true;
+                }
+                if self.call(|session, link| session.received(link, buffer)) {
+                    return true;
+                }
+                self.over(Closed::Panicked);
+                false
+            }
+            Err(error) => {
+                self.over(Closed::Failed(error));
+                false
+            }
+        }
+    }
+
+    /// Calls the session. False when it panicked; it is then gone.
+    fn call(self: &Arc<Self>, f: impl FnOnce(&mut dyn Session, &Link)) -> bool {
+        // Never contended: one handler at a time is how this layer is built. The lock is the proof for the compiler.
+        let mut handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = handler.as_mut() else { return true };
+        let link = Link(self.clone());
+        let result = catch_unwind(AssertUnwindSafe(|| f(session.as_mut(), &link)));
+        if let Err(panic) = result {
+            let broken = handler.take();
+            drop(handler);
+            // What its destructor does is no better trusted.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+            log::error!("a handler of session {} panicked: {}", self.id, crate::worker::message(&*panic));
+            if let Some(service) = self.service.upgrade() {
+                service.totals.panics.fetch_add(1, Ordering::Relaxed);
+            }
+            return false;
+        }
+        true
+    }
+
+    /// The end, noticed on the receiving side, once.
+    pub(super) fn over(self: &Arc<Self>, reason: Closed) {
+        let (stream, groups, reason, unsent, graceful) = {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Over {
+                return;
+            }
+            let graceful = matches!(reason, Closed::ByPeer);
+            sending.phase = Phase::Over;
+            let reason = sending.reason.take().unwrap_or(reason);
+            // After the peer's end it may still read what was accepted for it; after a failure nobody does.
+            let unsent = if graceful { Default::default() } else { sending.outbox.clear() };
+            let stream = if graceful && sending.busy { sending.stream.clone() } else { sending.stream.take() };
+            (stream, std::mem::take(&mut sending.groups), reason, unsent, graceful)
+        };
+        self.room.notify_all();
+        drop(unsent);
+        for group in groups {
+            if let Some(group) = group.upgrade() {
+                group.leave(self.id);
+            }
+        }
+        self.call(|session, link| session.closed(link, &reason));
+        let session = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
+        if let Some(stream) = stream {
+            if graceful && self.lock().busy {
+                // `sent` closes it; the sweep does if the peer never reads.
+                self.linger();
+            } else {
+                self.detach();
+                stream.close();
+            }
+        }
+        if let Some(service) = self.service.upgrade() {
+            service.session_over(self, &reason);
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<TcpStream<Node, Op>> {
+        self.lock().stream.clone()
+    }
+
+    /// The service is gone: no packet will come any more.
+    pub(super) fn discard(&self) {
+        let (stream, unsent) = {
+            let mut sending = self.lock();
+            sending.phase = Phase::Over;
+            (sending.stream.take(), sending.outbox.clear())
+        };
+        drop(unsent);
+        self.room.notify_all();
+        if let Some(stream) = stream {
+            stream.close();
+        }
+    }
+
+    fn detach(&self) {
+        let stream = self.lock().stream.take();
+        drop(stream);
+    }
+
+    // --- The sending side: any thread ---
+
+    /// Sends what waits, unless somebody does already; then lets receiving go on, if that waited for room.
+    fn pump<'a>(self: &'a Arc<Self>, sending: MutexGuard<'a, Sending>) {
+        let mut sending = self.send_waiting(sending);
+        let limit = self.service.upgrade().map_or(0, |service| service.options.outbox_bytes);
+        let resume = sending.paused && sending.outbox.queued_bytes() <= limit / 4;
+        sending.paused &= !resume;
+        drop(sending);
+        if resume {
+            self.resume();
+        }
+    }
+
+    fn send_waiting<'a>(self: &'a Arc<Self>, mut sending: MutexGuard<'a, Sending>) -> MutexGuard<'a, Sending> {
+        if sending.busy || sending.phase == Phase::Connecting {
+            return sending;
+        }
+        let Some(stream) = sending.stream.clone() else { return sending };
+        sending.busy = true;
+        loop {
+            let mut messages = sending.outbox.take();
+            if messages.is_empty() {
+                sending.busy = false;
+                let finishing = sending.finishing || sending.phase == Phase::Closing;
+                match sending.phase {
+                    Phase::Open | Phase::Closing if finishing && !sending.shut => {
+                        sending.shut = true;
+                        drop(sending);
+                        // A failure means that the connection is gone, which the receive notices.
+                        let _ = stream.shutdown(std::net::Shutdown::Write);
+                        sending = self.lock();
+                    }
+                    Phase::Over => {
+                        drop(sending);
+                        self.detach();
+                        stream.close();
+                        sending = self.lock();
+                    }
+                    _ => {}
+                }
+                return sending;
+            }
+            drop(sending);
+            let outcome = if messages.len() == 1 {
+                let message = messages.pop().expect("one message");
+                stream.send(message, Op::Send).map_err(|refused| refused.error)
+            } else {
+                stream.send_vectored(messages, Op::Send).map_err(|refused| refused.error)
+            };
+            match outcome {
+                Ok(Outcome::Pending(_)) => return self.lock(),
+                Ok(Outcome::Done(packet)) => self.count_sent(&packet.event),
+                Err(_) => {
+                    // The connection is broken, which the receive notices; nothing more can go out.
+                    let unsent = {
+                        let mut sending = self.lock();
+                        sending.busy = false;
+                        sending.outbox.landed();
+                        sending.outbox.clear()
+                    };
+                    drop(unsent);
+                    self.room.notify_all();
+                    stream.close();
+                    return self.lock();
+                }
+            }
+            sending = self.lock();
+            sending.outbox.landed();
+            self.room.notify_all();
+        }
+    }
+
+    fn count_sent(&self, event: &Event<Node, Op>) {
+        let (Event::Sent { result, .. } | Event::SentVectored { result, .. }) = event else { return };
+        let bytes = *result.as_ref().unwrap_or(&0) as u64;
+        self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(service) = self.service.upgrade() {
+            service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A send that was outstanding has completed.
+    pub(super) fn sent(self: &Arc<Self>, event: &Event<Node, Op>) {
+        self.count_sent(event);
+        let failed = matches!(event, Event::Sent { result: Err(_), .. } | Event::SentVectored { result: Err(_), .. });
+        let mut sending = self.lock();
+        sending.outbox.landed();
+        sending.busy = false;
+        let stream = if failed { sending.stream.clone() } else { None };
+        let unsent = if failed { sending.outbox.clear() } else { Default::default() };
+        let over = sending.phase == Phase::Over;
+        self.room.notify_all();
+        if let Some(stream) = stream {
+            drop(sending);
+            drop(unsent);
+            stream.close();
+            if over {
+                self.detach();
+            }
+            sending = self.lock();
+        }
+        self.pump(sending);
+    }
+
+    /// Ends the session now: the receive completes as cancelled, and the receiving side does the rest.
+    pub(super) fn end(self: &Arc<Self>, reason: Closed) {
+        let (stream, resume) = {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Over {
+                return;
+            }
+            sending.reason.get_or_insert(reason);
+            sending.phase = Phase::Closing;
+            (sending.stream.clone(), std::mem::take(&mut sending.paused))
+        };
+        self.room.notify_all();
+        if let Some(stream) = stream {
+            stream.close();
+        }
+        if resume {
+            // No receive is outstanding; the next one is refused, and notices the end.
+            self.resume();
+        }
+    }
+
+    /// Ends the session after its outbox has gone out.
+    pub(super) fn close(self: &Arc<Self>, reason: Closed) {
+        {
+            let mut sending = self.lock();
+            match sending.phase {
+                Phase::Open => {}
+                Phase::Connecting => {
+                    drop(sending);
+                    return self.end(reason);
+                }
+                Phase::Closing | Phase::Over => return,
+            }
+            sending.reason.get_or_insert(reason);
+            sending.phase = Phase::Closing;
+            self.pump(sending);
+        }
+        self.room.notify_all();
+        self.linger();
+    }
+
+    /// From now on there is a time limit.
+    fn linger(self: &Arc<Self>) {
+        if let Some(service) = self.service.upgrade() {
+            self.lock().linger_until = Some(Instant::now() + service.options.linger);
+            service.sweep_later(self);
+        }
+    }
+
+    /// The sweep: true when nothing more has to be waited for.
+    pub(super) fn linger_over(self: &Arc<Self>, now: Instant) -> bool {
+        let (stream, resume) = {
+            let mut sending = self.lock();
+            if sending.stream.is_none() {
+                return true;
+            }
+            if sending.linger_until.is_some_and(|until| until > now) {
+                return false;
+            }
+            let stream = match sending.phase {
+                Phase::Over => sending.stream.take(),
+                _ => sending.stream.clone(),
+            };
+            (stream, std::mem::take(&mut sending.paused))
+        };
+        if let Some(stream) = stream {
+            stream.close();
+        }
+        if resume {
+            self.resume();
+        }
+        true
+    }
+}

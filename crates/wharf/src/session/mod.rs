@@ -1,0 +1,81 @@
+//! Servers and clients made of sessions.
+//!
+//! A [`Session`] is what one connection does: it is opened, receives, and is closed; the same trait serves both ends. A
+//! [`Service`] owns a port and its workers, listens and connects. A [`Link`] is how anybody, on any thread, sends to a
+//! session or closes it; a [`Group`] is how one message reaches many.
+//!
+//! ```
+//! use wharf::Buffer;
+//! use wharf::session::{Group, Link, Service, Session};
+//!
+//! struct Chat(Group);
+//!
+//! impl Session for Chat {
+//!     fn opened(&mut self, link: &Link) {
+//!         self.0.join(link);
+//!     }
+//!     fn received(&mut self, _link: &Link, data: Buffer) {
+//!         self.0.broadcast(&data); // everybody shares one copy
+//!     }
+//! }
+//!
+//! let service = Service::builder().start()?;
+//! let room = Group::new();
+//! let address = service.listen("127.0.0.1:0", move |_peer| Chat(room.clone()))?;
+//! # use std::io::{Read, Write};
+//! # let mut client = std::net::TcpStream::connect(address)?;
+//! # client.write_all(b"hello\n")?;
+//! # let mut echo = [0; 6];
+//! # client.read_exact(&mut echo)?;
+//! # assert_eq!(&echo, b"hello\n");
+//! # drop(client);
+//! let report = service.shutdown(std::time::Duration::from_secs(5));
+//! assert_eq!(report.aborted, 0);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # Guaranteed
+//!
+//! - One handler at a time for each session: the methods of a `Session` never overlap and need no lock. Handlers of
+//!   different sessions do run at the same time.
+//! - A handler may block: other sessions go on (see [`blocking`](crate::blocking) for telling the port at once).
+//! - A panic in a handler closes that session only, is logged and counted, and costs no worker.
+//! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked.
+//! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
+//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`].
+//!
+//! # Not guaranteed
+//!
+//! That a message that was accepted for sending reaches the peer: only the peer can tell. That two members of a group
+//! see the messages of two senders in the same order.
+
+mod conn;
+mod group;
+mod outbox;
+mod service;
+
+pub use conn::{Closed, Link, LinkStats};
+pub use group::Group;
+pub use outbox::{SendError, SendErrorReason, SlowConsumer};
+pub use service::{Builder, Service, ServiceStats, ShutdownReport};
+
+use crate::buffer::Buffer;
+
+/// What one connection does, at either end. See the [module](self).
+pub trait Session: Send + 'static {
+    /// The connection is made; sending is possible from now on.
+    fn opened(&mut self, link: &Link) {
+        let _ = link;
+    }
+
+    /// Bytes have arrived: as many as were there, at least one. Streams have no message boundaries.
+    ///
+    /// The buffer is the session's to keep or to send on, without a copy.
+    fn received(&mut self, link: &Link, data: Buffer);
+
+    /// The connection is over; nothing more comes. What was accepted for sending before still goes out if the
+    /// connection ended well.
+    fn closed(&mut self, link: &Link, reason: &Closed) {
+        let _ = (link, reason);
+    }
+}

@@ -1,0 +1,543 @@
+//! A port, its workers, its listeners and its sessions.
+
+use super::Session;
+use super::conn::{Closed, Conn, Link};
+use super::outbox::SlowConsumer;
+use crate::net::TcpListener;
+use crate::packet::{Event, Packet};
+use crate::port::{CompletionPort, PortStats};
+use crate::queue::{Wake, WorkerReport};
+use crate::worker::{PoolReport, WorkerPool, Workers};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Accepts outstanding for each listener: a flood of connections is then taken in few turns.
+const ACCEPTS: usize = 16;
+/// How often sessions that are being closed are looked at.
+const SWEEP: Duration = Duration::from_millis(200);
+
+const OUTBOX_BYTES: usize = 1024 * 1024;
+const MAX_SESSIONS: usize = 1_000_000;
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What a device of a service is.
+#[derive(Clone)]
+pub(super) enum Node {
+    Listener(Arc<Listening>),
+    Session(Arc<Conn>),
+    Service,
+}
+
+/// What an operation of a service is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Accept,
+    Connect,
+    Receive,
+    Resume,
+    Send,
+    Sweep,
+    Signal,
+}
+
+type MakeSession = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
+
+pub(super) struct Listening {
+    make: Box<MakeSession>,
+}
+
+/// Options of a service.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    workers: Workers,
+    concurrency: usize,
+    wake: Wake,
+    options: Options,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) max_sessions: usize,
+    pub(super) outbox_bytes: usize,
+    pub(super) slow_consumer: SlowConsumer,
+    pub(super) linger: Duration,
+    pub(super) nodelay: bool,
+}
+
+impl Builder {
+    /// How many threads serve it. Default: twice the processors, growing when all are blocked.
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// How many of them may run at the same time. 0, the default: as many as there are processors.
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        self.concurrency = limit;
+        self
+    }
+
+    /// How soon a further thread is woken while others are active.
+    pub fn wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
+        self
+    }
+
+    /// How many sessions there may be at a time. A connection beyond it is closed at once, and counted as refused.
+    pub fn max_sessions(mut self, count: usize) -> Self {
+        self.options.max_sessions = count;
+        self
+    }
+
+    /// How many bytes may wait for one session (1 MiB), and what happens when they are reached.
+    pub fn outbox(mut self, bytes: usize, policy: SlowConsumer) -> Self {
+        self.options.outbox_bytes = bytes;
+        self.options.slow_consumer = policy;
+        self
+    }
+
+    /// How long a session that is being closed may take to send what was accepted, and to hear the peer's end (5 s).
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.options.linger = time;
+        self
+    }
+
+    /// Whether small messages go out at once (`TCP_NODELAY`). Default: yes.
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.options.nodelay = on;
+        self
+    }
+
+    /// Makes the port and starts the workers.
+    pub fn start(self) -> io::Result<Service> {
+        let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
+        let inner = Arc::new(Inner {
+            port,
+            options: self.options,
+            totals: Totals::default(),
+            next_id: AtomicU64::new(1),
+            sessions: Mutex::new(HashMap::new()),
+            none_left: Condvar::new(),
+            listeners: Mutex::new(Vec::new()),
+            lingering: Mutex::new(Vec::new()),
+            sweeping: AtomicBool::new(false),
+            signals: Mutex::new(Vec::new()),
+            signalled: Condvar::new(),
+            shutting_down: AtomicBool::new(false),
+        });
+        let handler = Arc::downgrade(&inner);
+        let pool = inner.port.run(self.workers, move |packet| {
+            if let Some(inner) = handler.upgrade() {
+                inner.handle(packet);
+            }
+        })?;
+        Ok(Service { inner, pool: Some(pool) })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Totals {
+    pub(super) bytes_received: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) panics: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    open: AtomicUsize,
+}
+
+/// A service's figures. Totals count since it was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceStats {
+    /// Sessions that there are.
+    pub sessions: usize,
+    /// Connections that were taken.
+    pub accepted: u64,
+    /// Connections that were closed at once, because there were enough sessions.
+    pub refused: u64,
+    /// Bytes received by all sessions.
+    pub bytes_received: u64,
+    /// Bytes that the system took for sending.
+    pub bytes_sent: u64,
+    /// Handlers that panicked.
+    pub panics: u64,
+    /// The port's figures.
+    pub port: PortStats,
+    /// The workers'.
+    pub pool: PoolReport,
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Sessions that ended in time, with all that was accepted for them sent.
+    pub graceful: usize,
+    /// Sessions that were closed when the time was over.
+    pub aborted: usize,
+    /// Workers whose handler had not returned then.
+    pub workers_left: usize,
+}
+
+/// A server, a client, or both: a port with workers, serving sessions. See the [module](super).
+///
+/// Dropping it closes everything at once; [`shutdown`](Service::shutdown) does so gracefully.
+pub struct Service {
+    inner: Arc<Inner>,
+    pool: Option<WorkerPool>,
+}
+
+pub(super) struct Inner {
+    pub(super) port: CompletionPort<Node, Op>,
+    pub(super) options: Options,
+    pub(super) totals: Totals,
+    next_id: AtomicU64,
+    sessions: Mutex<HashMap<u64, Arc<Conn>>>,
+    none_left: Condvar,
+    listeners: Mutex<Vec<TcpListener<Node, Op>>>,
+    /// Sessions that are being closed, to be looked at when their time is over.
+    lingering: Mutex<Vec<Arc<Conn>>>,
+    sweeping: AtomicBool,
+    signals: Mutex<Vec<i32>>,
+    signalled: Condvar,
+    shutting_down: AtomicBool,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Service").field(&self.stats()).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Service {
+    /// Options for a service.
+    pub fn builder() -> Builder {
+        Builder {
+            workers: Workers::default(),
+            concurrency: 0,
+            wake: Wake::default(),
+            options: Options {
+                max_sessions: MAX_SESSIONS,
+                outbox_bytes: OUTBOX_BYTES,
+                slow_consumer: SlowConsumer::default(),
+                linger: LINGER,
+                nodelay: true,
+            },
+        }
+    }
+
+    /// Listens on an address, and makes a session of each connection. Returns the address, with the real port where 0
+    /// was asked for. May be called for several addresses.
+    pub fn listen<S: Session>(
+        &self,
+        address: impl ToSocketAddrs,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        self.adopt_listener(crate::net::listen(address)?, make)
+    }
+
+    /// Like [`listen`](Service::listen), on a socket that listens already.
+    pub fn adopt_listener<S: Session>(
+        &self,
+        listener: std::net::TcpListener,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        let listening = Arc::new(Listening { make: Box::new(move |peer| Box::new(make(peer))) });
+        let listener = self.inner.port.associate(listener, Node::Listener(listening))?;
+        let address = listener.local_addr()?;
+        for _ in 0..ACCEPTS {
+            listener.accept(Op::Accept)?;
+        }
+        lock(&self.inner.listeners).push(listener);
+        Ok(address)
+    }
+
+    /// Connects to an address. The session's `opened` is called when the connection is made, or its `closed` when it
+    /// cannot be made. What is sent on the link before waits in its outbox.
+    pub fn connect(&self, peer: SocketAddr, session: impl Session) -> io::Result<Link> {
+        let inner = &self.inner;
+        let conn = inner.admit(peer, Box::new(session)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
+        })?;
+        // The stream is attached by the packet, too: it may come before this call returns.
+        match inner.port.connect(peer, Node::Session(conn.clone()), Op::Connect) {
+            Ok(stream) => {
+                inner.attach(&conn, stream);
+                Ok(Link(conn))
+            }
+            Err(refused) => {
+                inner.forget(&conn);
+                Err(refused.error)
+            }
+        }
+    }
+
+    /// Hands the service a connection that was made elsewhere.
+    pub fn adopt(&self, socket: StdStream, session: impl Session) -> io::Result<Link> {
+        let peer = socket.peer_addr()?;
+        let conn = self.inner.admit(peer, Box::new(session)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
+        })?;
+        let link = Link(conn.clone());
+        self.inner.start(socket, conn)?;
+        Ok(link)
+    }
+
+    /// Waits until one of the signals comes, which then does not end the process, and returns it. Signals are packets
+    /// of the port like everything else; this puts a thread to sleep until a worker has taken one.
+    pub fn wait_for_signal(&self, numbers: &[i32]) -> io::Result<i32> {
+        let registered: Vec<_> = numbers
+            .iter()
+            .map(|&number| self.inner.port.signal(number, Node::Service, Op::Signal))
+            .collect::<io::Result<_>>()?;
+        let mut signals = lock(&self.inner.signals);
+        while signals.is_empty() {
+            signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
+        }
+        let number = signals.remove(0);
+        drop(signals);
+        for id in registered {
+            self.inner.port.cancel(id);
+        }
+        Ok(number)
+    }
+
+    /// The service's figures.
+    pub fn stats(&self) -> ServiceStats {
+        let totals = &self.inner.totals;
+        ServiceStats {
+            sessions: totals.open.load(Ordering::Relaxed),
+            accepted: totals.accepted.load(Ordering::Relaxed),
+            refused: totals.refused.load(Ordering::Relaxed),
+            bytes_received: totals.bytes_received.load(Ordering::Relaxed),
+            bytes_sent: totals.bytes_sent.load(Ordering::Relaxed),
+            panics: totals.panics.load(Ordering::Relaxed),
+            port: self.inner.port.stats(),
+            pool: self.pool.as_ref().expect("taken by shutdown only").report(),
+        }
+    }
+
+    /// The workers: what each does, and who is blocked.
+    pub fn workers(&self) -> Vec<WorkerReport> {
+        self.inner.port.workers()
+    }
+
+    /// Ends the service: takes no more connections, closes every session gracefully, and after `deadline` those that
+    /// are left at once.
+    pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
+        let until = Instant::now() + deadline;
+        let inner = &self.inner;
+        inner.shutting_down.store(true, Ordering::SeqCst);
+        inner.close_listeners();
+        let sessions: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
+        let total = sessions.len();
+        sessions.iter().for_each(|conn| conn.close(Closed::Shutdown));
+        let aborted = inner.wait_for_sessions(until);
+        if aborted > 0 {
+            let left: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
+            left.iter().for_each(|conn| conn.end(Closed::Shutdown));
+            // Their handlers hear of it, if they return.
+            inner.wait_for_sessions(Instant::now() + Duration::from_millis(500));
+        }
+        inner.finish_lingering(until);
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let report = self.pool.take().expect("taken here only").shutdown(left);
+        self.inner.end_all();
+        ShutdownReport { graceful: total.saturating_sub(aborted), aborted, workers_left: report.workers }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.inner.end_all();
+    }
+}
+
+impl Inner {
+    fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {
+        let Packet { key, context, event } = packet;
+        match (key, context, event) {
+            (Node::Listener(listening), _, Event::Accepted { listener, result }) => {
+                // First of all the next one: what follows may block.
+                let _ = listener.accept(Op::Accept);
+                if let Ok((socket, peer)) = result {
+                    self.accepted(&listening, socket, peer);
+                }
+            }
+            (Node::Session(conn), _, Event::Connected { stream, result }) => match result {
+                Ok(()) => {
+                    let _ = stream.set_nodelay(self.options.nodelay);
+                    self.attach(&conn, stream.clone());
+                    conn.opened(&stream);
+                }
+                Err(error) => conn.over(Closed::Failed(error)),
+            },
+            (Node::Session(conn), _, Event::Received { stream, buffer, result }) => {
+                if conn.arrived(buffer, result) {
+                    conn.receive(&stream);
+                }
+            }
+            (Node::Session(conn), Op::Resume, _) => {
+                if let Some(stream) = conn.stream() {
+                    conn.receive(&stream);
+                }
+            }
+            (Node::Session(conn), _, event) => conn.sent(&event),
+            (_, Op::Sweep, _) => self.sweep(),
+            (_, Op::Signal, Event::Signal { result: Ok(number) }) => {
+                lock(&self.signals).push(number);
+                self.signalled.notify_all();
+            }
+            _ => {}
+        }
+    }
+
+    fn accepted(self: &Arc<Self>, listening: &Listening, socket: StdStream, peer: SocketAddr) {
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listening.make)(peer)));
+        let Ok(session) = made else {
+            log::error!("the session for {peer} could not be made: its constructor panicked");
+            self.totals.panics.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        match self.admit(peer, session) {
+            Some(conn) => {
+                self.totals.accepted.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = self.start(socket, conn) {
+                    log::debug!("a connection from {peer} could not be served: {error}");
+                }
+            }
+            None => {
+                self.totals.refused.fetch_add(1, Ordering::Relaxed);
+                log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
+            }
+        }
+    }
+
+    /// A place among the sessions, if there is one.
+    fn admit(self: &Arc<Self>, peer: SocketAddr, session: Box<dyn Session>) -> Option<Arc<Conn>> {
+        let mut sessions = lock(&self.sessions);
+        if sessions.len() >= self.options.max_sessions || self.shutting_down.load(Ordering::SeqCst) {
+            return None;
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let conn = Conn::new(id, peer, Arc::downgrade(self), session);
+        sessions.insert(id, conn.clone());
+        self.totals.open.store(sessions.len(), Ordering::Relaxed);
+        Some(conn)
+    }
+
+    fn start(self: &Arc<Self>, socket: StdStream, conn: Arc<Conn>) -> io::Result<()> {
+        let _ = socket.set_nodelay(self.options.nodelay);
+        match self.port.associate(socket, Node::Session(conn.clone())) {
+            Ok(stream) => {
+                self.attach(&conn, stream.clone());
+                conn.opened(&stream);
+                Ok(())
+            }
+            Err(rejected) => {
+                self.forget(&conn);
+                Err(rejected.error)
+            }
+        }
+    }
+
+    /// A session that came while the service was being shut down is closed with the others.
+    fn attach(self: &Arc<Self>, conn: &Arc<Conn>, stream: crate::net::TcpStream<Node, Op>) {
+        conn.attach(stream);
+        if self.shutting_down.load(Ordering::SeqCst) {
+            conn.end(Closed::Shutdown);
+        }
+    }
+
+    fn forget(&self, conn: &Conn) {
+        let removed = {
+            let mut sessions = lock(&self.sessions);
+            let removed = sessions.remove(&conn.id());
+            self.totals.open.store(sessions.len(), Ordering::Relaxed);
+            if sessions.is_empty() {
+                self.none_left.notify_all();
+            }
+            removed
+        };
+        drop(removed);
+    }
+
+    pub(super) fn session_over(&self, conn: &Conn, reason: &Closed) {
+        log::debug!("session {} is over: {reason}", conn.id());
+        self.forget(conn);
+    }
+
+    /// How many are left when the time is over.
+    fn wait_for_sessions(&self, until: Instant) -> usize {
+        let mut sessions = lock(&self.sessions);
+        while !sessions.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            sessions = self.none_left.wait_timeout(sessions, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        sessions.len()
+    }
+
+    fn close_listeners(&self) {
+        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        listeners.iter().for_each(TcpListener::close);
+    }
+
+    // --- Sessions that are being closed ---
+
+    pub(super) fn sweep_later(&self, conn: &Arc<Conn>) {
+        lock(&self.lingering).push(conn.clone());
+        self.arm_sweep();
+    }
+
+    fn arm_sweep(&self) {
+        if !self.sweeping.swap(true, Ordering::AcqRel) {
+            let _ = self.port.timer(SWEEP, Node::Service, Op::Sweep);
+        }
+    }
+
+    fn sweep(&self) {
+        self.sweeping.store(false, Ordering::Release);
+        let now = Instant::now();
+        let lingering = std::mem::take(&mut *lock(&self.lingering));
+        let left: Vec<Arc<Conn>> = lingering.into_iter().filter(|conn| !conn.linger_over(now)).collect();
+        if !left.is_empty() {
+            lock(&self.lingering).extend(left);
+            self.arm_sweep();
+        }
+    }
+
+    /// What was accepted for peers that have closed their side still goes out, up to the deadline.
+    fn finish_lingering(&self, until: Instant) {
+        loop {
+            let now = Instant::now();
+            let waiting = lock(&self.lingering).iter().any(|conn| conn.stream().is_some());
+            if !waiting || now >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn end_all(&self) {
+        self.shutting_down.store(true, Ordering::SeqCst);
+        self.close_listeners();
+        self.port.close();
+        let sessions = std::mem::take(&mut *lock(&self.sessions));
+        let lingering = std::mem::take(&mut *lock(&self.lingering));
+        for conn in sessions.into_values().chain(lingering) {
+            conn.discard();
+        }
+    }
+}
