@@ -40,7 +40,7 @@ impl Buffer {
     pub fn capacity(&self) -> usize {
         match &self.0 {
             Memory::Owned(vec) => vec.capacity(),
-            Memory::Pooled(pooled) => pooled.memory.capacity(),
+            Memory::Pooled(pooled) => pooled.0.memory.capacity(),
             Memory::Shared(_) | Memory::Static(_) => 0,
         }
     }
@@ -62,7 +62,7 @@ impl Buffer {
     pub fn truncate(&mut self, length: usize) {
         match &mut self.0 {
             Memory::Owned(vec) => vec.truncate(length),
-            Memory::Pooled(pooled) => pooled.memory.truncate(length),
+            Memory::Pooled(pooled) => pooled.0.memory.truncate(length),
             Memory::Shared(shared) if length < shared.len() => self.0 = Memory::Owned(shared[..length].to_vec()),
             Memory::Static(bytes) => *bytes = &bytes[..length.min(bytes.len())],
             Memory::Shared(_) => {}
@@ -77,7 +77,7 @@ impl Buffer {
     pub(crate) fn space(&mut self) -> Option<crate::operation::RawBuffer> {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
-            Memory::Pooled(pooled) => &mut *pooled.memory,
+            Memory::Pooled(pooled) => &mut pooled.0.memory,
             Memory::Shared(_) | Memory::Static(_) => return None,
         };
         Some(crate::operation::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
@@ -93,7 +93,7 @@ impl Buffer {
     pub(crate) fn received(&mut self, length: usize) {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
-            Memory::Pooled(pooled) => &mut *pooled.memory,
+            Memory::Pooled(pooled) => &mut pooled.0.memory,
             Memory::Shared(_) | Memory::Static(_) => return,
         };
         assert!(length <= vec.capacity(), "the engine reported more bytes than the buffer holds");
@@ -111,7 +111,7 @@ impl Deref for Buffer {
             Memory::Owned(vec) => vec,
             Memory::Shared(shared) => shared,
             Memory::Static(bytes) => bytes,
-            Memory::Pooled(pooled) => &pooled.memory,
+            Memory::Pooled(pooled) => &pooled.0.memory,
         }
     }
 }
@@ -185,9 +185,17 @@ impl From<String> for Buffer {
 /// A port's store of receive buffers of one size, so that an idle connection pins none.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    free: Mutex<Vec<Vec<u8>>>,
+    free: Mutex<Vec<Box<Slab>>>,
     size: usize,
     keep: usize,
+}
+
+/// A buffer and the way home; boxed once, so that it travels in packets as one word.
+#[derive(Debug)]
+struct Slab {
+    memory: Vec<u8>,
+    /// `None` while it lies in the pool, which would otherwise hold itself.
+    home: Option<Arc<Pool>>,
 }
 
 impl Pool {
@@ -198,8 +206,9 @@ impl Pool {
 
     pub(crate) fn take(self: &Arc<Self>) -> PoolBuffer {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let memory = kept.unwrap_or_else(|| Vec::with_capacity(self.size));
-        PoolBuffer { memory: ManuallyDrop::new(memory), pool: self.clone() }
+        let mut slab = kept.unwrap_or_else(|| Box::new(Slab { memory: Vec::with_capacity(self.size), home: None }));
+        slab.home = Some(self.clone());
+        PoolBuffer(ManuallyDrop::new(slab))
     }
 
     #[cfg(test)]
@@ -209,32 +218,33 @@ impl Pool {
 }
 
 /// A buffer of a port's pool; goes back there when dropped.
-pub struct PoolBuffer {
-    memory: ManuallyDrop<Vec<u8>>,
-    pool: Arc<Pool>,
-}
+pub struct PoolBuffer(ManuallyDrop<Box<Slab>>);
 
 impl PoolBuffer {
     /// Where a receive may write.
     pub(crate) fn space(&mut self) -> crate::operation::RawBuffer {
-        crate::operation::RawBuffer { pointer: self.memory.as_mut_ptr(), length: self.memory.capacity() }
+        let memory = &mut self.0.memory;
+        crate::operation::RawBuffer { pointer: memory.as_mut_ptr(), length: memory.capacity() }
     }
 }
 
 impl Drop for PoolBuffer {
+    #[allow(unsafe_code)]
     fn drop(&mut self) {
-        let mut memory = std::mem::take(&mut *self.memory);
-        memory.clear();
-        let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.pool.keep {
-            free.push(memory);
+        // SAFETY: taken once, here, by the destructor; nothing uses `self.0` afterwards.
+        let mut slab = unsafe { ManuallyDrop::take(&mut self.0) };
+        slab.memory.clear();
+        let Some(pool) = slab.home.take() else { return };
+        let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < pool.keep {
+            free.push(slab);
         }
     }
 }
 
 impl fmt::Debug for PoolBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PoolBuffer({} bytes)", self.memory.capacity())
+        write!(f, "PoolBuffer({} bytes)", self.0.memory.capacity())
     }
 }
 
