@@ -29,6 +29,7 @@ impl Home {
         })
     }
 
+    #[inline]
     pub(crate) fn is_here(&self) -> bool {
         match self.0 {
             Mark::Page(word) => word.load(Ordering::Relaxed) == 1,

@@ -35,29 +35,52 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+// Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`.
+#[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
 mod device;
+#[cfg(not(loom))]
 mod engine;
+#[cfg(not(loom))]
 pub mod error;
+#[cfg(not(loom))]
 mod fork;
+#[cfg(not(loom))]
 pub mod net;
+#[cfg(not(loom))]
 mod operation;
+#[cfg(not(loom))]
 mod packet;
+#[cfg(not(loom))]
 mod port;
 mod queue;
+#[cfg(not(loom))]
 pub mod raw;
+#[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
 pub mod session;
 mod sync;
+#[cfg(not(loom))]
 mod word;
+#[cfg(not(loom))]
 mod worker;
 
+#[cfg(not(loom))]
 pub use buffer::Buffer;
+#[cfg(not(loom))]
 pub use net::{TcpListener, TcpStream};
+#[cfg(not(loom))]
 pub use net::Outcome;
+#[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
+#[cfg(not(loom))]
 pub use packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
+#[cfg(not(loom))]
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
 pub use queue::{Wake, WorkerReport, WorkerState, blocking};
+#[cfg(not(loom))]
 pub use raw::{DeviceInfo, DeviceKind};
+#[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};

@@ -4,11 +4,10 @@ use crate::buffer::Buffer;
 use crate::net::{Associate, TcpListener, TcpStream};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::queue::{Deadline, Wake, WorkerReport};
-use crate::raw::{self, Cancel, Completion, DeviceInfo, Empty, Entry, Kind, OperationId, Payload, Sink};
+use crate::raw::{self, Cancel, Completion, DeviceInfo, Empty, Entry, Kind, OperationId, Payload, Post, Sink};
 use crate::record::{Record, RepeatRecord};
 use crate::word;
 use crate::worker::{WorkerPool, Workers};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -249,17 +248,15 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// The port is closed; key and context come back.
     #[doc(alias = "PostQueuedCompletionStatus")]
+    #[inline]
     pub fn post(&self, bytes: usize, key: K, context: C) -> Result<(), Unposted<K, C>> {
-        let completion = posted(bytes, key, context);
-        self.owner.0.post(completion).map_err(|completion| unposted(completion, UnpostedReason::Closed))
+        self.owner.0.post(posted(bytes, key, context)).map_err(|post| unposted(post, UnpostedReason::Closed))
     }
 
     /// Like [`post`](CompletionPort::post), unless `limit` entries are queued already.
     pub fn try_post(&self, bytes: usize, key: K, context: C, limit: usize) -> Result<(), Unposted<K, C>> {
-        let completion = posted(bytes, key, context);
-        self.owner.0.try_post(completion, limit).map_err(|(completion, closed)| {
-            let reason = if closed { UnpostedReason::Closed } else { UnpostedReason::Full };
-            unposted(completion, reason)
+        self.owner.0.try_post(posted(bytes, key, context), limit).map_err(|(post, closed)| {
+            unposted(post, if closed { UnpostedReason::Closed } else { UnpostedReason::Full })
         })
     }
 
@@ -269,15 +266,29 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// [`GetError::Abandoned`] when the port is closed.
     #[doc(alias = "GetQueuedCompletionStatus")]
+    #[inline]
     pub fn get(&self) -> Result<Packet<K, C>, GetError> {
-        Ok(assemble(self.owner.0.get(None)?))
+        self.get_after(None)
     }
 
     /// Takes the next packet, waiting for at most `timeout`. Zero does not wait: it looks once whether there is one,
     /// on the sockets too.
     #[doc(alias = "GetQueuedCompletionStatus")]
     pub fn get_timeout(&self, timeout: Duration) -> Result<Packet<K, C>, GetError> {
-        Ok(assemble(self.owner.0.get(Some(timeout))?))
+        self.get_after(Some(timeout))
+    }
+
+    #[inline]
+    fn get_after(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
+        match self.owner.0.take_post() {
+            Some(post) => Ok(assemble_post(post)),
+            None => self.get_slowly(timeout),
+        }
+    }
+
+    #[inline(never)]
+    fn get_slowly(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
+        Ok(assemble(self.owner.0.get(timeout)?))
     }
 
     /// Waits for a packet, and takes up to `most` that are there then, in the order of the queue. `None` waits as
@@ -289,14 +300,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     #[doc(alias = "GetQueuedCompletionStatusEx")]
     pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
         let raw = &self.owner.0;
-        let mut entries = VecDeque::new();
-        raw.get_many(most.max(1), Deadline::after(timeout), &mut entries)?;
-        let (held, own) = match crate::queue::bind(&raw.queue) {
-            Some(me) => (Some(raw.queue.hold(me, entries)), VecDeque::new()),
-            // The thread is being torn down and belongs to no port.
-            None => (None, entries),
-        };
-        Ok(Batch { port: raw.clone(), held, own, types: PhantomData })
+        let (first, held) = raw.get_many(most, Deadline::after(timeout))?;
+        Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData })
     }
 
     /// Starts threads that take packets and call `handler` with each. The pool grows when all its threads are blocked
@@ -430,16 +435,17 @@ impl std::os::fd::AsFd for Notifier {
 /// Packets that were taken together: see [`CompletionPort::get_many`]. Belongs to the thread that took it.
 pub struct Batch<K: Key, C: Context> {
     port: raw::Port,
-    held: Option<raw::Held<Entry>>,
-    own: VecDeque<Entry>,
+    first: Option<Completion>,
+    held: raw::Held<Entry>,
     // Not Send: the packets are held by the worker that took them.
     types: PhantomData<*const (K, C)>,
 }
 
 impl<K: Key, C: Context> Batch<K, C> {
-    /// How many packets are left. Others may take them back: see [`CompletionPort::get_many`].
+    /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`]), and a socket that
+    /// seemed to have something may turn out to have nothing.
     pub fn len(&self) -> usize {
-        self.held.as_ref().map_or(0, raw::Held::len) + self.own.len()
+        self.held.len() + usize::from(self.first.is_some())
     }
 
     /// Whether none is left.
@@ -457,56 +463,55 @@ impl<K: Key, C: Context> fmt::Debug for Batch<K, C> {
 impl<K: Key, C: Context> Iterator for Batch<K, C> {
     type Item = Packet<K, C>;
 
+    #[inline]
     fn next(&mut self) -> Option<Packet<K, C>> {
-        let entry = self.own.pop_front().or_else(|| self.held.as_ref()?.next())?;
-        match entry {
-            Entry::Packet(completion) => Some(assemble(completion)),
-            _ => unreachable!("a batch holds packets"),
+        if let Some(first) = self.first.take() {
+            return Some(assemble(first));
+        }
+        match self.held.next()? {
+            Entry::Post(post) => Some(assemble_post(post)),
+            other => self.port.execute(other).or_else(|| self.port.next_of(&self.held)).map(assemble),
         }
     }
 }
 
 impl<K: Key, C: Context> Drop for Batch<K, C> {
     fn drop(&mut self) {
-        let mut rest = std::mem::take(&mut self.own);
-        if let Some(held) = &self.held {
-            rest.extend(held.take());
-        }
-        if !rest.is_empty() {
-            self.port.queue.give_back(rest.into_iter());
+        let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
+        let rest = self.held.take();
+        if first.is_some() || !rest.is_empty() {
+            self.port.queue.give_back(first.into_iter().chain(rest));
         }
     }
 }
 
-fn posted<K, C>(bytes: usize, key: K, context: C) -> Completion {
-    Completion {
-        key: word::pack(key),
-        token: word::pack(context),
-        bytes,
-        error: 0,
-        kind: Kind::Posted,
-        device: 0,
-        more: false,
-        payload: Payload::None,
-    }
+#[inline]
+fn posted<K, C>(bytes: usize, key: K, context: C) -> Post {
+    Post { key: word::pack(key), token: word::pack(context), bytes }
 }
 
-fn unposted<K: Key, C: Context>(completion: Completion, reason: UnpostedReason) -> Unposted<K, C> {
-    let Packet { key, context, .. } = assemble(completion);
+/// Makes a typed packet of what [`posted`] made.
+#[inline]
+#[allow(unsafe_code)]
+fn assemble_post<K: Key, C: Context>(Post { key, token, bytes }: Post) -> Packet<K, C> {
+    // SAFETY: a port's posts are made by `posted::<K, C>`, the only caller of `raw::Port::post` for it, and each is
+    // taken out once.
+    let (key, context) = unsafe { (word::unpack::<K>(key), word::unpack::<C>(token)) };
+    Packet { key, context, event: Event::Posted { bytes } }
+}
+
+fn unposted<K: Key, C: Context>(post: Post, reason: UnpostedReason) -> Unposted<K, C> {
+    let Packet { key, context, .. } = assemble_post(post);
     Unposted { reason, key, context }
 }
 
 /// Makes a typed packet of a raw one that this port's own calls issued.
 pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
     let Completion { key, token, bytes, error, kind, more: _, payload, device: _ } = completion;
-    let result = |value| if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) };
     if kind == Kind::Posted {
-        #[allow(unsafe_code)]
-        // SAFETY: a posted completion of this port was made by `posted::<K, C>`, the only caller of `raw::Port::post`
-        // for it, and a completion is consumed once.
-        let (key, context) = unsafe { (word::unpack::<K>(key), word::unpack::<C>(token)) };
-        return Packet { key, context, event: Event::Posted { bytes } };
+        return assemble_post(Post { key, token, bytes });
     }
+    let result = |value| if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) };
     if RepeatRecord::<K, C>::is_token(token) {
         let (key, context) = RepeatRecord::take(token);
         let event = match kind {

@@ -21,6 +21,7 @@ mod real {
             Lock(Mutex::new(value))
         }
 
+        #[inline]
         pub(crate) fn lock(&self) -> Guard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
@@ -34,6 +35,7 @@ mod real {
 #[cfg(loom)]
 mod model {
     use loom::sync::{Mutex, MutexGuard};
+    use std::cell::Cell;
     use std::sync::OnceLock;
     use std::time::Instant;
 
@@ -54,10 +56,22 @@ mod model {
         }
     }
 
-    /// Time stands still in a model: whatever depends on it must be a nondeterministic return instead.
+    loom::thread_local! {
+        static CLOCK: Cell<Option<Instant>> = Cell::new(None);
+    }
+
+    /// In a model each thread has a clock of its own, which stands still but where the thread sleeps: whatever depends
+    /// on time is a return that may come at any moment.
     pub(crate) fn now() -> Instant {
         static START: OnceLock<Instant> = OnceLock::new();
-        *START.get_or_init(Instant::now)
+        let clock = CLOCK.try_with(Cell::get).ok().flatten();
+        clock.unwrap_or_else(|| *START.get_or_init(Instant::now))
+    }
+
+    /// The calling thread has slept until then.
+    pub(crate) fn pass_until(at: Instant) {
+        let at = at.max(now());
+        CLOCK.with(|clock| clock.set(Some(at)));
     }
 }
 

@@ -10,6 +10,7 @@ const fn fits<T>() -> bool {
 
 /// The value as a word. It must come back through [`unpack`] with the same type exactly once, or it leaks.
 #[allow(unsafe_code)]
+#[inline]
 pub(crate) fn pack<T>(value: T) -> usize {
     if fits::<T>() {
         let value = ManuallyDrop::new(value);
@@ -36,6 +37,7 @@ pub(crate) fn pack<T>(value: T) -> usize {
 ///
 /// `word` is a result of `pack::<T>` that was not unpacked before.
 #[allow(unsafe_code)]
+#[inline]
 pub(crate) unsafe fn unpack<T>(word: usize) -> T {
     if fits::<T>() {
         let mut value = MaybeUninit::<T>::uninit();

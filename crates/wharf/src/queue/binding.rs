@@ -40,6 +40,19 @@ loom::thread_local! {
     static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
 }
 
+/// The calling thread's number in `queue`, if it is bound to it.
+#[inline]
+pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
+    BINDING
+        .try_with(|binding| {
+            let binding = binding.try_borrow().ok()?;
+            let binding = binding.as_ref()?;
+            // The weak count keeps the allocation, so the address cannot belong to a later queue.
+            std::ptr::addr_eq(binding.queue.as_ptr(), Arc::as_ptr(queue)).then_some(binding.worker)
+        })
+        .ok()?
+}
+
 /// The calling thread's number in `queue`. `None`: the thread is being torn down, enroll for the one call.
 pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
     let bound = BINDING.try_with(|binding| {

@@ -22,7 +22,7 @@
 mod binding;
 #[cfg(all(test, loom))]
 mod model;
-#[cfg(unix)]
+#[cfg(all(unix, not(loom)))]
 mod notify;
 mod park;
 mod probe;
@@ -202,7 +202,15 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Restores the invariant, releases the lock, then wakes whom it named.
-    fn release(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
+    #[inline]
+    fn release(&self, state: Guard<'_, State<T>>, urgent: bool) {
+        if !state.is_alone() {
+            self.settle(state, urgent);
+        }
+    }
+
+    #[inline(never)]
+    fn settle(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
         let wakes = state.settle(&self.watch, urgent);
         drop(state);
         wakes.signal();
@@ -213,14 +221,26 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Appends an entry. A closed queue gives it back, to be freed by the caller.
     pub(crate) fn insert(&self, entry: T) -> Result<(), T> {
+        let mut entry = Some(entry);
+        self.insert_with(|| entry.take().expect("called once"));
+        entry.map_or(Ok(()), Err)
+    }
+
+    /// Appends what `make` makes, under the lock, unless the queue is closed: an entry that is built in its place is
+    /// not copied.
+    #[inline]
+    pub(crate) fn insert_with(&self, make: impl FnOnce() -> T) -> bool {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(entry);
+            return false;
         }
-        state.fifo.push_back(entry);
+        if state.fifo.len() == state.fifo.capacity() {
+            state.make_room();
+        }
+        state.fifo.push_back(make());
         state.totals.inserted += 1;
         self.release(state, false); // guard: an insertion settles
-        Ok(())
+        true
     }
 
     /// Appends an entry unless `limit` of them are queued already.
@@ -264,27 +284,46 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         Ok(())
     }
 
+    /// The common case of [`get`](Queue::get), steps 1 and 3 in one: a worker comes back for the next entry and keeps its
+    /// slot. `take` says what the entry comes to; it is then forgotten, not dropped. `None` when it takes a closer look.
+    #[inline]
+    pub(crate) fn take_again<R>(self: &Arc<Self>, take: impl FnOnce(&T) -> Option<R>) -> Option<R>
+    where
+        T: 'static,
+        D: 'static,
+    {
+        let me = binding::bound(self)?;
+        let mut state = self.state.lock();
+        let taken = state.take_again(me, take)?;
+        self.release(state, false);
+        Some(taken)
+    }
+
     /// Takes the next entry. See the top of this file.
     pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
     where
         T: 'static,
         D: 'static,
     {
-        self.with_worker(|me| self.get_as(me, deadline, 1, &mut VecDeque::new()))
+        self.with_worker(|me| self.get_as(me, deadline, 1))
     }
 
-    /// Like [`get`](Queue::get), and takes up to `more` further entries that are there at the same moment.
-    pub(crate) fn get_many(
-        self: &Arc<Self>,
-        deadline: Deadline,
-        more: usize,
-        rest: &mut VecDeque<T>,
-    ) -> Result<Taken<T>, Nothing>
+    /// Like [`get`](Queue::get), and takes up to `most` entries that are there at the same moment. Those behind the
+    /// first are held for the worker, who walks through them, where others can take them back.
+    pub(crate) fn get_many(self: &Arc<Self>, deadline: Deadline, most: usize) -> Result<(Taken<T>, Held<T>), Nothing>
     where
         T: 'static,
         D: 'static,
     {
-        self.with_worker(|me| self.get_as(me, deadline, more + 1, rest))
+        match bind(self) {
+            Some(me) => {
+                let taken = self.get_as(me, deadline, most)?;
+                let shared = self.state.lock().worker(me).shared.clone();
+                Ok((taken, Held { shared: Some(shared) }))
+            }
+            // The thread is being torn down: it belongs to no port, and holds nothing.
+            None => Ok((self.get(deadline)?, Held { shared: None })),
+        }
     }
 
     fn with_worker<R>(self: &Arc<Self>, f: impl FnOnce(usize) -> R) -> R
@@ -308,10 +347,11 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         me: usize,
         deadline: Deadline,
         most: usize,
-        rest: &mut VecDeque<T>,
     ) -> Result<Taken<T>, Nothing> {
         let mut state = self.state.lock();
-        self.take_back_held(&mut state, me);
+        if state.worker(me).holds {
+            self.take_back_held(&mut state, me);
+        }
         state.come_back(me);
         let mut slot = false;
         let mut polled = false;
@@ -320,6 +360,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if state.closed {
                 state.go_out(me, 0, slot);
                 self.release(state, false);
+                self.dispose_found();
                 return Err(Nothing::Abandoned);
             }
             if let Some(work) = state.work.pop_front() {
@@ -334,7 +375,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if !poll_due && (slot || state.has_room()) {
                 if let Some(entry) = state.fifo.pop_front() {
                     let further = (most - 1).min(state.fifo.len());
-                    rest.extend(state.fifo.drain(..further));
+                    if further > 0 {
+                        self.hold(&mut state, me, further);
+                    }
                     state.go_out(me, 1 + further, slot);
                     self.release(state, false); // guard: a departure settles
                     return Ok(Taken::Entry(entry));
@@ -363,16 +406,17 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Step 4: waits in the driver. Returns true when the dead-man's timer went off.
     fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
-        state.leader = true;
-        state.kicked = false;
-        state.totals.polls += 1;
         let busy = !state.work.is_empty() || (!state.fifo.is_empty() && state.has_room());
+        state.leader = true;
+        state.totals.polls += 1;
         let wait = match deadline {
             _ if busy => Some(Duration::ZERO),
             Deadline::Never => None,
             Deadline::Now => Some(Duration::ZERO),
             Deadline::At(at) => Some(at.saturating_duration_since(now())),
         };
+        // A leader that only has a look comes back at once, as if it had been kicked already.
+        state.kicked = wait == Some(Duration::ZERO);
         let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
         let watched = state.standby.is_some() || state.supervisor.is_some();
         let asleep_since = (idle && watched).then(now);
@@ -397,17 +441,23 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             state.totals.ticks += 1;
         }
         if state.closed {
-            drop(state);
-            let Found { entries, work, .. } = &mut *found;
-            let late: Vec<T> = entries.drain(..).chain(work.drain(..)).collect();
-            drop(found);
-            late.into_iter().for_each(|entry| self.driver.dispose(entry));
-            return (self.state.lock(), ticked);
+            // What was found stays in the list for `dispose_found`.
+            return (state, ticked);
         }
         state.totals.inserted += found.entries.len() as u64;
         state.fifo.extend(found.entries.drain(..));
         state.work.extend(found.work.drain(..));
         (state, ticked)
+    }
+
+    /// Frees what a leader found in a port that was closed meanwhile. Whoever led calls it when it is outside: freeing
+    /// runs user code, which may take the thread to another port.
+    fn dispose_found(&self) {
+        let mut found = self.found.lock();
+        let Found { entries, work, .. } = &mut *found;
+        let late: Vec<T> = entries.drain(..).chain(work.drain(..)).collect();
+        drop(found);
+        late.into_iter().for_each(|entry| self.driver.dispose(entry));
     }
 
     /// Step 5: sleeps. Returns whether a slot was promised and whether the dead-man's timer went off.
@@ -447,8 +497,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             .enumerate()
             .filter_map(|(index, worker)| {
                 let worker = worker.as_ref()?;
-                let outside = worker.stay != 0 && !worker.blocking && (worker.counted || worker.written_off);
-                outside.then(|| (index, worker.stay, worker.shared.clone()))
+                let suspect = worker.counted || worker.written_off;
+                suspect.then(|| (index, worker.stay, worker.shared.clone()))
             })
             .collect();
         drop(state);
@@ -456,18 +506,19 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut state = self.state.lock();
         for ((index, stay, _), seen) in suspects.into_iter().zip(seen) {
             let Some(worker) = state.workers[index].as_mut() else { continue };
-            // guard: a worker in `blocking` has given its slot already
-            if worker.stay != stay || worker.blocking {
+            if worker.stay != stay {
                 continue;
             }
             match seen {
-                ThreadState::Blocked | ThreadState::Gone if worker.counted => {
-                    worker.counted = false;
-                    worker.written_off = true;
-                    worker.left_at = None;
-                    worker.blocked_since = Some(now());
-                    state.active -= 1;
-                    state.totals.write_offs += 1;
+                ThreadState::Blocked | ThreadState::Gone => {
+                    if std::mem::take(&mut worker.counted) {
+                        worker.written_off = true;
+                        worker.left_at = None;
+                        worker.blocked_since = Some(now());
+                        state.active -= 1;
+                        state.totals.write_offs += 1;
+                    }
+                    // Even one that was written off before: it may have got the batch since.
                     self.take_back_held(&mut state, index);
                 }
                 ThreadState::Running if worker.written_off => {
@@ -482,24 +533,29 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state
     }
 
-    /// The rest of a worker's batch goes back to the head of the queue, in its order.
+    /// The rest of a worker's batch goes back to the head of the queue, in its order. After the close it stays with the
+    /// worker: nobody would take it out of the queue any more.
     fn take_back_held(&self, state: &mut State<T>, index: usize) {
-        let shared = state.worker(index).shared.clone();
-        let mut held = shared.held.lock();
-        if held.is_empty() {
+        if state.closed {
             return;
         }
+        let worker = state.worker(index);
+        if !std::mem::take(&mut worker.holds) {
+            return;
+        }
+        let shared = worker.shared.clone();
+        let mut held = shared.held.lock();
         state.totals.removed -= held.len() as u64;
         while let Some(entry) = held.pop_back() {
             state.fifo.push_front(entry);
         }
     }
 
-    /// Gives the calling worker a batch that others can take back while it has not been walked through.
-    pub(crate) fn hold(&self, me: usize, entries: VecDeque<T>) -> Held<T> {
-        let shared = self.state.lock().worker(me).shared.clone();
-        *shared.held.lock() = entries;
-        Held { shared }
+    fn hold(&self, state: &mut State<T>, me: usize, count: usize) {
+        let State { fifo, workers, .. } = state;
+        let worker = workers[me].as_mut().expect("the calling worker");
+        worker.holds = true;
+        worker.shared.held.lock().extend(fifo.drain(..count));
     }
 
     /// Returns entries that were taken but not handed out to the head of the queue, in their order.
@@ -584,7 +640,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// An event descriptor that is readable while something is queued.
-    #[cfg(unix)]
+    #[cfg(all(unix, not(loom)))]
     pub(crate) fn bell(&self) -> std::io::Result<std::sync::Arc<rustix::fd::OwnedFd>> {
         let mut state = self.state.lock();
         if state.notifier.is_none() {
@@ -649,7 +705,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             } else {
                 // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
                 let mut wakes = state.settle(&self.watch, false);
-                if !state.leader && state.fifo.is_empty() {
+                if !state.leader && wakes.is_empty() {
                     state.nudge_top(&mut wakes);
                 }
                 drop(state);
@@ -662,6 +718,11 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         // Everybody is outside. What the engine has goes on without a slot; entries need a further thread.
         let (mut state, _) = self.lead(state, Deadline::Now);
+        if state.closed {
+            drop(state);
+            self.dispose_found();
+            return Tended::Stopped;
+        }
         let work = state.work.pop_front();
         let all_blocked = state.active == 0 && state.workers.iter().flatten().next().is_some();
         let wanted = state.has_room() && (!state.fifo.is_empty() || all_blocked) && !state.anybody_inside();
@@ -691,6 +752,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             blocking: false,
             left_at: None,
             took: 0,
+            holds: false,
             blocked_since: None,
         };
         let mut state = self.state.lock();
@@ -709,10 +771,6 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
     /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
     fn dismiss(&self, worker: usize) {
         let mut state = self.state.lock();
-        if state.closed {
-            state.workers[worker] = None;
-            return;
-        }
         self.take_back_held(&mut state, worker);
         let gone = state.workers[worker].take();
         if gone.is_some_and(|worker| worker.counted) {
@@ -764,21 +822,21 @@ impl<T> Note<T> {
     }
 }
 
-/// A worker's batch: see [`Queue::hold`].
+/// What a worker has taken and not come to: see [`Queue::get_many`].
 pub(crate) struct Held<T> {
-    shared: Arc<Shared<T>>,
+    shared: Option<Arc<Shared<T>>>,
 }
 
 impl<T> Held<T> {
     pub(crate) fn next(&self) -> Option<T> {
-        self.shared.held.lock().pop_front()
+        self.shared.as_ref()?.held.lock().pop_front()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shared.held.lock().len()
+        self.shared.as_ref().map_or(0, |shared| shared.held.lock().len())
     }
 
     pub(crate) fn take(&self) -> VecDeque<T> {
-        std::mem::take(&mut *self.shared.held.lock())
+        self.shared.as_ref().map_or_else(VecDeque::new, |shared| std::mem::take(&mut *shared.held.lock()))
     }
 }

@@ -48,12 +48,14 @@ mod system {
         /// Wakes the worker wherever it sleeps. `standing_by` is what the queue's state said under its lock.
         pub(crate) fn signal(&self, standing_by: bool) {
             self.word.store(SIGNALLED, Ordering::Release);
-            match self.event.get() {
-                Some(Some(event)) if standing_by => {
+            // Made here if the sleeper has not come to it yet: a look whether it has would race with its look at the
+            // word, and each could miss the other.
+            match standing_by.then(|| self.event()).flatten() {
+                Some(event) => {
                     // A full counter means that the wake-up is already there.
                     let _ = rustix::io::write(event, &1u64.to_ne_bytes());
                 }
-                _ => {
+                None => {
                     let _ = futex::wake(&self.word, futex::Flags::PRIVATE, 1);
                 }
             }
@@ -107,75 +109,69 @@ mod system {
 #[cfg(loom)]
 mod system {
     use super::Woke;
+    use crate::sync::pass_until;
     use loom::sync::{Condvar, Mutex};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
-
-    #[derive(Debug, Default)]
-    struct State {
-        signalled: bool,
-        timer: bool,
-    }
 
     #[derive(Debug)]
     pub(crate) struct Park {
-        state: Mutex<State>,
+        signalled: Mutex<bool>,
         changed: Condvar,
     }
 
     impl Default for Park {
         fn default() -> Self {
-            Park { state: Mutex::new(State::default()), changed: Condvar::new() }
+            Park { signalled: Mutex::new(false), changed: Condvar::new() }
         }
     }
 
     impl Park {
         pub(crate) fn prepare(&self) {
-            *self.state.lock().unwrap() = State::default();
+            *self.signalled.lock().unwrap() = false;
         }
 
         pub(crate) fn signal(&self, _standing_by: bool) {
-            self.state.lock().unwrap().signalled = true;
+            *self.signalled.lock().unwrap() = true;
             self.changed.notify_all();
         }
 
-        pub(crate) fn set_timer(&self, armed: bool) {
-            self.state.lock().unwrap().timer = armed;
+        /// The dead-man's timer was armed: the sleeper looks at it.
+        pub(crate) fn timer_armed(&self) {
+            drop(self.signalled.lock().unwrap());
             self.changed.notify_all();
         }
 
         pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woke {
-            self.sleep(deadline, false)
+            self.sleep(deadline, None)
         }
 
-        pub(crate) fn wait_timer(&self, deadline: Option<Instant>) -> Woke {
-            self.sleep(deadline, true)
-        }
-
-        /// A deadline may pass, and an armed timer go off, at any moment: the scheduler decides when this thread
-        /// looks again.
-        fn sleep(&self, deadline: Option<Instant>, watching: bool) -> Woke {
-            let mut state = self.state.lock().unwrap();
+        /// A deadline may pass, and an armed timer go off, at any moment: the sleeper yields, and the explored
+        /// schedules decide what the others have done when it looks again.
+        pub(crate) fn sleep(&self, deadline: Option<Instant>, armed: Option<&AtomicBool>) -> Woke {
+            let mut signalled = self.signalled.lock().unwrap();
             loop {
-                if state.signalled {
+                if *signalled {
                     return Woke::Signalled;
                 }
-                let tick = watching && state.timer;
-                if tick || deadline.is_some() {
-                    drop(state);
-                    loom::thread::yield_now();
-                    state = self.state.lock().unwrap();
-                    if state.signalled {
-                        return Woke::Signalled;
-                    }
-                    if watching && state.timer {
-                        return Woke::Tick;
-                    }
-                    if deadline.is_some() {
-                        return Woke::TimedOut;
-                    }
+                let is_armed = armed.is_some_and(|armed| armed.load(Ordering::Relaxed));
+                if !is_armed && deadline.is_none() {
+                    signalled = self.changed.wait(signalled).unwrap();
                     continue;
                 }
-                state = self.changed.wait(state).unwrap();
+                drop(signalled);
+                loom::thread::yield_now();
+                signalled = self.signalled.lock().unwrap();
+                if *signalled {
+                    return Woke::Signalled;
+                }
+                if armed.is_some_and(|armed| armed.swap(false, Ordering::Relaxed)) {
+                    return Woke::Tick;
+                }
+                if let Some(at) = deadline {
+                    pass_until(at);
+                    return Woke::TimedOut;
+                }
             }
         }
     }

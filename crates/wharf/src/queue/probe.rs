@@ -125,14 +125,25 @@ mod system {
 #[cfg(loom)]
 mod system {
     use super::ThreadState;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// In a model every look at a worker outside `get` may find it blocked: the harder case for the counting.
+    /// In a model a thread is taken to be blocked, the harder case for the counting, while it does not say otherwise.
     #[derive(Debug)]
-    pub(crate) struct Probe;
+    pub(crate) struct Probe(Arc<AtomicBool>);
+
+    loom::thread_local! {
+        static COMPUTES: Arc<AtomicBool> = Arc::new(AtomicBool::new(false));
+    }
+
+    /// What looks at the calling thread show from now on.
+    pub(crate) fn compute(computes: bool) {
+        COMPUTES.with(|flag| flag.store(computes, Ordering::Relaxed));
+    }
 
     impl Probe {
         pub(crate) fn current() -> Probe {
-            Probe
+            Probe(COMPUTES.with(Arc::clone))
         }
 
         pub(crate) fn thread(&self) -> i32 {
@@ -140,7 +151,7 @@ mod system {
         }
 
         pub(crate) fn look(&self) -> ThreadState {
-            ThreadState::Blocked
+            if self.0.load(Ordering::Relaxed) { ThreadState::Running } else { ThreadState::Blocked }
         }
 
         pub(crate) fn sleeps_in(&self) -> Option<String> {
@@ -150,3 +161,5 @@ mod system {
 }
 
 pub(crate) use system::Probe;
+#[cfg(all(test, loom))]
+pub(crate) use system::compute;

@@ -74,6 +74,8 @@ pub(super) struct Worker<T> {
     pub(super) left_at: Option<Instant>,
     /// How many entries it took along.
     pub(super) took: u32,
+    /// Its `held` list may have entries.
+    pub(super) holds: bool,
     /// When a look first found it blocked in this stay.
     pub(super) blocked_since: Option<Instant>,
 }
@@ -110,7 +112,7 @@ pub(super) struct State<T> {
     pub(super) last_gap: Duration,
     pub(super) service: Duration,
     pub(super) totals: Totals,
-    #[cfg(unix)]
+    #[cfg(all(unix, not(loom)))]
     pub(super) notifier: Option<super::notify::Bell>,
 }
 
@@ -121,6 +123,10 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.parks.is_empty()
+    }
+
     pub(super) fn signal(&self) {
         for (park, standing_by) in &self.parks {
             park.signal(*standing_by);
@@ -150,7 +156,7 @@ impl<T> State<T> {
             last_gap: Duration::ZERO,
             service: FIRST_SERVICE_TIME,
             totals: Totals::default(),
-            #[cfg(unix)]
+            #[cfg(all(unix, not(loom)))]
             notifier: None,
         }
     }
@@ -163,7 +169,18 @@ impl<T> State<T> {
         self.active < self.limit
     }
 
+    /// Nobody could be woken, and nobody waits on the bell: there is nothing to settle.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        #[cfg(all(unix, not(loom)))]
+        if self.notifier.is_some() {
+            return false;
+        }
+        !self.anybody_inside() && self.supervisor.is_none()
+    }
+
     /// Somebody is inside `get` (or supervises) and can be reached.
+    #[inline]
     pub(super) fn anybody_inside(&self) -> bool {
         self.leader || self.standby.is_some() || !self.waiters.is_empty()
     }
@@ -184,6 +201,35 @@ impl<T> State<T> {
             let clipped = sample.min(self.service * SERVICE_CLIP + Duration::from_micros(1));
             self.service = self.service - self.service / SERVICE_WEIGHT + clipped / SERVICE_WEIGHT;
         }
+    }
+
+    /// Apart from the insertion itself, so that the entry can be built in its place.
+    #[cold]
+    pub(super) fn make_room(&mut self) {
+        self.fifo.reserve(self.fifo.len().max(64));
+    }
+
+    /// A worker that runs comes back, and goes out with the next entry at once. `None`, and nothing changed, when that
+    /// needs a closer look.
+    #[inline]
+    pub(super) fn take_again<R>(&mut self, me: usize, take: impl FnOnce(&T) -> Option<R>) -> Option<R> {
+        let worker = self.workers[me].as_mut()?;
+        let plain = worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.work.is_empty();
+        let poll_due = self.since_poll >= super::POLL_EVERY && !self.leader;
+        if !plain || poll_due || self.active > self.limit {
+            return None;
+        }
+        let taken = take(self.fifo.front()?)?;
+        std::mem::forget(self.fifo.pop_front());
+        self.stays += 1;
+        worker.stay = self.stays;
+        worker.took = 1;
+        if self.stays % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none()) {
+            worker.left_at = Some(now());
+        }
+        self.totals.removed += 1;
+        self.since_poll += 1;
+        Some(taken)
     }
 
     /// A worker leaves `get` and counts as running until it comes back, blocks or exits (C-03, C-11).
@@ -232,11 +278,16 @@ impl<T> State<T> {
         }
     }
 
+    /// A leader that was kicked comes back at once and takes an entry, as one that was promised a slot does.
+    fn coming(&self) -> usize {
+        usize::from(self.leader && self.kicked)
+    }
+
     fn worth_a_wake(&self) -> bool {
-        if self.active == 0 || self.wake == Wake::Eager {
+        if self.active + self.coming() == 0 || self.wake == Wake::Eager {
             return true;
         }
-        let backlog = u32::try_from(self.fifo.len() - self.promised).unwrap_or(u32::MAX);
+        let backlog = u32::try_from(self.fifo.len() - self.promised - self.coming()).unwrap_or(u32::MAX);
         self.service.saturating_mul(backlog) >= BACKLOG_WORTH_A_WAKE
     }
 
@@ -249,7 +300,10 @@ impl<T> State<T> {
             return wakes;
         }
         let mut urgent = urgent;
-        while self.fifo.len() > self.promised && self.has_room() && (urgent || self.worth_a_wake()) {
+        while self.fifo.len() > self.promised + self.coming()
+            && self.active + self.coming() < self.limit
+            && (urgent || self.worth_a_wake())
+        {
             urgent = false;
             let Some((waiter, standing_by)) = self.pop_waiter() else {
                 self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
@@ -273,12 +327,13 @@ impl<T> State<T> {
             if self.supervisor.is_none() && self.standby.is_none() && !self.waiters.is_empty() {
                 // Its futex sleep has no deadline. It wakes and stands by, or does what is to be done.
                 let bottom = self.waiters.remove(0);
+                self.standby = Some(bottom);
                 self.totals.wakes += 1;
                 wakes.parks.push((self.worker(bottom).shared.park.clone(), false)); // guard: somebody sleeps on the timer
             }
             self.arm(watch);
         }
-        #[cfg(unix)]
+        #[cfg(all(unix, not(loom)))]
         if let Some(bell) = &mut self.notifier {
             bell.ring(!self.fifo.is_empty() || !self.work.is_empty());
         }
@@ -319,7 +374,7 @@ impl<T> State<T> {
         if let Some(park) = self.supervisor.take() {
             wakes.parks.push((park, true));
         }
-        #[cfg(unix)]
+        #[cfg(all(unix, not(loom)))]
         if let Some(bell) = &mut self.notifier {
             bell.ring(true);
         }

@@ -109,61 +109,67 @@ mod system {
 mod system {
     use crate::queue::park::{Park, Woke};
     use crate::sync::Arc;
-    use loom::sync::Mutex;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    /// In a model an armed timer may go off at any moment, a disarmed one never does.
+    /// Two sleepers could hand the timer to and fro for ever while a third thread is not let run. After so many ticks a
+    /// schedule goes on as it comes, which is fair, and its alternatives are not explored.
+    const TICKS_EXPLORED: usize = 4;
+
+    /// In a model an armed timer may go off at any moment, a disarmed one never does. One of those who sleep on it
+    /// takes the expiry. What is shared here needs no tracking: it changes where a tracked lock is held or taken next.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Watch(Arc<Timer>);
+
     #[derive(Debug)]
-    pub(crate) struct Watch {
-        state: Mutex<(bool, Option<Arc<Park>>)>,
+    struct Timer {
+        armed: AtomicBool,
+        stopped: AtomicBool,
+        ticks: AtomicUsize,
+        sleepers: Mutex<Vec<Arc<Park>>>,
     }
 
     impl Watch {
         pub(crate) fn new(_tick: Duration) -> std::io::Result<Watch> {
-            Ok(Watch { state: Mutex::new((false, None)) })
+            Ok(Watch(Arc::new(Timer {
+                armed: AtomicBool::new(false),
+                stopped: AtomicBool::new(false),
+                ticks: AtomicUsize::new(0),
+                sleepers: Mutex::new(Vec::new()),
+            })))
         }
 
         pub(crate) fn tick(&self) -> Duration {
             Duration::from_millis(1)
         }
 
+        /// From now on the timer does not go off: whatever happens nevertheless happens promptly.
+        pub(crate) fn stop(&self) {
+            self.0.stopped.store(true, Ordering::Relaxed);
+        }
+
         pub(crate) fn arm(&self) {
-            self.set(true);
+            if self.0.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            self.0.armed.store(true, Ordering::Relaxed);
+            let sleepers = self.0.sleepers.lock().unwrap().clone();
+            sleepers.iter().for_each(|park| park.timer_armed());
         }
 
         pub(crate) fn disarm(&self) {
-            self.set(false);
-        }
-
-        fn set(&self, armed: bool) {
-            let mut state = self.state.lock().unwrap();
-            state.0 = armed;
-            if let Some(park) = &state.1 {
-                park.set_timer(armed);
-            }
-        }
-
-        pub(crate) fn is_armed(&self) -> bool {
-            self.state.lock().unwrap().0
+            self.0.armed.store(false, Ordering::Relaxed);
         }
 
         pub(crate) fn wait(&self, park: &Arc<Park>, deadline: Option<Instant>) -> Woke {
-            {
-                let mut state = self.state.lock().unwrap();
-                state.1 = Some(park.clone());
-                park.set_timer(state.0);
+            self.0.sleepers.lock().unwrap().push(park.clone());
+            let woke = park.sleep(deadline, Some(&self.0.armed));
+            self.0.sleepers.lock().unwrap().retain(|sleeper| !Arc::ptr_eq(sleeper, park));
+            if woke == Woke::Tick && self.0.ticks.fetch_add(1, Ordering::Relaxed) == TICKS_EXPLORED {
+                loom::skip_branch();
             }
-            match park.wait_timer(deadline) {
-                Woke::Tick => {
-                    self.consume();
-                    Woke::Tick
-                }
-                other => other,
-            }
-        }
-
-        pub(crate) fn consume(&self) -> bool {
-            std::mem::take(&mut self.state.lock().unwrap().0)
+            woke
         }
     }
 }

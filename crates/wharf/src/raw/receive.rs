@@ -93,7 +93,7 @@ impl Port {
             return match self.execute_receive(device, operation) {
                 Some(done) if done.error == 0 => Ok(Issued::Done(done)),
                 Some(failed) => {
-                    self.insert(Entry::Packet(failed));
+                    self.insert(Entry::Packet(Box::new(failed)));
                     Ok(Issued::Pending(id))
                 }
                 None => Ok(Issued::Pending(id)),
@@ -286,7 +286,7 @@ impl Port {
         }
         let mut packets = Vec::with_capacity(taken.len());
         for (sink, completion) in taken {
-            packets.extend(self.hand_out(sink, completion).map(Entry::Packet));
+            packets.extend(self.hand_out(sink, completion).map(|packet| Entry::Packet(Box::new(packet))));
         }
         if !packets.is_empty() {
             self.queue.insert_all(packets);

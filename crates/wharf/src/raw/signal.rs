@@ -47,8 +47,8 @@ impl Signals {
             let number = usize::try_from(source.signal).unwrap_or(0);
             let completion = source.operation.packet(Kind::Signal, number, true);
             entries.push(match &source.operation.sink {
-                Sink::Callback(call, context) => Entry::Call(*call, *context, completion),
-                Sink::Event(_) | Sink::Port => Entry::Packet(completion),
+                Sink::Callback(call, context) => Entry::Call(*call, *context, Box::new(completion)),
+                Sink::Event(_) | Sink::Port => Entry::Packet(Box::new(completion)),
             });
         }
     }

@@ -98,10 +98,10 @@ impl PortDriver {
                     Action::Once(timer) => {
                         let completion = timer.packet(Kind::Elapsed, 1, false);
                         match timer.sink {
-                            Sink::Port => found.entries.push(Entry::Packet(completion)),
+                            Sink::Port => found.entries.push(Entry::Packet(Box::new(completion))),
                             Sink::Event(event) => events.push((event, completion)),
                             Sink::Callback(call, context) => {
-                                found.entries.push(Entry::Call(call, context, completion));
+                                found.entries.push(Entry::Call(call, context, Box::new(completion)));
                             }
                         }
                     }

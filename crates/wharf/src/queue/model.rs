@@ -1,0 +1,610 @@
+//! Models of the queue: each runs the shipped protocol in all schedules that differ (up to a few forced switches) and
+//! checks afterwards that every entry came to one end, no slot leaked and nobody is left behind.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p wharf --lib --release queue::model` runs them; `ci/loom` also takes every line
+//! marked `guard:` out of the queue, one at a time, and requires that the models named there fail.
+//!
+//! A worker that is never woken shows as a deadlock, a timer that goes off for ever as too many branches. Where the
+//! timer is *stopped* it never goes off: what must happen, must happen promptly. Threads are taken to be blocked by
+//! whoever looks, unless they say that they compute.
+
+use super::probe::compute;
+use super::*;
+use crate::sync::pass_until;
+use loom::sync::{Condvar, Mutex};
+use loom::thread::{self, JoinHandle};
+use std::sync::atomic::AtomicUsize;
+use std::sync::Mutex as Untracked;
+
+/// Forced switches of threads in a schedule: all known bugs of the queue showed with two.
+const PREEMPTIONS: usize = 2;
+/// Scheduling points in one run: a run beyond is one that does not end.
+const BRANCHES: usize = 5_000;
+
+/// The engine of a model: events happen when a thread says so.
+struct Events {
+    park: Arc<Park>,
+    watch: Watch,
+    happened: Untracked<Vec<Taken<u32>>>,
+    disposed: Untracked<Vec<u32>>,
+}
+
+impl Driver<u32> for Events {
+    fn poll(&self, wait: Option<Duration>, found: &mut Found<u32>) {
+        if wait != Some(Duration::ZERO) {
+            found.ticked = self.watch.wait(&self.park, wait.map(|wait| now() + wait)) == Woke::Tick;
+            // A sleep takes long enough for the queue to learn that it is idle.
+            pass_until(now() + TICK);
+        }
+        self.park.prepare();
+        for event in self.happened.lock().unwrap().drain(..) {
+            match event {
+                Taken::Entry(entry) => found.entries.push(entry),
+                Taken::Work(work) => found.work.push(work),
+            }
+        }
+    }
+
+    fn kick(&self) {
+        self.park.signal(true);
+    }
+
+    fn dispose(&self, entry: u32) {
+        self.disposed.lock().unwrap().push(entry);
+    }
+}
+
+/// A queue and what became of its entries.
+#[derive(Clone)]
+struct Bed {
+    queue: Arc<Queue<u32, Events>>,
+    /// In the order in which they were handed out, or returned.
+    ended: Arc<Untracked<Vec<u32>>>,
+}
+
+impl Bed {
+    fn new(limit: usize, wake: Wake) -> Bed {
+        let queue = Queue::new(limit, wake, |watch| {
+            Ok(Events {
+                park: Arc::new(Park::default()),
+                watch: watch.clone(),
+                happened: Untracked::default(),
+                disposed: Untracked::default(),
+            })
+        });
+        Bed { queue: Arc::new(queue.unwrap()), ended: Arc::default() }
+    }
+
+    /// A port whose timer never goes off.
+    fn prompt(limit: usize, wake: Wake) -> Bed {
+        let bed = Bed::new(limit, wake);
+        bed.queue.watch.stop();
+        bed
+    }
+
+    /// Starts a thread that leaves the port before it ends.
+    fn worker(&self, work: impl FnOnce(&Bed) + 'static) -> JoinHandle<()> {
+        let bed = self.clone();
+        thread::spawn(move || {
+            work(&bed);
+            unbind();
+        })
+    }
+
+    fn insert(&self, entry: u32) {
+        if let Err(entry) = self.queue.insert(entry) {
+            self.end(entry);
+        }
+    }
+
+    /// Something happens in the engine.
+    fn happen(&self, event: Taken<u32>) {
+        self.queue.driver.happened.lock().unwrap().push(event);
+        self.queue.driver.park.signal(true);
+    }
+
+    fn end(&self, entry: u32) -> usize {
+        let mut ended = self.ended.lock().unwrap();
+        ended.push(entry);
+        ended.len()
+    }
+
+    /// Takes one entry and does the engine work that comes before. Returns how many have come to their end.
+    fn get(&self, deadline: Deadline) -> Result<usize, Nothing> {
+        loop {
+            match self.queue.get(deadline)? {
+                Taken::Entry(entry) => return Ok(self.end(entry)),
+                Taken::Work(work) => self.end(work),
+            };
+        }
+    }
+
+    fn take(&self) -> usize {
+        self.get(Deadline::Never).expect("an entry")
+    }
+
+    fn get_until_closed(&self) {
+        while self.get(Deadline::Never) != Err(Nothing::Abandoned) {}
+    }
+
+    fn close(&self) {
+        for entry in self.queue.close() {
+            self.end(entry);
+        }
+    }
+
+    /// All threads have left: nothing is queued, nobody waits, every slot is back, and `entries` have come to one end
+    /// each.
+    fn check(&self, entries: impl IntoIterator<Item = u32>) {
+        let state = self.queue.state.lock();
+        assert_eq!((state.active, state.promised), (0, 0), "slots in use, slots promised");
+        assert!(state.fifo.is_empty() && state.work.is_empty(), "something is left in the queue");
+        assert!(!state.anybody_inside() && state.supervisor.is_none(), "somebody is left in the queue");
+        assert!(state.workers.iter().all(Option::is_none), "somebody belongs to the queue");
+        let found = self.queue.found.lock();
+        assert!(found.entries.is_empty() && found.work.is_empty(), "the leader left something");
+        let mut ended = self.ended.lock().unwrap().clone();
+        ended.append(&mut self.queue.driver.disposed.lock().unwrap());
+        ended.extend(self.queue.driver.happened.lock().unwrap().drain(..).map(|event| match event {
+            Taken::Entry(event) | Taken::Work(event) => event,
+        }));
+        ended.sort_unstable();
+        assert_eq!(ended, Vec::from_iter(entries), "each entry has one end");
+    }
+}
+
+/// What a handler waits for.
+#[derive(Clone)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn new() -> Gate {
+        Gate(Arc::new((Mutex::new(false), Condvar::new())))
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut open = self.0.0.lock().unwrap();
+        while !*open {
+            open = self.0.1.wait(open).unwrap();
+        }
+    }
+}
+
+/// Runs all schedules, and tells how many there were.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let schedules = Arc::new(AtomicUsize::new(0));
+    let count = schedules.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
+    builder.max_branches = BRANCHES;
+    let start = Instant::now();
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    println!("{name}: {} schedules in {:.1?}", schedules.load(Ordering::Relaxed), start.elapsed());
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Some(Duration::from_secs(1)))
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn an_insertion_and_an_event_reach_a_leader_that_goes_to_sleep() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let worker = bed.worker(|bed| {
+            bed.take();
+            bed.take();
+        });
+        let engine = bed.worker(|bed| bed.happen(Taken::Entry(2)));
+        bed.insert(1);
+        join([worker, engine]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn engine_work_reaches_a_leader_that_goes_to_sleep() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let worker = bed.worker(|bed| drop(bed.queue.get(Deadline::Never).map(|_| bed.end(1))));
+        bed.queue.insert_work(1).unwrap();
+        join([worker]);
+        bed.check([1]);
+    });
+}
+
+#[test]
+fn two_entries_wake_two_workers_where_the_policy_is_eager() {
+    explore(|| {
+        let bed = Bed::prompt(2, Wake::Eager);
+        let gate = Gate::new();
+        let worker = |gate: Gate| {
+            bed.worker(move |bed| {
+                if bed.take() == 2 {
+                    gate.open();
+                }
+                gate.wait();
+            })
+        };
+        let workers = [worker(gate.clone()), worker(gate)];
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_get_that_times_out_takes_what_was_promised_or_passes_it_on() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let hurried = bed.worker(|bed| {
+            // Takes the other one's entry: then there has to be another.
+            if bed.get(soon()).is_ok() {
+                bed.insert(2);
+            } else {
+                bed.end(2);
+            }
+        });
+        let patient = bed.worker(|bed| drop(bed.take()));
+        bed.insert(1);
+        join([hurried, patient]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_exit_passes_its_slot_on() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let workers = [0, 1].map(|_| bed.worker(|bed| drop(bed.take())));
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_exit_passes_its_batch_on() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let exits = bed.worker(|bed| {
+            let mut rest = VecDeque::new();
+            if let Ok(Taken::Entry(first)) = bed.queue.get_many(soon(), 1, &mut rest) {
+                rest.push_front(first);
+                let me = bind(&bed.queue).unwrap();
+                let _batch = bed.queue.hold(me, rest);
+                unbind();
+            }
+        });
+        let worker = bed.worker(|bed| {
+            bed.take();
+            bed.take();
+        });
+        bed.queue.insert_all([1, 2]);
+        join([exits, worker]);
+        bed.check([1, 2]);
+    });
+}
+
+/// The first of two workers to get something waits until the second has the other entry.
+fn first_waits_for_second(bed: &Bed, gate: &Gate, wait: fn(&Gate)) -> JoinHandle<()> {
+    let gate = gate.clone();
+    bed.worker(move |bed| {
+        if bed.take() == 1 { wait(&gate) } else { gate.open() }
+    })
+}
+
+#[test]
+fn a_worker_that_says_it_blocks_is_replaced_promptly() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_worker_that_says_it_blocks_is_not_written_off_as_well() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_blocked_worker_is_replaced_through_the_timer() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_entry_not_worth_a_wake_is_fetched_through_the_timer() {
+    explore(|| {
+        let bed = Bed::new(2, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_standby_that_times_out_passes_the_timer_on() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let worker = |deadline: fn() -> Deadline| {
+            let gate = gate.clone();
+            bed.worker(move |bed| match bed.get(deadline()) {
+                Ok(1) => gate.wait(),
+                Ok(_) => {
+                    gate.open();
+                    bed.close();
+                }
+                Err(_) => {}
+            })
+        };
+        let workers = [worker(|| Deadline::Never), worker(soon), worker(|| Deadline::Never)];
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_written_off_worker_that_computes_again_counts_again() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1, 2].map(|_| {
+            let gate = gate.clone();
+            bed.worker(move |bed| {
+                match bed.take() {
+                    1 => gate.wait(),
+                    2 => gate.open(),
+                    _ => {}
+                }
+                compute(true);
+                thread::yield_now();
+            })
+        });
+        bed.queue.insert_all([1, 2, 3]);
+        join(workers);
+        bed.check([1, 2, 3]);
+    });
+}
+
+#[test]
+fn handlers_that_do_not_block_run_one_at_a_time() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let running = Arc::new(AtomicUsize::new(0));
+        let workers = [0, 1].map(|_| {
+            let running = running.clone();
+            bed.worker(move |bed| {
+                while let Ok(ended) = bed.get(Deadline::Never) {
+                    compute(true);
+                    assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0, "two handlers run");
+                    thread::yield_now();
+                    running.fetch_sub(1, Ordering::Relaxed);
+                    if ended == 3 {
+                        bed.close();
+                    }
+                    compute(false);
+                }
+            })
+        });
+        bed.queue.insert_all([1, 2, 3]);
+        join(workers);
+        bed.check([1, 2, 3]);
+    });
+}
+
+#[test]
+fn engine_work_goes_on_while_all_slots_are_taken() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
+        bed.queue.insert_all([1, 2]);
+        bed.happen(Taken::Work(3));
+        join(workers);
+        bed.check([1, 2, 3]);
+    });
+}
+
+/// A worker whose handler computes until the engine's work was done, which needs another worker.
+fn works_or_waits(bed: &Bed, gate: &Gate) -> JoinHandle<()> {
+    let gate = gate.clone();
+    bed.worker(move |bed| {
+        loop {
+            match bed.queue.get(Deadline::Never) {
+                Ok(Taken::Work(work)) => {
+                    bed.end(work);
+                    gate.open();
+                }
+                Ok(Taken::Entry(entry)) => {
+                    compute(true);
+                    gate.wait();
+                    compute(false);
+                    if bed.end(entry) == 3 {
+                        bed.close();
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    })
+}
+
+#[test]
+fn close_reaches_leader_standby_and_waiter() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let workers = [0, 1, 2].map(|_| bed.worker(Bed::get_until_closed));
+        bed.close();
+        join(workers);
+        bed.check([]);
+    });
+}
+
+#[test]
+fn close_returns_what_was_not_handed_out() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let workers = [0, 1].map(|_| bed.worker(Bed::get_until_closed));
+        let inserter = bed.worker(|bed| {
+            bed.insert(1);
+            bed.happen(Taken::Entry(2));
+            bed.insert(3);
+        });
+        bed.close();
+        join(workers);
+        join([inserter]);
+        bed.check([1, 2, 3]);
+    });
+}
+
+#[test]
+fn close_returns_a_batch_or_leaves_it_to_its_worker() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let worker = bed.worker(|bed| {
+            let mut rest = VecDeque::new();
+            if let Ok(Taken::Entry(first)) = bed.queue.get_many(Deadline::Never, 1, &mut rest) {
+                bed.end(first);
+                let batch = bed.queue.hold(bind(&bed.queue).unwrap(), rest);
+                blocking(|| ());
+                while let Some(entry) = batch.next() {
+                    bed.end(entry);
+                }
+                let _ = bed.get(Deadline::Now);
+            }
+        });
+        let other = bed.worker(Bed::get_until_closed);
+        bed.queue.insert_all([1, 2]);
+        bed.close();
+        join([worker, other]);
+        bed.check([1, 2]);
+    });
+}
+
+/// A pool's supervisor. Opens the gate where a further worker is wanted.
+fn supervisor(bed: &Bed, grow: &Gate) -> JoinHandle<()> {
+    let grow = grow.clone();
+    bed.worker(move |bed| {
+        let Some(park) = bed.queue.supervise() else { return };
+        loop {
+            match bed.queue.tend(&park) {
+                Tended::Stopped => return,
+                Tended::Grow => grow.open(),
+                Tended::Work(_) | Tended::Nothing => {}
+            }
+        }
+    })
+}
+
+#[test]
+fn a_supervisor_replaces_a_blocked_worker_until_it_is_told_to_stop() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let supervisor = supervisor(&bed, &Gate::new());
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
+        bed.queue.insert_all([1, 2]);
+        join(workers);
+        bed.queue.end_supervision();
+        // One that has not begun yet begins now.
+        bed.close();
+        join([supervisor]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn the_end_of_supervision_leaves_somebody_on_the_timer() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let park = bed.queue.supervise().unwrap();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
+        let ends = bed.worker(|bed| bed.queue.end_supervision());
+        bed.queue.insert_all([1, 2]);
+        join(workers);
+        join([ends]);
+        assert!(matches!(bed.queue.tend(&park), Tended::Stopped));
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_supervisor_asks_for_a_worker_where_all_are_blocked() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let grow = Gate::new();
+        let supervisor = supervisor(&bed, &grow);
+        let worker = first_waits_for_second(&bed, &gate, Gate::wait);
+        let further = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                grow.wait();
+                if bed.take() == 1 { gate.wait() } else { gate.open() }
+            }
+        });
+        bed.queue.insert_all([1, 2]);
+        join([worker, further]);
+        bed.close();
+        join([supervisor]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let park = bed.queue.supervise().unwrap();
+        let supervisor = bed.worker(move |bed| while !matches!(bed.queue.tend(&park), Tended::Stopped) {});
+        let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
+        bed.queue.insert_all([1, 2]);
+        bed.happen(Taken::Work(3));
+        join(workers);
+        join([supervisor]);
+        bed.check([1, 2, 3]);
+    });
+}
