@@ -319,10 +319,22 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             Some(me) => {
                 let taken = self.get_as(me, deadline, most)?;
                 let shared = self.state.lock().worker(me).shared.clone();
-                Ok((taken, Held { shared: Some(shared) }))
+                Ok((taken, Held { shared }))
             }
-            // The thread is being torn down: it belongs to no port, and holds nothing.
-            None => Ok((self.get(deadline)?, Held { shared: None })),
+            // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
+            None => {
+                let me = self.enroll();
+                let taken = self.get_as(me, deadline, most);
+                let shared = {
+                    let mut state = self.state.lock();
+                    let worker = state.worker(me);
+                    let (shared, held) = (worker.shared.clone(), std::mem::take(&mut worker.holds));
+                    state.holders -= usize::from(held);
+                    shared
+                };
+                self.dismiss(me);
+                Ok((taken?, Held { shared }))
+            }
         }
     }
 
@@ -372,7 +384,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 return Ok(Taken::Work(work));
             }
             let poll_due = state.since_poll >= POLL_EVERY && !state.leader;
-            if !poll_due && (slot || state.has_room()) {
+            // A worker that has led leaves the entries for which others were woken to them: they began to wait later
+            // (C-05), and would wake for nothing. One that comes back from its handler does not (C-07).
+            let spoken_for = polled && state.fifo.len() <= state.promised;
+            if !poll_due && (slot || (state.has_room() && !spoken_for)) {
                 if let Some(entry) = state.fifo.pop_front() {
                     let further = (most - 1).min(state.fifo.len());
                     if further > 0 {
@@ -386,7 +401,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if std::mem::take(&mut slot) {
                 state.active -= 1; // guard: a promise that found nothing is returned
             }
-            if std::mem::take(&mut ticked) && !state.fifo.is_empty() && !state.has_room() {
+            if std::mem::take(&mut ticked) && (state.holders > 0 || (!state.fifo.is_empty() && !state.has_room())) {
                 state = self.look(state);
                 continue;
             }
@@ -406,7 +421,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Step 4: waits in the driver. Returns true when the dead-man's timer went off.
     fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
-        let busy = !state.work.is_empty() || (!state.fifo.is_empty() && state.has_room());
+        let busy = !state.work.is_empty() || (state.fifo.len() > state.promised && state.has_room());
         state.leader = true;
         state.totals.polls += 1;
         let wait = match deadline {
@@ -544,6 +559,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             return;
         }
         let shared = worker.shared.clone();
+        state.holders -= 1;
         let mut held = shared.held.lock();
         state.totals.removed -= held.len() as u64;
         while let Some(entry) = held.pop_back() {
@@ -552,9 +568,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     fn hold(&self, state: &mut State<T>, me: usize, count: usize) {
-        let State { fifo, workers, .. } = state;
+        let State { fifo, workers, holders, .. } = state;
         let worker = workers[me].as_mut().expect("the calling worker");
-        worker.holds = true;
+        *holders += usize::from(!std::mem::replace(&mut worker.holds, true));
         worker.shared.held.lock().extend(fifo.drain(..count));
     }
 
@@ -691,7 +707,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut state = self.state.lock();
         state.armed_until = None;
         state.totals.ticks += 1;
-        if state.leader && state.fifo.is_empty() && state.work.is_empty() {
+        if state.leader && state.fifo.is_empty() && state.work.is_empty() && state.holders == 0 {
             self.release(state, false);
             return Tended::Nothing;
         }
@@ -824,19 +840,19 @@ impl<T> Note<T> {
 
 /// What a worker has taken and not come to: see [`Queue::get_many`].
 pub(crate) struct Held<T> {
-    shared: Option<Arc<Shared<T>>>,
+    shared: Arc<Shared<T>>,
 }
 
 impl<T> Held<T> {
     pub(crate) fn next(&self) -> Option<T> {
-        self.shared.as_ref()?.held.lock().pop_front()
+        self.shared.held.lock().pop_front()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shared.as_ref().map_or(0, |shared| shared.held.lock().len())
+        self.shared.held.lock().len()
     }
 
     pub(crate) fn take(&self) -> VecDeque<T> {
-        self.shared.as_ref().map_or_else(VecDeque::new, |shared| std::mem::take(&mut *shared.held.lock()))
+        std::mem::take(&mut *self.shared.held.lock())
     }
 }
