@@ -26,7 +26,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -95,6 +95,8 @@ pub(super) struct Conn {
     handler: Mutex<Option<Box<dyn Session>>>,
     sending: Mutex<Sending>,
     room: Condvar,
+    /// Senders that wait for room: notifying costs a system call even when nobody listens.
+    waiting: AtomicU32,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
 }
@@ -177,7 +179,11 @@ impl Link {
                     drop(sending);
                     sending = crate::blocking(|| {
                         let full = |sending: &mut Sending| sending.accepts() && !sending.outbox.has_room(cost, limit);
-                        conn.room.wait_while(conn.lock(), full).unwrap_or_else(PoisonError::into_inner)
+                        let sending = conn.lock();
+                        conn.waiting.fetch_add(1, Ordering::Relaxed);
+                        let sending = conn.room.wait_while(sending, full).unwrap_or_else(PoisonError::into_inner);
+                        conn.waiting.fetch_sub(1, Ordering::Relaxed);
+                        sending
                     });
                     if !sending.accepts() {
                         return refuse(SendErrorReason::Closed, buffer);
@@ -198,7 +204,7 @@ impl Link {
             sending.finishing = true;
             self.0.pump(sending);
         }
-        self.0.room.notify_all();
+        self.0.made_room();
     }
 
     /// Ends the session gracefully: what was accepted for sending goes out first. Does not wait for it.
@@ -270,6 +276,7 @@ impl Conn {
                 linger_until: None,
             }),
             room: Condvar::new(),
+            waiting: AtomicU32::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
         })
@@ -281,6 +288,13 @@ impl Conn {
 
     fn lock(&self) -> MutexGuard<'_, Sending> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed, under the lock, that a waiting sender may wait for. It counted itself under the same lock.
+    fn made_room(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.room.notify_all();
+        }
     }
 
     /// The stream exists, connected or not. What was sent while connecting waits in the outbox.
@@ -419,7 +433,7 @@ impl Conn {
             let stream = if graceful && sending.busy { sending.stream.clone() } else { sending.stream.take() };
             (stream, std::mem::take(&mut sending.groups), reason, unsent, graceful)
         };
-        self.room.notify_all();
+        self.made_room();
         drop(unsent);
         for group in groups {
             if let Some(group) = group.upgrade() {
@@ -455,7 +469,7 @@ impl Conn {
             (sending.stream.take(), sending.outbox.clear())
         };
         drop(unsent);
-        self.room.notify_all();
+        self.made_room();
         if let Some(stream) = stream {
             stream.close();
         }
@@ -528,14 +542,14 @@ impl Conn {
                         sending.outbox.clear()
                     };
                     drop(unsent);
-                    self.room.notify_all();
+                    self.made_room();
                     stream.close();
                     return self.lock();
                 }
             }
             sending = self.lock();
             sending.outbox.landed();
-            self.room.notify_all();
+            self.made_room();
         }
     }
 
@@ -558,7 +572,7 @@ impl Conn {
         let stream = if failed { sending.stream.clone() } else { None };
         let unsent = if failed { sending.outbox.clear() } else { Default::default() };
         let over = sending.phase == Phase::Over;
-        self.room.notify_all();
+        self.made_room();
         if let Some(stream) = stream {
             drop(sending);
             drop(unsent);
@@ -582,7 +596,7 @@ impl Conn {
             sending.phase = Phase::Closing;
             (sending.stream.clone(), std::mem::take(&mut sending.paused))
         };
-        self.room.notify_all();
+        self.made_room();
         if let Some(stream) = stream {
             stream.close();
         }
@@ -608,7 +622,7 @@ impl Conn {
             sending.phase = Phase::Closing;
             self.pump(sending);
         }
-        self.room.notify_all();
+        self.made_room();
         self.linger();
     }
 
