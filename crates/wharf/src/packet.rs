@@ -195,7 +195,6 @@ impl<S, K> From<Rejected<S, K>> for io::Error {
 }
 
 /// A post that the port did not take: why, and what was posted.
-#[derive(Debug)]
 pub struct Unposted<K, C> {
     /// Why.
     pub reason: UnpostedReason,
@@ -230,7 +229,13 @@ impl<K, C> fmt::Display for Unposted<K, C> {
     }
 }
 
-impl<K: fmt::Debug, C: fmt::Debug> std::error::Error for Unposted<K, C> {}
+impl<K, C> fmt::Debug for Unposted<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unposted").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<K, C> std::error::Error for Unposted<K, C> {}
 
 /// Why a `get` brings no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
