@@ -9,8 +9,8 @@
 //! exactly one place where the end is noticed, and that place calls `closed`. Whoever wants a session to end closes
 //! its device; the receive then completes as cancelled, or the next one is refused.
 //!
-//! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, the sending side is shut, what still
-//! arrives is discarded until the peer closes too; after a time limit the device is closed at once.
+//! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, within a time limit; the sending side is
+//! shut; what still arrives is discarded until the peer closes too, or half a second has passed.
 //!
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
@@ -28,10 +28,14 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Receives that one handler call may go through before other sessions come first.
 const RECEIVES_PER_TURN: usize = 8;
+
+/// After all has gone out, how long the peer may take to close its side too. Closing without waiting at all would
+/// reset the connection if the peer has just sent something, and it might lose what it was sent.
+const HEAR_OUT: Duration = Duration::from_millis(500);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -508,6 +512,9 @@ impl Conn {
                 match sending.phase {
                     Phase::Open | Phase::Closing if finishing && !sending.shut => {
                         sending.shut = true;
+                        if sending.phase == Phase::Closing {
+                            sending.linger_until = Some(Instant::now() + HEAR_OUT);
+                        }
                         drop(sending);
                         // A failure means that the connection is gone, which the receive notices.
                         let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -629,7 +636,10 @@ impl Conn {
     /// From now on there is a time limit.
     fn linger(self: &Arc<Self>) {
         if let Some(service) = self.service.upgrade() {
-            self.lock().linger_until = Some(Instant::now() + service.options.linger);
+            let mut sending = self.lock();
+            let limit = if sending.shut { HEAR_OUT } else { service.options.linger };
+            sending.linger_until = Some(Instant::now() + limit);
+            drop(sending);
             service.sweep_later(self);
         }
     }
