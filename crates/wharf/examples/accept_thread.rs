@@ -3,17 +3,17 @@
 //!
 //! `cargo run --example accept_thread -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000` in two terminals. Ctrl+C ends it.
 //!
-//! | there                                                   | here                                  |
-//! |---------------------------------------------------------|---------------------------------------|
-//! | `CreateIoCompletionPort(INVALID_HANDLE_VALUE, …)`       | `CompletionPort::new()`               |
-//! | `CreateThread(ThreadComplete)`, four times              | `thread::spawn(worker)`               |
-//! | `accept` in `ThreadAcceptLoop`                          | the same, on std's listener           |
-//! | `CreateIoCompletionPort(client, port, session, 0)`      | `port.associate(socket, id)`          |
-//! | `WSARecv(…, overlapped)`                                | `stream.recv(buffer, Op::Receive)`    |
-//! | `GetQueuedCompletionStatus`: TRUE, bytes, 0 bytes, FALSE | `Ok(1..)`, `Ok(0)` and `Err(_)`       |
-//! | `EnterCriticalSection(&g_cs)`, `g_listClient`           | `clients.lock()`                      |
-//! | `SetConsoleCtrlHandler`                                 | `port.signal(2, …)`: a packet as well |
-//! | `CloseHandle(g_hIocp)`: workers return with NULL        | `port.close()`: `GetError::Abandoned` |
+//! | there                                                     | here                                         |
+//! |-----------------------------------------------------------|----------------------------------------------|
+//! | `CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 0)` | `CompletionPort::new()`                      |
+//! | `CreateThread(ThreadComplete)`, four times                | `thread::spawn(move || server.work())`       |
+//! | `accept` in `ThreadAcceptLoop`                            | `listener.incoming()`, std's                 |
+//! | `CreateIoCompletionPort(client, port, session, 0)`        | `port.associate(socket, id)`                 |
+//! | `WSARecv(client, &wsaBuf, …, overlapped)`                 | `stream.recv(buffer, ())`                    |
+//! | `GetQueuedCompletionStatus`: TRUE, TRUE with 0, FALSE     | `port.get()`: `Ok(1..)`, `Ok(0)`, `Err(_)`   |
+//! | `EnterCriticalSection(&g_cs)`, `g_listClient`             | `clients.lock()`                             |
+//! | `SetConsoleCtrlHandler`                                   | `port.signal(SIGINT, …)`: one packet more    |
+//! | `CloseHandle(g_hIocp)`: FALSE without an OVERLAPPED       | `port.close()`: `get` returns `Err(Abandoned)` |
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -28,22 +28,15 @@ const SIGINT: i32 = 2;
 /// A client's number, the key of its socket. 0 stands for none.
 type Id = u64;
 
-#[derive(Clone, Copy)]
-enum Op {
-    Receive,
-    Send,
-    CtrlC,
-}
-
 struct Server {
-    port: CompletionPort<Id, Op>,
-    clients: Mutex<HashMap<Id, TcpStream<Id, Op>>>,
+    port: CompletionPort<Id, ()>,
+    clients: Mutex<HashMap<Id, TcpStream<Id, ()>>>,
 }
 
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
     let server = Arc::new(Server { port: CompletionPort::new()?, clients: Mutex::default() });
-    server.port.signal(SIGINT, 0, Op::CtrlC)?;
+    server.port.signal(SIGINT, 0, ())?;
     let workers = [(); WORKERS].map(|()| {
         let server = server.clone();
         thread::spawn(move || server.work())
@@ -81,8 +74,8 @@ impl Server {
         }
     }
 
-    fn receive(&self, id: Id, stream: &TcpStream<Id, Op>, buffer: Buffer) {
-        if stream.recv(buffer, Op::Receive).is_err() {
+    fn receive(&self, id: Id, stream: &TcpStream<Id, ()>, buffer: Buffer) {
+        if stream.recv(buffer, ()).is_err() {
             self.forget(id); // refused, so no packet will come to say so
         }
     }
@@ -91,7 +84,7 @@ impl Server {
     fn send_to_all(&self, message: &[u8]) {
         let message: Arc<[u8]> = message.into();
         for client in self.clients.lock().unwrap().values() {
-            let _ = client.send(message.clone(), Op::Send); // does not block, so the lock may be held
+            let _ = client.send(message.clone(), ()); // does not block, so the lock may be held
         }
     }
 

@@ -37,8 +37,9 @@ fn main() -> io::Result<()> {
 }
 
 fn handle(port: &Port, mut packet: Packet) {
-    let waited = packet.context.0.take();
-    let mut packet = waited.map_or(packet, |waited| *waited);
+    if let Some(waited) = packet.context.0.take() {
+        packet = *waited;
+    }
     for _ in 0..OPERATIONS_PER_TURN {
         match next(port, packet) {
             Some(done) => packet = done,

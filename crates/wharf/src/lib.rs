@@ -59,6 +59,8 @@ mod queue;
 pub mod raw;
 #[cfg(not(loom))]
 mod record;
+#[cfg(all(test, not(loom)))]
+mod schedules;
 #[cfg(not(loom))]
 pub mod session;
 mod sync;

@@ -22,6 +22,7 @@
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 pub(crate) mod epoll;
+#[cfg(test)]
 pub(crate) mod fake;
 
 use crate::operation::RawBuffer;

@@ -204,6 +204,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// Restores the invariant, releases the lock, then wakes whom it named.
     #[inline]
     fn release(&self, state: Guard<'_, State<T>>, urgent: bool) {
+        #[cfg(test)]
+        state.check_counts();
         if !state.is_alone() {
             self.settle(state, urgent);
         }
@@ -254,7 +256,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         state.fifo.push_back(entry);
         state.totals.inserted += 1;
-        self.release(state, false);
+        self.release(state, false); // guard: a limited insertion settles
         Ok(())
     }
 
@@ -270,7 +272,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let before = state.fifo.len();
         state.fifo.extend(&mut entries);
         state.totals.inserted += (state.fifo.len() - before) as u64;
-        self.release(state, false);
+        self.release(state, false); // guard: an insertion of several settles
     }
 
     /// Appends engine work, which any worker inside `get` does without a slot.
@@ -280,7 +282,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             return Err(work);
         }
         state.work.push_back(work);
-        self.release(state, false);
+        self.release(state, false); // guard: an insertion of work settles
         Ok(())
     }
 
@@ -372,15 +374,15 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if state.closed {
                 state.go_out(me, 0, slot);
                 self.release(state, false);
-                self.dispose_found();
+                self.dispose_found(); // guard: what a leader found after the close is freed
                 return Err(Nothing::Abandoned);
             }
             if let Some(work) = state.work.pop_front() {
                 if slot {
-                    state.active -= 1;
+                    state.active -= 1; // guard: a promise is returned by who finds work
                 }
                 state.go_out_uncounted(me);
-                self.release(state, false);
+                self.release(state, false); // guard: a departure with work settles
                 return Ok(Taken::Work(work));
             }
             let poll_due = state.since_poll >= POLL_EVERY && !state.leader;
@@ -394,7 +396,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                         self.hold(&mut state, me, further);
                     }
                     state.go_out(me, 1 + further, slot);
-                    self.release(state, false); // guard: a departure settles
+                    self.release(state, false); // guard: a departure with an entry settles
                     return Ok(Taken::Entry(entry));
                 }
             }
@@ -402,7 +404,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.active -= 1; // guard: a promise that found nothing is returned
             }
             if std::mem::take(&mut ticked) && (state.holders > 0 || (!state.fifo.is_empty() && !state.has_room())) {
-                state = self.look(state);
+                state = self.look(state); // guard: a worker that the timer woke looks who is blocked
                 continue;
             }
             if !state.leader && !(polled && deadline.has_passed()) {
@@ -412,7 +414,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             }
             if deadline.has_passed() {
                 state.go_out(me, 0, false);
-                self.release(state, false);
+                self.release(state, false); // guard: a departure without anything settles
                 return Err(Nothing::TimedOut);
             }
             (state, slot, ticked) = self.lie_down(state, me, deadline);
@@ -431,7 +433,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             Deadline::At(at) => Some(at.saturating_duration_since(now())),
         };
         // A leader that only has a look comes back at once, as if it had been kicked already.
-        state.kicked = wait == Some(Duration::ZERO);
+        state.kicked = wait == Some(Duration::ZERO); // guard: a leader that was kicked before can be kicked again
         let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
         let watched = state.standby.is_some() || state.supervisor.is_some();
         let asleep_since = (idle && watched).then(now);
@@ -455,8 +457,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             state.armed_until = None;
             state.totals.ticks += 1;
         }
+        // guard: what a leader found after the close is not queued [without: if false {]
         if state.closed {
-            // What was found stays in the list for `dispose_found`.
+            // It stays in the list for `dispose_found`.
             return (state, ticked);
         }
         state.totals.inserted += found.entries.len() as u64;
@@ -484,16 +487,18 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     ) -> (Guard<'a, State<T>>, bool, bool) {
         let stands_by = state.supervisor.is_none() && state.standby.is_none();
         let park = state.worker(me).shared.park.clone();
-        park.prepare();
+        park.prepare(); // guard: an old signal does not keep a worker from sleeping
         if stands_by {
             state.standby = Some(me);
         } else {
             state.waiters.push(me);
         }
+        // guard: a signal that comes before the sleep is kept [without: self.release(state, false); park.prepare();]
         self.release(state, false);
         let woke = if stands_by { self.watch.wait(&park, deadline.instant()) } else { park.wait(deadline.instant()) };
         let mut state = self.state.lock();
-        let slot = state.rise(me); // guard: a time-out keeps the slot that was promised meanwhile
+        // guard: a time-out keeps the slot that was promised meanwhile [without: let slot = state.rise(me) && false;]
+        let slot = state.rise(me);
         let ticked = woke == Woke::Tick;
         if ticked {
             state.armed_until = None;
@@ -521,11 +526,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut state = self.state.lock();
         for ((index, stay, _), seen) in suspects.into_iter().zip(seen) {
             let Some(worker) = state.workers[index].as_mut() else { continue };
+            // guard: a look that comes late does not hit the worker's next stay [without: if false {]
             if worker.stay != stay {
                 continue;
             }
             match seen {
                 ThreadState::Blocked | ThreadState::Gone => {
+                    // guard: a slot is not taken away twice [without: if std::mem::take(&mut worker.counted) || true {]
                     if std::mem::take(&mut worker.counted) {
                         worker.written_off = true;
                         worker.left_at = None;
@@ -534,7 +541,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                         state.totals.write_offs += 1;
                     }
                     // Even one that was written off before: it may have got the batch since.
-                    self.take_back_held(&mut state, index);
+                    self.take_back_held(&mut state, index); // guard: a worker found blocked holds nothing hostage
                 }
                 ThreadState::Running if worker.written_off => {
                     worker.written_off = false;
@@ -548,12 +555,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state
     }
 
-    /// The rest of a worker's batch goes back to the head of the queue, in its order. After the close it stays with the
-    /// worker: nobody would take it out of the queue any more.
+    /// The rest of a worker's batch goes back to the head of the queue, in its order.
     fn take_back_held(&self, state: &mut State<T>, index: usize) {
-        if state.closed {
-            return;
-        }
         let worker = state.worker(index);
         if !std::mem::take(&mut worker.holds) {
             return;
@@ -586,8 +589,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.fifo.push_front(entry);
             }
         }
-        self.release(state, false);
-        late.into_iter().for_each(|entry| self.driver.dispose(entry));
+        self.release(state, false); // guard: what is given back settles
+        late.into_iter().for_each(|entry| self.driver.dispose(entry)); // guard: what is given back late is freed
     }
 
     /// Wakes every waiter with *abandoned* and returns what was queued, for the caller to free.
@@ -596,10 +599,12 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state.closed = true;
         let mut left: Vec<T> = state.fifo.drain(..).collect();
         left.extend(state.work.drain(..));
-        for worker in state.workers.iter().flatten() {
+        for worker in state.workers.iter_mut().flatten() {
+            worker.holds = false;
             left.extend(worker.shared.held.lock().drain(..));
         }
-        self.release(state, true);
+        state.holders = 0;
+        self.release(state, true); // guard: close settles
         left
     }
 
@@ -685,7 +690,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         self.release(state, false);
         if let Some(standby) = nudge {
-            standby.signal(true);
+            standby.signal(true); // guard: a worker that stood by learns of the supervisor
         }
         Some(park)
     }
@@ -694,9 +699,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     pub(crate) fn end_supervision(&self) {
         let mut state = self.state.lock();
         if let Some(park) = state.supervisor.take() {
-            park.signal(true);
+            park.signal(true); // guard: a supervisor learns that it is to stop
         }
-        self.release(state, false);
+        self.release(state, false); // guard: the end of supervision settles
     }
 
     /// Sleeps until the dead-man's timer goes off, and does what has to be done then.
@@ -717,12 +722,12 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         if state.anybody_inside() {
             if !state.fifo.is_empty() && state.has_room() {
-                self.release(state, true);
+                self.release(state, true); // guard: a supervisor wakes a worker for what was stuck
             } else {
                 // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
                 let mut wakes = state.settle(&self.watch, false);
                 if !state.leader && wakes.is_empty() {
-                    state.nudge_top(&mut wakes);
+                    state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
                 }
                 drop(state);
                 wakes.signal();
@@ -787,7 +792,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
     /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
     fn dismiss(&self, worker: usize) {
         let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker);
+        self.take_back_held(&mut state, worker); // guard: an exit gives the batch back
         let gone = state.workers[worker].take();
         if gone.is_some_and(|worker| worker.counted) {
             state.active -= 1; // guard: an exit gives the slot back
@@ -797,24 +802,25 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
 
     fn enter_blocking(&self, worker: usize) {
         let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker);
+        self.take_back_held(&mut state, worker); // guard: a worker that says it blocks holds nothing hostage
         let me = state.worker(worker);
         if me.stay == 0 {
             return;
         }
         me.blocking = true;
-        me.written_off = false;
+        me.written_off = false; // guard: a worker in `blocking` is not counted again by a look
         me.blocked_since = Some(now());
         me.left_at = None;
         if std::mem::take(&mut me.counted) {
-            state.active -= 1;
+            state.active -= 1; // guard: a worker in `blocking` gives its slot back
         }
-        self.release(state, true);
+        self.release(state, true); // guard: a worker that says it blocks settles
     }
 
     fn leave_blocking(&self, worker: usize) {
         let mut state = self.state.lock();
         let me = state.worker(worker);
+        // guard: a `get` inside `blocking` is counted once [without: if !std::mem::take(&mut me.blocking) && false {]
         if !std::mem::take(&mut me.blocking) {
             // A `get` inside the closure has counted it anew.
             return;

@@ -16,8 +16,11 @@ use loom::thread::{self, JoinHandle};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Mutex as Untracked;
 
-/// Forced switches of threads in a schedule: all known bugs of the queue showed with two.
-const PREEMPTIONS: usize = 2;
+/// Forced switches of threads in a schedule, unless `LOOM_MAX_PREEMPTIONS` says otherwise. What is taken out of the
+/// queue by `ci/loom` shows with two.
+const PREEMPTIONS: usize = 3;
+/// The same for models of four threads and a timer, which take a hundred times as long with three.
+const PREEMPTIONS_OF_FOUR: usize = 2;
 /// Scheduling points in one run: a run beyond is one that does not end.
 const BRANCHES: usize = 5_000;
 
@@ -91,7 +94,13 @@ impl Bed {
         })
     }
 
+    fn insert_all(&self, entries: impl IntoIterator<Item = u32>) {
+        pause();
+        self.queue.insert_all(entries);
+    }
+
     fn insert(&self, entry: u32) {
+        pause();
         if let Err(entry) = self.queue.insert(entry) {
             self.end(entry);
         }
@@ -99,6 +108,7 @@ impl Bed {
 
     /// Something happens in the engine.
     fn happen(&self, event: Taken<u32>) {
+        pause();
         self.queue.driver.happened.lock().unwrap().push(event);
         self.queue.driver.park.signal(true);
     }
@@ -111,6 +121,9 @@ impl Bed {
 
     /// Takes one entry and does the engine work that comes before. Returns how many have come to their end.
     fn get(&self, deadline: Deadline) -> Result<usize, Nothing> {
+        if let Some(entry) = self.queue.take_again(|&entry| Some(entry)) {
+            return Ok(self.end(entry));
+        }
         loop {
             match self.queue.get(deadline)? {
                 Taken::Entry(entry) => return Ok(self.end(entry)),
@@ -128,6 +141,7 @@ impl Bed {
     }
 
     fn close(&self) {
+        pause();
         for entry in self.queue.close() {
             self.end(entry);
         }
@@ -175,12 +189,22 @@ impl Gate {
     }
 }
 
+/// A scheduling point. A thread whose time-out passes lets another one make a step first: this is a step that changes
+/// nothing, so that the time-out may also come before the next one.
+fn pause() {
+    drop(Mutex::new(()).lock());
+}
+
 /// Runs all schedules, and tells how many there were.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
+    explore_within(PREEMPTIONS, model);
+}
+
+fn explore_within(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let schedules = Arc::new(AtomicUsize::new(0));
     let count = schedules.clone();
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.max_branches = BRANCHES;
     let start = Instant::now();
     builder.check(move || {
@@ -206,11 +230,13 @@ fn an_insertion_and_an_event_reach_a_leader_that_goes_to_sleep() {
         let worker = bed.worker(|bed| {
             bed.take();
             bed.take();
+            bed.take();
         });
         let engine = bed.worker(|bed| bed.happen(Taken::Entry(2)));
         bed.insert(1);
+        bed.queue.try_insert(3, 2).unwrap_or_else(|_| panic!("there is room"));
         join([worker, engine]);
-        bed.check([1, 2]);
+        bed.check([1, 2, 3]);
     });
 }
 
@@ -218,7 +244,7 @@ fn an_insertion_and_an_event_reach_a_leader_that_goes_to_sleep() {
 fn engine_work_reaches_a_leader_that_goes_to_sleep() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
-        let worker = bed.worker(|bed| drop(bed.queue.get(Deadline::Never).map(|_| bed.end(1))));
+        let worker = serve(&bed, 1);
         bed.queue.insert_work(1).unwrap();
         join([worker]);
         bed.check([1]);
@@ -247,6 +273,23 @@ fn two_entries_wake_two_workers_where_the_policy_is_eager() {
 }
 
 #[test]
+fn a_promise_whose_entry_another_took_is_returned() {
+    explore(|| {
+        let bed = Bed::prompt(2, Wake::Eager);
+        let workers = [0, 1].map(|_| {
+            bed.worker(|bed| {
+                if bed.take() == 1 {
+                    bed.insert(2);
+                }
+            })
+        });
+        bed.insert(1);
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
 fn a_get_that_times_out_takes_what_was_promised_or_passes_it_on() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
@@ -258,7 +301,7 @@ fn a_get_that_times_out_takes_what_was_promised_or_passes_it_on() {
                 bed.end(2);
             }
         });
-        let patient = bed.worker(|bed| drop(bed.take()));
+        let patient = bed.worker(|bed| assert!(bed.take() > 0));
         bed.insert(1);
         join([hurried, patient]);
         bed.check([1, 2]);
@@ -269,7 +312,7 @@ fn a_get_that_times_out_takes_what_was_promised_or_passes_it_on() {
 fn an_exit_passes_its_slot_on() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
-        let workers = [0, 1].map(|_| bed.worker(|bed| drop(bed.take())));
+        let workers = [0, 1].map(|_| bed.worker(|bed| assert!(bed.take() > 0)));
         bed.insert(1);
         bed.insert(2);
         join(workers);
@@ -281,21 +324,194 @@ fn an_exit_passes_its_slot_on() {
 fn an_exit_passes_its_batch_on() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
-        let exits = bed.worker(|bed| {
-            let mut rest = VecDeque::new();
-            if let Ok(Taken::Entry(first)) = bed.queue.get_many(soon(), 1, &mut rest) {
-                rest.push_front(first);
-                let me = bind(&bed.queue).unwrap();
-                let _batch = bed.queue.hold(me, rest);
+        let exits = bed.worker(|bed| match bed.queue.get_many(soon(), 2) {
+            Ok((Taken::Entry(first), _batch)) => {
+                bed.end(first);
+                bed.insert(3);
                 unbind();
             }
+            _ => drop(bed.end(3)),
         });
         let worker = bed.worker(|bed| {
             bed.take();
             bed.take();
         });
-        bed.queue.insert_all([1, 2]);
+        bed.insert_all([1, 2]);
         join([exits, worker]);
+        bed.check([1, 2, 3]);
+    });
+}
+
+/// A worker that handles entries and work until all have come to their end.
+fn serve(bed: &Bed, all: usize) -> JoinHandle<()> {
+    bed.worker(move |bed| {
+        while let Ok(Taken::Entry(ended) | Taken::Work(ended)) = bed.queue.get(Deadline::Never) {
+            if bed.end(ended) == all {
+                bed.close();
+            }
+        }
+    })
+}
+
+#[test]
+fn engine_work_leaves_a_promised_slot_to_the_entry() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let workers = [0, 1].map(|_| serve(&bed, 2));
+        bed.insert(1);
+        bed.queue.insert_work(2).unwrap();
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_event_is_found_though_the_leader_left_and_blocks() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
+        bed.happen(Taken::Entry(1));
+        bed.happen(Taken::Entry(2));
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_event_is_found_though_the_leader_left_with_work() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| {
+            let gate = gate.clone();
+            bed.worker(move |bed| {
+                let taken = bed.queue.get(Deadline::Never).unwrap();
+                let (Taken::Entry(ended) | Taken::Work(ended)) = taken;
+                if bed.end(ended) == 1 { gate.wait() } else { gate.open() }
+            })
+        });
+        bed.happen(Taken::Work(1));
+        bed.happen(Taken::Entry(2));
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_event_is_found_though_the_leader_timed_out() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let hurried = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                if bed.get(soon()).is_ok() {
+                    bed.happen(Taken::Entry(2));
+                } else {
+                    bed.end(2);
+                }
+                gate.wait();
+            }
+        });
+        let patient = bed.worker(move |bed| {
+            bed.take();
+            gate.open();
+        });
+        bed.happen(Taken::Entry(1));
+        join([hurried, patient]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn where_all_say_that_they_block_another_leads_promptly() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        bed.happen(Taken::Entry(1));
+        bed.happen(Taken::Entry(2));
+        join(workers);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_get_inside_blocking_is_counted_once() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let worker = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                bed.take();
+                blocking(|| {
+                    bed.take();
+                    gate.wait();
+                });
+                compute(true);
+                thread::yield_now();
+            }
+        });
+        let other = bed.worker(move |bed| {
+            bed.take();
+            gate.open();
+            bed.take();
+        });
+        bed.insert_all([1, 2, 3, 4]);
+        join([worker, other]);
+        bed.check([1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_batch_behind_a_blocked_handler_goes_to_another_worker() {
+    for says_so in [false, true] {
+        explore(move || {
+            let bed = if says_so { Bed::prompt(1, Wake::Adaptive) } else { Bed::new(1, Wake::Adaptive) };
+            let gate = Gate::new();
+            let workers = [0, 1].map(|_| {
+                let gate = gate.clone();
+                bed.worker(move |bed| {
+                    let Ok((Taken::Entry(first), batch)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
+                    if bed.end(first) == 2 {
+                        gate.open();
+                    } else if says_so {
+                        blocking(|| gate.wait());
+                    } else {
+                        gate.wait();
+                    }
+                    assert_eq!(batch.len(), 0);
+                })
+            });
+            bed.insert_all([1, 2]);
+            join(workers);
+            bed.check([1, 2]);
+        });
+    }
+}
+
+#[test]
+fn what_is_given_back_goes_to_another_worker() {
+    explore(|| {
+        let bed = Bed::prompt(2, Wake::Eager);
+        let gate = Gate::new();
+        let gives = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                let Ok((Taken::Entry(first), batch)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
+                bed.end(first);
+                bed.queue.give_back(batch.take().into_iter());
+                gate.wait();
+            }
+        });
+        let other = bed.worker(move |bed| {
+            bed.take();
+            gate.open();
+        });
+        bed.insert_all([1, 2]);
+        join([gives, other]);
         bed.check([1, 2]);
     });
 }
@@ -326,7 +542,13 @@ fn a_worker_that_says_it_blocks_is_not_written_off_as_well() {
     explore(|| {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
-        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        let wait = |gate: &Gate| {
+            // A look may find it blocked here, and computing from now on.
+            thread::yield_now();
+            compute(true);
+            blocking(|| gate.wait());
+        };
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, wait));
         bed.insert(1);
         bed.insert(2);
         join(workers);
@@ -362,7 +584,7 @@ fn an_entry_not_worth_a_wake_is_fetched_through_the_timer() {
 
 #[test]
 fn a_standby_that_times_out_passes_the_timer_on() {
-    explore(|| {
+    explore_within(PREEMPTIONS_OF_FOUR, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let worker = |deadline: fn() -> Deadline| {
@@ -377,7 +599,7 @@ fn a_standby_that_times_out_passes_the_timer_on() {
             })
         };
         let workers = [worker(|| Deadline::Never), worker(soon), worker(|| Deadline::Never)];
-        bed.insert(1);
+        bed.happen(Taken::Entry(1));
         bed.insert(2);
         join(workers);
         bed.check([1, 2]);
@@ -385,8 +607,25 @@ fn a_standby_that_times_out_passes_the_timer_on() {
 }
 
 #[test]
+fn a_waiter_that_times_out_is_not_woken_in_place_of_another() {
+    explore_within(PREEMPTIONS_OF_FOUR, || {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let workers = [0, 1].map(|_| serve(&bed, 1));
+        let hurried = bed.worker(|bed| {
+            if bed.get(soon()).is_ok() {
+                bed.close();
+            }
+        });
+        bed.insert(1);
+        join(workers);
+        join([hurried]);
+        bed.check([1]);
+    });
+}
+
+#[test]
 fn a_written_off_worker_that_computes_again_counts_again() {
-    explore(|| {
+    explore_within(PREEMPTIONS_OF_FOUR, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let workers = [0, 1, 2].map(|_| {
@@ -401,7 +640,7 @@ fn a_written_off_worker_that_computes_again_counts_again() {
                 thread::yield_now();
             })
         });
-        bed.queue.insert_all([1, 2, 3]);
+        bed.insert_all([1, 2, 3]);
         join(workers);
         bed.check([1, 2, 3]);
     });
@@ -427,7 +666,7 @@ fn handlers_that_do_not_block_run_one_at_a_time() {
                 }
             })
         });
-        bed.queue.insert_all([1, 2, 3]);
+        bed.insert_all([1, 2, 3]);
         join(workers);
         bed.check([1, 2, 3]);
     });
@@ -439,7 +678,7 @@ fn engine_work_goes_on_while_all_slots_are_taken() {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
-        bed.queue.insert_all([1, 2]);
+        bed.insert_all([1, 2]);
         bed.happen(Taken::Work(3));
         join(workers);
         bed.check([1, 2, 3]);
@@ -503,48 +742,49 @@ fn close_returns_a_batch_or_leaves_it_to_its_worker() {
     explore(|| {
         let bed = Bed::new(1, Wake::Adaptive);
         let worker = bed.worker(|bed| {
-            let mut rest = VecDeque::new();
-            if let Ok(Taken::Entry(first)) = bed.queue.get_many(Deadline::Never, 1, &mut rest) {
+            if let Ok((Taken::Entry(first), batch)) = bed.queue.get_many(Deadline::Never, 3) {
                 bed.end(first);
-                let batch = bed.queue.hold(bind(&bed.queue).unwrap(), rest);
-                blocking(|| ());
-                while let Some(entry) = batch.next() {
+                if let Some(entry) = batch.next() {
                     bed.end(entry);
                 }
-                let _ = bed.get(Deadline::Now);
+                bed.queue.give_back(batch.take().into_iter());
             }
         });
         let other = bed.worker(Bed::get_until_closed);
-        bed.queue.insert_all([1, 2]);
+        bed.insert_all([1, 2, 3]);
         bed.close();
         join([worker, other]);
-        bed.check([1, 2]);
+        bed.check([1, 2, 3]);
     });
 }
 
-/// A pool's supervisor. Opens the gate where a further worker is wanted.
-fn supervisor(bed: &Bed, grow: &Gate) -> JoinHandle<()> {
-    let grow = grow.clone();
-    bed.worker(move |bed| {
-        let Some(park) = bed.queue.supervise() else { return };
-        loop {
-            match bed.queue.tend(&park) {
-                Tended::Stopped => return,
-                Tended::Grow => grow.open(),
-                Tended::Work(_) | Tended::Nothing => {}
+/// Supervises until told to stop. Tells when a further worker is wanted, and when it has done engine work.
+fn supervise(bed: &Bed, park: &Arc<Park>, grow: &Gate, worked: &Gate) {
+    loop {
+        match bed.queue.tend(park) {
+            Tended::Stopped => return,
+            Tended::Grow => grow.open(),
+            Tended::Work(work) => {
+                bed.end(work);
+                worked.open();
             }
+            Tended::Nothing => {}
         }
-    })
+    }
 }
 
 #[test]
 fn a_supervisor_replaces_a_blocked_worker_until_it_is_told_to_stop() {
-    explore(|| {
+    explore_within(PREEMPTIONS_OF_FOUR, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
-        let supervisor = supervisor(&bed, &Gate::new());
+        let supervisor = bed.worker(|bed| {
+            if let Some(park) = bed.queue.supervise() {
+                supervise(bed, &park, &Gate::new(), &Gate::new());
+            }
+        });
         let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
-        bed.queue.insert_all([1, 2]);
+        bed.insert_all([1, 2]);
         join(workers);
         bed.queue.end_supervision();
         // One that has not begun yet begins now.
@@ -562,7 +802,8 @@ fn the_end_of_supervision_leaves_somebody_on_the_timer() {
         let park = bed.queue.supervise().unwrap();
         let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, Gate::wait));
         let ends = bed.worker(|bed| bed.queue.end_supervision());
-        bed.queue.insert_all([1, 2]);
+        bed.happen(Taken::Entry(1));
+        bed.insert(2);
         join(workers);
         join([ends]);
         assert!(matches!(bed.queue.tend(&park), Tended::Stopped));
@@ -576,19 +817,19 @@ fn a_supervisor_asks_for_a_worker_where_all_are_blocked() {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let grow = Gate::new();
-        let supervisor = supervisor(&bed, &grow);
+        let park = bed.queue.supervise().unwrap();
         let worker = first_waits_for_second(&bed, &gate, Gate::wait);
         let further = bed.worker({
-            let gate = gate.clone();
+            let grow = grow.clone();
             move |bed| {
                 grow.wait();
                 if bed.take() == 1 { gate.wait() } else { gate.open() }
+                bed.close();
             }
         });
-        bed.queue.insert_all([1, 2]);
+        bed.insert_all([1, 2]);
+        supervise(&bed, &park, &grow, &Gate::new());
         join([worker, further]);
-        bed.close();
-        join([supervisor]);
         bed.check([1, 2]);
     });
 }
@@ -599,12 +840,12 @@ fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let park = bed.queue.supervise().unwrap();
-        let supervisor = bed.worker(move |bed| while !matches!(bed.queue.tend(&park), Tended::Stopped) {});
         let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
-        bed.queue.insert_all([1, 2]);
+        bed.happen(Taken::Entry(1));
+        bed.insert(2);
         bed.happen(Taken::Work(3));
+        supervise(&bed, &park, &Gate::new(), &gate);
         join(workers);
-        join([supervisor]);
         bed.check([1, 2, 3]);
     });
 }

@@ -193,7 +193,7 @@ impl<T> State<T> {
         let worker = self.worker(me);
         let counted = std::mem::take(&mut worker.counted);
         worker.stay = 0;
-        worker.written_off = false;
+        worker.written_off = false; // guard: a worker that came back is not counted again by a look
         worker.blocking = false;
         worker.blocked_since = None;
         let sample = worker.left_at.take().map(|left| now().saturating_duration_since(left) / worker.took.max(1));
@@ -263,9 +263,9 @@ impl<T> State<T> {
     /// Takes a worker that woke by itself off the stack, and turns a promise into a slot.
     pub(super) fn rise(&mut self, me: usize) -> bool {
         if self.standby == Some(me) {
-            self.standby = None;
+            self.standby = None; // guard: a standby that woke by itself is not woken in another's place
         } else if let Some(at) = self.waiters.iter().rposition(|&waiter| waiter == me) {
-            self.waiters.remove(at);
+            self.waiters.remove(at); // guard: a waiter that woke by itself is not woken in another's place
         }
         let promised = std::mem::take(&mut self.worker(me).promised);
         if promised {
@@ -294,6 +294,12 @@ impl<T> State<T> {
         self.service.saturating_mul(backlog) >= BACKLOG_WORTH_A_WAKE
     }
 
+    fn needs_the_timer(&self) -> bool {
+        // Entries for which somebody was woken are as good as taken: who wakes settles again.
+        let queued = self.fifo.len() > self.promised + self.coming() || !self.work.is_empty() || self.holders > 0;
+        (queued || !self.leader) && (self.anybody_inside() || self.supervisor.is_some())
+    }
+
     /// Restores the invariant at the top of this file. `urgent`: somebody announced that it will block, or the tick
     /// found the queue stuck; one worker is then woken whatever the policy says.
     pub(super) fn settle(&mut self, watch: &Watch, urgent: bool) -> Wakes {
@@ -312,23 +318,20 @@ impl<T> State<T> {
                 self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
                 break;
             };
-            self.active += 1;
-            self.promised += 1;
+            self.active += 1; // guard: a wake-up reserves a slot
+            self.promised += 1; // guard: one entry wakes one worker
             self.totals.wakes += 1;
             let worker = self.worker(waiter);
             worker.promised = true;
             wakes.parks.push((worker.shared.park.clone(), standing_by));
         }
         if urgent && !self.leader && self.active == 0 {
-            self.nudge_top(&mut wakes);
+            self.nudge_top(&mut wakes); // guard: where all have said that they block, one leads
         }
         if !self.work.is_empty() {
-            self.kick(&mut wakes);
+            self.kick(&mut wakes); // guard: work reaches a sleeping leader
         }
-        // Entries for which somebody was woken are as good as taken: who wakes settles again.
-        let queued = self.fifo.len() > self.promised + self.coming() || !self.work.is_empty() || self.holders > 0;
-        let unwatched = !self.leader || queued;
-        if unwatched && (self.anybody_inside() || self.supervisor.is_some()) {
+        if self.needs_the_timer() {
             if self.supervisor.is_none() && self.standby.is_none() && !self.waiters.is_empty() {
                 // Its futex sleep has no deadline. It wakes and stands by, or does what is to be done.
                 let bottom = self.waiters.remove(0);
@@ -342,7 +345,29 @@ impl<T> State<T> {
         if let Some(bell) = &mut self.notifier {
             bell.ring(!self.fifo.is_empty() || !self.work.is_empty());
         }
+        #[cfg(test)]
+        self.check_watched();
         wakes
+    }
+
+    /// Every slot belongs to a worker that runs, or to one that was promised it; a closed queue is empty.
+    #[cfg(test)]
+    pub(super) fn check_counts(&self) {
+        let count = |what: fn(&Worker<T>) -> bool| self.workers.iter().flatten().filter(|worker| what(worker)).count();
+        assert_eq!(self.promised, count(|worker| worker.promised), "slots promised");
+        assert_eq!(self.active, self.promised + count(|worker| worker.counted), "slots in use");
+        assert_eq!(self.holders, count(|worker| worker.holds), "batches");
+        assert_eq!(count(|worker| worker.counted && (worker.promised || worker.written_off || worker.blocking)), 0);
+        assert!(!self.closed || self.fifo.is_empty() && self.work.is_empty(), "a closed queue is empty");
+    }
+
+    /// The invariant at the top of this file.
+    #[cfg(test)]
+    fn check_watched(&self) {
+        if self.needs_the_timer() {
+            assert!(self.armed_until.is_some(), "the dead-man's timer is armed");
+            assert!(self.leader || self.standby.is_some() || self.supervisor.is_some(), "somebody sleeps on it");
+        }
     }
 
     /// Wakes the most recent waiter without a slot, to lead.
@@ -375,9 +400,9 @@ impl<T> State<T> {
         while let Some((waiter, standing_by)) = self.pop_waiter() {
             wakes.parks.push((self.worker(waiter).shared.park.clone(), standing_by)); // guard: close wakes every waiter
         }
-        self.kick(wakes);
+        self.kick(wakes); // guard: close wakes the leader
         if let Some(park) = self.supervisor.take() {
-            wakes.parks.push((park, true));
+            wakes.parks.push((park, true)); // guard: close wakes the supervisor
         }
         #[cfg(all(unix, not(loom)))]
         if let Some(bell) = &mut self.notifier {

@@ -281,6 +281,11 @@ impl Port {
         &*self.driver().engine
     }
 
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &std::sync::Arc<Pool> {
+        &self.driver().pool
+    }
+
     // --- Devices ---
 
     /// Associates a descriptor, which becomes the port's to close. It must be in non-blocking mode. On failure the

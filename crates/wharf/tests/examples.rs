@@ -1,0 +1,206 @@
+//! The examples, run as their headers say: each is started as a process of its own, talked to, and ended.
+
+mod common;
+
+use common::{DEADLINE, eventually, pattern, skipped};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+
+/// A running example. Dropping it kills it, so that a failed test leaves no process behind.
+struct Example {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Example {
+    fn start(name: &str, arguments: &[&str]) -> Example {
+        let mut child = Command::new(path(name)).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Example { child, out }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The address in its first line.
+    #[track_caller]
+    fn address(&mut self) -> SocketAddr {
+        let line = self.line();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("the first line is {line:?}"));
+        address.parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and returns what it has still said.
+    fn end(&mut self) -> (ExitStatus, String) {
+        let mut status = None;
+        eventually("the example ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (status.unwrap(), rest)
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Cargo builds the examples beside the tests, but tells a test nothing about where.
+fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path = target.join("examples").join(name);
+    assert!(path.exists(), "{} is missing: build it with `cargo build --examples`", path.display());
+    path
+}
+
+fn client(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+/// Reads until `text` has come, and returns all that came.
+#[track_caller]
+fn read_until(socket: &mut TcpStream, text: &str) -> String {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        let mut piece = [0; 4096];
+        let bytes = socket.read(&mut piece).unwrap();
+        assert!(bytes > 0, "the connection ended before {text:?} came, after {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&piece[..bytes]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+#[test]
+fn echo_gives_everybody_back_what_they_sent() {
+    const BYTES: usize = 4 * 1024 * 1024;
+    let mut example = Example::start("echo", &["127.0.0.1:0"]);
+    let address = example.address();
+    let clients: Vec<_> = (0..8)
+        .map(|seed| {
+            thread::spawn(move || {
+                let mut socket = client(address);
+                let sent = pattern(BYTES, seed);
+                let mut writer = socket.try_clone().unwrap();
+                let to_write = sent.clone();
+                let writing = thread::spawn(move || {
+                    writer.write_all(&to_write).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut echo = Vec::new();
+                socket.read_to_end(&mut echo).unwrap();
+                writing.join().unwrap();
+                assert!(echo == sent, "client {seed} got {} other bytes back", echo.len());
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    // It does not ask for signals. Not SIGINT, which a test run in the background may have inherited as ignored.
+    example.signal(Signal::TERM);
+    let (status, _) = example.end();
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+}
+
+#[test]
+fn chat_tells_who_comes_says_and_goes() {
+    let mut example = Example::start("chat", &["127.0.0.1:0"]);
+    let address = example.address();
+    let mut first = client(address);
+    first.write_all(b"alone\n").unwrap();
+    read_until(&mut first, "alone\n");
+    let mut second = client(address);
+    let name = second.local_addr().unwrap();
+    read_until(&mut first, &format!("* {name} has come\n"));
+    second.write_all(b"hello\n").unwrap();
+    read_until(&mut first, "hello\n");
+    read_until(&mut second, "hello\n");
+    drop(second);
+    read_until(&mut first, &format!("* {name} has gone: the peer closed the connection\n"));
+    example.signal(Signal::INT);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}");
+    assert!(said.ends_with(" sessions ended, 0 of them cut off\n"), "{said}");
+}
+
+#[test]
+fn accept_thread_sends_everything_to_everybody_until_ctrl_c() {
+    let mut example = Example::start("accept_thread", &["127.0.0.1:0"]);
+    let address = example.address();
+    let mut clients: Vec<TcpStream> = (0..5).map(|_| client(address)).collect();
+    // Each has to be in the list before the next line: its own words come back to it.
+    for (number, socket) in clients.iter_mut().enumerate() {
+        socket.write_all(format!("{number} is here\n").as_bytes()).unwrap();
+        read_until(socket, &format!("{number} is here\n"));
+    }
+    drop(clients.pop());
+    clients[0].write_all(b"to all\n").unwrap();
+    clients.iter_mut().for_each(|socket| drop(read_until(socket, "to all\n")));
+    example.signal(Signal::INT);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}");
+    assert_eq!(said, "ended\n");
+}
+
+#[test]
+fn frame_loop_reports_how_late_the_worst_frame_was() {
+    let mut example = Example::start("frame_loop", &["1"]);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}: {said}");
+    for (line, name) in said.lines().zip(["with a port: ", "with a socket that blocks: "]) {
+        let numbers = line.strip_prefix(name).unwrap_or_else(|| panic!("{said}"));
+        let words: Vec<&str> = numbers.split(' ').collect();
+        let [frames, "frames,", answers, "answers,", "the", "worst", "frame", _, "late"] = words[..] else {
+            panic!("{said}");
+        };
+        assert!(frames.parse::<u32>().unwrap() > 0 && answers.parse::<u32>().unwrap() > 0, "{said}");
+    }
+    assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+#[test]
+fn posted_work_does_every_job_once() {
+    let mut example = Example::start("posted_work", &[]);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}: {said}");
+    // Numbers 0 to 99 without every tenth, each the sum of those below it.
+    let sum: u64 = (0..100).filter(|number| number % 10 != 0).map(|number| (0..number).sum::<u64>()).sum();
+    let first =
+        format!("400 jobs done; the sums for each poster: [{sum}, {sum}, {sum}, {sum}]\n40 waits of 20ms took ");
+    assert!(said.starts_with(&first), "{said}");
+}
+
+#[test]
+fn every_example_is_tested_and_says_how_to_try_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
+    if !folder.exists() {
+        return skipped("the examples' headers", "the sources are not here");
+    }
+    let tests = include_str!("examples.rs");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let source = std::fs::read_to_string(&path).unwrap();
+        assert!(source.contains(&format!("//! `cargo run --example {name}")), "{name} does not say how to try it");
+        assert!(tests.contains(&format!("start(\"{name}\"")), "{name} is not tested");
+    }
+}
