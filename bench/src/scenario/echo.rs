@@ -1,6 +1,7 @@
 //! Closed-loop echo: server processor time per message.
 
 use crate::load::Load;
+use crate::machine;
 use crate::process::Server;
 use crate::rows::{Row, median, quartiles};
 use std::io;
@@ -37,7 +38,9 @@ fn servers() -> io::Result<Vec<Server>> {
 }
 
 fn case(connections: usize, bytes: usize, rounds: usize) -> io::Result<Vec<Row>> {
+    machine::for_servers();
     let servers = servers()?;
+    machine::for_the_generator();
     let mut loads: Vec<Load> = servers
         .iter()
         .map(|server| Load::connect(server.address, connections, bytes))

@@ -1,4 +1,5 @@
-//! Waking a sleeping thread and being woken by it, there and back: a worker in `get` beside a bare futex.
+//! Waking a sleeping thread and being woken by it, there and back: a worker in `get` beside a bare futex. The way back
+//! is a bare futex for all.
 
 use crate::rows::{Row, median, quartiles};
 use rustix::thread::futex;
@@ -40,58 +41,52 @@ pub fn run(quick: bool) -> Vec<Row> {
     nanos.iter().enumerate().map(row).collect()
 }
 
-/// Two ports, each with one worker to be woken. With `led`, others of each port lead and stand by, so that the worker
-/// sleeps on its futex; without, it is the leader and sleeps in epoll.
+/// A port wakes the other thread, and a futex wakes this one. With `led`, two more workers wait, one of which leads
+/// and one of which stands by, so that the woken one sleeps on its futex; without, it is the leader and sleeps in
+/// epoll. Whoever is woken answers.
 fn ports(trips: usize, led: bool) -> f64 {
-    let make = || CompletionPort::<(), bool>::builder().concurrency(4).build::<(), bool>().expect("a port");
-    let (there, back) = (make(), make());
+    let port = CompletionPort::<(), bool>::builder().concurrency(4).build::<(), bool>().expect("a port");
+    let back = AtomicU32::new(0);
     thread::scope(|scope| {
-        let others = if led { 2 } else { 0 };
-        for port in [&there, &back] {
-            for waiting in 1..=others {
-                scope.spawn(move || while port.get().is_ok_and(|packet| packet.context) {});
-                while port.stats().waiting < waiting {
-                    thread::yield_now();
+        let workers = if led { 3 } else { 1 };
+        for waiting in 1..=workers {
+            scope.spawn(|| {
+                while port.get().expect("the port is open").context {
+                    wake(&back, 1);
                 }
+            });
+            while port.stats().waiting < waiting {
+                thread::yield_now();
             }
-        }
-        let (answer_there, answer_back) = (&there, &back);
-        scope.spawn(move || {
-            while answer_there.get().expect("the port is open").context {
-                answer_back.post(0, (), true).expect("the port is open");
-            }
-        });
-        let ready = others + 1;
-        while there.stats().waiting < ready {
-            thread::yield_now();
         }
         let begin = Instant::now();
         for _ in 0..trips {
-            there.post(0, (), true).expect("the port is open");
-            back.get().expect("the port is open");
+            port.post(0, (), true).expect("the port is open");
+            wait(&back);
         }
         let took = begin.elapsed().as_nanos() as f64 / trips as f64;
         // One for each thread, and it ends.
-        (0..=others).for_each(|_| there.post(0, (), false).expect("the port is open"));
-        (0..others).for_each(|_| back.post(0, (), false).expect("the port is open"));
+        (0..workers).for_each(|_| port.post(0, (), false).expect("the port is open"));
         took
     })
 }
 
+fn wake(word: &AtomicU32, value: u32) {
+    word.store(value, Ordering::Release);
+    let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
+}
+
+fn wait(word: &AtomicU32) -> u32 {
+    loop {
+        match word.swap(0, Ordering::AcqRel) {
+            0 => drop(futex::wait(word, futex::Flags::PRIVATE, 0, None)),
+            value => return value,
+        }
+    }
+}
+
 fn futexes(trips: usize) -> f64 {
     let (there, back) = (AtomicU32::new(0), AtomicU32::new(0));
-    let wake = |word: &AtomicU32, value: u32| {
-        word.store(value, Ordering::Release);
-        let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
-    };
-    let wait = |word: &AtomicU32| -> u32 {
-        loop {
-            match word.swap(0, Ordering::AcqRel) {
-                0 => drop(futex::wait(word, futex::Flags::PRIVATE, 0, None)),
-                value => return value,
-            }
-        }
-    };
     thread::scope(|scope| {
         scope.spawn(|| {
             while wait(&there) == 1 {

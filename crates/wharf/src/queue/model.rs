@@ -19,8 +19,8 @@ use std::sync::Mutex as Untracked;
 /// Forced switches of threads in a schedule, unless `LOOM_MAX_PREEMPTIONS` says otherwise. What is taken out of the
 /// queue by `ci/loom` shows with two.
 const PREEMPTIONS: usize = 3;
-/// The same for models of four threads and a timer, which take a hundred times as long with three.
-const PREEMPTIONS_OF_FOUR: usize = 2;
+/// The same for models that would take a hundred times as long with three: those of four threads and a timer.
+const PREEMPTIONS_WHERE_MANY: usize = 2;
 /// Scheduling points in one run: a run beyond is one that does not end.
 const BRANCHES: usize = 5_000;
 
@@ -584,7 +584,7 @@ fn an_entry_not_worth_a_wake_is_fetched_through_the_timer() {
 
 #[test]
 fn a_standby_that_times_out_passes_the_timer_on() {
-    explore_within(PREEMPTIONS_OF_FOUR, || {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let worker = |deadline: fn() -> Deadline| {
@@ -608,7 +608,7 @@ fn a_standby_that_times_out_passes_the_timer_on() {
 
 #[test]
 fn a_waiter_that_times_out_is_not_woken_in_place_of_another() {
-    explore_within(PREEMPTIONS_OF_FOUR, || {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let workers = [0, 1].map(|_| serve(&bed, 1));
         let hurried = bed.worker(|bed| {
@@ -625,7 +625,7 @@ fn a_waiter_that_times_out_is_not_woken_in_place_of_another() {
 
 #[test]
 fn a_written_off_worker_that_computes_again_counts_again() {
-    explore_within(PREEMPTIONS_OF_FOUR, || {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let workers = [0, 1, 2].map(|_| {
@@ -775,7 +775,7 @@ fn supervise(bed: &Bed, park: &Arc<Park>, grow: &Gate, worked: &Gate) {
 
 #[test]
 fn a_supervisor_replaces_a_blocked_worker_until_it_is_told_to_stop() {
-    explore_within(PREEMPTIONS_OF_FOUR, || {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let supervisor = bed.worker(|bed| {
@@ -790,6 +790,23 @@ fn a_supervisor_replaces_a_blocked_worker_until_it_is_told_to_stop() {
         // One that has not begun yet begins now.
         bed.close();
         join([supervisor]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn a_standby_is_reached_when_a_supervisor_takes_its_place() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        pause();
+        let park = bed.queue.supervise().unwrap();
+        bed.insert(1);
+        bed.insert(2);
+        join(workers);
+        bed.queue.end_supervision();
+        assert!(matches!(bed.queue.tend(&park), Tended::Stopped));
         bed.check([1, 2]);
     });
 }
@@ -836,7 +853,7 @@ fn a_supervisor_asks_for_a_worker_where_all_are_blocked() {
 
 #[test]
 fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
-    explore(|| {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let park = bed.queue.supervise().unwrap();

@@ -7,10 +7,15 @@
 //!
 //! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
 //! exactly one place where the end is noticed, and that place calls `closed`. Whoever wants a session to end closes
-//! its device; the receive then completes as cancelled, or the next one is refused.
+//! its device; the receive then completes as cancelled, or the next one is refused. A send that finds the connection
+//! broken closes nothing: what the peer said before can still be received, and then the receive fails too.
+//!
+//! Only the end of the whole service comes from elsewhere, when no packet will come any more. If a handler runs then,
+//! the thread that runs it calls `closed` after it has returned: see `tell_closed`.
 //!
 //! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, within a time limit; the sending side is
-//! shut; what still arrives is discarded until the peer closes too, or half a second has passed.
+//! shut; what still arrives is discarded until the peer closes too, or half a second has passed. A session that is not
+//! connected yet and has something to send is closed when it is connected.
 //!
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
@@ -22,6 +27,7 @@ use super::service::{Inner, Node, Op};
 use crate::buffer::Buffer;
 use crate::net::{Outcome, TcpStream};
 use crate::packet::Event;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -124,7 +130,10 @@ struct Sending {
     shut: bool,
     /// Nothing is received for now: the outbox is half full, and whoever sends so much has to read first.
     paused: bool,
+    /// Why it ends, once that is decided.
     reason: Option<Closed>,
+    /// Something that was accepted for sending has not gone out, and will not.
+    cut: bool,
     groups: Vec<Membership>,
     /// When a graceful close turns into an abrupt one.
     linger_until: Option<Instant>,
@@ -151,12 +160,17 @@ impl Link {
     /// The message comes back when the session is closed, when it is larger than the outbox may be, and when the
     /// outbox is full and the policy is to end the session.
     pub fn send(&self, message: impl Into<Buffer>) -> Result<(), SendError> {
-        let buffer = message.into();
+        let mut buffer = message.into();
         let refuse = |reason, buffer| Err(SendError { reason, buffer });
         let conn = &self.0;
         let Some(service) = conn.service.upgrade() else { return refuse(SendErrorReason::Closed, buffer) };
         let limit = service.options.outbox_bytes;
-        let cost = Outbox::cost(&buffer);
+        let mut cost = Outbox::cost(&buffer);
+        if cost > limit && buffer.len() <= limit {
+            // A few bytes in a large buffer, one that was received into, say: what is too large is the buffer.
+            buffer = buffer.to_vec().into();
+            cost = Outbox::cost(&buffer);
+        }
         let mut sending = conn.lock();
         if cost > limit {
             return refuse(SendErrorReason::TooLarge, buffer);
@@ -181,6 +195,10 @@ impl Link {
                 }
                 SlowConsumer::Wait => {
                     drop(sending);
+                    let Some(_waiting) = service.may_wait() else {
+                        conn.end(Closed::SlowConsumer);
+                        return refuse(SendErrorReason::SlowConsumer, buffer);
+                    };
                     sending = crate::blocking(|| {
                         let full = |sending: &mut Sending| sending.accepts() && !sending.outbox.has_room(cost, limit);
                         let sending = conn.lock();
@@ -256,7 +274,13 @@ impl Link {
 
 impl Sending {
     fn accepts(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.finishing
+        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.finishing && self.reason.is_none()
+    }
+
+    /// Nothing more goes out. What waited is returned, to be dropped outside the lock.
+    fn give_up(&mut self) -> VecDeque<Buffer> {
+        self.cut |= self.outbox.queued_bytes() > 0;
+        self.outbox.clear()
     }
 }
 
@@ -276,6 +300,7 @@ impl Conn {
                 shut: false,
                 paused: false,
                 reason: None,
+                cut: false,
                 groups: Vec::new(),
                 linger_until: None,
             }),
@@ -324,7 +349,7 @@ impl Conn {
         {
             let mut sending = self.lock();
             if sending.phase == Phase::Connecting {
-                sending.phase = Phase::Open;
+                sending.phase = if sending.reason.is_some() { Phase::Closing } else { Phase::Open };
             }
         }
         stream.skip_on_success();
@@ -403,39 +428,61 @@ impl Conn {
 
     /// Calls the session. False when it panicked; it is then gone.
     fn call(self: &Arc<Self>, f: impl FnOnce(&mut dyn Session, &Link)) -> bool {
-        // Never contended: one handler at a time is how this layer is built. The lock is the proof for the compiler.
-        let mut handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(session) = handler.as_mut() else { return true };
-        let link = Link(self.clone());
-        let result = catch_unwind(AssertUnwindSafe(|| f(session.as_mut(), &link)));
-        if let Err(panic) = result {
-            let broken = handler.take();
-            drop(handler);
-            // What its destructor does is no better trusted.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-            log::error!("a handler of session {} panicked: {}", self.id, crate::worker::message(&*panic));
-            if let Some(service) = self.service.upgrade() {
-                service.totals.panics.fetch_add(1, Ordering::Relaxed);
-            }
-            return false;
+        // Never contended: one handler at a time is how this layer is built. The lock is the proof for the compiler,
+        // and tells `tell_closed` whether a handler runs.
+        let well = match self.handler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(session) => self.guarded(|| f(session.as_mut(), &Link(self.clone()))),
+            None => true,
+        };
+        if !well {
+            let broken = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.guarded(|| drop(broken));
+        } else if self.lock().phase == Phase::Over {
+            self.tell_closed();
         }
-        true
+        well
     }
 
-    /// The end, noticed on the receiving side, once.
+    /// Runs the program's code, its destructors too. False when it panicked.
+    fn guarded(&self, run: impl FnOnce()) -> bool {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return true };
+        log::error!("a handler of session {} panicked: {}", self.id, crate::worker::message(&*panic));
+        if let Some(service) = self.service.upgrade() {
+            service.totals.panics.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// Calls `closed` and drops the session, unless a handler runs: then the thread that runs it comes here when it is
+    /// done. The phase is set before the lock is tried, and looked at after it was released, so that one of the two
+    /// does it; the session is taken out under the lock, so that only one does.
+    fn tell_closed(self: &Arc<Self>) {
+        let taken = match self.handler.try_lock() {
+            Ok(mut handler) => handler.take(),
+            Err(TryLockError::Poisoned(handler)) => handler.into_inner().take(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let Some(mut session) = taken else { return };
+        let reason = self.lock().reason.take().unwrap_or(Closed::ByUs);
+        self.guarded(|| session.closed(&Link(self.clone()), &reason));
+        self.guarded(|| drop(session));
+    }
+
+    /// The end, once: noticed on the receiving side, or made by the end of the service.
     pub(super) fn over(self: &Arc<Self>, reason: Closed) {
-        let (stream, groups, reason, unsent, graceful) = {
+        let (stream, groups, unsent, graceful) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return;
             }
             let graceful = matches!(reason, Closed::ByPeer);
             sending.phase = Phase::Over;
-            let reason = sending.reason.take().unwrap_or(reason);
+            let reason = sending.reason.get_or_insert(reason);
+            log::debug!("session {} is over: {reason}", self.id);
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
-            let unsent = if graceful { Default::default() } else { sending.outbox.clear() };
+            let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
             let stream = if graceful && sending.busy { sending.stream.clone() } else { sending.stream.take() };
-            (stream, std::mem::take(&mut sending.groups), reason, unsent, graceful)
+            (stream, std::mem::take(&mut sending.groups), unsent, graceful)
         };
         self.made_room();
         drop(unsent);
@@ -444,9 +491,7 @@ impl Conn {
                 group.leave(self.id);
             }
         }
-        self.call(|session, link| session.closed(link, &reason));
-        let session = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
+        self.tell_closed();
         if let Some(stream) = stream {
             if graceful && self.lock().busy {
                 // `sent` closes it; the sweep does if the peer never reads.
@@ -457,7 +502,7 @@ impl Conn {
             }
         }
         if let Some(service) = self.service.upgrade() {
-            service.session_over(self, &reason);
+            service.forget(self);
         }
     }
 
@@ -466,17 +511,22 @@ impl Conn {
     }
 
     /// The service is gone: no packet will come any more.
-    pub(super) fn discard(&self) {
+    pub(super) fn discard(self: &Arc<Self>) {
+        self.over(Closed::Shutdown);
+        // It may have been over before, with something still on its way.
         let (stream, unsent) = {
             let mut sending = self.lock();
-            sending.phase = Phase::Over;
-            (sending.stream.take(), sending.outbox.clear())
+            (sending.stream.take(), sending.give_up())
         };
         drop(unsent);
-        self.made_room();
         if let Some(stream) = stream {
             stream.close();
         }
+    }
+
+    /// Whether something that was accepted for sending was not sent.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().cut
     }
 
     fn detach(&self) {
@@ -533,26 +583,14 @@ impl Conn {
             drop(sending);
             let outcome = if messages.len() == 1 {
                 let message = messages.pop().expect("one message");
-                stream.send(message, Op::Send).map_err(|refused| refused.error)
+                stream.send(message, Op::Send).map_err(io::Error::from)
             } else {
-                stream.send_vectored(messages, Op::Send).map_err(|refused| refused.error)
+                stream.send_vectored(messages, Op::Send).map_err(io::Error::from)
             };
             match outcome {
                 Ok(Outcome::Pending(_)) => return self.lock(),
                 Ok(Outcome::Done(packet)) => self.count_sent(&packet.event),
-                Err(_) => {
-                    // The connection is broken, which the receive notices; nothing more can go out.
-                    let unsent = {
-                        let mut sending = self.lock();
-                        sending.busy = false;
-                        sending.outbox.landed();
-                        sending.outbox.clear()
-                    };
-                    drop(unsent);
-                    self.made_room();
-                    stream.close();
-                    return self.lock();
-                }
+                Err(error) => return self.send_failed(error),
             }
             sending = self.lock();
             sending.outbox.landed();
@@ -570,26 +608,47 @@ impl Conn {
     }
 
     /// A send that was outstanding has completed.
-    pub(super) fn sent(self: &Arc<Self>, event: &Event<Node, Op>) {
-        self.count_sent(event);
-        let failed = matches!(event, Event::Sent { result: Err(_), .. } | Event::SentVectored { result: Err(_), .. });
-        let mut sending = self.lock();
-        sending.outbox.landed();
-        sending.busy = false;
-        let stream = if failed { sending.stream.clone() } else { None };
-        let unsent = if failed { sending.outbox.clear() } else { Default::default() };
-        let over = sending.phase == Phase::Over;
+    pub(super) fn sent(self: &Arc<Self>, event: Event<Node, Op>) {
+        self.count_sent(&event);
+        let sending = match event {
+            Event::Sent { result: Err(error), .. } | Event::SentVectored { result: Err(error), .. } => {
+                self.send_failed(error)
+            }
+            _ => {
+                let mut sending = self.lock();
+                sending.busy = false;
+                sending.outbox.landed();
+                self.made_room();
+                sending
+            }
+        };
+        self.pump(sending);
+    }
+
+    /// Nothing more goes out. If the connection is broken the receive notices, after what came before.
+    fn send_failed(self: &Arc<Self>, error: io::Error) -> MutexGuard<'_, Sending> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
+        let broken = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut);
+        let (unsent, stream) = {
+            let mut sending = self.lock();
+            let unsent = sending.give_up();
+            sending.busy = false;
+            sending.outbox.landed();
+            sending.shut = true;
+            sending.reason.get_or_insert(Closed::Failed(error));
+            let stream = match sending.phase {
+                Phase::Over => sending.stream.take(),
+                _ if broken => None,
+                _ => sending.stream.clone(),
+            };
+            (unsent, stream)
+        };
+        drop(unsent);
         self.made_room();
         if let Some(stream) = stream {
-            drop(sending);
-            drop(unsent);
             stream.close();
-            if over {
-                self.detach();
-            }
-            sending = self.lock();
         }
-        self.pump(sending);
+        self.lock()
     }
 
     /// Ends the session now: the receive completes as cancelled, and the receiving side does the rest.
@@ -619,14 +678,18 @@ impl Conn {
             let mut sending = self.lock();
             match sending.phase {
                 Phase::Open => {}
-                Phase::Connecting => {
+                // There may be nobody at the other end: that is worth waiting for only if there is something to send.
+                Phase::Connecting if sending.outbox.queued_bytes() == 0 => {
                     drop(sending);
                     return self.end(reason);
                 }
+                Phase::Connecting => {}
                 Phase::Closing | Phase::Over => return,
             }
             sending.reason.get_or_insert(reason);
-            sending.phase = Phase::Closing;
+            if sending.phase == Phase::Open {
+                sending.phase = Phase::Closing;
+            }
             self.pump(sending);
         }
         self.made_room();
@@ -648,7 +711,7 @@ impl Conn {
     pub(super) fn linger_over(self: &Arc<Self>, now: Instant) -> bool {
         let (stream, resume) = {
             let mut sending = self.lock();
-            if sending.stream.is_none() {
+            if sending.phase == Phase::Over && sending.stream.is_none() {
                 return true;
             }
             if sending.linger_until.is_some_and(|until| until > now) {
@@ -656,7 +719,10 @@ impl Conn {
             }
             let stream = match sending.phase {
                 Phase::Over => sending.stream.take(),
-                _ => sending.stream.clone(),
+                _ => {
+                    sending.phase = Phase::Closing;
+                    sending.stream.clone()
+                }
             };
             (stream, std::mem::take(&mut sending.paused))
         };

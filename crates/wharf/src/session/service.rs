@@ -8,6 +8,7 @@ use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
 use crate::worker::{PoolReport, WorkerPool, Workers};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -38,6 +39,8 @@ pub(super) enum Node {
 pub(super) enum Op {
     Accept,
     Connect,
+    /// Posted for a connection that was made elsewhere.
+    Start,
     Receive,
     Resume,
     Send,
@@ -129,10 +132,13 @@ impl Builder {
             signals: Mutex::new(Vec::new()),
             signalled: Condvar::new(),
             shutting_down: AtomicBool::new(false),
+            workers_most: self.workers.limit(),
+            workers_waiting: AtomicUsize::new(0),
         });
         let handler = Arc::downgrade(&inner);
         let pool = inner.port.run(self.workers, move |packet| {
             if let Some(inner) = handler.upgrade() {
+                WORKER_OF.set(Arc::as_ptr(&inner).addr());
                 inner.handle(packet);
             }
         })?;
@@ -178,7 +184,7 @@ pub struct ServiceStats {
 pub struct ShutdownReport {
     /// Sessions that ended in time, with all that was accepted for them sent.
     pub graceful: usize,
-    /// Sessions that were closed when the time was over.
+    /// Sessions that were closed when the time was over, or whose connection broke before all was sent.
     pub aborted: usize,
     /// Workers whose handler had not returned then.
     pub workers_left: usize,
@@ -206,6 +212,25 @@ pub(super) struct Inner {
     signals: Mutex<Vec<i32>>,
     signalled: Condvar,
     shutting_down: AtomicBool,
+    /// How many workers there can be, and how many of them wait for room in an outbox.
+    workers_most: usize,
+    workers_waiting: AtomicUsize,
+}
+
+thread_local! {
+    /// The service whose worker this thread is: its address, 0 for none.
+    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A sender that may wait for room. See [`Inner::may_wait`].
+pub(super) struct Waiting<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.0 {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl fmt::Debug for Service {
@@ -281,34 +306,37 @@ impl Service {
         }
     }
 
-    /// Hands the service a connection that was made elsewhere.
+    /// Hands the service a connection that was made elsewhere. A worker calls the session's `opened`.
     pub fn adopt(&self, socket: StdStream, session: impl Session) -> io::Result<Link> {
         let peer = socket.peer_addr()?;
         let conn = self.inner.admit(peer, Box::new(session)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
         })?;
-        let link = Link(conn.clone());
-        self.inner.start(socket, conn)?;
-        Ok(link)
+        self.inner.associate(socket, &conn)?;
+        // The port is open as long as the service is.
+        let _ = self.inner.port.post(0, Node::Session(conn.clone()), Op::Start);
+        Ok(Link(conn))
     }
 
     /// Waits until one of the signals comes, which then does not end the process, and returns it. Signals are packets
     /// of the port like everything else; this puts a thread to sleep until a worker has taken one.
     pub fn wait_for_signal(&self, numbers: &[i32]) -> io::Result<i32> {
-        let registered: Vec<_> = numbers
-            .iter()
-            .map(|&number| self.inner.port.signal(number, Node::Service, Op::Signal))
-            .collect::<io::Result<_>>()?;
-        let mut signals = lock(&self.inner.signals);
-        while signals.is_empty() {
-            signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
-        }
-        let number = signals.remove(0);
-        drop(signals);
+        let mut registered = Vec::new();
+        let outcome = numbers.iter().try_for_each(|&number| {
+            registered.push(self.inner.port.signal(number, Node::Service, Op::Signal)?);
+            Ok(())
+        });
+        let waited = outcome.map(|()| {
+            let mut signals = lock(&self.inner.signals);
+            while signals.is_empty() {
+                signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
+            }
+            signals.remove(0)
+        });
         for id in registered {
             self.inner.port.cancel(id);
         }
-        Ok(number)
+        waited
     }
 
     /// The service's figures.
@@ -339,11 +367,10 @@ impl Service {
         inner.shutting_down.store(true, Ordering::SeqCst);
         inner.close_listeners();
         let sessions: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
-        let total = sessions.len();
         sessions.iter().for_each(|conn| conn.close(Closed::Shutdown));
-        let aborted = inner.wait_for_sessions(until);
-        if aborted > 0 {
-            let left: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
+        let late = inner.wait_for_sessions(until);
+        if !late.is_empty() {
+            lock(&inner.sessions).values().for_each(|conn| left.push(conn.clone()));
             left.iter().for_each(|conn| conn.end(Closed::Shutdown));
             // Their handlers hear of it, if they return.
             inner.wait_for_sessions(Instant::now() + Duration::from_millis(500));
