@@ -1,7 +1,7 @@
 //! The chat client: an input line that never waits for the network.
 //!
 //! The main thread reads lines and hands them to the session's outbox; what arrives is printed by a worker, above the
-//! line that is being typed. When either end of the program is not a terminal it copies plain lines.
+//! line that is being typed. When either end of the program is not a terminal it copies what comes, as it comes.
 
 use crate::options::Client;
 use rustyline::error::ReadlineError;
@@ -83,7 +83,7 @@ pub fn run(options: &Client) -> Result<(), String> {
     })?;
     let outcome = match &mut editor {
         Some(editor) => type_lines(editor, &link, &told, server),
-        None => copy_lines(&link, &told),
+        None => copy_input(&link, &told),
     };
     service.shutdown(Duration::from_secs(2));
     outcome
@@ -129,16 +129,18 @@ fn type_lines(editor: &mut DefaultEditor, link: &Link, told: &Receiver<News>, se
     }
 }
 
-fn copy_lines(link: &Link, told: &Receiver<News>) -> Result<(), String> {
+fn copy_input(link: &Link, told: &Receiver<News>) -> Result<(), String> {
     let link = link.clone();
     // A thread of its own: standard input may never end, but the connection may.
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
-        let mut line = Vec::new();
-        while matches!(input.read_until(b'\n', &mut line), Ok(1..)) {
-            if link.send(std::mem::take(&mut line)).is_err() {
+        // As it comes, whether lines end or not: a piece is never too large for the outbox.
+        while let Ok(piece @ [_, ..]) = input.fill_buf() {
+            let bytes = piece.len();
+            if link.send(piece.to_vec()).is_err() {
                 return;
             }
+            input.consume(bytes);
         }
         link.finish();
     });

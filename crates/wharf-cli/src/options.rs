@@ -4,6 +4,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wharf::Workers;
 use wharf::session::{Builder, Service, SlowConsumer};
 
+/// The least outbox. The servers' own messages fit into it, and the echo of what arrives while it is half full: those
+/// are at most the port's receive buffer (16 KiB) and an unfinished line (8 KiB).
+const OUTBOX_BYTES_MIN: u64 = 64 * 1024;
+
 /// Servers and clients on an I/O completion port.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110)]
@@ -48,8 +52,8 @@ pub struct Server {
     /// Sessions at a time; further connections are closed at once
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
-    /// Bytes that may wait for one session
-    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Bytes that may wait for one session, 65536 or more
+    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u64).range(OUTBOX_BYTES_MIN..))]
     pub outbox: u64,
     /// What happens to a session whose outbox is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Disconnect)]

@@ -87,9 +87,9 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
     let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
     let service = Arc::new(service);
     let address = service.listen(&addresses[..], session).map_err(|error| cannot_listen(&options.listen, &error))?;
-    // For people and for scripts: the first line, with the real port.
-    println!("listening on {address}");
-    let _ = io::stdout().flush();
+    // For people and for scripts: the first line, with the real port. Serving does not depend on who reads it.
+    let mut out = io::stdout();
+    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
 
     let (stop, stopped) = channel::<()>();
     let printer = options.stats.map(|seconds| {

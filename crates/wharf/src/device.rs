@@ -48,21 +48,43 @@ pub(crate) struct Direction {
     pub(crate) closed: bool,
     /// Operations that are being executed and were asked to end when they cannot go on. Nearly always empty.
     pub(crate) cancelled: Vec<u64>,
-    /// The operations that are being executed, so that a cancel request can tell them from finished ones.
-    pub(crate) running: Option<(u64, u64)>,
+    /// The operation that is being executed, so that a cancel request can tell it from finished ones.
+    pub(crate) running: Option<u64>,
+    /// Sends that are executed together with it.
+    pub(crate) gathered: Vec<u64>,
 }
 
 impl Direction {
-    fn new() -> Direction {
+    fn new(drained: bool) -> Direction {
         Direction {
             operations: VecDeque::new(),
             turn: Turn::Idle,
             edge: false,
-            drained: true,
+            drained,
             closed: false,
             cancelled: Vec::new(),
             running: None,
+            gathered: Vec::new(),
         }
+    }
+
+    pub(crate) fn is_running(&self, serial: u64) -> bool {
+        self.running == Some(serial) || self.gathered.contains(&serial)
+    }
+
+    /// Operations issued and not completed.
+    pub(crate) fn pending(&self) -> usize {
+        self.operations.len() + self.running_count()
+    }
+
+    fn running_count(&self) -> usize {
+        usize::from(self.running.is_some()) + self.gathered.len()
+    }
+
+    /// Asks the operations that are being executed to end when they cannot go on. Returns how many there are.
+    pub(crate) fn cancel_running(&mut self) -> usize {
+        self.cancelled.extend(self.running.iter().chain(&self.gathered));
+        self.running_count()
     }
 
     /// Readiness arrived. True when the caller has to queue the direction.
@@ -100,6 +122,7 @@ impl Direction {
     pub(crate) fn let_go(&mut self, drained: bool) -> bool {
         self.drained = drained && !std::mem::take(&mut self.edge);
         self.running = None;
+        self.gathered.clear();
         self.cancelled.clear();
         self.turn = Turn::Idle;
         self.wants_a_turn()
@@ -140,6 +163,9 @@ pub(crate) struct Device {
     pub(crate) receive: Lock<Direction>,
     pub(crate) send: Lock<Direction>,
     pub(crate) skip_on_success: AtomicBool,
+    /// The send side is being worked on, or found no space: only then has anybody to hear that there is some. Set
+    /// before a send is tried, cleared under the direction's lock when it is known that nobody waits.
+    pub(crate) wants_space: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
     /// Readiness bits that stay.
@@ -164,6 +190,20 @@ impl Device {
         }
     }
 
+    /// [`Direction::begin`] for the send side.
+    pub(crate) fn begin_sending(&self, send: &mut Direction) {
+        send.begin();
+        // Before the attempt: space that comes after it was found missing has to be heard of.
+        self.wants_space.store(true, Ordering::SeqCst);
+    }
+
+    /// [`Direction::let_go`] for the send side.
+    pub(crate) fn end_sending(&self, send: &mut Direction, drained: bool) -> bool {
+        let goes_on = send.let_go(drained);
+        self.wants_space.store(goes_on || send.drained, Ordering::SeqCst);
+        goes_on
+    }
+
     pub(crate) fn next_serial(&self) -> u64 {
         self.next_serial.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -179,9 +219,18 @@ impl Device {
     pub(crate) fn leave(&self, engine: &dyn Engine) -> bool {
         let last = self.users.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !self.released.load(Ordering::Acquire) {
+            // A connect that was under way may have registered it after it was closed.
+            self.deregister(engine);
             engine.close(self.handle);
         }
         last
+    }
+
+    /// Ends the engine's interest, before the descriptor is closed: a duplicate of it would keep the entry alive.
+    pub(crate) fn deregister(&self, engine: &dyn Engine) {
+        if self.registered.swap(false, Ordering::AcqRel) {
+            engine.deregister(self.handle);
+        }
     }
 
     /// Keeps the handle from being closed: it goes to another owner.
@@ -226,14 +275,17 @@ impl Devices {
         });
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
+        let connected = phase == phase::CONNECTED;
         let device = Arc::new(Device {
             number: u64::from(slot) << 32 | u64::from(entry.generation),
             handle,
             kind,
             key,
-            receive: Lock::new(Direction::new()),
-            send: Lock::new(Direction::new()),
+            // The engine reports what is there to receive; whether there is space is tried first.
+            receive: Lock::new(Direction::new(true)),
+            send: Lock::new(Direction::new(!connected)),
             skip_on_success: AtomicBool::new(false),
+            wants_space: AtomicBool::new(!connected),
             phase: AtomicU8::new(phase),
             shut: AtomicU8::new(0),
             sticky: AtomicU8::new(0),
@@ -293,7 +345,7 @@ mod tests {
 
     #[test]
     fn readiness_that_arrives_during_a_turn_is_not_lost() {
-        let mut direction = Direction::new();
+        let mut direction = Direction::new(true);
         direction.begin();
         assert!(!direction.ready());
         assert!(!direction.let_go(true), "no operation waits");

@@ -35,7 +35,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-// Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`.
+// Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`, which do not
+// use all of it.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
+
 #[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]

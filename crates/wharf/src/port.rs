@@ -280,15 +280,19 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     #[inline]
     fn get_after(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
-        match self.owner.0.take_post() {
-            Some(post) => Ok(assemble_post(post)),
-            None => self.get_slowly(timeout),
+        match self.owner.0.take_again() {
+            Some(Entry::Post(post)) => Ok(assemble_post(post)),
+            other => self.get_slowly(other, timeout),
         }
     }
 
     #[inline(never)]
-    fn get_slowly(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
-        Ok(assemble(self.owner.0.get(timeout)?))
+    fn get_slowly(&self, entry: Option<Entry>, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
+        let raw = &self.owner.0;
+        match entry.and_then(|entry| raw.execute(entry)) {
+            Some(completion) => Ok(assemble(completion)),
+            None => Ok(assemble(raw.get(timeout)?)),
+        }
     }
 
     /// Waits for a packet, and takes up to `most` that are there then, in the order of the queue. `None` waits as

@@ -12,6 +12,7 @@ use crate::queue::{Deadline, Nothing, Taken, Tended, WorkerState};
 use crate::raw::{self, Completion, Entry};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,6 +61,11 @@ impl Workers {
         self
     }
 
+    /// How many threads there can be.
+    pub(crate) fn limit(&self) -> usize {
+        self.most.max(self.least)
+    }
+
     /// The threads' name. Default: "wharf".
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -94,6 +100,9 @@ struct Pool {
     handler: Box<dyn Fn(Completion) + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
+    /// What each worker looks at after every packet, apart from the lock.
+    stopping: AtomicBool,
+    surplus: AtomicBool,
 }
 
 #[derive(Default)]
@@ -103,7 +112,6 @@ struct State {
     peak: usize,
     grown: u64,
     panics: u64,
-    stopping: bool,
     exhausted: bool,
     supervised: bool,
 }
@@ -131,6 +139,8 @@ impl WorkerPool {
             handler: Box::new(handler),
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            surplus: AtomicBool::new(false),
         });
         let pool = WorkerPool { shared };
         // A failure here drops the pool, which stops those that were started.
@@ -221,7 +231,7 @@ impl Pool {
     fn stop(&self) {
         let (live, supervised) = {
             let mut state = self.lock();
-            state.stopping = true;
+            self.stopping.store(true, Ordering::Release);
             (state.live, std::mem::take(&mut state.supervised))
         };
         if supervised {
@@ -242,6 +252,7 @@ impl Pool {
             state.live += 1;
             state.started += 1;
             state.peak = state.peak.max(state.live);
+            self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
             state.started
         };
         let pool = self.clone();
@@ -251,7 +262,10 @@ impl Pool {
             struct Gone(Arc<Pool>);
             impl Drop for Gone {
                 fn drop(&mut self) {
-                    self.0.lock().live -= 1;
+                    let mut state = self.0.lock();
+                    state.live -= 1;
+                    self.0.surplus.store(state.live > self.0.workers.least, Ordering::Relaxed);
+                    drop(state);
                     self.0.changed.notify_all();
                 }
             }
@@ -268,9 +282,9 @@ impl Pool {
     fn work(&self) {
         let queue = &self.port.queue;
         let note = crate::queue::bind(queue).map(|me| queue.note(me));
-        while !self.lock().stopping {
-            // One look at the number is enough: a pool that shrinks a little later is no worse.
-            let may_end = self.lock().live > self.workers.least;
+        while !self.stopping.load(Ordering::Acquire) {
+            // A pool that shrinks a little later is no worse.
+            let may_end = self.surplus.load(Ordering::Relaxed);
             let deadline = Deadline::after(may_end.then_some(self.workers.idle));
             let completion = match queue.get(deadline) {
                 Ok(Taken::Entry(entry)) => self.port.execute(entry),
@@ -313,7 +327,7 @@ impl Pool {
         };
         {
             let mut state = self.lock();
-            if state.stopping {
+            if self.stopping.load(Ordering::Acquire) {
                 return;
             }
             if state.live >= self.workers.most {

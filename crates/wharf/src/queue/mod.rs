@@ -29,8 +29,8 @@ mod probe;
 mod state;
 mod watch;
 
-pub(crate) use binding::{bind, unbind};
 pub use binding::blocking;
+pub(crate) use binding::{bind, unbind};
 pub use state::Wake;
 
 use crate::sync::{Arc, Guard, Lock, now};
@@ -39,7 +39,7 @@ use park::{Park, Woke};
 use probe::{Probe, ThreadState};
 use state::{Shared, State, Worker};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use watch::Watch;
 
@@ -178,6 +178,8 @@ pub(crate) struct Queue<T, D> {
     found: Lock<Found<T>>,
     watch: Watch,
     driver: D,
+    /// The state's `closed`, for those who only want to know.
+    closed: AtomicBool,
 }
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {
@@ -194,6 +196,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             found: Lock::new(Found { entries: Vec::new(), work: Vec::new(), ticked: false }),
             watch,
             driver,
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -287,16 +290,16 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// The common case of [`get`](Queue::get), steps 1 and 3 in one: a worker comes back for the next entry and keeps its
-    /// slot. `take` says what the entry comes to; it is then forgotten, not dropped. `None` when it takes a closer look.
+    /// slot. `None` when that takes a closer look.
     #[inline]
-    pub(crate) fn take_again<R>(self: &Arc<Self>, take: impl FnOnce(&T) -> Option<R>) -> Option<R>
+    pub(crate) fn take_again(self: &Arc<Self>) -> Option<T>
     where
         T: 'static,
         D: 'static,
     {
         let me = binding::bound(self)?;
         let mut state = self.state.lock();
-        let taken = state.take_again(me, take)?;
+        let taken = state.take_again(me)?;
         self.release(state, false);
         Some(taken)
     }
@@ -356,12 +359,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
     }
 
-    fn get_as(
-        &self,
-        me: usize,
-        deadline: Deadline,
-        most: usize,
-    ) -> Result<Taken<T>, Nothing> {
+    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Taken<T>, Nothing> {
         let mut state = self.state.lock();
         if state.worker(me).holds {
             self.take_back_held(&mut state, me);
@@ -597,6 +595,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     pub(crate) fn close(&self) -> Vec<T> {
         let mut state = self.state.lock();
         state.closed = true;
+        self.closed.store(true, Ordering::Release);
         let mut left: Vec<T> = state.fifo.drain(..).collect();
         left.extend(state.work.drain(..));
         for worker in state.workers.iter_mut().flatten() {
@@ -609,7 +608,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Where a worker notes what it handles, for reports.
@@ -624,7 +623,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             queued: state.fifo.len(),
             limit: state.limit,
             active: state.active - state.promised,
-            waiting: state.waiters.len() + usize::from(state.standby.is_some()) + usize::from(state.leader) + state.promised,
+            waiting: state.waiters.len()
+                + usize::from(state.standby.is_some())
+                + usize::from(state.leader)
+                + state.promised,
             blocked: state.workers.iter().flatten().filter(|w| w.blocking || w.written_off).count(),
             inserted: totals.inserted,
             removed: totals.removed,
@@ -674,7 +676,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     // --- Supervision: a pool's own thread sleeps on the dead-man's timer, so that no worker has to. ---
 
-    /// Makes the calling thread the one that the dead-man's timer wakes. False if the port has a supervisor already.
+    /// Makes the calling thread the one that the dead-man's timer wakes. `None` if the port has a supervisor already, or
+    /// is closed.
     pub(crate) fn supervise(&self) -> Option<Arc<Park>> {
         let mut state = self.state.lock();
         if state.supervisor.is_some() || state.closed {
@@ -706,6 +709,15 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Sleeps until the dead-man's timer goes off, and does what has to be done then.
     pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
+        let mut state = self.state.lock();
+        if !state.anybody_inside() {
+            // What an earlier turn found beside the one it returned.
+            if let Some(work) = state.work.pop_front() {
+                self.release(state, false);
+                return Tended::Work(work);
+            }
+        }
+        drop(state);
         if self.watch.wait(park, None) == Woke::Signalled {
             return Tended::Stopped;
         }

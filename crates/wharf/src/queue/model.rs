@@ -13,8 +13,8 @@ use super::*;
 use crate::sync::pass_until;
 use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
-use std::sync::atomic::AtomicUsize;
 use std::sync::Mutex as Untracked;
+use std::sync::atomic::AtomicUsize;
 
 /// Forced switches of threads in a schedule, unless `LOOM_MAX_PREEMPTIONS` says otherwise. What is taken out of the
 /// queue by `ci/loom` shows with two.
@@ -121,7 +121,7 @@ impl Bed {
 
     /// Takes one entry and does the engine work that comes before. Returns how many have come to their end.
     fn get(&self, deadline: Deadline) -> Result<usize, Nothing> {
-        if let Some(entry) = self.queue.take_again(|&entry| Some(entry)) {
+        if let Some(entry) = self.queue.take_again() {
             return Ok(self.end(entry));
         }
         loop {
@@ -519,9 +519,7 @@ fn what_is_given_back_goes_to_another_worker() {
 /// The first of two workers to get something waits until the second has the other entry.
 fn first_waits_for_second(bed: &Bed, gate: &Gate, wait: fn(&Gate)) -> JoinHandle<()> {
     let gate = gate.clone();
-    bed.worker(move |bed| {
-        if bed.take() == 1 { wait(&gate) } else { gate.open() }
-    })
+    bed.worker(move |bed| if bed.take() == 1 { wait(&gate) } else { gate.open() })
 }
 
 #[test]
@@ -840,7 +838,11 @@ fn a_supervisor_asks_for_a_worker_where_all_are_blocked() {
             let grow = grow.clone();
             move |bed| {
                 grow.wait();
-                if bed.take() == 1 { gate.wait() } else { gate.open() }
+                if bed.take() == 1 {
+                    gate.wait()
+                } else {
+                    gate.open()
+                }
                 bed.close();
             }
         });

@@ -4,8 +4,6 @@
 //! The waiter calls [`Park::prepare`] under the queue's lock, before it becomes visible on the stack, and sleeps
 //! after the lock is released. A signal sent in between is kept in the word, so it cannot be lost.
 
-use std::time::Duration;
-
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woke {
@@ -17,14 +15,14 @@ pub(crate) enum Woke {
 
 #[cfg(all(target_os = "linux", not(loom)))]
 mod system {
-    use super::{Duration, Woke};
+    use super::Woke;
     use rustix::event::{EventfdFlags, eventfd};
     use rustix::fd::OwnedFd;
     use rustix::io::Errno;
     use rustix::thread::futex;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     const EMPTY: u32 = 0;
     const SIGNALLED: u32 = 1;
@@ -83,9 +81,7 @@ mod system {
 
         /// The descriptor by which a standing-by worker is woken; `None` when the process has no descriptor left.
         pub(crate) fn event(&self) -> Option<&OwnedFd> {
-            self.event
-                .get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok())
-                .as_ref()
+            self.event.get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()).as_ref()
         }
     }
 

@@ -42,8 +42,7 @@ mod system {
         }
 
         pub(crate) fn look(&self) -> ThreadState {
-            let stat =
-                self.stat.get_or_init(|| File::open(format!("/proc/self/task/{}/stat", self.thread)).ok());
+            let stat = self.stat.get_or_init(|| File::open(format!("/proc/self/task/{}/stat", self.thread)).ok());
             let Some(stat) = stat else { return self.look_at_the_clock() };
             let mut text = [0u8; 128];
             match stat.read_at(&mut text, 0) {
@@ -77,8 +76,13 @@ mod system {
             if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
                 return ThreadState::Gone;
             }
-            let now = u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0);
-            if self.processor_ns.swap(now, Ordering::Relaxed) == now { ThreadState::Blocked } else { ThreadState::Running }
+            let now =
+                u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0);
+            if self.processor_ns.swap(now, Ordering::Relaxed) == now {
+                ThreadState::Blocked
+            } else {
+                ThreadState::Running
+            }
         }
     }
 

@@ -7,9 +7,13 @@
 //!   stack and sleeps on the dead-man's timer instead of its futex word.
 //! * At most one worker *leads*: it waits inside the engine, outside the lock.
 //!
-//! **The invariant.** Every release of the lock goes through [`State::settle`], which restores it: *while something is
-//! queued, or held in a batch, or nobody leads, and anybody waits, leads or supervises, the dead-man's timer is armed and somebody sleeps
-//! on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or the timer fetches one.
+//! **The invariant.** Whoever has changed something settles ([`State::settle`]) before it sleeps or leaves, and so
+//! restores it: *while something is queued that nobody was woken for, or held in a batch, or nobody leads, and anybody
+//! waits, leads or supervises, the dead-man's timer is armed and somebody sleeps on it.* No packet is stranded (C-18):
+//! either a worker outside `get` comes back for it, or the timer fetches one.
+//!
+//! The lines marked `guard:` here and in `mod.rs` hold this up. `ci/loom` takes each of them out and requires that a
+//! model in `model.rs` fails.
 //!
 //! **When a further worker is woken.** Waking a thread on another core costs about 30 us of processor time, five
 //! echoed messages. So the policy [`Wake::Adaptive`] wakes one at once only when nobody is active, or when the
@@ -215,17 +219,16 @@ impl<T> State<T> {
     /// A worker that runs comes back, and goes out with the next entry at once. `None`, and nothing changed, when that
     /// needs a closer look.
     #[inline]
-    pub(super) fn take_again<R>(&mut self, me: usize, take: impl FnOnce(&T) -> Option<R>) -> Option<R> {
+    pub(super) fn take_again(&mut self, me: usize) -> Option<T> {
         let worker = self.workers[me].as_mut()?;
         let plain = worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.work.is_empty();
         let poll_due = self.since_poll >= super::POLL_EVERY && !self.leader;
         if !plain || poll_due || self.active > self.limit {
             return None;
         }
-        let taken = take(self.fifo.front()?)?;
-        std::mem::forget(self.fifo.pop_front());
+        let taken = self.fifo.pop_front()?;
         self.stays += 1;
-        worker.stay = self.stays;
+        worker.stay = self.stays; // guard: a worker that takes again begins a new stay
         worker.took = 1;
         if self.stays % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none()) {
             worker.left_at = Some(now());
@@ -245,7 +248,8 @@ impl<T> State<T> {
         self.totals.removed += took as u64;
         self.since_poll = self.since_poll.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));
         // Without anybody to wake there is nothing to decide, and the clock need not be read.
-        let measure = took > 0 && stay % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none());
+        let measure =
+            took > 0 && stay % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none());
         let worker = self.worker(me);
         worker.counted = true;
         worker.stay = stay;

@@ -15,9 +15,7 @@ mod system {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
     use rustix::io::Errno;
-    use rustix::time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-    };
+    use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
     use std::time::{Duration, Instant};
 
     #[derive(Debug)]
@@ -28,8 +26,7 @@ mod system {
 
     impl Watch {
         pub(crate) fn new(tick: Duration) -> std::io::Result<Watch> {
-            let timer =
-                timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
             Ok(Watch { timer, tick })
         }
 

@@ -47,6 +47,9 @@ pub(crate) const ETIMEDOUT: i32 = 110;
 pub(crate) const EINPROGRESS: i32 = 115;
 pub(crate) const EADDRNOTAVAIL: i32 = 99;
 
+/// Pieces given to the engine in one call. More take further calls: a full transfer of these is no short one.
+const PIECES_MAX: usize = 64;
+
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.
 #[derive(Debug)]
@@ -180,7 +183,9 @@ impl PortDriver {
                 DeviceKind::Stream => found.entries.push(entry),
             }
         }
-        if readiness.has(Readiness::SEND) && device.kind == DeviceKind::Stream && device.send.lock().ready() {
+        // An engine reports space with every event; only who found none, or is sending just now, wants to know.
+        let wanted = device.wants_space.load(Ordering::SeqCst);
+        if wanted && readiness.has(Readiness::SEND) && device.send.lock().ready() {
             found.work.push(Entry::Ready(device.clone(), Side::Send));
         }
     }
@@ -312,10 +317,11 @@ impl Port {
     }
 
     fn register(&self, device: &Inner) -> Result<(), i32> {
-        if !device.registered.swap(true, Ordering::AcqRel) {
-            self.engine().register(device.handle, device.number).inspect_err(|_| {
-                device.registered.store(false, Ordering::Release);
-            })?;
+        // Nobody else registers it at the same time: it is being adopted, or connected by this call. The mark is set
+        // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).
+        if !device.registered.load(Ordering::Acquire) {
+            self.engine().register(device.handle, device.number)?;
+            device.registered.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -332,14 +338,14 @@ impl Port {
         if !self.home.is_here() {
             // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
             if self.driver().devices.lock().remove(device.number) {
+                device.registered.store(false, Ordering::Release);
                 device.leave(self.engine());
             }
             return;
         }
         let open = self.driver().devices.lock().remove(device.number);
         if open {
-            // Before the descriptor is closed: a duplicate would keep the entry alive.
-            self.engine().deregister(device.handle);
+            device.deregister(self.engine());
             if device.leave(self.engine()) {
                 self.resume_accepting();
             }
@@ -367,7 +373,7 @@ impl Port {
         if !self.driver().devices.lock().remove(device.number) {
             return Err(EBADF);
         }
-        self.engine().deregister(device.handle);
+        device.deregister(self.engine());
         device.give_away();
         device.leave(self.engine());
         Ok(device.handle)
@@ -405,18 +411,13 @@ impl Port {
     /// The port's devices at this moment.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
-        let pending = |direction: &Lock<Direction>| {
-            let direction = direction.lock();
-            let running = direction.running.map_or(0, |(first, last)| last - first + 1);
-            direction.operations.len() + running as usize
-        };
         devices
             .iter()
             .map(|device| DeviceInfo {
                 number: device.number,
                 kind: device.kind,
                 handle: device.handle,
-                pending: (pending(&device.receive), pending(&device.send)),
+                pending: (device.receive.lock().pending(), device.send.lock().pending()),
             })
             .collect()
     }
@@ -456,7 +457,7 @@ impl Port {
         for side in [Side::Receive, Side::Send] {
             let operation = {
                 let mut direction = device.direction(side).lock();
-                if direction.running.is_some_and(|(first, last)| (first..=last).contains(&id.serial)) {
+                if direction.is_running(id.serial) {
                     direction.cancelled.push(id.serial);
                     return Cancel::Requested;
                 }
@@ -478,10 +479,7 @@ impl Port {
         for side in [Side::Receive, Side::Send] {
             let pending = {
                 let mut direction = device.direction(side).lock();
-                if let Some((first, last)) = direction.running {
-                    direction.cancelled.extend(first..=last);
-                    count += (last - first + 1) as usize;
-                }
+                count += direction.cancel_running();
                 std::mem::take(&mut direction.operations)
             };
             count += pending.len();
@@ -510,16 +508,10 @@ impl Port {
         self.queue.try_insert(Entry::Post(post), limit).map_err(|(_, closed)| (post, closed))
     }
 
-    /// The common case: the calling worker comes back, and a post is there for it.
+    /// The common case: the calling worker comes back, and something is there for it.
     #[inline]
-    pub(crate) fn take_post(&self) -> Option<Post> {
-        if !self.home.is_here() {
-            return None;
-        }
-        self.queue.take_again(|entry| match entry {
-            Entry::Post(post) => Some(*post),
-            _ => None,
-        })
+    pub(crate) fn take_again(&self) -> Option<Entry> {
+        if self.home.is_here() { self.queue.take_again() } else { None }
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.
@@ -651,10 +643,8 @@ impl Port {
     }
 
     fn deliver(&self, sink: Sink, completion: Completion) {
-        match sink {
-            Sink::Port => self.insert(Entry::Packet(Box::new(completion))),
-            Sink::Event(event) => event.signal(completion),
-            Sink::Callback(call, context) => self.insert(Entry::Call(call, context, Box::new(completion))),
+        if let Some(entry) = entry(sink, completion) {
+            self.insert(entry);
         }
     }
 
@@ -692,6 +682,18 @@ impl From<Nothing> for Empty {
         match nothing {
             Nothing::TimedOut => Empty::TimedOut,
             Nothing::Abandoned => Empty::Abandoned,
+        }
+    }
+}
+
+/// Sends a completion to its sink; what goes there through the queue is returned.
+fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
+    match sink {
+        Sink::Port => Some(Entry::Packet(Box::new(completion))),
+        Sink::Callback(call, context) => Some(Entry::Call(call, context, Box::new(completion))),
+        Sink::Event(event) => {
+            event.signal(completion);
+            None
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     Accepted, Buffers, Completion, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL,
-    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, Payload, Port, RawBuffer, Side, Sink, finish,
+    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink,
+    entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, Turn, phase, shut};
@@ -88,16 +89,10 @@ impl Port {
             && !direction.drained;
         if at_once {
             direction.begin();
-            direction.running = Some((operation.serial, operation.serial));
+            direction.running = Some(operation.serial);
             drop(direction);
-            return match self.execute_receive(device, operation) {
-                Some(done) if done.error == 0 => Ok(Issued::Done(done)),
-                Some(failed) => {
-                    self.insert(Entry::Packet(Box::new(failed)));
-                    Ok(Issued::Pending(id))
-                }
-                None => Ok(Issued::Pending(id)),
-            };
+            let done = self.execute_receive(device, operation, true);
+            return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
         if !direction.wants_a_turn() {
@@ -122,14 +117,15 @@ impl Port {
                 direction.let_go(false);
                 return None;
             };
-            direction.running = Some((operation.serial, operation.serial));
+            direction.running = Some(operation.serial);
             operation
         };
-        self.execute_receive(device, operation)
+        self.execute_receive(device, operation, false)
     }
 
-    /// Executes an operation that was taken from the list; the calling thread owns the direction.
-    fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Option<Completion> {
+    /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
+    /// to be handed out; to an issuing call only that of a success.
+    fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
         loop {
             let attempt = if device.enter() {
                 let attempt = self.try_receive(device, &mut operation);
@@ -161,11 +157,18 @@ impl Port {
             };
             let goes_on = direction.let_go(drained);
             drop(direction);
+            let (sink, completion) = finish(device, operation, error, payload);
+            let packet = if issuing && error != 0 {
+                self.deliver(sink, completion);
+                None
+            } else {
+                self.hand_out(sink, completion)
+            };
             if goes_on {
+                // Behind a completion that went into the queue: the next operation's must not overtake it.
                 self.insert(Entry::Ready(device.clone(), Side::Receive));
             }
-            let (sink, completion) = finish(device, operation, error, payload);
-            return self.hand_out(sink, completion);
+            return packet;
         }
     }
 
@@ -182,13 +185,17 @@ impl Port {
             };
         }
         let mut pooled: Option<PoolBuffer> = None;
-        let one;
+        let (one, first): ([RawBuffer; 1], Vec<RawBuffer>);
         let into: &[RawBuffer] = match &operation.buffers {
             Buffers::One(piece) => {
                 one = [*piece];
                 &one
             }
-            Buffers::Many(pieces) => pieces,
+            Buffers::Many(pieces) if pieces.len() <= PIECES_MAX => pieces,
+            Buffers::Many(pieces) => {
+                first = pieces.iter().filter(|piece| piece.length > 0).take(PIECES_MAX).copied().collect();
+                &first
+            }
             Buffers::Pooled => {
                 one = [pooled.insert(self.driver().pool.take()).space()];
                 &one
@@ -236,7 +243,7 @@ impl Port {
         let mut drained = false;
         while taken.len() < ACCEPTS_PER_TURN {
             let Some(operation) = direction.operations.pop_front() else { break };
-            direction.running = Some((operation.serial, operation.serial));
+            direction.running = Some(operation.serial);
             drop(direction);
             let result = if device.enter() {
                 let result = self.engine().accept(device.handle);
@@ -276,20 +283,19 @@ impl Port {
                 break;
             }
         }
-        let goes_on = direction.let_go(drained);
         drop(direction);
+        let entries: Vec<Entry> =
+            taken.into_iter().filter_map(|(sink, completion)| entry(sink, completion)).collect();
+        if !entries.is_empty() {
+            self.queue.insert_all(entries);
+        }
+        // Only now may another worker take connections: its packets come behind these (row A-18).
+        let goes_on = device.receive.lock().let_go(drained);
         if let Some(error) = starved {
             self.starve(device, error);
         }
         if goes_on {
             self.insert_work(Entry::Ready(device.clone(), Side::Receive));
-        }
-        let mut packets = Vec::with_capacity(taken.len());
-        for (sink, completion) in taken {
-            packets.extend(self.hand_out(sink, completion).map(|packet| Entry::Packet(Box::new(packet))));
-        }
-        if !packets.is_empty() {
-            self.queue.insert_all(packets);
         }
     }
 

@@ -7,8 +7,8 @@
 
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, Payload,
-    Port, RawBuffer, Side, Sink, finish,
+    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId,
+    PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, finish,
 };
 use crate::device::{Device as Inner, Direction, Turn, phase, shut};
 use crate::operation::Operation;
@@ -20,8 +20,7 @@ const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
 const ECONNREFUSED: i32 = 111;
 
-/// Pieces and bytes that one system call may gather from several operations.
-const GATHER_PIECES: usize = 64;
+/// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
@@ -33,8 +32,8 @@ struct Batch {
 }
 
 enum Attempt {
-    /// So many bytes were taken; for other operations than sends: it is done.
-    Done(usize),
+    /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
+    Done { bytes: usize, short: bool },
     Failed(i32),
     NotNow,
 }
@@ -64,11 +63,7 @@ impl Port {
     pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
         self.may_send(device)?;
-        let issued = self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None));
-        if issued.is_ok() {
-            device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
-        }
-        issued
+        self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None))
     }
 
     /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
@@ -92,65 +87,91 @@ impl Port {
         device.sticky.store(0, Ordering::Release);
         device.failed_receive.store(0, Ordering::Release);
         device.failed_send.store(0, Ordering::Release);
-        let give_up = |error| {
-            device.phase.store(phase::FRESH, Ordering::Release);
-            Err(error)
-        };
-        if !device.enter() {
-            return give_up(EBADF);
-        }
-        let begun = self.engine().connect(device.handle, peer);
-        // Registered only now: a fresh socket would report that it is ready, and hung up, at once.
-        let registered = match begun {
-            Ok(()) | Err(EINPROGRESS) => self.register(device),
-            Err(_) => Ok(()),
-        };
-        self.leave(device);
-        if let Err(error) = registered {
-            return give_up(error);
-        }
         let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
         operation.serial = device.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
-        match begun {
-            Ok(()) => {
-                device.phase.store(phase::CONNECTED, Ordering::Release);
-                let done = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
-                let (sink, completion) = finish(device, operation, 0, Payload::None);
-                if done {
-                    return Ok(Issued::Done(completion));
-                }
-                self.deliver(sink, completion);
+        let serial = operation.serial;
+        let id = OperationId { device: device.number, serial };
+        {
+            let mut direction = device.send.lock();
+            if direction.closed {
+                return Err(EBADF);
             }
+            if direction.turn != Turn::Idle {
+                // The last attempt has failed and is about to say so.
+                device.phase.store(phase::FRESH, Ordering::Release);
+                return Err(EINVAL);
+            }
+            // From here on a cancel finds it.
+            device.begin_sending(&mut direction);
+            direction.running = Some(serial);
+        }
+        let (result, usable) = self.begin_connecting(device, peer);
+        let mut direction = device.send.lock();
+        let ended = direction.closed || direction.cancelled.contains(&serial);
+        let error = match result {
+            Ok(()) => 0,
+            Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
-                let mut direction = device.send.lock();
-                if direction.closed {
-                    drop(direction);
-                    self.complete(device, operation, ECANCELED);
-                    return Ok(Issued::Pending(id));
-                }
                 direction.operations.push_back(operation);
-                let wanted = direction.wants_a_turn();
+                let goes_on = device.end_sending(&mut direction, true);
                 drop(direction);
-                if wanted {
+                if goes_on {
                     self.insert_work(Entry::Ready(device.clone(), Side::Send));
                 }
+                return Ok(Issued::Pending(id));
             }
-            Err(error @ (ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT)) => {
-                device.phase.store(phase::FRESH, Ordering::Release);
-                self.complete(device, operation, error);
-            }
-            Err(error) => return give_up(error),
+            Err(error) => error,
+        };
+        device.end_sending(&mut direction, false);
+        match error {
+            0 => device.phase.store(phase::CONNECTED, Ordering::Release),
+            // The system goes on connecting: the socket is good for closing only.
+            _ if !usable => {}
+            ECANCELED => {}
+            _ => device.phase.store(phase::FRESH, Ordering::Release),
         }
+        drop(direction);
+        match error {
+            // Ends of the attempt, which come as a packet however soon they are known.
+            0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
+            error => return Err(error),
+        }
+        let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+        let (sink, completion) = finish(device, operation, error, Payload::None);
+        if error == 0 && at_once {
+            return Ok(Issued::Done(completion));
+        }
+        self.deliver(sink, completion);
         Ok(Issued::Pending(id))
+    }
+
+    /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
+    /// Also whether another attempt makes sense after a failure.
+    fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> (Result<(), i32>, bool) {
+        if !device.enter() {
+            return (Err(EBADF), false);
+        }
+        let begun = self.engine().connect(device.handle, peer);
+        let result = match begun {
+            Ok(()) | Err(EINPROGRESS) => match self.register(device) {
+                Ok(()) => {
+                    // Closed meanwhile: who did it may have come too early to end the registration.
+                    if device.send.lock().closed {
+                        self.engine().deregister(device.handle);
+                    }
+                    (begun, true)
+                }
+                Err(error) => (Err(error), false),
+            },
+            Err(_) => (begun, true),
+        };
+        self.leave(device);
+        result
     }
 
     fn may_send(&self, device: &Inner) -> Result<(), i32> {
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
-        }
-        if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
-            return Err(ESHUTDOWN);
         }
         match device.failed_send.load(Ordering::Acquire) {
             0 => Ok(()),
@@ -167,9 +188,16 @@ impl Port {
         if direction.closed {
             return Err(EBADF);
         }
+        // Under the lock: what is issued after a shutdown must not come behind it and take the answer for a reset.
+        if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
+            return Err(ESHUTDOWN);
+        }
+        if operation.kind == Kind::Disconnected {
+            device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
+        }
         if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
-            direction.begin();
-            direction.running = Some((serial, serial));
+            device.begin_sending(&mut direction);
+            direction.running = Some(serial);
             drop(direction);
             let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
             let batch = Batch { head: operation, more: Vec::new() };
@@ -187,23 +215,23 @@ impl Port {
 
     /// Shuts the sending side now, or marks it to be shut after what is outstanding.
     pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
-        if device.shut.fetch_or(shut::SEND, Ordering::AcqRel) & shut::SEND != 0 {
-            return Ok(());
-        }
         // An operation like a disconnect, that nobody hears of.
         let operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
-        self.issue_send(device, operation).map(drop)
+        match self.issue_send(device, operation) {
+            Ok(_) | Err(ESHUTDOWN) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on with the send side of a device: space has come, or a turn was over.
     pub(super) fn send_turn(&self, device: &Arc<Inner>) {
         let batch = {
             let mut direction = device.send.lock();
-            direction.begin();
+            device.begin_sending(&mut direction);
             match take_batch(&mut direction) {
                 Some(batch) => batch,
                 None => {
-                    direction.let_go(false);
+                    device.end_sending(&mut direction, false);
                     return;
                 }
             }
@@ -238,9 +266,9 @@ impl Port {
             };
             let mut drained = false;
             match attempt {
-                Attempt::Done(bytes) => {
+                Attempt::Done { bytes, short } => {
                     let left = account(batch, bytes, &mut finished);
-                    drained = !left.is_empty();
+                    drained = short;
                     put_back(&mut direction, left, &mut finished);
                 }
                 Attempt::NotNow => {
@@ -257,18 +285,25 @@ impl Port {
             if drained && std::mem::take(&mut direction.edge) {
                 drained = false;
             }
-            if drained || calls == CALLS_PER_TURN {
-                break direction.let_go(drained);
-            }
             direction.cancelled.clear();
-            match take_batch(&mut direction) {
-                Some(next) => batch = next,
-                None => break direction.let_go(false),
+            if !drained && calls < CALLS_PER_TURN {
+                if let Some(next) = take_batch(&mut direction) {
+                    batch = next;
+                    continue;
+                }
             }
+            direction.running = None;
+            direction.gathered.clear();
+            if !packets.is_empty() {
+                drop(direction);
+                for (sink, completion) in packets {
+                    self.deliver(sink, completion);
+                }
+                // Only now may another thread send: its packets come behind these.
+                direction = device.send.lock();
+            }
+            break device.end_sending(&mut direction, drained);
         };
-        for (sink, completion) in packets {
-            self.deliver(sink, completion);
-        }
         if goes_on {
             self.insert_work(Entry::Ready(device.clone(), Side::Send));
         }
@@ -282,7 +317,7 @@ impl Port {
             Kind::Connected => match engine.connect_result(device.handle) {
                 Ok(()) => {
                     device.phase.store(phase::CONNECTED, Ordering::Release);
-                    Attempt::Done(0)
+                    Attempt::Done { bytes: 0, short: false }
                 }
                 Err(EAGAIN) => Attempt::NotNow,
                 Err(error) => {
@@ -291,7 +326,7 @@ impl Port {
                 }
             },
             Kind::Disconnected => match engine.shutdown(device.handle, Shutdown::Write) {
-                Ok(()) => Attempt::Done(0),
+                Ok(()) => Attempt::Done { bytes: 0, short: false },
                 Err(error) => Attempt::Failed(error),
             },
             _ => {
@@ -299,18 +334,24 @@ impl Port {
                     0 => {}
                     error => return Attempt::Failed(error),
                 }
-                let result = match (&head.buffers, batch.more.is_empty()) {
-                    (Buffers::One(piece), true) => engine.send(device.handle, &[rest_of(piece, head.done)]),
+                let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
+                let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
+                    (Buffers::One(piece), true) => {
+                        one = [rest_of(piece, head.done)];
+                        &one
+                    }
                     _ => {
-                        let mut pieces = Vec::with_capacity(GATHER_PIECES);
-                        append_pieces(head, &mut pieces);
-                        batch.more.iter().for_each(|operation| append_pieces(operation, &mut pieces));
-                        pieces.truncate(GATHER_PIECES);
-                        if pieces.is_empty() { Ok(0) } else { engine.send(device.handle, &pieces) }
+                        many = Vec::with_capacity(PIECES_MAX);
+                        append_pieces(head, &mut many);
+                        batch.more.iter().for_each(|operation| append_pieces(operation, &mut many));
+                        many.truncate(PIECES_MAX);
+                        &many
                     }
                 };
+                let offered: usize = pieces.iter().map(|piece| piece.length).sum();
+                let result = if pieces.is_empty() { Ok(0) } else { engine.send(device.handle, pieces) };
                 match result {
-                    Ok(bytes) => Attempt::Done(bytes),
+                    Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
                     Err(EAGAIN) => Attempt::NotNow,
                     Err(error) => Attempt::Failed(failed_send(device, error)),
                 }
@@ -333,21 +374,22 @@ fn failed_send(device: &Inner, error: i32) -> i32 {
 /// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
 fn take_batch(direction: &mut Direction) -> Option<Batch> {
     let head = direction.operations.pop_front()?;
-    let mut more = Vec::new();
+    let mut more: Vec<Operation> = Vec::new();
     if head.kind == Kind::Sent {
         let mut pieces = piece_count(&head);
         let mut bytes = head.buffers.total() - head.done;
         while let Some(next) = direction.operations.front() {
             pieces += piece_count(next);
             bytes += next.buffers.total();
-            if next.kind != Kind::Sent || pieces > GATHER_PIECES || bytes > GATHER_BYTES {
+            if next.kind != Kind::Sent || pieces > PIECES_MAX || bytes > GATHER_BYTES {
                 break;
             }
             more.extend(direction.operations.pop_front());
         }
     }
-    let last = more.last().map_or(head.serial, |operation: &Operation| operation.serial);
-    direction.running = Some((head.serial, last));
+    direction.running = Some(head.serial);
+    direction.gathered.clear();
+    direction.gathered.extend(more.iter().map(|operation| operation.serial));
     Some(Batch { head, more })
 }
 

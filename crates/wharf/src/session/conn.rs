@@ -23,9 +23,9 @@
 use super::Session;
 use super::group::Membership;
 use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
-use super::service::{Inner, Node, Op};
+use super::service::{Inner, Node, Op, Stream};
 use crate::buffer::Buffer;
-use crate::net::{Outcome, TcpStream};
+use crate::net::Outcome;
 use crate::packet::Event;
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,7 +33,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 /// Receives that one handler call may go through before other sessions come first.
@@ -121,7 +121,7 @@ enum Phase {
 
 struct Sending {
     phase: Phase,
-    stream: Option<TcpStream<Node, Op>>,
+    stream: Option<Stream>,
     outbox: Outbox,
     /// Somebody sends, or a send is outstanding.
     busy: bool,
@@ -327,7 +327,7 @@ impl Conn {
     }
 
     /// The stream exists, connected or not. What was sent while connecting waits in the outbox.
-    pub(super) fn attach(&self, stream: TcpStream<Node, Op>) {
+    pub(super) fn attach(&self, stream: Stream) {
         let mut sending = self.lock();
         match sending.phase {
             Phase::Connecting | Phase::Open => sending.stream = Some(stream),
@@ -345,7 +345,7 @@ impl Conn {
     // --- The receiving side: runs on one worker at a time ---
 
     /// The connection is made.
-    pub(super) fn opened(self: &Arc<Self>, stream: &TcpStream<Node, Op>) {
+    pub(super) fn opened(self: &Arc<Self>, stream: &Stream) {
         {
             let mut sending = self.lock();
             if sending.phase == Phase::Connecting {
@@ -363,7 +363,7 @@ impl Conn {
     }
 
     /// Issues the next receive, and goes through those that are done at once.
-    pub(super) fn receive(self: &Arc<Self>, stream: &TcpStream<Node, Op>) {
+    pub(super) fn receive(self: &Arc<Self>, stream: &Stream) {
         let Some(service) = self.service.upgrade() else { return };
         for _ in 0..RECEIVES_PER_TURN {
             {
@@ -397,8 +397,15 @@ impl Conn {
         }
     }
 
-    /// A receive has completed. False when the session is over.
-    pub(super) fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
+    /// A receive that was outstanding has completed.
+    pub(super) fn received(self: &Arc<Self>, stream: &Stream, buffer: Buffer, result: io::Result<usize>) {
+        if self.arrived(buffer, result) {
+            self.receive(stream);
+        }
+    }
+
+    /// Hands on what was received. False when the session is over.
+    fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
         match result {
             Ok(0) => {
                 self.over(Closed::ByPeer);
@@ -506,7 +513,7 @@ impl Conn {
         }
     }
 
-    pub(super) fn stream(&self) -> Option<TcpStream<Node, Op>> {
+    pub(super) fn stream(&self) -> Option<Stream> {
         self.lock().stream.clone()
     }
 
@@ -670,6 +677,12 @@ impl Conn {
             // No receive is outstanding; the next one is refused, and notices the end.
             self.resume();
         }
+    }
+
+    /// Ends the session because its time is over.
+    pub(super) fn cut_off(self: &Arc<Self>, reason: Closed) {
+        self.lock().cut = true;
+        self.end(reason);
     }
 
     /// Ends the session after its outbox has gone out.

@@ -21,7 +21,8 @@ pub enum SlowConsumer {
     /// The oldest messages that have not begun to go out are dropped, and counted.
     DropOldest,
     /// The sender waits for room, without occupying a slot of the port. A broadcast then goes at the pace of its
-    /// slowest member. Two sessions that wait for each other wait for ever: do not send in a circle with it.
+    /// slowest member. Two sessions that wait for each other wait for ever: do not send in a circle with it. One worker
+    /// of those that the pool may have never waits, but ends the session, so that somebody is left to make room.
     Wait,
 }
 

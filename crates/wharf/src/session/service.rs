@@ -3,7 +3,7 @@
 use super::Session;
 use super::conn::{Closed, Conn, Link};
 use super::outbox::SlowConsumer;
-use crate::net::TcpListener;
+use crate::net::{TcpListener, TcpStream};
 use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
@@ -48,6 +48,7 @@ pub(super) enum Op {
     Signal,
 }
 
+pub(super) type Stream = TcpStream<Node, Op>;
 type MakeSession = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
 
 pub(super) struct Listening {
@@ -368,10 +369,9 @@ impl Service {
         inner.close_listeners();
         let sessions: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
         sessions.iter().for_each(|conn| conn.close(Closed::Shutdown));
-        let late = inner.wait_for_sessions(until);
-        if !late.is_empty() {
-            lock(&inner.sessions).values().for_each(|conn| left.push(conn.clone()));
-            left.iter().for_each(|conn| conn.end(Closed::Shutdown));
+        if inner.wait_for_sessions(until) > 0 {
+            let late: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
+            late.iter().for_each(|conn| conn.cut_off(Closed::Shutdown));
             // Their handlers hear of it, if they return.
             inner.wait_for_sessions(Instant::now() + Duration::from_millis(500));
         }
@@ -379,7 +379,8 @@ impl Service {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let report = self.pool.take().expect("taken here only").shutdown(left);
         self.inner.end_all();
-        ShutdownReport { graceful: total.saturating_sub(aborted), aborted, workers_left: report.workers }
+        let aborted = sessions.iter().filter(|conn| conn.is_cut()).count();
+        ShutdownReport { graceful: sessions.len() - aborted, aborted, workers_left: report.workers }
     }
 }
 
@@ -409,8 +410,11 @@ impl Inner {
                 Err(error) => conn.over(Closed::Failed(error)),
             },
             (Node::Session(conn), _, Event::Received { stream, buffer, result }) => {
-                if conn.arrived(buffer, result) {
-                    conn.receive(&stream);
+                conn.received(&stream, buffer, result);
+            }
+            (Node::Session(conn), Op::Start, _) => {
+                if let Some(stream) = conn.stream() {
+                    conn.opened(&stream);
                 }
             }
             (Node::Session(conn), Op::Resume, _) => {
@@ -418,7 +422,7 @@ impl Inner {
                     conn.receive(&stream);
                 }
             }
-            (Node::Session(conn), _, event) => conn.sent(&event),
+            (Node::Session(conn), _, event) => conn.sent(event),
             (_, Op::Sweep, _) => self.sweep(),
             (_, Op::Signal, Event::Signal { result: Ok(number) }) => {
                 lock(&self.signals).push(number);
@@ -429,30 +433,38 @@ impl Inner {
     }
 
     fn accepted(self: &Arc<Self>, listening: &Listening, socket: StdStream, peer: SocketAddr) {
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listening.make)(peer)));
-        let Ok(session) = made else {
-            log::error!("the session for {peer} could not be made: its constructor panicked");
-            self.totals.panics.fetch_add(1, Ordering::Relaxed);
+        // Looked at before a session is made for nothing; `admit` decides.
+        let session = if self.has_room(&lock(&self.sessions)) {
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listening.make)(peer)));
+            let Ok(session) = made else {
+                log::error!("the session for {peer} could not be made: its constructor panicked");
+                self.totals.panics.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            Some(session)
+        } else {
+            None
+        };
+        let Some(conn) = session.and_then(|session| self.admit(peer, session)) else {
+            self.totals.refused.fetch_add(1, Ordering::Relaxed);
+            log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
             return;
         };
-        match self.admit(peer, session) {
-            Some(conn) => {
-                self.totals.accepted.fetch_add(1, Ordering::Relaxed);
-                if let Err(error) = self.start(socket, conn) {
-                    log::debug!("a connection from {peer} could not be served: {error}");
-                }
-            }
-            None => {
-                self.totals.refused.fetch_add(1, Ordering::Relaxed);
-                log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
-            }
+        self.totals.accepted.fetch_add(1, Ordering::Relaxed);
+        match self.associate(socket, &conn) {
+            Ok(stream) => conn.opened(&stream),
+            Err(error) => log::warn!("a connection from {peer} could not be served: {error}"),
         }
+    }
+
+    fn has_room(&self, sessions: &HashMap<u64, Arc<Conn>>) -> bool {
+        sessions.len() < self.options.max_sessions && !self.shutting_down.load(Ordering::SeqCst)
     }
 
     /// A place among the sessions, if there is one.
     fn admit(self: &Arc<Self>, peer: SocketAddr, session: Box<dyn Session>) -> Option<Arc<Conn>> {
         let mut sessions = lock(&self.sessions);
-        if sessions.len() >= self.options.max_sessions || self.shutting_down.load(Ordering::SeqCst) {
+        if !self.has_room(&sessions) {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -462,30 +474,30 @@ impl Inner {
         Some(conn)
     }
 
-    fn start(self: &Arc<Self>, socket: StdStream, conn: Arc<Conn>) -> io::Result<()> {
+    /// Makes a connection that exists the session's.
+    fn associate(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
         let _ = socket.set_nodelay(self.options.nodelay);
         match self.port.associate(socket, Node::Session(conn.clone())) {
             Ok(stream) => {
-                self.attach(&conn, stream.clone());
-                conn.opened(&stream);
-                Ok(())
+                self.attach(conn, stream.clone());
+                Ok(stream)
             }
             Err(rejected) => {
-                self.forget(&conn);
+                self.forget(conn);
                 Err(rejected.error)
             }
         }
     }
 
     /// A session that came while the service was being shut down is closed with the others.
-    fn attach(self: &Arc<Self>, conn: &Arc<Conn>, stream: crate::net::TcpStream<Node, Op>) {
+    fn attach(self: &Arc<Self>, conn: &Arc<Conn>, stream: Stream) {
         conn.attach(stream);
         if self.shutting_down.load(Ordering::SeqCst) {
             conn.end(Closed::Shutdown);
         }
     }
 
-    fn forget(&self, conn: &Conn) {
+    pub(super) fn forget(&self, conn: &Conn) {
         let removed = {
             let mut sessions = lock(&self.sessions);
             let removed = sessions.remove(&conn.id());
@@ -496,11 +508,6 @@ impl Inner {
             removed
         };
         drop(removed);
-    }
-
-    pub(super) fn session_over(&self, conn: &Conn, reason: &Closed) {
-        log::debug!("session {} is over: {reason}", conn.id());
-        self.forget(conn);
     }
 
     /// How many are left when the time is over.
@@ -519,6 +526,17 @@ impl Inner {
     fn close_listeners(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         listeners.iter().for_each(TcpListener::close);
+    }
+
+    /// A sender asks whether it may wait for room in an outbox. All workers but one may: if none were left, nobody
+    /// would take the packet that says that there is room. Threads of the program's own may always wait.
+    pub(super) fn may_wait(self: &Arc<Self>) -> Option<Waiting<'_>> {
+        if WORKER_OF.get() != Arc::as_ptr(self).addr() {
+            return Some(Waiting(None));
+        }
+        let others = self.workers_waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Some(&self.workers_waiting));
+        (others + 1 < self.workers_most).then_some(waiting)
     }
 
     // --- Sessions that are being closed ---
@@ -557,6 +575,7 @@ impl Inner {
         }
     }
 
+    /// Everything at once. Whoever runs a handler now is not waited for: see `Conn::tell_closed`.
     fn end_all(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);
         self.close_listeners();

@@ -1,0 +1,455 @@
+//! The program as its users meet it: started, talked to over real sockets, ended by signals; what it says, and where.
+
+use rustix::process::{Pid, Signal, getuid, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// After so long a test that waits is stuck.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The running program. Dropping it kills it, so that a failed test leaves no process behind.
+struct Wharf {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// What it had still to say, and how it ended.
+struct End {
+    code: Option<i32>,
+    out: Vec<String>,
+    errors: Vec<String>,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs it to its end.
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+impl Wharf {
+    fn start(arguments: &[&str]) -> Wharf {
+        let mut child =
+            command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, lines) = channel();
+        let (err, errors) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let readers = vec![
+            thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(out.send(line)))),
+            thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(err.send(line)))),
+        ];
+        Wharf { child, lines, errors, readers }
+    }
+
+    /// A server on a free port, and its address.
+    fn serve(what: &str, more: &[&str]) -> (Wharf, SocketAddr) {
+        let mut arguments = vec!["serve", what, "--listen", "127.0.0.1:0"];
+        arguments.extend(more);
+        let wharf = Wharf::start(&arguments);
+        let line = wharf.line();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("the first line is {line:?}"));
+        (wharf, address.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("a line was to be printed in time")
+    }
+
+    #[track_caller]
+    fn error(&self) -> String {
+        self.errors.recv_timeout(DEADLINE).expect("a line was to be printed to stderr in time")
+    }
+
+    fn input(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
+    #[track_caller]
+    fn interrupt(self) -> End {
+        self.end_by(Signal::INT)
+    }
+
+    #[track_caller]
+    fn end_by(self, signal: Signal) -> End {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.end()
+    }
+
+    #[track_caller]
+    fn end(mut self) -> End {
+        let until = Instant::now() + DEADLINE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < until, "it does not end"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        End { code: status.code(), out: self.lines.try_iter().collect(), errors: self.errors.try_iter().collect() }
+    }
+}
+
+impl Drop for Wharf {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+fn says(socket: &mut TcpStream, text: &str) {
+    socket.write_all(text.as_bytes()).unwrap();
+}
+
+#[track_caller]
+fn hears(socket: &mut TcpStream, text: &str) {
+    let mut heard = vec![0; text.len()];
+    let result = socket.read_exact(&mut heard);
+    assert_eq!(String::from_utf8_lossy(&heard), text, "{result:?}");
+}
+
+fn read_to_end(socket: &mut TcpStream) -> Vec<u8> {
+    let mut read = Vec::new();
+    socket.read_to_end(&mut read).unwrap();
+    read
+}
+
+/// An error is one sentence on stderr, with its cause and what to do about it, and exit code 1.
+#[track_caller]
+fn fails_with(output: &Output, start: &str, cause: &str, remedy: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with(start) && said.contains(cause) && said.contains(remedy), "{said}");
+}
+
+/// Says loudly that something was not tested, and why.
+fn skipped(what: &str, why: &str) {
+    // Not by `eprintln`, whose output a passed test swallows.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {why}");
+}
+
+// --- Chat ---
+
+#[test]
+fn everybody_in_a_chat_hears_every_line_and_ctrl_c_ends_it() {
+    let (wharf, address) = Wharf::serve("chat", &[]);
+    let (mut ann, mut bob) = (client(address), client(address));
+    // Who hears the own words is in the room.
+    says(&mut ann, "here is Ann\n");
+    hears(&mut ann, "here is Ann\n");
+    says(&mut bob, "here is Bob\n");
+    // Bob may have come before Ann spoke.
+    let mut first = String::new();
+    BufReader::new(&bob).read_line(&mut first).unwrap();
+    hears(&mut ann, "here is Bob\n");
+    says(&mut ann, "안녕, Bob\n");
+    hears(&mut ann, "안녕, Bob\n");
+    let end = wharf.interrupt();
+    assert_eq!((end.code, &end.out[..]), (Some(0), &[][..]));
+    assert_eq!(end.errors, ["ended: 2 sessions served, 2 at the end"]);
+    assert_eq!(read_to_end(&mut ann), b"", "an end, no reset");
+}
+
+#[test]
+fn lines_in_a_chat_stay_in_one_piece_however_they_come() {
+    let (wharf, address) = Wharf::serve("chat", &[]);
+    let (mut ann, mut bob) = (client(address), client(address));
+    ann.set_nodelay(true).unwrap();
+    says(&mut ann, "one ");
+    says(&mut bob, "two\n");
+    hears(&mut bob, "two\n");
+    says(&mut ann, "line\nand half a");
+    hears(&mut bob, "one line\n");
+    // What has no end yet is passed on when its speaker goes.
+    ann.shutdown(Shutdown::Write).unwrap();
+    hears(&mut bob, "and half a\n");
+    assert_eq!(wharf.interrupt().code, Some(0));
+}
+
+#[test]
+fn a_chat_passes_64_mib_without_a_newline_on_and_keeps_none_of_it() {
+    const BYTES: usize = 64 * 1024 * 1024;
+    const PEAK_KIB: u64 = 32 * 1024;
+    let (wharf, address) = Wharf::serve("chat", &["--slow-consumer", "wait"]);
+    let mut speaker = client(address);
+    let mut own_words = speaker.try_clone().unwrap();
+    let speaking = thread::spawn(move || {
+        let piece = vec![b'x'; 64 * 1024];
+        (0..BYTES / piece.len()).for_each(|_| speaker.write_all(&piece).unwrap());
+        speaker.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut heard = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    while let bytes @ 1.. = own_words.read(&mut buffer).unwrap() {
+        assert!(buffer[..bytes].iter().all(|&byte| byte == b'x'));
+        heard += bytes;
+    }
+    speaking.join().unwrap();
+    // The last piece, which is too short to be passed on before its end, has nobody left to hear it.
+    assert!((BYTES - 9 * 1024..=BYTES).contains(&heard), "{heard}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", wharf.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak < PEAK_KIB, "{peak} KiB were resident");
+    assert_eq!(wharf.interrupt().code, Some(0));
+}
+
+#[test]
+fn the_chat_client_copies_what_is_piped_into_it_and_what_it_hears() {
+    let (server, address) = Wharf::serve("chat", &[]);
+    let mut other = client(address);
+    says(&mut other, "I am here\n");
+    hears(&mut other, "I am here\n");
+    let mut wharf = Wharf::start(&["chat", &address.to_string()]);
+    let mut input = wharf.input();
+    input.write_all(b"hello\n").unwrap();
+    assert_eq!(wharf.line(), "hello");
+    hears(&mut other, "hello\n");
+    says(&mut other, "welcome\n");
+    assert_eq!(wharf.line(), "welcome");
+    input.write_all(b"bye").unwrap();
+    drop(input);
+    hears(&mut other, "bye\n");
+    let end = wharf.end();
+    assert_eq!((end.code, &end.out[..]), (Some(0), &[][..]), "{:?}", end.errors);
+    assert_eq!(server.interrupt().code, Some(0));
+}
+
+#[test]
+fn the_chat_client_sends_more_than_its_outbox_without_a_newline() {
+    const BYTES: usize = 5 * 1024 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut wharf = Wharf::start(&["chat", &listener.local_addr().unwrap().to_string()]);
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut input = wharf.input();
+    let typing = thread::spawn(move || input.write_all(&vec![b'y'; BYTES]).unwrap());
+    assert_eq!(read_to_end(&mut server), vec![b'y'; BYTES]);
+    typing.join().unwrap();
+    drop(server);
+    assert_eq!(wharf.end().code, Some(0));
+}
+
+#[test]
+fn the_chat_client_ends_with_the_server_though_its_input_goes_on() {
+    let (server, address) = Wharf::serve("chat", &[]);
+    let mut wharf = Wharf::start(&["chat", &address.to_string()]);
+    let mut input = wharf.input();
+    input.write_all(b"hello\n").unwrap();
+    assert_eq!(wharf.line(), "hello");
+    assert_eq!(server.interrupt().code, Some(0));
+    let end = wharf.end();
+    assert_eq!((end.code, &end.errors[..]), (Some(0), &["the server closed the connection".to_owned()][..]));
+    drop(input);
+}
+
+// --- The other servers ---
+
+#[test]
+fn echo_gives_back_what_comes() {
+    const BYTES: usize = 8 * 1024 * 1024;
+    let (wharf, address) = Wharf::serve("echo", &["--workers", "2", "--concurrency", "1", "--outbox", "65536"]);
+    let mut socket = client(address);
+    says(&mut socket, "hello");
+    hears(&mut socket, "hello");
+    let mut writer = socket.try_clone().unwrap();
+    let writing = thread::spawn(move || {
+        writer.write_all(&vec![b'e'; BYTES]).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    assert_eq!(read_to_end(&mut socket), vec![b'e'; BYTES]);
+    writing.join().unwrap();
+    assert_eq!(wharf.end_by(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn discard_takes_everything_and_says_nothing() {
+    let (wharf, address) = Wharf::serve("discard", &[]);
+    let mut socket = client(address);
+    socket.write_all(&vec![b'd'; 8 * 1024 * 1024]).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut socket), b"");
+    assert_eq!(wharf.interrupt().code, Some(0));
+}
+
+#[test]
+fn who_never_reads_does_not_keep_a_server_from_ending() {
+    let (wharf, address) = Wharf::serve("echo", &[]);
+    let mut socket = client(address);
+    socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Until nothing moves any more.
+    while socket.write_all(&[b'n'; 64 * 1024]).is_ok() {}
+    let end = wharf.interrupt();
+    assert_eq!(end.code, Some(0));
+    assert_eq!(end.errors, ["ended: 1 sessions served, 1 at the end, 1 of them cut off"]);
+}
+
+#[test]
+fn connections_beyond_max_sessions_are_closed_at_once() {
+    let (wharf, address) = Wharf::serve("echo", &["--max-sessions", "2", "--stats", "1"]);
+    let (mut first, mut second) = (client(address), client(address));
+    says(&mut first, "1");
+    hears(&mut first, "1");
+    says(&mut second, "2");
+    hears(&mut second, "2");
+    assert_eq!(read_to_end(&mut client(address)), b"");
+    while !wharf.error().ends_with("  refused 1") {}
+    // Its place is free again when the server has noticed that it has gone.
+    drop(first);
+    while !wharf.error().starts_with("sessions 1  ") {}
+    let mut third = client(address);
+    says(&mut third, "3");
+    hears(&mut third, "3");
+    assert_eq!(wharf.interrupt().code, Some(0));
+}
+
+#[test]
+fn figures_are_printed_every_second_if_asked_for() {
+    let (wharf, address) = Wharf::serve("chat", &["--stats", "1"]);
+    let mut socket = client(address);
+    says(&mut socket, "x\n");
+    hears(&mut socket, "x\n");
+    let line = wharf.error();
+    let names =
+        ["sessions 1", "packets/s ", "queued 0", "active ", "waiting ", "blocked ", "wake-ups/packet ", "refused 0"];
+    let figures: Vec<&str> = line.split("  ").collect();
+    assert_eq!(figures.len(), names.len(), "{line}");
+    for (figure, name) in figures.iter().zip(names) {
+        assert!(figure.starts_with(name), "{line}");
+    }
+    wharf.error();
+    assert_eq!(wharf.interrupt().code, Some(0));
+}
+
+#[test]
+fn a_server_goes_on_when_nobody_reads_what_it_prints() {
+    let mut child = command(&["serve", "echo", "--listen", "127.0.0.1:0", "--stats", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    errors.read_line(&mut line).unwrap();
+    assert!(line.starts_with("sessions 0  "), "{line}");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+// --- What goes wrong ---
+
+#[test]
+fn an_address_in_use_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["serve", "chat", "--listen", &address]);
+    let start = format!("wharf: cannot listen on {address}: ");
+    fails_with(&output, &start, "Address already in use", "choose another port with --listen");
+}
+
+#[test]
+fn an_address_of_another_machine_is_an_error() {
+    // TEST-NET-1, which is nobody's.
+    let output = run(&["serve", "echo", "--listen", "192.0.2.1:0"]);
+    let start = "wharf: cannot listen on 192.0.2.1:0: ";
+    fails_with(&output, start, "Cannot assign requested address", "0.0.0.0 stands for all of them");
+}
+
+#[test]
+fn a_privileged_port_is_an_error_for_those_without_privileges() {
+    let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if getuid().is_root() || lowest.trim().parse::<u16>().is_ok_and(|lowest| lowest <= 80) {
+        return skipped("listening on port 80", "this user may; run the test as another one");
+    }
+    let output = run(&["serve", "discard", "--listen", "127.0.0.1:80"]);
+    fails_with(&output, "wharf: cannot listen on 127.0.0.1:80: ", "Permission denied", "choose a higher one");
+}
+
+#[test]
+fn what_is_no_address_is_an_error() {
+    for (arguments, remedy) in [
+        (&["serve", "chat", "--listen", "nonsense"][..], "give ADDRESS:PORT, such as 127.0.0.1:25000"),
+        (&["serve", "echo", "--listen", "127.0.0.1:70000"], "give ADDRESS:PORT, such as 127.0.0.1:25000"),
+        (&["chat", "nonsense"], "give HOST:PORT, such as localhost:25000"),
+    ] {
+        let name = arguments.last().unwrap();
+        fails_with(&run(arguments), &format!("wharf: {name:?} is not a"), "invalid", remedy);
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error() {
+    // Free a moment ago; nobody listens there now.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let output = run(&["chat", &address]);
+    let start = format!("wharf: cannot connect to {address}: ");
+    fails_with(&output, &start, "Connection refused", "`wharf serve chat` starts one");
+}
+
+#[test]
+fn a_connection_that_breaks_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let wharf = Wharf::start(&["chat", &listener.local_addr().unwrap().to_string()]);
+    let (mut server, _) = listener.accept().unwrap();
+    server.write_all(b"hello\n").unwrap();
+    assert_eq!(wharf.line(), "hello");
+    rustix::net::sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
+    drop(server);
+    let end = wharf.end();
+    assert_eq!(end.code, Some(1));
+    assert_eq!(end.errors, ["wharf: the connection ended: Connection reset by peer (os error 104)"]);
+}
+
+#[test]
+fn wrong_usage_is_explained_and_exits_with_2() {
+    for arguments in [
+        &[][..],
+        &["serve"],
+        &["chat"],
+        &["serve", "gopher"],
+        &["serve", "chat", "--workers", "0"],
+        &["serve", "chat", "--max-sessions", "none"],
+        &["serve", "chat", "--outbox", "65535"],
+        &["serve", "chat", "--slow-consumer", "forgive"],
+        &["serve", "chat", "--stats", "0"],
+        &["--frobnicate"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("Usage: ") || said.contains("--help"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (argument, part) in [("--help", "Usage: wharf "), ("--version", "wharf ")] {
+        let output = run(&[argument]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(part));
+        assert!(output.stderr.is_empty());
+    }
+}
