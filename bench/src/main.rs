@@ -3,17 +3,22 @@
 //! `cargo run --release -p wharf-bench -- SCENARIO [--quick] [--json FILE]`
 //!
 //! A ratio is a system's value divided by wharf's in the same rounds; rounds are interleaved in rotating order, and the
-//! median of the per-round ratios is shown with its spread. Processor time per message comes first: it is the figure that
-//! survives a machine that others use as well.
+//! median of the per-round ratios is shown with its quartiles. Processor time per message comes first: it is the figure
+//! that survives a machine that others use as well.
+//!
+//! A scenario is a file in `scenario/`, named once more in the table below. A peer is a file in `peers/src/`, named in
+//! that workspace's manifest and in the scenarios that measure it.
 
 mod load;
 mod machine;
+mod measure;
 mod process;
 mod rows;
 mod scenario;
 mod server;
 
 use clap::{Parser, ValueEnum};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,17 +27,18 @@ use std::process::ExitCode;
 struct Options {
     /// What to measure
     scenario: Scenario,
-    /// A short run of each: under 45 seconds
+    /// A short run: under 45 seconds
     #[arg(long)]
     quick: bool,
     /// Write the rows there
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Which server to be: the lab starts itself so
-    #[arg(long, hide = true)]
-    workers: Option<usize>,
-    #[arg(long, hide = true)]
-    concurrency: Option<usize>,
+    /// Where cargo builds the peers [default: bench/peers/target]
+    #[arg(long, value_name = "DIR")]
+    peers_target: Option<PathBuf>,
+    /// What a child of the lab is to do: the lab starts itself so
+    #[arg(last = true, hide = true)]
+    command: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +53,10 @@ enum Scenario {
     Trickle,
     /// What an idle server does: nothing
     Idle,
+    /// One of 64 connections blocks its handler: what the others notice
+    Blocked,
+    #[value(hide = true)]
+    Launch,
     #[value(hide = true)]
     ServePort,
     #[value(hide = true)]
@@ -58,8 +68,9 @@ enum Scenario {
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.scenario {
-        Scenario::ServePort => server::port(options.workers.unwrap_or(2), options.concurrency.unwrap_or(1)),
-        Scenario::ServeSession => server::session(options.workers.unwrap_or(2), options.concurrency.unwrap_or(1)),
+        Scenario::Launch => process::launch(&options.command),
+        Scenario::ServePort => threads(&options).and_then(|(workers, limit)| server::port(workers, limit)),
+        Scenario::ServeSession => threads(&options).and_then(|(workers, limit)| server::session(workers, limit)),
         Scenario::ServeLoop => server::bare_loop(),
         _ => run(&options),
     };
@@ -72,20 +83,37 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> std::io::Result<()> {
-    machine::print();
+/// A server's workers, and how many of them may run at a time.
+fn threads(options: &Options) -> io::Result<(usize, usize)> {
+    let number = |at: usize| options.command.get(at).and_then(|text| text.parse().ok());
+    match (number(0), number(1)) {
+        (Some(workers), Some(limit)) => Ok((workers, limit)),
+        _ => Err(io::Error::other("a server is told its workers and its limit: serve-port -- 2 1")),
+    }
+}
+
+fn run(options: &Options) -> io::Result<()> {
     let quick = options.quick;
-    let rows = match options.scenario {
-        Scenario::Queue => scenario::queue::run(quick),
-        Scenario::Wake => scenario::wake::run(quick),
+    let networked = !matches!(options.scenario, Scenario::Queue | Scenario::Wake);
+    if networked {
+        process::build_peers(options.peers_target.as_deref())?;
+        machine::enter_own_network();
+        machine::allow_descriptors();
+    }
+    machine::print(networked);
+    let report = match options.scenario {
+        Scenario::Queue => scenario::queue::run(quick)?,
+        Scenario::Wake => scenario::wake::run(quick)?,
         Scenario::Echo => scenario::echo::run(quick)?,
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,
-        _ => unreachable!("servers are handled by main"),
+        Scenario::Blocked => scenario::blocked::run(quick)?,
+        _ => unreachable!("children are handled by main"),
     };
-    rows::print(&rows);
+    report.print();
+    machine::print_load();
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&rows)?)?;
+        std::fs::write(file, serde_json::to_string_pretty(&report.rows)?)?;
     }
     Ok(())
 }

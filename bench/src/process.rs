@@ -1,21 +1,48 @@
-//! Servers as processes of their own, ended by their id whatever happens to the lab.
+//! Servers as processes of their own, ended by their id whatever happens to the lab: by us when we are done or fail,
+//! and by the kernel when we are killed.
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// Where the peers were built.
+static PEERS: OnceLock<PathBuf> = OnceLock::new();
 
 /// A running server.
 pub struct Server {
     pub name: String,
     pub address: SocketAddr,
-    child: Child,
+    running: Running,
 }
 
-impl Drop for Server {
+/// A child, for as long as somebody holds it.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What all threads of a server have used so far.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    pub cpu_nanos: u64,
+    pub switches: u64,
+}
+
+impl Usage {
+    pub fn cpu_us_since(self, before: Usage) -> f64 {
+        (self.cpu_nanos - before.cpu_nanos) as f64 / 1000.0
+    }
+
+    pub fn switches_since(self, before: Usage) -> f64 {
+        (self.switches - before.switches) as f64
     }
 }
 
@@ -25,44 +52,76 @@ impl Server {
         Server::start(name, &std::env::current_exe()?, arguments)
     }
 
-    /// A peer, which is built first.
+    /// At port level, with so many workers of which so many may run at a time.
+    pub fn port(name: &str, workers: usize, limit: usize) -> io::Result<Server> {
+        Server::own(name, &["serve-port", "--", &workers.to_string(), &limit.to_string()])
+    }
+
+    /// With sessions.
+    pub fn session(name: &str, workers: usize, limit: usize) -> io::Result<Server> {
+        Server::own(name, &["serve-session", "--", &workers.to_string(), &limit.to_string()])
+    }
+
+    /// A peer, which `build_peers` has built.
     pub fn peer(name: &str, program: &str, arguments: &[&str]) -> io::Result<Server> {
-        Server::start(name, &build_peers()?.join(program), arguments)
+        let peers = PEERS.get().ok_or_else(|| io::Error::other("the peers are not built"))?;
+        Server::start(name, &peers.join(program), arguments)
     }
 
     fn start(name: &str, program: &Path, arguments: &[&str]) -> io::Result<Server> {
-        let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["launch", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take();
+        let running = Running(child);
         let mut line = String::new();
-        let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        BufReader::new(output).read_line(&mut line)?;
+        BufReader::new(output.ok_or_else(|| io::Error::other("no output"))?).read_line(&mut line)?;
         let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok());
-        let mut server = Server { name: name.into(), address: "127.0.0.1:0".parse().expect("an address"), child };
-        server.address =
+        let address =
             address.ok_or_else(|| io::Error::other(format!("{name} did not say where it listens: {line:?}")))?;
-        Ok(server)
+        Ok(Server { name: name.into(), address, running })
     }
 
-    /// Processor time in nanoseconds and context switches of all threads so far.
-    pub fn usage(&self) -> (u64, u64) {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let mut total = (0, 0);
-        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
-            let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-            let schedstat = read("schedstat");
-            total.0 += schedstat.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-            for line in read("status").lines().filter(|line| line.contains("ctxt_switches")) {
-                total.1 += line.rsplit('\t').next().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-            }
-        }
-        total
+    pub fn usage(&self) -> Usage {
+        usage(&format!("/proc/{}/task", self.running.0.id()))
     }
 }
 
-fn build_peers() -> io::Result<PathBuf> {
+/// The lab's own threads' context switches.
+pub fn own_switches() -> u64 {
+    usage("/proc/self/task").switches
+}
+
+fn usage(tasks: &str) -> Usage {
+    let mut total = Usage::default();
+    for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let schedstat = read("schedstat");
+        total.cpu_nanos += schedstat.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        for line in read("status").lines().filter(|line| line.contains("ctxt_switches")) {
+            total.switches += line.rsplit('\t').next().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    total
+}
+
+/// Becomes `command`, which the kernel ends when the lab does.
+pub fn launch(command: &[String]) -> io::Result<()> {
+    let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("launch what?"))?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    Err(Command::new(program).args(arguments).exec())
+}
+
+/// Builds the peers, each a program of the workspace in `peers/`.
+pub fn build_peers(target: Option<&Path>) -> io::Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-    let target = directory.join("target");
+    let target = target.map_or_else(|| directory.join("target"), Path::to_owned);
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--quiet", "--manifest-path"])
+        .args(["build", "--release", "--quiet", "--locked", "--manifest-path"])
         .arg(directory.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
@@ -70,5 +129,6 @@ fn build_peers() -> io::Result<PathBuf> {
     if !status.success() {
         return Err(io::Error::other("the peers could not be built; see cargo's message above"));
     }
-    Ok(target.join("release"))
+    PEERS.get_or_init(|| target.join("release"));
+    Ok(())
 }

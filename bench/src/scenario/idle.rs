@@ -1,42 +1,52 @@
-//! What an idle server does in two seconds: its context switches and processor time, after it has served something.
+//! What an idle server does in two seconds, after it has served something. A thread that makes a system call which
+//! waits is switched away, so no context switches of any of its threads means that all of them stayed in the call in
+//! which they sleep.
 
 use crate::load::Load;
+use crate::machine;
+use crate::measure::{Sample, rows};
 use crate::process::Server;
-use crate::rows::Row;
+use crate::rows::{Goal, Report, Wanted};
 use std::io;
 use std::time::Duration;
 
-pub fn run() -> io::Result<Vec<Row>> {
+const CONNECTIONS: usize = 64;
+const WATCHED: Duration = Duration::from_secs(2);
+/// Timers that the last messages set may still go off.
+const SETTLE: Duration = Duration::from_millis(500);
+
+pub fn run() -> io::Result<Report> {
+    machine::for_servers();
     let servers = [
-        Server::own("wharf", &["serve-port", "--workers", "3", "--concurrency", "2"])?,
-        Server::own("wharf sessions", &["serve-session", "--workers", "3", "--concurrency", "2"])?,
+        Server::port("wharf 3 workers, limit 2", 3, 2)?,
+        Server::port("wharf 2 workers, limit 1", 2, 1)?,
+        Server::own("wharf one thread", &["serve-loop"])?,
+        Server::session("wharf sessions 3, limit 2", 3, 2)?,
+        Server::peer("tokio current_thread", "tokio-echo", &["1"])?,
         Server::peer("tokio multi_thread(2)", "tokio-echo", &["2"])?,
     ];
-    servers
-        .iter()
-        .map(|server| {
-            let mut load = Load::connect(server.address, 64, 32)?;
-            load.slice(Duration::from_millis(200))?;
-            // The dead-man's timer may go off once more after the last message.
-            std::thread::sleep(Duration::from_millis(500));
-            let before = server.usage();
-            std::thread::sleep(Duration::from_secs(2));
-            let after = server.usage();
-            println!(
-                "{}: {} context switches and {} us of processor time in 2 s with 64 idle connections",
-                server.name,
-                after.1 - before.1,
-                (after.0 - before.0) / 1000
-            );
-            Ok(Row {
-                scenario: "idle",
-                case: "2 s, 64 connections".into(),
-                system: server.name.clone(),
-                cpu_us_per_message: Some((after.0 - before.0) as f64 / 1000.0),
-                switches_per_message: Some((after.1 - before.1) as f64),
-                rounds: 1,
-                ..Row::default()
-            })
-        })
-        .collect()
+    machine::for_the_generator();
+    let mut loads =
+        servers.iter().map(|server| Load::connect(server, CONNECTIONS, 32)).collect::<io::Result<Vec<Load>>>()?;
+    for load in &mut loads {
+        load.slice(Duration::from_millis(200))?;
+    }
+    std::thread::sleep(SETTLE);
+    let before: Vec<_> = servers.iter().map(Server::usage).collect();
+    std::thread::sleep(WATCHED);
+    let mut report = Report::default();
+    for (server, before) in servers.iter().zip(before) {
+        let after = server.usage();
+        let sample = Sample { switches_per_message: Some(after.switches_since(before)), ..Sample::default() };
+        // In these rows a "message" is the whole time.
+        let case = format!("{} connections, {} s", CONNECTIONS, WATCHED.as_secs());
+        let mut row = rows("idle", &case, &[&server.name], &vec![vec![sample]]);
+        row[0].cpu_us_per_message = Some(after.cpu_us_since(before));
+        report.rows.append(&mut row);
+        if server.name.starts_with("wharf") {
+            let what = format!("{}: context switches while idle", server.name);
+            report.goals.push(Goal::new(what, Some(after.switches_since(before)), Wanted::AtMost(0.0)));
+        }
+    }
+    Ok(report)
 }

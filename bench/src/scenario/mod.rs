@@ -1,5 +1,6 @@
-//! One file for each scenario.
+//! One file for each scenario: what is measured, against whom, and what it should come to.
 
+pub mod blocked;
 pub mod echo;
 pub mod idle;
 pub mod queue;

@@ -1,74 +1,170 @@
-//! Waking a sleeping thread and being woken by it, there and back: a worker in `get` beside a bare futex. The way back
-//! is a bare futex for all.
+//! Waking a sleeping thread: a worker in `get` beside a bare futex, and beside a bare eventfd in an epoll.
+//!
+//! One thread wakes the other, which wakes it back by a bare futex whatever is measured; so both sleep each time.
+//! Latency is that of the one way, by the clock that both read. Processor time is that of the trip, less half of the
+//! bare futex's trip in the same round for the way back.
 
-use crate::rows::{Row, median, quartiles};
+use crate::machine;
+use crate::measure::{Sample, Samples, histogram, in_turns, process_cpu_us, ratios, rows};
+use crate::process::own_switches;
+use crate::rows::{Goal, Report, Wanted, median};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::thread::futex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 use wharf::CompletionPort;
 
-pub fn run(quick: bool) -> Vec<Row> {
-    let rounds = if quick { 9 } else { 21 };
-    let trips = if quick { 10_000 } else { 30_000 };
-    let mut nanos = vec![Vec::new(); 3];
-    for round in 0..rounds {
-        for place in 0..3 {
-            let system = (round + place) % 3;
-            nanos[system].push(match system {
-                0 => ports(trips, true),
-                1 => ports(trips, false),
-                _ => futexes(trips),
-            });
+/// The worker is woken on the processor of its waker, or on the other one.
+const PLACES: [(&str, usize); 2] = [("one processor", 0), ("two processors", 1)];
+const NAMES: [&str; 4] =
+    ["wharf, asleep on its futex", "wharf, asleep in epoll", "bare futex", "bare eventfd in epoll"];
+
+pub fn run(quick: bool) -> io::Result<Report> {
+    let rounds = if quick { 11 } else { 31 };
+    let trips = if quick { 5_000 } else { 20_000 };
+    let mut report = Report::default();
+    for (place, waker) in PLACES {
+        let mut samples = in_turns(NAMES.len(), rounds, |system| match system {
+            0 => port(trips, waker, 2),
+            1 => port(trips, waker, 0),
+            2 => bare_futex(trips, waker),
+            _ => bare_eventfd(trips, waker),
+        })?;
+        one_way(&mut samples);
+        report.rows.extend(rows("wake", place, &NAMES, &samples));
+        for (of, by) in [(0, 2), (1, 3), (1, 2)] {
+            let what = format!("{place}: {}, cpu of {}'s", NAMES[of], NAMES[by]);
+            let ratio = median(&ratios(&samples[of], &samples[by], |sample| sample.cpu_us_per_message));
+            report.goals.push(Goal::new(what, ratio, Wanted::AtMost(1.1)));
         }
     }
-    let systems = ["wharf, asleep on its futex", "wharf, asleep in epoll", "bare futex"];
-    let row = |(system, values): (usize, &Vec<f64>)| {
-        let ratio: Vec<f64> = values.iter().zip(&nanos[0]).map(|(this, wharf)| this / wharf).collect();
-        Row {
-            scenario: "wake",
-            case: "there and back".into(),
-            system: systems[system].into(),
-            p50_us: Some(median(values) / 1000.0),
-            messages_per_second: Some(1e9 / median(values)),
-            ratio_rate: Some(1.0 / median(&ratio)),
-            ratio_cpu: Some(median(&ratio)),
-            ratio_cpu_spread: Some(quartiles(&ratio)),
-            rounds,
-            ..Row::default()
-        }
-    };
-    nanos.iter().enumerate().map(row).collect()
+    machine::unpin();
+    Ok(report)
 }
 
-/// A port wakes the other thread, and a futex wakes this one. With `led`, two more workers wait, one of which leads
-/// and one of which stands by, so that the woken one sleeps on its futex; without, it is the leader and sleeps in
-/// epoll. Whoever is woken answers.
-fn ports(trips: usize, led: bool) -> f64 {
-    let port = CompletionPort::<(), bool>::builder().concurrency(4).build::<(), bool>().expect("a port");
-    let back = AtomicU32::new(0);
-    thread::scope(|scope| {
-        let workers = if led { 3 } else { 1 };
-        for waiting in 1..=workers {
+fn one_way(samples: &mut Samples) {
+    for round in 0..samples[0].len() {
+        let back = samples[2][round].cpu_us_per_message.map(|trip| trip / 2.0);
+        for own in samples.iter_mut() {
+            own[round].cpu_us_per_message = own[round].cpu_us_per_message.zip(back).map(|(trip, back)| trip - back);
+        }
+    }
+}
+
+/// The waker's side, and what the worker needs to answer.
+struct Trips {
+    begin: Instant,
+    posted_at: AtomicU64,
+    way: AtomicU64,
+    back: AtomicU32,
+}
+
+impl Trips {
+    fn new() -> Trips {
+        Trips { begin: Instant::now(), posted_at: AtomicU64::new(0), way: AtomicU64::new(0), back: AtomicU32::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        self.begin.elapsed().as_nanos() as u64
+    }
+
+    /// The worker is awake, and wakes the waker.
+    fn answer(&self) {
+        self.way.store(self.now() - self.posted_at.load(Ordering::Relaxed), Ordering::Relaxed);
+        wake(&self.back, 1);
+    }
+
+    fn measure(&self, trips: usize, waker: usize, post: impl Fn()) -> Sample {
+        machine::pin(waker);
+        let mut latency = histogram();
+        let trip = || {
+            self.posted_at.store(self.now(), Ordering::Relaxed);
+            post();
+            wait(&self.back);
+            self.way.load(Ordering::Relaxed)
+        };
+        for _ in 0..100 {
+            trip(); // the worker has fallen asleep for the first time
+        }
+        let (begin, cpu, switches) = (Instant::now(), process_cpu_us(), own_switches());
+        for _ in 0..trips {
+            let _ = latency.record(trip());
+        }
+        let (time, cpu) = (begin.elapsed(), process_cpu_us() - cpu);
+        Sample {
+            messages_per_second: Some(trips as f64 / time.as_secs_f64()),
+            cpu_us_per_message: Some(cpu / trips as f64),
+            switches_per_message: Some((own_switches() - switches) as f64 / trips as f64),
+            latency: Some(latency),
+        }
+    }
+}
+
+/// With two others, one leads and one stands by, and the woken worker sleeps on its futex. With none, it is the leader,
+/// and sleeps in epoll.
+fn port(trips: usize, waker: usize, others: usize) -> io::Result<Sample> {
+    let port: CompletionPort<(), bool> = CompletionPort::<(), bool>::builder().concurrency(4).build()?;
+    let state = Trips::new();
+    machine::pin(0);
+    Ok(thread::scope(|scope| {
+        for waiting in 1..=others + 1 {
             scope.spawn(|| {
                 while port.get().expect("the port is open").context {
-                    wake(&back, 1);
+                    state.answer();
                 }
             });
             while port.stats().waiting < waiting {
                 thread::yield_now();
             }
         }
-        let begin = Instant::now();
-        for _ in 0..trips {
-            port.post(0, (), true).expect("the port is open");
-            wait(&back);
-        }
-        let took = begin.elapsed().as_nanos() as f64 / trips as f64;
-        // One for each thread, and it ends.
-        (0..workers).for_each(|_| port.post(0, (), false).expect("the port is open"));
-        took
-    })
+        let sample = state.measure(trips, waker, || port.post(0, (), true).expect("the port is open"));
+        (0..=others).for_each(|_| port.post(0, (), false).expect("the port is open"));
+        sample
+    }))
+}
+
+fn bare_futex(trips: usize, waker: usize) -> io::Result<Sample> {
+    let (state, there) = (Trips::new(), AtomicU32::new(0));
+    machine::pin(0);
+    Ok(thread::scope(|scope| {
+        scope.spawn(|| {
+            while wait(&there) == 1 {
+                state.answer();
+            }
+        });
+        let sample = state.measure(trips, waker, || wake(&there, 1));
+        wake(&there, 2);
+        sample
+    }))
+}
+
+fn bare_eventfd(trips: usize, waker: usize) -> io::Result<Sample> {
+    let (state, value) = (Trips::new(), AtomicU32::new(1));
+    let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &event, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+    let wake = || {
+        let _ = rustix::io::write(&event, &1u64.to_ne_bytes());
+    };
+    machine::pin(0);
+    Ok(thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut events = Vec::with_capacity(8);
+            while value.load(Ordering::Acquire) == 1 {
+                events.clear();
+                if epoll::wait(&epoll, spare_capacity(&mut events), None).is_ok_and(|count| count > 0) {
+                    state.answer();
+                }
+            }
+        });
+        let sample = state.measure(trips, waker, wake);
+        value.store(0, Ordering::Release);
+        wake();
+        sample
+    }))
 }
 
 fn wake(word: &AtomicU32, value: u32) {
@@ -83,23 +179,4 @@ fn wait(word: &AtomicU32) -> u32 {
             value => return value,
         }
     }
-}
-
-fn futexes(trips: usize) -> f64 {
-    let (there, back) = (AtomicU32::new(0), AtomicU32::new(0));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while wait(&there) == 1 {
-                wake(&back, 1);
-            }
-        });
-        let begin = Instant::now();
-        for _ in 0..trips {
-            wake(&there, 1);
-            wait(&back);
-        }
-        let took = begin.elapsed().as_nanos() as f64 / trips as f64;
-        wake(&there, 2);
-        took
-    })
 }

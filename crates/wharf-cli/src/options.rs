@@ -10,7 +10,7 @@ const OUTBOX_BYTES_MIN: u64 = 64 * 1024;
 
 /// Servers and clients on an I/O completion port.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 110)]
+#[command(name = "wharf", version, about, max_term_width = 110)]
 pub struct Options {
     /// Say more (-v, -vv, -vvv); RUST_LOG overrides it
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]

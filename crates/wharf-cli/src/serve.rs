@@ -87,6 +87,9 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
     let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
     let service = Arc::new(service);
     let address = service.listen(&addresses[..], session).map_err(|error| cannot_listen(&options.listen, &error))?;
+    // First of all: who reads the line below may end the server at once.
+    let signals = service.signals(&[SIGINT, SIGTERM]);
+    let signals = signals.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     // For people and for scripts: the first line, with the real port. Serving does not depend on who reads it.
     let mut out = io::stdout();
     let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
@@ -104,7 +107,7 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
             }
         })
     });
-    let signal = service.wait_for_signal(&[SIGINT, SIGTERM]);
+    let signal = signals.wait();
     drop(stop);
     if let Some(printer) = printer {
         let _ = printer.join();
@@ -112,10 +115,10 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
     let stats = service.stats();
     let service = Arc::into_inner(service).expect("the printer has ended");
     let report = service.shutdown(SHUTDOWN);
-    log::info!("{signal:?}: {report:?}, {stats:?}");
+    log::info!("signal {signal}: {report:?}, {stats:?}");
     let cut = if report.aborted > 0 { format!(", {} of them cut off", report.aborted) } else { String::new() };
     eprintln!("ended: {} sessions served, {} at the end{cut}", stats.accepted, stats.sessions);
-    signal.map(drop).map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))
+    Ok(())
 }
 
 /// One line of `--stats`.

@@ -227,6 +227,7 @@ fn the_chat_client_copies_what_is_piped_into_it_and_what_it_hears() {
     assert_eq!(wharf.line(), "hello");
     hears(&mut other, "hello\n");
     says(&mut other, "welcome\n");
+    hears(&mut other, "welcome\n");
     assert_eq!(wharf.line(), "welcome");
     input.write_all(b"bye").unwrap();
     drop(input);

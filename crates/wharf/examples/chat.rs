@@ -34,10 +34,11 @@ fn main() -> std::io::Result<()> {
     let service = Service::builder().outbox(256 * 1024, SlowConsumer::DropOldest).start()?;
     let room = Group::new();
     let address = service.listen(address, move |_peer| Guest { room: room.clone() })?;
+    const SIGINT: i32 = 2;
+    let ctrl_c = service.signals(&[SIGINT])?;
     println!("listening on {address}");
     std::io::stdout().flush()?;
-    const SIGINT: i32 = 2;
-    service.wait_for_signal(&[SIGINT])?;
+    ctrl_c.wait();
     let report = service.shutdown(Duration::from_secs(5));
     println!("{} sessions ended, {} of them cut off", report.graceful + report.aborted, report.aborted);
     Ok(())

@@ -174,6 +174,8 @@ pub(crate) struct Device {
     /// side: data that came before a reset may still be received after a send has seen it.
     pub(crate) failed_receive: AtomicI32,
     pub(crate) failed_send: AtomicI32,
+    /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
+    pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
     next_serial: AtomicU64,
     /// One for being open and one for each owner under way; at 0 the handle is closed.
@@ -291,6 +293,7 @@ impl Devices {
             sticky: AtomicU8::new(0),
             failed_receive: AtomicI32::new(0),
             failed_send: AtomicI32::new(0),
+            end_waits: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             next_serial: AtomicU64::new(0),
             users: AtomicU32::new(1),

@@ -961,9 +961,6 @@ impl Model {
     /// A completion came.
     fn arrive(&mut self, way: Way, completion: Completion, fake: &Fake) {
         let Completion { key, token, bytes, error, kind, device, more, payload } = completion;
-        if token == 0 && kind == Kind::Disconnected && way == Way::Disposed {
-            return;
-        }
         self.arrivals += 1;
         let arrival = self.arrivals;
         let closed = self.closed;
@@ -997,7 +994,7 @@ impl Model {
             (0, Kind::Received | Kind::Readable) => bytes <= total,
             (0, Kind::Sent) => bytes == total,
             (0, Kind::Disconnected) => view.is_some_and(|view| view.shut),
-            (0, Kind::Connected) => view.is_some(),
+            (0, Kind::Connected) => view.is_some() || operation.ends,
             (0, Kind::Posted) => bytes == token,
             (0, _) => true,
             (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent) => reset,

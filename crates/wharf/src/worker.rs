@@ -4,12 +4,12 @@
 //! call while the port is idle or busy, and wakes only when nobody has come back to the port for a tick. Then it looks
 //! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait.
 //!
-//! Shutdown in steps: 1. the pool is marked as stopping; 2. a nudge is queued for each worker, so that those who wait
-//! come out; each looks at the mark after every entry; 3. the caller waits until none is left or its time is over, and
-//! queues nudges anew when others have eaten them; 4. the supervisor is told to stop. Packets in the queue stay there.
+//! Shutdown in steps: 1. the pool is marked as stopping, which each worker looks at after every entry; 2. the supervisor
+//! is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none is left or its
+//! time is over. Packets in the queue stay there.
 
-use crate::queue::{Deadline, Nothing, Taken, Tended, WorkerState};
-use crate::raw::{self, Completion, Entry};
+use crate::queue::{Deadline, Nothing, Park, Taken, Tended, WorkerState};
+use crate::raw::{self, Completion};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +114,10 @@ struct State {
     panics: u64,
     exhausted: bool,
     supervised: bool,
+    /// The supervisor's thread sleeps on it while another pool's supervises.
+    candidate: Option<Arc<Park>>,
+    /// The workers' numbers in the queue.
+    members: Vec<usize>,
 }
 
 impl std::fmt::Debug for WorkerPool {
@@ -147,21 +151,9 @@ impl WorkerPool {
         for _ in 0..count {
             pool.shared.start_worker()?;
         }
-        if let Some(park) = pool.shared.port.queue.supervise() {
-            pool.shared.lock().supervised = true;
-            let shared = pool.shared.clone();
-            let name = format!("{}-supervisor", shared.workers.name);
-            thread::Builder::new().name(name).spawn(move || {
-                loop {
-                    match shared.port.queue.tend(&park) {
-                        Tended::Stopped => return,
-                        Tended::Work(entry) => shared.port.do_work(entry),
-                        Tended::Grow => shared.grow(),
-                        Tended::Nothing => {}
-                    }
-                }
-            })?;
-        }
+        let shared = pool.shared.clone();
+        let name = format!("{}-supervisor", shared.workers.name);
+        thread::Builder::new().name(name).spawn(move || shared.supervise())?;
         Ok(pool)
     }
 
@@ -183,14 +175,7 @@ impl WorkerPool {
             if left.is_zero() {
                 break;
             }
-            let slice = left.min(Duration::from_millis(10));
-            state = shared.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
-            if state.live > 0 && shared.port.stats().queued == 0 {
-                // Other threads of the port have taken the nudges.
-                drop(state);
-                shared.nudge(1);
-                state = shared.lock();
-            }
+            state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.report()
     }
@@ -229,20 +214,52 @@ impl Pool {
     }
 
     fn stop(&self) {
-        let (live, supervised) = {
+        let (members, supervised, candidate) = {
             let mut state = self.lock();
             self.stopping.store(true, Ordering::Release);
-            (state.live, std::mem::take(&mut state.supervised))
+            (state.members.clone(), std::mem::take(&mut state.supervised), state.candidate.take())
         };
         if supervised {
             self.port.queue.end_supervision();
         }
-        self.nudge(live);
+        if let Some(park) = candidate {
+            park.signal(false);
+        }
+        members.into_iter().for_each(|worker| self.port.queue.interrupt(worker));
     }
 
-    fn nudge(&self, count: usize) {
-        if count > 0 {
-            self.port.queue.insert_all((0..count).map(|_| Entry::Nudge));
+    /// The supervisor's thread. A port with several pools has one supervisor at a time; the next takes over when it ends.
+    fn supervise(self: &Arc<Self>) {
+        let queue = &self.port.queue;
+        loop {
+            let turn = {
+                let mut state = self.lock();
+                if self.stopping.load(Ordering::Acquire) || queue.is_closed() {
+                    return;
+                }
+                match queue.supervise() {
+                    Some(park) => {
+                        state.supervised = true;
+                        Ok(park)
+                    }
+                    None => {
+                        let park = Arc::new(Park::default());
+                        state.candidate = Some(park.clone());
+                        Err(park)
+                    }
+                }
+            };
+            match turn {
+                Err(park) => queue.await_supervision(&park),
+                Ok(park) => loop {
+                    match queue.tend(&park) {
+                        Tended::Stopped => return,
+                        Tended::Work(entry) => self.port.do_work(entry),
+                        Tended::Grow => self.grow(),
+                        Tended::Nothing => {}
+                    }
+                },
+            }
         }
     }
 
@@ -281,7 +298,18 @@ impl Pool {
 
     fn work(&self) {
         let queue = &self.port.queue;
-        let note = crate::queue::bind(queue).map(|me| queue.note(me));
+        let me = crate::queue::bind(queue);
+        let note = me.map(|me| queue.note(me));
+        // Before the first look at `stopping`: whoever sets it after that finds the number here.
+        self.lock().members.extend(me);
+        // However the loop ends, the number is given up before another thread can have it.
+        struct Leave<'a>(&'a Pool, Option<usize>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.lock().members.retain(|&member| Some(member) != self.1);
+            }
+        }
+        let _leave = Leave(self, me);
         while !self.stopping.load(Ordering::Acquire) {
             // A pool that shrinks a little later is no worse.
             let may_end = self.surplus.load(Ordering::Relaxed);

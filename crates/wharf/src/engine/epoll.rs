@@ -209,8 +209,13 @@ impl Engine for Epoll {
     }
 
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
+        let mut result = rustix::net::connect(borrow(handle), peer);
+        if result == Err(Errno::CONNABORTED) {
+            // What is left of an earlier attempt that failed, reported once; the socket is good again.
+            result = rustix::net::connect(borrow(handle), peer);
+        }
         // Not retried: after EINTR the connection goes on in the background (connect(2)).
-        match rustix::net::connect(borrow(handle), peer) {
+        match result {
             Err(Errno::INTR) => Err(Errno::INPROGRESS.raw_os_error()),
             other => other.map_err(Errno::raw_os_error),
         }
@@ -227,6 +232,11 @@ impl Engine for Epoll {
             Err(Errno::NOTCONN) => Err(Errno::AGAIN.raw_os_error()),
             Err(error) => Err(error.raw_os_error()),
         }
+    }
+
+    fn abort_connect(&self, handle: Handle) {
+        // Connecting to "no address" dissolves what there is (connect(2)).
+        let _ = rustix::net::connect_unspec(borrow(handle));
     }
 
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {

@@ -56,6 +56,7 @@ pub(crate) enum Call {
     Accept,
     Connect,
     ConnectResult,
+    AbortConnect,
     Shutdown,
     Close,
 }
@@ -356,7 +357,7 @@ impl Net {
 fn side(call: Call) -> Option<usize> {
     match call {
         Call::Receive | Call::Peek | Call::Accept => Some(0),
-        Call::Send | Call::Connect | Call::ConnectResult | Call::Shutdown => Some(1),
+        Call::Send | Call::Connect | Call::ConnectResult | Call::AbortConnect | Call::Shutdown => Some(1),
         Call::Register | Call::Deregister | Call::Poll | Call::OpenStream | Call::Close => None,
     }
 }
@@ -866,6 +867,7 @@ impl Engine for Fake {
         self.call(Call::Connect, handle, |net| {
             net.scripted(Call::Connect)?;
             assert!(matches!(net.socket(handle).state, State::Fresh), "a connect of what is no fresh socket");
+            net.socket(handle).reported = 0;
             let connect = net.faults.connect;
             if net.chance(connect) {
                 match net.rng.u8(..4) {
@@ -905,6 +907,17 @@ impl Engine for Fake {
             }
             over
         })
+    }
+
+    fn abort_connect(&self, handle: Handle) {
+        self.call(Call::AbortConnect, handle, |net| {
+            if let State::Stream(connection) = std::mem::replace(&mut net.socket(handle).state, State::Fresh) {
+                // It was made and nobody has heard of it: the peer sees a reset.
+                let one = &mut net.connections[connection];
+                one.closed = true;
+                one.handle = None;
+            }
+        });
     }
 
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {

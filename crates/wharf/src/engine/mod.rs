@@ -82,6 +82,8 @@ pub(crate) trait Engine: Send + Sync {
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.
     fn connect_result(&self, handle: Handle) -> Result<(), i32>;
+    /// Gives up a connect that is in progress; the socket may then connect anew.
+    fn abort_connect(&self, handle: Handle);
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32>;
     fn close(&self, handle: Handle);
 

@@ -35,7 +35,8 @@ pub use state::Wake;
 
 use crate::sync::{Arc, Guard, Lock, now};
 use binding::Bindable;
-use park::{Park, Woke};
+pub(crate) use park::Park;
+use park::Woke;
 use probe::{Probe, ThreadState};
 use state::{Shared, State, Worker};
 use std::collections::VecDeque;
@@ -375,6 +376,11 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.dispose_found(); // guard: what a leader found after the close is freed
                 return Err(Nothing::Abandoned);
             }
+            if std::mem::take(&mut state.worker(me).interrupted) {
+                state.go_out(me, 0, slot);
+                self.release(state, false);
+                return Err(Nothing::TimedOut);
+            }
             if let Some(work) = state.work.pop_front() {
                 if slot {
                     state.active -= 1; // guard: a promise is returned by who finds work
@@ -698,12 +704,43 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         Some(park)
     }
 
+    /// Makes one worker's present or next `get` come back without an entry.
+    pub(crate) fn interrupt(&self, worker: usize) {
+        let mut state = self.state.lock();
+        let Some(it) = state.workers.get_mut(worker).and_then(Option::as_mut) else { return };
+        it.interrupted = true;
+        let park = it.shared.park.clone();
+        let standing_by = state.standby == Some(worker);
+        let waits = standing_by || state.waiters.contains(&worker);
+        let leads = state.leader;
+        self.release(state, false);
+        if waits {
+            park.signal(standing_by);
+        } else if leads {
+            self.driver.kick();
+        }
+    }
+
+    /// Sleeps until the supervisor ends, unless there is none; `park` is signalled to end the sleep.
+    pub(crate) fn await_supervision(&self, park: &Arc<Park>) {
+        {
+            let mut state = self.state.lock();
+            if state.closed || state.supervisor.is_none() {
+                return;
+            }
+            state.candidates.push(park.clone());
+            self.release(state, false);
+        }
+        park.wait(None);
+    }
+
     /// Ends the supervision: a waiting worker stands by again.
     pub(crate) fn end_supervision(&self) {
         let mut state = self.state.lock();
         if let Some(park) = state.supervisor.take() {
             park.signal(true); // guard: a supervisor learns that it is to stop
         }
+        state.candidates.drain(..).for_each(|park| park.signal(false));
         self.release(state, false); // guard: the end of supervision settles
     }
 
@@ -757,7 +794,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             return Tended::Stopped;
         }
         let work = state.work.pop_front();
-        let all_blocked = state.active == 0 && state.workers.iter().flatten().next().is_some();
+        // Not who has just started, nor who does the engine's work.
+        let mut workers = state.workers.iter().flatten().peekable();
+        let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
         let wanted = state.has_room() && (!state.fifo.is_empty() || all_blocked) && !state.anybody_inside();
         self.release(state, false);
         match work {
@@ -783,6 +822,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             stay: 0,
             written_off: false,
             blocking: false,
+            interrupted: false,
             left_at: None,
             took: 0,
             holds: false,

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicUsize;
 /// Forced switches of threads in a schedule, unless `LOOM_MAX_PREEMPTIONS` says otherwise. What is taken out of the
 /// queue by `ci/loom` shows with two.
 const PREEMPTIONS: usize = 3;
-/// The same for models that would take a hundred times as long with three: those of four threads and a timer.
+/// The same for models that would take half a minute or more with three: most of those with four threads.
 const PREEMPTIONS_WHERE_MANY: usize = 2;
 /// Scheduling points in one run: a run beyond is one that does not end.
 const BRANCHES: usize = 5_000;
@@ -709,7 +709,7 @@ fn works_or_waits(bed: &Bed, gate: &Gate) -> JoinHandle<()> {
 
 #[test]
 fn close_reaches_leader_standby_and_waiter() {
-    explore(|| {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let workers = [0, 1, 2].map(|_| bed.worker(Bed::get_until_closed));
         bed.close();
@@ -720,7 +720,7 @@ fn close_reaches_leader_standby_and_waiter() {
 
 #[test]
 fn close_returns_what_was_not_handed_out() {
-    explore(|| {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let workers = [0, 1].map(|_| bed.worker(Bed::get_until_closed));
         let inserter = bed.worker(|bed| {
@@ -828,7 +828,7 @@ fn the_end_of_supervision_leaves_somebody_on_the_timer() {
 
 #[test]
 fn a_supervisor_asks_for_a_worker_where_all_are_blocked() {
-    explore(|| {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(1, Wake::Adaptive);
         let gate = Gate::new();
         let grow = Gate::new();

@@ -74,6 +74,8 @@ pub(super) struct Worker<T> {
     pub(super) written_off: bool,
     /// Inside `blocking`.
     pub(super) blocking: bool,
+    /// Its present or next `get` is to come back without an entry.
+    pub(super) interrupted: bool,
     /// Since when it has been outside `get`, where that was measured.
     pub(super) left_at: Option<Instant>,
     /// How many entries it took along.
@@ -102,6 +104,8 @@ pub(super) struct State<T> {
     pub(super) waiters: Vec<usize>,
     pub(super) standby: Option<usize>,
     pub(super) supervisor: Option<Arc<Park>>,
+    /// Who would supervise if the supervisor ended.
+    pub(super) candidates: Vec<Arc<Park>>,
     pub(super) leader: bool,
     pub(super) kicked: bool,
     /// Workers that took a batch and have not come back.
@@ -149,6 +153,7 @@ impl<T> State<T> {
             waiters: Vec::new(),
             standby: None,
             supervisor: None,
+            candidates: Vec::new(),
             leader: false,
             kicked: false,
             holders: 0,
@@ -408,6 +413,7 @@ impl<T> State<T> {
         if let Some(park) = self.supervisor.take() {
             wakes.parks.push((park, true)); // guard: close wakes the supervisor
         }
+        wakes.parks.extend(self.candidates.drain(..).map(|park| (park, false)));
         #[cfg(all(unix, not(loom)))]
         if let Some(bell) = &mut self.notifier {
             bell.ring(true);

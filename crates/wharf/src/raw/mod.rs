@@ -65,8 +65,6 @@ pub(crate) enum Entry {
     Call(fn(usize, Completion), usize, Box<Completion>),
     /// A periodic timer whose time has come.
     Tick(u64),
-    /// Nothing: brings a worker out of its wait.
-    Nudge,
 }
 
 /// What a program posts.
@@ -229,7 +227,7 @@ impl Driver<Entry> for PortDriver {
             Entry::Packet(completion) => (self.dispose)(*completion),
             // A function's completion is not the port's to free: it is told, as it would have been.
             Entry::Call(call, context, completion) => call(context, *completion),
-            Entry::Ready(..) | Entry::Tick(_) | Entry::Nudge => {}
+            Entry::Ready(..) | Entry::Tick(_) => {}
         }
     }
 }
@@ -364,7 +362,8 @@ impl Port {
             if receive.closed {
                 return Err(EBADF);
             }
-            if busy(&receive) || busy(&send) {
+            // While connecting: the operation may have been cancelled, and the attempt is just being given up.
+            if busy(&receive) || busy(&send) || device.is(phase::CONNECTING) {
                 return Err(EBUSY);
             }
             receive.closed = true;
@@ -432,6 +431,9 @@ impl Port {
     pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
         let device = &device.0;
         self.check()?;
+        if device.receive.lock().closed {
+            return Err(EBADF);
+        }
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
@@ -449,6 +451,9 @@ impl Port {
     /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
+        if !self.home.is_here() {
+            return Cancel::TooLate;
+        }
         if id.device == 0 {
             return self.cancel_repeating(id.serial);
         }
@@ -474,6 +479,9 @@ impl Port {
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were.
     pub fn cancel_all(&self, device: &Device) -> usize {
+        if !self.home.is_here() {
+            return 0;
+        }
         let device = &device.0;
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
@@ -567,6 +575,10 @@ impl Port {
     /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
     /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
     pub fn close(&self) {
+        if !self.home.is_here() {
+            // The descriptors that wake and time the port are the parent's too: a child leaves them alone.
+            return;
+        }
         let left = self.queue.close();
         for entry in left {
             self.driver().dispose(entry);
@@ -600,7 +612,6 @@ impl Port {
             Entry::Packet(completion) => Some(*completion),
             Entry::Ready(device, Side::Receive) if device.kind == DeviceKind::Stream => self.receive_turn(&device),
             Entry::Tick(serial) => self.tick_taken(serial),
-            Entry::Nudge => None,
             Entry::Call(call, context, completion) => {
                 call(context, *completion);
                 None
@@ -638,6 +649,9 @@ impl Port {
 
     /// The one end of an operation: consumes its record and sends the completion to its sink.
     fn complete(&self, device: &Inner, operation: Operation, error: i32) {
+        if operation.kind == Kind::Connected && error == ECANCELED {
+            self.abort_connect(device);
+        }
         let (sink, completion) = finish(device, operation, error, Payload::None);
         self.deliver(sink, completion);
     }

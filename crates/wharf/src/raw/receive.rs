@@ -204,6 +204,7 @@ impl Port {
         };
         let space: usize = into.iter().map(|piece| piece.length).sum();
         match engine.receive(device.handle, into) {
+            Ok(0) if waits_for_send(device) => Attempt::NotNow,
             // A send has seen the reset, which Linux reports once, and what was still to be read is read.
             Ok(0) if device.failed_send.load(Ordering::Acquire) != 0 => self.failed_receive(device, ECONNRESET),
             Ok(bytes) => {
@@ -312,4 +313,15 @@ impl Port {
             );
         }
     }
+}
+
+/// Is the end of the stream possibly a reset? Linux reports a reset once, and a send that is under way may be about to
+/// say that it was told. It has the receive side look again when it is over.
+fn waits_for_send(device: &Inner) -> bool {
+    let send = device.send.lock();
+    let sending = send.turn == Turn::Running;
+    if sending {
+        device.end_waits.store(true, Ordering::Release);
+    }
+    sending
 }

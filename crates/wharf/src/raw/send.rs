@@ -105,10 +105,11 @@ impl Port {
             device.begin_sending(&mut direction);
             direction.running = Some(serial);
         }
-        let (result, usable) = self.begin_connecting(device, peer);
+        let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
         let ended = direction.closed || direction.cancelled.contains(&serial);
         let error = match result {
+            Ok(()) if direction.closed => ECANCELED,
             Ok(()) => 0,
             Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
@@ -123,14 +124,12 @@ impl Port {
             Err(error) => error,
         };
         device.end_sending(&mut direction, false);
+        drop(direction);
         match error {
             0 => device.phase.store(phase::CONNECTED, Ordering::Release),
-            // The system goes on connecting: the socket is good for closing only.
-            _ if !usable => {}
-            ECANCELED => {}
+            ECANCELED => self.abort_connect(device),
             _ => device.phase.store(phase::FRESH, Ordering::Release),
         }
-        drop(direction);
         match error {
             // Ends of the attempt, which come as a packet however soon they are known.
             0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
@@ -146,27 +145,28 @@ impl Port {
     }
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
-    /// Also whether another attempt makes sense after a failure.
-    fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> (Result<(), i32>, bool) {
+    fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
         if !device.enter() {
-            return (Err(EBADF), false);
+            return Err(EBADF);
         }
-        let begun = self.engine().connect(device.handle, peer);
-        let result = match begun {
-            Ok(()) | Err(EINPROGRESS) => match self.register(device) {
-                Ok(()) => {
-                    // Closed meanwhile: who did it may have come too early to end the registration.
-                    if device.send.lock().closed {
-                        self.engine().deregister(device.handle);
-                    }
-                    (begun, true)
-                }
-                Err(error) => (Err(error), false),
-            },
-            Err(_) => (begun, true),
-        };
+        let mut result = self.engine().connect(device.handle, peer);
+        if matches!(result, Ok(()) | Err(EINPROGRESS)) {
+            if let Err(error) = self.register(device) {
+                self.engine().abort_connect(device.handle);
+                result = Err(error);
+            }
+        }
         self.leave(device);
         result
+    }
+
+    /// A cancelled connect must not be made after all (row N-11). The socket may connect anew.
+    pub(super) fn abort_connect(&self, device: &Inner) {
+        if device.enter() {
+            self.engine().abort_connect(device.handle);
+            self.leave(device);
+        }
+        device.phase.store(phase::FRESH, Ordering::Release);
     }
 
     fn may_send(&self, device: &Inner) -> Result<(), i32> {
@@ -297,6 +297,9 @@ impl Port {
             if !packets.is_empty() {
                 drop(direction);
                 for (sink, completion) in packets {
+                    if completion.kind == Kind::Connected && completion.error == ECANCELED {
+                        self.abort_connect(device);
+                    }
                     self.deliver(sink, completion);
                 }
                 // Only now may another thread send: its packets come behind these.
@@ -306,6 +309,11 @@ impl Port {
         };
         if goes_on {
             self.insert_work(Entry::Ready(device.clone(), Side::Send));
+        }
+        // Set under the send side's lock while this turn ran: see `waits_for_send`.
+        let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
+        if waits && device.receive.lock().ready() {
+            self.insert(Entry::Ready(device.clone(), Side::Receive));
         }
         done
     }

@@ -57,7 +57,7 @@ mod service;
 pub use conn::{Closed, Link, LinkStats};
 pub use group::Group;
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
-pub use service::{Builder, Service, ServiceStats, ShutdownReport};
+pub use service::{Builder, Service, ServiceStats, ShutdownReport, Signals};
 
 use crate::buffer::Buffer;
 

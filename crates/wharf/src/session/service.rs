@@ -7,6 +7,7 @@ use crate::net::{TcpListener, TcpStream};
 use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
+use crate::raw::OperationId;
 use crate::worker::{PoolReport, WorkerPool, Workers};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -191,6 +192,37 @@ pub struct ShutdownReport {
     pub workers_left: usize,
 }
 
+/// Signals that a service catches: see [`Service::signals`]. Dropping it, they are caught no longer.
+pub struct Signals {
+    inner: Arc<Inner>,
+    registered: Vec<OperationId>,
+}
+
+impl Signals {
+    /// Waits until one of them comes, or came before, and returns its number.
+    pub fn wait(&self) -> i32 {
+        let mut signals = lock(&self.inner.signals);
+        while signals.is_empty() {
+            signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
+        }
+        signals.remove(0)
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signals({} caught)", self.registered.len())
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.registered.drain(..) {
+            self.inner.port.cancel(id);
+        }
+    }
+}
+
 /// A server, a client, or both: a port with workers, serving sessions. See the [module](super).
 ///
 /// Dropping it closes everything at once; [`shutdown`](Service::shutdown) does so gracefully.
@@ -319,25 +351,21 @@ impl Service {
         Ok(Link(conn))
     }
 
-    /// Waits until one of the signals comes, which then does not end the process, and returns it. Signals are packets
-    /// of the port like everything else; this puts a thread to sleep until a worker has taken one.
-    pub fn wait_for_signal(&self, numbers: &[i32]) -> io::Result<i32> {
-        let mut registered = Vec::new();
-        let outcome = numbers.iter().try_for_each(|&number| {
-            registered.push(self.inner.port.signal(number, Node::Service, Op::Signal)?);
-            Ok(())
-        });
-        let waited = outcome.map(|()| {
-            let mut signals = lock(&self.inner.signals);
-            while signals.is_empty() {
-                signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
-            }
-            signals.remove(0)
-        });
-        for id in registered {
-            self.inner.port.cancel(id);
+    /// Catches signals from now on: they do not end the process any more, but [`Signals::wait`]. To be called before
+    /// the program says that it is ready, or whoever ends it at once ends it the hard way.
+    ///
+    /// Signals are packets of the port like everything else; a worker takes them.
+    pub fn signals(&self, numbers: &[i32]) -> io::Result<Signals> {
+        let mut signals = Signals { inner: self.inner.clone(), registered: Vec::new() };
+        for &number in numbers {
+            signals.registered.push(self.inner.port.signal(number, Node::Service, Op::Signal)?);
         }
-        waited
+        Ok(signals)
+    }
+
+    /// Catches the signals and waits for one of them: see [`signals`](Service::signals).
+    pub fn wait_for_signal(&self, numbers: &[i32]) -> io::Result<i32> {
+        Ok(self.signals(numbers)?.wait())
     }
 
     /// The service's figures.
