@@ -185,6 +185,8 @@ impl From<String> for Buffer {
 /// A port's store of receive buffers of one size, so that an idle connection pins none.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    // Boxed, because they are handed out as they lie here.
+    #[allow(clippy::vec_box)]
     free: Mutex<Vec<Box<Slab>>>,
     size: usize,
     keep: usize,

@@ -212,9 +212,7 @@ impl Device {
 
     /// Keeps the handle open for a call on it. False when the device is closed.
     pub(crate) fn enter(&self) -> bool {
-        self.users
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1))
-            .is_ok()
+        self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1)).is_ok()
     }
 
     /// Ends what `enter` began, or the open reference. True when the handle was closed by it.

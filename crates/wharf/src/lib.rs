@@ -75,9 +75,9 @@ mod worker;
 #[cfg(not(loom))]
 pub use buffer::Buffer;
 #[cfg(not(loom))]
-pub use net::{TcpListener, TcpStream};
-#[cfg(not(loom))]
 pub use net::Outcome;
+#[cfg(not(loom))]
+pub use net::{TcpListener, TcpStream};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]

@@ -304,7 +304,11 @@ impl Schedule {
         });
         RETAINED.set(0);
         if threads {
-            fake.hook(move |_, _| if fastrand::u8(..) < interrupt { std::thread::yield_now() });
+            fake.hook(move |_, _| {
+                if fastrand::u8(..) < interrupt {
+                    std::thread::yield_now()
+                }
+            });
         } else {
             let weak = Arc::downgrade(&schedule);
             fake.hook(move |call, _| {
@@ -1234,7 +1238,7 @@ fn run(seed: u64) {
     let schedule = Schedule::new(seed, false);
     let steps = schedule.model().rng.u32(30..=80);
     schedule.adopt();
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         schedule.listen();
     }
     for _ in 0..steps {

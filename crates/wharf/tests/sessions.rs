@@ -1443,8 +1443,6 @@ fn half_closed_sessions_with_slow_readers_are_still_served_during_shutdown() {
             actor.closed(move |_, reason| reasons.send(format!("{reason:?}")).unwrap())
         })
         .unwrap();
-    let (server, _) = common::pair();
-    drop(server);
     let mut socket = client(address);
     small_buffers([&socket, &socket]);
     socket.write_all(b"?").unwrap();

@@ -376,7 +376,6 @@ pub(crate) struct View {
     pub(crate) finished: bool,
     pub(crate) reset: bool,
     pub(crate) shut: bool,
-    pub(crate) closed: bool,
     pub(crate) space: usize,
     pub(crate) peeked: u64,
 }
@@ -455,11 +454,14 @@ impl Fake {
         self.net().honest = honest;
     }
 
+    /// For tests of one fault at a time.
+    #[allow(dead_code)]
     pub(crate) fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.net().faults);
     }
 
     /// The next `call` fails with `error`, and has no effect.
+    #[allow(dead_code)]
     pub(crate) fn fail_next(&self, call: Call, error: i32) {
         self.net().scripted.push((call, error));
     }
@@ -596,7 +598,6 @@ impl Fake {
             finished: one.finished,
             reset: one.reset,
             shut: one.shut,
-            closed: one.closed,
             space: one.space(),
             peeked: one.peeked,
         }
@@ -828,7 +829,7 @@ impl Engine for Fake {
                 net.connections[connection].wants_space = true;
             }
             let one = &mut net.connections[connection];
-            one.sent.extend(from.iter().flat_map(|piece| read(piece)).take(bytes));
+            one.sent.extend(from.iter().flat_map(read).take(bytes));
             Ok(bytes)
         })
     }

@@ -108,8 +108,7 @@ impl NtStatus {
     /// The name in `ntstatus.h`, for the statuses of the table.
     pub fn name(self) -> Option<&'static str> {
         let row = TABLE.iter().find(|row| row.nt_status == self.0);
-        row.filter(|row| row.id != FALLBACK.id)
-            .map(|row| row.nt_name)
+        row.filter(|row| row.id != FALLBACK.id).map(|row| row.nt_name)
     }
 
     /// The kind of `io::Error` that says the same; `Other` where std has none, and for success.
@@ -121,11 +120,7 @@ impl NtStatus {
     pub const fn unmapped_errno(self) -> Option<i32> {
         let errno = self.0 & ERRNO_MASK;
         // Nothing between the two parts: another application's own code is not taken for an errno.
-        if self.0 & !ERRNO_MASK == FALLBACK.nt_status && errno != 0 {
-            Some(errno as i32)
-        } else {
-            None
-        }
+        if self.0 & !ERRNO_MASK == FALLBACK.nt_status && errno != 0 { Some(errno as i32) } else { None }
     }
 }
 
@@ -165,11 +160,7 @@ pub fn nt_status(errno: i32, class: Class) -> NtStatus {
     if errno == 0 {
         return NtStatus::SUCCESS;
     }
-    let find = |class| {
-        TABLE
-            .iter()
-            .find(|row| row.errnos.contains(&(errno, class)))
-    };
+    let find = |class| TABLE.iter().find(|row| row.errnos.contains(&(errno, class)));
     match find(class).or_else(|| find(Class::Any)) {
         Some(row) => NtStatus(row.nt_status),
         None => match u32::try_from(errno) {
@@ -222,10 +213,7 @@ pub fn io_error(errno: i32) -> io::Error {
 const WINSOCK_FALLBACK: u32 = 10022;
 
 fn row(status: NtStatus) -> &'static Row {
-    TABLE
-        .iter()
-        .find(|row| row.nt_status == status.0)
-        .unwrap_or(FALLBACK)
+    TABLE.iter().find(|row| row.nt_status == status.0).unwrap_or(FALLBACK)
 }
 
 /// The status of an `io::Error` that some code made without a system's number, from its kind alone.
@@ -233,11 +221,7 @@ fn nt_status_of_kind(kind: io::ErrorKind) -> NtStatus {
     if kind == io::ErrorKind::Other {
         return NtStatus::UNMAPPED;
     }
-    let failed_so = || {
-        TABLE
-            .iter()
-            .filter(|row| row.kind == kind && NtStatus(row.nt_status).is_error())
-    };
+    let failed_so = || TABLE.iter().filter(|row| row.kind == kind && NtStatus(row.nt_status).is_error());
     // First the row that an errno of this kind leads to, so that both ways agree; then those without any errno (end of
     // file). Never a row that holds for one class only.
     failed_so()
@@ -342,12 +326,7 @@ mod tests {
         ];
         for (status, win32_code, winsock_code) in specified {
             assert_eq!(win32(NtStatus(status)), win32_code, "{}", NtStatus(status));
-            assert_eq!(
-                winsock(NtStatus(status)),
-                winsock_code,
-                "{}",
-                NtStatus(status)
-            );
+            assert_eq!(winsock(NtStatus(status)), winsock_code, "{}", NtStatus(status));
         }
         // And no row that the specification does not have, but for E-42.
         assert_eq!(TABLE.len(), specified.len() + 1);
@@ -369,36 +348,23 @@ mod tests {
             (EDQUOT, File, 0xC000_007F), (EAGAIN, File, 0xC000_0054), (ENOENT, Any, 0xC000_0225),
         ];
         for (errno, class, status) in specified {
-            assert_eq!(
-                nt_status(errno, class),
-                NtStatus(status),
-                "errno {errno}, {class:?}"
-            );
+            assert_eq!(nt_status(errno, class), NtStatus(status), "errno {errno}, {class:?}");
         }
     }
 
     #[test]
     fn a_refusal_is_another_error_for_a_datagram_than_for_a_connect() {
         let connect = io_error(ECONNREFUSED).nt_status(Connect);
-        assert_eq!(
-            (connect.0, win32(connect), winsock(connect)),
-            (0xC000_0236, 1225, 10061)
-        );
+        assert_eq!((connect.0, win32(connect), winsock(connect)), (0xC000_0236, 1225, 10061));
         let datagram = io_error(ECONNREFUSED).nt_status(Datagram);
-        assert_eq!(
-            (datagram.0, win32(datagram), winsock(datagram)),
-            (0xC000_023F, 1234, 10054)
-        );
+        assert_eq!((datagram.0, win32(datagram), winsock(datagram)), (0xC000_023F, 1234, 10054));
     }
 
     #[test]
     fn a_broken_pipe_is_a_reset_on_sockets_and_a_closing_pipe_on_pipes() {
         for socket in [Stream, Connect, Datagram] {
             let status = nt_status(EPIPE, socket);
-            assert_eq!(
-                (status.0, win32(status), winsock(status)),
-                (0xC000_020D, 64, 10054)
-            );
+            assert_eq!((status.0, win32(status), winsock(status)), (0xC000_020D, 64, 10054));
         }
         let pipe = nt_status(EPIPE, Pipe);
         assert_eq!((pipe.0, win32(pipe)), (0xC000_00B1, 232));
@@ -407,10 +373,7 @@ mod tests {
     #[test]
     fn a_direction_shut_down_by_the_program_is_not_a_reset() {
         let status = nt_status(ESHUTDOWN, Stream);
-        assert_eq!(
-            (status, winsock(status)),
-            (NtStatus::PIPE_DISCONNECTED, 10058)
-        );
+        assert_eq!((status, winsock(status)), (NtStatus::PIPE_DISCONNECTED, 10058));
         assert_eq!(winsock_from_errno(ESHUTDOWN), 10058);
         assert!(!io_error(ESHUTDOWN).is_reset());
     }
@@ -446,15 +409,8 @@ mod tests {
                 if status.name().is_none() {
                     unknown += 1;
                     assert_eq!(status.unmapped_errno(), Some(errno), "{class:?}");
-                    assert_eq!(
-                        (win32(status), winsock(status)),
-                        (317, 10022),
-                        "errno {errno}, {class:?}"
-                    );
-                    assert_eq!(
-                        status.to_string(),
-                        format!("errno {errno} (0x{:08X})", status.0)
-                    );
+                    assert_eq!((win32(status), winsock(status)), (317, 10022), "errno {errno}, {class:?}");
+                    assert_eq!(status.to_string(), format!("errno {errno} (0x{:08X})", status.0));
                 } else {
                     assert_eq!(status.unmapped_errno(), None, "errno {errno}, {class:?}");
                 }
@@ -480,26 +436,14 @@ mod tests {
             assert_eq!(nt_status(0, class), NtStatus::SUCCESS);
             assert_eq!(io_error(0).nt_status(class), NtStatus::UNMAPPED);
         }
-        assert_eq!(
-            (win32(NtStatus::SUCCESS), winsock(NtStatus::SUCCESS)),
-            (0, 0)
-        );
-        assert_eq!(
-            (io_error(0).win32(Any), io_error(0).winsock()),
-            (317, 10022)
-        );
+        assert_eq!((win32(NtStatus::SUCCESS), winsock(NtStatus::SUCCESS)), (0, 0));
+        assert_eq!((io_error(0).win32(Any), io_error(0).winsock()), (317, 10022));
     }
 
     #[test]
     fn an_unknown_status_is_not_passed_off_as_success() {
         // One of each severity, and an application's own code that is not ours.
-        for status in [
-            0x0000_0777,
-            0x4000_0777,
-            0x8000_0777,
-            0xC000_0777,
-            0xE123_0020,
-        ] {
+        for status in [0x0000_0777, 0x4000_0777, 0x8000_0777, 0xC000_0777, 0xE123_0020] {
             let status = NtStatus(status);
             assert_eq!((win32(status), winsock(status)), (317, 10022), "{status}");
             assert_eq!((status.name(), status.unmapped_errno()), (None, None));
@@ -509,8 +453,7 @@ mod tests {
 
     #[test]
     fn the_two_top_bits_say_whether_a_status_is_a_failure() {
-        let severity =
-            |status: NtStatus| (status.is_success(), status.is_warning(), status.is_error());
+        let severity = |status: NtStatus| (status.is_success(), status.is_warning(), status.is_error());
         assert_eq!(severity(NtStatus::SUCCESS), (true, false, false));
         assert_eq!(severity(NtStatus::PENDING), (true, false, false));
         assert_eq!(severity(NtStatus(0x4000_0000)), (true, false, false));
@@ -531,17 +474,12 @@ mod tests {
             CONNECTION_REFUSED PORT_UNREACHABLE IO_TIMEOUT INVALID_CONNECTION INVALID_PARAMETER INVALID_HANDLE
             NOT_SUPPORTED BUFFER_TOO_SMALL PIPE_BROKEN PIPE_CLOSING PIPE_DISCONNECTED NOT_FOUND
         }
-        assert_eq!(
-            format!("{:?}", NtStatus::CANCELLED),
-            "STATUS_CANCELLED (0xC0000120)"
-        );
+        assert_eq!(format!("{:?}", NtStatus::CANCELLED), "STATUS_CANCELLED (0xC0000120)");
     }
 
     #[test]
     fn a_cancelled_operation_is_aborted_and_nothing_else_is() {
-        let aborted: Vec<i32> = (0..=4095)
-            .filter(|&errno| io_error(errno).is_aborted())
-            .collect();
+        let aborted: Vec<i32> = (0..=4095).filter(|&errno| io_error(errno).is_aborted()).collect();
         assert_eq!(aborted, [ECANCELED]);
         assert_eq!(io_error(ECANCELED).win32(Stream), 995);
         assert!(!io::Error::other("cancelled").is_aborted());
@@ -549,17 +487,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_broke_is_reset_and_one_that_ended_otherwise_is_not() {
-        let reset: Vec<i32> = (0..=4095)
-            .filter(|&errno| io_error(errno).is_reset())
-            .collect();
+        let reset: Vec<i32> = (0..=4095).filter(|&errno| io_error(errno).is_reset()).collect();
         assert_eq!(reset, [EPIPE, ECONNRESET]);
         assert!(io::Error::from(io::ErrorKind::ConnectionReset).is_reset());
         assert!(!io::Error::from(io::ErrorKind::UnexpectedEof).is_reset());
         for errno in reset {
-            assert_eq!(
-                io_error(errno).nt_status(Stream),
-                NtStatus::CONNECTION_RESET
-            );
+            assert_eq!(io_error(errno).nt_status(Stream), NtStatus::CONNECTION_RESET);
         }
     }
 

@@ -456,37 +456,18 @@ pub fn markdown() -> String {
                 &row.winsock.map(|code| code.to_string()).unwrap_or_default(),
                 row.winsock_name,
                 &errnos.join(", "),
-                &if row.nt_status >> 30 == 0 {
-                    String::new()
-                } else {
-                    format!("{:?}", row.kind)
-                },
+                &if row.nt_status >> 30 == 0 { String::new() } else { format!("{:?}", row.kind) },
                 row.when,
                 row.linux,
             ],
         );
     }
-    for (title, rows) in [
-        ("Port calls", PORT_CALLS),
-        ("Winsock calls that fail at once", IMMEDIATE),
-    ] {
-        let _ = write!(
-            page,
-            "\n## {title}\n\n| Id | Code | Name | When | errno | On Linux |\n|---|---|---|---|---|---|\n"
-        );
+    for (title, rows) in [("Port calls", PORT_CALLS), ("Winsock calls that fail at once", IMMEDIATE)] {
+        let _ =
+            write!(page, "\n## {title}\n\n| Id | Code | Name | When | errno | On Linux |\n|---|---|---|---|---|---|\n");
         for row in rows {
             let errnos: Vec<String> = row.errnos.iter().map(|&errno| named(errno)).collect();
-            line(
-                &mut page,
-                &[
-                    row.id,
-                    &row.code.to_string(),
-                    row.name,
-                    row.when,
-                    &errnos.join(", "),
-                    row.linux,
-                ],
-            );
+            line(&mut page, &[row.id, &row.code.to_string(), row.name, row.when, &errnos.join(", "), row.linux]);
         }
     }
     page
@@ -512,21 +493,14 @@ behaviour specification (E) and of its list of differences between the systems (
 /// One line of a Markdown table; an empty cell becomes a dash, so that it does not look forgotten.
 fn line(page: &mut String, cells: &[&str]) {
     for cell in cells {
-        let _ = write!(
-            page,
-            "| {} ",
-            if cell.is_empty() { "\u{2013}" } else { cell }
-        );
+        let _ = write!(page, "| {} ", if cell.is_empty() { "\u{2013}" } else { cell });
     }
     page.push_str("|\n");
 }
 
 fn named(errno: i32) -> String {
     let known = ALL.iter().find(|&&(number, _)| number == errno);
-    known.map_or_else(
-        || errno.to_string(),
-        |(number, name)| format!("{name} {number}"),
-    )
+    known.map_or_else(|| errno.to_string(), |(number, name)| format!("{name} {number}"))
 }
 
 #[cfg(test)]
@@ -538,20 +512,14 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors.md");
         let table = markdown();
         if std::env::var_os("WHARF_BLESS").is_some_and(|value| value == "1") {
-            std::fs::write(path, &table)
-                .unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+            std::fs::write(path, &table).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
         }
         let page = std::fs::read_to_string(path)
             .unwrap_or_else(|error| panic!("cannot read {path}: {error}; WHARF_BLESS=1 writes it"));
         // A checkout on Windows may have turned the line ends.
         let page = page.replace("\r\n", "\n");
         for (number, (page, table)) in page.lines().zip(table.lines()).enumerate() {
-            assert_eq!(
-                page,
-                table,
-                "line {} of {path}; WHARF_BLESS=1 rewrites it",
-                number + 1
-            );
+            assert_eq!(page, table, "line {} of {path}; WHARF_BLESS=1 rewrites it", number + 1);
         }
         assert_eq!(page, table, "{path}; WHARF_BLESS=1 rewrites it");
     }
@@ -585,35 +553,24 @@ mod tests {
     #[test]
     fn no_status_stands_twice() {
         for (at, row) in TABLE.iter().enumerate() {
-            let twin = TABLE[..at]
-                .iter()
-                .find(|other| other.nt_status == row.nt_status);
+            let twin = TABLE[..at].iter().find(|other| other.nt_status == row.nt_status);
             assert!(twin.is_none(), "{:#010X}", row.nt_status);
         }
     }
 
     #[test]
     fn a_code_has_the_same_name_wherever_it_stands() {
-        let completed = TABLE.iter().flat_map(|row| {
-            [
-                Some((row.win32, row.win32_name)),
-                row.winsock.map(|code| (code, row.winsock_name)),
-            ]
-        });
-        let calls = PORT_CALLS
+        let completed = TABLE
             .iter()
-            .chain(IMMEDIATE)
-            .map(|row| Some((row.code, row.name)));
+            .flat_map(|row| [Some((row.win32, row.win32_name)), row.winsock.map(|code| (code, row.winsock_name))]);
+        let calls = PORT_CALLS.iter().chain(IMMEDIATE).map(|row| Some((row.code, row.name)));
         let all: Vec<_> = completed.chain(calls).flatten().collect();
         for &(code, name) in &all {
             for &(other, other_name) in &all {
                 // 0, 995 and 997 are the numbers that Win32 and Winsock share under two names.
                 let same = name == other_name || [0, 995, 997].contains(&code);
                 assert!(code != other || same, "{code}: {name}, {other_name}");
-                assert!(
-                    name != other_name || code == other,
-                    "{name}: {code}, {other}"
-                );
+                assert!(name != other_name || code == other, "{name}: {code}, {other}");
             }
         }
     }
@@ -623,11 +580,7 @@ mod tests {
         for row in TABLE {
             let success = row.nt_status >> 30 == 0;
             assert_eq!(success, ["E-01", "E-02"].contains(&row.id), "{}", row.id);
-            assert!(
-                !success || row.errnos.is_empty(),
-                "{} turns an errno into success",
-                row.id
-            );
+            assert!(!success || row.errnos.is_empty(), "{} turns an errno into success", row.id);
         }
     }
 
@@ -638,18 +591,11 @@ mod tests {
             ids.dedup();
             ids
         };
-        let expected = |range: std::ops::RangeInclusive<u32>| -> Vec<_> {
-            range.map(|id| format!("E-{id:02}")).collect()
-        };
+        let expected =
+            |range: std::ops::RangeInclusive<u32>| -> Vec<_> { range.map(|id| format!("E-{id:02}")).collect() };
         assert_eq!(ids(&mut TABLE.iter().map(|row| row.id)), expected(1..=42));
-        assert_eq!(
-            ids(&mut PORT_CALLS.iter().map(|row| row.id)),
-            expected(50..=58)
-        );
-        assert_eq!(
-            ids(&mut IMMEDIATE.iter().map(|row| row.id)),
-            expected(60..=89)
-        );
+        assert_eq!(ids(&mut PORT_CALLS.iter().map(|row| row.id)), expected(50..=58));
+        assert_eq!(ids(&mut IMMEDIATE.iter().map(|row| row.id)), expected(60..=89));
         assert_eq!(FALLBACK.id, "E-42");
     }
 
@@ -690,10 +636,6 @@ mod tests {
             ESHUTDOWN SHUTDOWN, ETIMEDOUT TIMEDOUT, ECONNREFUSED CONNREFUSED, EHOSTDOWN HOSTDOWN,
             EHOSTUNREACH HOSTUNREACH, EALREADY ALREADY, EINPROGRESS INPROGRESS, EDQUOT DQUOT, ECANCELED CANCELED,
         }
-        assert_eq!(
-            checked,
-            ALL.len(),
-            "a number of the table that this test does not check"
-        );
+        assert_eq!(checked, ALL.len(), "a number of the table that this test does not check");
     }
 }

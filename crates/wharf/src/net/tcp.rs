@@ -66,7 +66,8 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
         match sockopt::socket_acceptconn(&self) {
             Ok(true) => {}
             Ok(false) => {
-                let error = io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen; call listen first");
+                let error =
+                    io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen; call listen first");
                 return Err(Rejected { error, source: self, key });
             }
             Err(error) => return Err(Rejected { error: error.into(), source: self, key }),
@@ -207,8 +208,11 @@ impl<K: Key, C: Context> Shared<K, C> {
         context: C,
         issue: impl FnOnce(usize) -> Result<Issued, i32>,
     ) -> Result<Outcome<K, C>, Refused<C, ()>> {
-        self.issue(context, Memory::None, |_, token| issue(token))
-            .map_err(|(error, context, _)| Refused { error, context, buffer: () })
+        self.issue(context, Memory::None, |_, token| issue(token)).map_err(|(error, context, _)| Refused {
+            error,
+            context,
+            buffer: (),
+        })
     }
 }
 

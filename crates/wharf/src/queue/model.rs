@@ -2,7 +2,7 @@
 //! checks afterwards that every entry came to one end, no slot leaked and nobody is left behind.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p wharf --lib --release queue::model` runs them; `ci/loom` also takes every line
-//! marked `guard:` out of the queue, one at a time, and requires that the models named there fail.
+//! marked `guard:` out of the queue, one at a time, and requires that one of them fails.
 //!
 //! A worker that is never woken shows as a deadlock, a timer that goes off for ever as too many branches. Where the
 //! timer is *stopped* it never goes off: what must happen, must happen promptly. Threads are taken to be blocked by

@@ -235,7 +235,7 @@ impl<T> State<T> {
         self.stays += 1;
         worker.stay = self.stays; // guard: a worker that takes again begins a new stay
         worker.took = 1;
-        if self.stays % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none()) {
+        if self.stays.is_multiple_of(SERVICE_SAMPLE_EVERY) && !(self.waiters.is_empty() && self.standby.is_none()) {
             worker.left_at = Some(now());
         }
         self.totals.removed += 1;
@@ -253,8 +253,9 @@ impl<T> State<T> {
         self.totals.removed += took as u64;
         self.since_poll = self.since_poll.saturating_add(u32::try_from(took).unwrap_or(u32::MAX));
         // Without anybody to wake there is nothing to decide, and the clock need not be read.
-        let measure =
-            took > 0 && stay % SERVICE_SAMPLE_EVERY == 0 && !(self.waiters.is_empty() && self.standby.is_none());
+        let measure = took > 0
+            && stay.is_multiple_of(SERVICE_SAMPLE_EVERY)
+            && !(self.waiters.is_empty() && self.standby.is_none());
         let worker = self.worker(me);
         worker.counted = true;
         worker.stay = stay;

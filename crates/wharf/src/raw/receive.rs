@@ -285,8 +285,7 @@ impl Port {
             }
         }
         drop(direction);
-        let entries: Vec<Entry> =
-            taken.into_iter().filter_map(|(sink, completion)| entry(sink, completion)).collect();
+        let entries: Vec<Entry> = taken.into_iter().filter_map(|(sink, completion)| entry(sink, completion)).collect();
         if !entries.is_empty() {
             self.queue.insert_all(entries);
         }

@@ -7,8 +7,8 @@
 
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId,
-    PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, finish,
+    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
+    Payload, Port, RawBuffer, Side, Sink, finish,
 };
 use crate::device::{Device as Inner, Direction, Turn, phase, shut};
 use crate::operation::Operation;
@@ -33,7 +33,10 @@ struct Batch {
 
 enum Attempt {
     /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
-    Done { bytes: usize, short: bool },
+    Done {
+        bytes: usize,
+        short: bool,
+    },
     Failed(i32),
     NotNow,
 }
@@ -77,8 +80,7 @@ impl Port {
         if peer.ip().is_unspecified() || peer.port() == 0 {
             return Err(EADDRNOTAVAIL);
         }
-        let begun =
-            device.phase.compare_exchange(phase::FRESH, phase::CONNECTING, Ordering::AcqRel, Ordering::Acquire);
+        let begun = device.phase.compare_exchange(phase::FRESH, phase::CONNECTING, Ordering::AcqRel, Ordering::Acquire);
         match begun {
             Ok(_) => {}
             Err(phase::CONNECTED) => return Err(EISCONN),

@@ -184,9 +184,10 @@ impl Port {
             let total = u64::try_from(elapsed.as_nanos() / period.as_nanos()).unwrap_or(u64::MAX - 1) + 1;
             let count = total.saturating_sub(reported).max(1);
             let reported = reported + count;
-            let next = base + Duration::from_nanos(
-                u64::try_from(period.as_nanos().saturating_mul(u128::from(reported))).unwrap_or(u64::MAX / 4),
-            );
+            let next = base
+                + Duration::from_nanos(
+                    u64::try_from(period.as_nanos().saturating_mul(u128::from(reported))).unwrap_or(u64::MAX / 4),
+                );
             let completion = timer.packet(Kind::Elapsed, usize::try_from(count).unwrap_or(usize::MAX), true);
             let sink = timer.sink.clone();
             timers.add(next, serial, Action::Every { timer, period, base, reported });

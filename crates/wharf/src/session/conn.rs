@@ -19,6 +19,8 @@
 //!
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
+//!
+//! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
 use super::Session;
 use super::group::Membership;

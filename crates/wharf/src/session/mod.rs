@@ -40,7 +40,8 @@
 //!   different sessions do run at the same time.
 //! - A handler may block: other sessions go on (see [`blocking`](crate::blocking) for telling the port at once).
 //! - A panic in a handler closes that session only, is logged and counted, and costs no worker.
-//! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked.
+//! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked; also
+//!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
 //! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
 //! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`].
 //!
