@@ -47,7 +47,8 @@ mod system {
             let mut text = [0u8; 128];
             match stat.read_at(&mut text, 0) {
                 Ok(length) => match state_letter(&text[..length]) {
-                    Some(b'R') => ThreadState::Running,
+                    // `t`: a debugger or strace holds it for a moment; what it does is not blocking.
+                    Some(b'R' | b't') => ThreadState::Running,
                     Some(b'Z' | b'X') => ThreadState::Gone,
                     Some(_) => ThreadState::Blocked,
                     None => self.look_at_the_clock(),
