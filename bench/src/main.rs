@@ -36,6 +36,9 @@ struct Options {
     /// Where cargo builds the peers [default: bench/peers/target]
     #[arg(long, value_name = "DIR")]
     peers_target: Option<PathBuf>,
+    /// Another build of this program, whose wharf is measured too: before and after a change (echo only)
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Option<PathBuf>,
     /// What a child of the lab is to do: the lab starts itself so
     #[arg(last = true, hide = true)]
     command: Vec<String>,
@@ -104,7 +107,7 @@ fn run(options: &Options) -> io::Result<()> {
     let report = match options.scenario {
         Scenario::Queue => scenario::queue::run(quick)?,
         Scenario::Wake => scenario::wake::run(quick)?,
-        Scenario::Echo => scenario::echo::run(quick)?,
+        Scenario::Echo => scenario::echo::run(quick, options.beside.as_deref())?,
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,
         Scenario::Blocked => scenario::blocked::run(quick)?,

@@ -52,6 +52,11 @@ impl Server {
         Server::start(name, &std::env::current_exe()?, arguments)
     }
 
+    /// Another build of the lab, as a server.
+    pub fn other(name: &str, program: &Path, arguments: &[&str]) -> io::Result<Server> {
+        Server::start(name, program, arguments)
+    }
+
     /// At port level, with so many workers of which so many may run at a time.
     pub fn port(name: &str, workers: usize, limit: usize) -> io::Result<Server> {
         Server::own(name, &["serve-port", "--", &workers.to_string(), &limit.to_string()])

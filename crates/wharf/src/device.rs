@@ -8,6 +8,8 @@
 //! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
 //! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
 //!
+//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one: it then comes to nothing.
+//!
 //! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
 //! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
 //! clears it. A direction without operations is never parked as drained by an edge: it stays *maybe ready*.
@@ -228,8 +230,11 @@ impl Device {
 
     /// Ends the engine's interest, before the descriptor is closed: a duplicate of it would keep the entry alive.
     pub(crate) fn deregister(&self, engine: &dyn Engine) {
-        if self.registered.swap(false, Ordering::AcqRel) {
+        // One at a time: who took the device out of the table, or the last user. The mark goes last, or a connect that is
+        // under way would register what still is.
+        if self.registered.load(Ordering::Acquire) {
             engine.deregister(self.handle);
+            self.registered.store(false, Ordering::Release);
         }
     }
 

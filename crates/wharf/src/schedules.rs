@@ -16,6 +16,8 @@
 //! WHARF_SCHEDULES=1000000 cargo test --release -p wharf schedules
 //! ```
 
+mod scenarios;
+
 use crate::engine::fake::{Call, Fake, pattern};
 use crate::engine::{Engine, Handle};
 use crate::queue::{Deadline, Wake};
@@ -37,7 +39,7 @@ const ECONNREFUSED: i32 = 111;
 
 /// What memory holds that nobody has written.
 const CANARY: u8 = 0xA5;
-const POOL_BUFFER_BYTES: usize = 24;
+const RECEIVE_BYTES: usize = 24;
 /// Calls of `get` that must be enough for everything that can be done.
 const GETS_MAX: usize = 5000;
 
@@ -136,6 +138,9 @@ struct Socket {
     connected: bool,
     /// Closed or released, or about to be.
     ending: bool,
+    closing: bool,
+    /// All its operations were once asked to end.
+    cancelled: bool,
     ended: bool,
     released: bool,
     /// By side: a shutdown was tried, and was accepted.
@@ -157,7 +162,11 @@ struct Model {
     handles: Vec<Handle>,
     arrivals: u64,
     more: u64,
+    /// The port was closed, or is just being closed, after so many arrivals.
     closed: bool,
+    before_close: u64,
+    gone: bool,
+    threads: bool,
 }
 
 struct Schedule {
@@ -166,8 +175,10 @@ struct Schedule {
     model: Mutex<Model>,
     /// The hook is silent: a nested step runs, or the schedule is checked.
     silent: AtomicBool,
-    /// Several threads work on the port.
+    /// Several threads have worked on the port, so that no order is known.
     threads: bool,
+    /// They do.
+    busy: AtomicBool,
 }
 
 impl Model {
@@ -279,7 +290,7 @@ impl Schedule {
         let config = Config {
             concurrency: rng.usize(1..4),
             wake: if rng.bool() { Wake::Eager } else { Wake::Adaptive },
-            pool_buffer_bytes: POOL_BUFFER_BYTES,
+            pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 4,
             dispose: disposed,
         };
@@ -298,9 +309,13 @@ impl Schedule {
                 arrivals: 0,
                 more: 0,
                 closed: false,
+                before_close: u64::MAX,
+                gone: false,
+                threads,
             }),
             silent: AtomicBool::new(false),
             threads,
+            busy: AtomicBool::new(threads),
         });
         RETAINED.set(0);
         if threads {
@@ -393,7 +408,7 @@ impl Schedule {
             let sink = model.sink(token);
             let pooled = model.chance(40);
             let buffers = if pooled {
-                model.operations[token].total = POOL_BUFFER_BYTES;
+                model.operations[token].total = RECEIVE_BYTES;
                 Buffers::Pooled
             } else {
                 let lengths = model.lengths();
@@ -521,7 +536,7 @@ impl Schedule {
                 socket.shut[RECEIVE] |= how != Shutdown::Write;
                 socket.shut[SEND] |= how != Shutdown::Read;
             }
-            Err(ENOTCONN) => assert!(!socket.connected),
+            Err(ENOTCONN) => assert!(!socket.connected || self.threads),
             Err(error) => assert!(error == EBADF && (closed || socket.ending), "a shutdown failed: {error}"),
         }
     }
@@ -606,6 +621,7 @@ impl Schedule {
             let mut model = self.model();
             let Some(socket) = model.pick(|socket| !socket.ending) else { return };
             model.end_all(Some(socket));
+            model.sockets[socket].cancelled = true;
             let shutdown = usize::from(model.sockets[socket].shut_tried[SEND]);
             (model.sockets[socket].device.clone(), model.outstanding(socket) + shutdown)
         };
@@ -628,6 +644,7 @@ impl Schedule {
         let device = {
             let mut model = self.model();
             model.sockets[socket].ending = true;
+            model.sockets[socket].closing = true;
             model.end_all(Some(socket));
             model.sockets[socket].device.clone()
         };
@@ -661,8 +678,7 @@ impl Schedule {
                 let busy = outstanding > 0 || model.sockets[socket].shut_tried[SEND];
                 assert!(self.threads || busy || self.silent.load(Ordering::Relaxed), "busy with nothing");
                 // Unless somebody closed it meanwhile.
-                let ended = model.sockets[socket].ended;
-                model.sockets[socket].ending = ended;
+                model.sockets[socket].ending = model.sockets[socket].closing;
             }
             Err(error) => {
                 assert_eq!(error, EBADF);
@@ -670,7 +686,7 @@ impl Schedule {
                 let ended = model.sockets[socket].ended;
                 let closing = model.closed || self.silent.load(Ordering::Relaxed);
                 assert!(self.threads || ended || closing, "an open device is said to be closed");
-                model.sockets[socket].ending = ended;
+                model.sockets[socket].ending = model.sockets[socket].closing;
             }
         }
     }
@@ -740,6 +756,8 @@ impl Schedule {
             connection,
             connected: false,
             ending: false,
+            closing: false,
+            cancelled: false,
             ended: false,
             released: false,
             shut_tried: [false; 2],
@@ -849,8 +867,7 @@ impl Schedule {
         let mut model = self.model();
         let capacity = model.rng.usize(8..200);
         let handle = model.sockets[index].device.handle();
-        // With threads, it may have been closed since; the handle may then even be another's, which does no harm.
-        if self.threads && !self.fake.is_open(handle) || model.sockets[index].ending {
+        if model.sockets[index].ending {
             return;
         }
         if model.sockets[index].listener {
@@ -866,10 +883,12 @@ impl Schedule {
         {
             let mut model = self.model();
             model.closed = true;
+            model.before_close = model.arrivals;
             model.end_all(None);
         }
         self.port.close();
         self.drain();
+        self.model().gone = true;
     }
 
     // --- What comes back ---
@@ -901,9 +920,32 @@ impl Schedule {
     fn must_refuse(&self, token: usize) -> bool {
         let model = self.model();
         let operation = &model.operations[token];
-        let Some(socket) = operation.device.map(|device| &model.sockets[device]) else { return model.closed };
+        let Some(socket) = operation.device.map(|device| &model.sockets[device]) else { return model.gone };
         let side = operation.side;
-        model.closed || socket.ended || socket.shut[side] || socket.failed[side] && operation.kind != Kind::Accepted
+        model.gone || socket.ended || socket.shut[side] || socket.failed[side] && operation.kind != Kind::Accepted
+    }
+
+    fn may_refuse_connect(&self, model: &Model, token: usize, error: i32) -> bool {
+        const EINVAL: i32 = 22;
+        const EISCONN: i32 = 106;
+        match error {
+            // Another one is outstanding, or its end is just being dealt with.
+            EINVAL => {
+                let outstanding = |other: &Operation| {
+                    other.kind == Kind::Connected
+                        && other.device == model.operations[token].device
+                        && other.is_outstanding()
+                        && !other.ends
+                };
+                let others = model.operations[..token].iter().any(outstanding);
+                others || self.threads || self.silent.load(Ordering::Relaxed)
+            }
+            EISCONN => {
+                let socket = model.operations[token].device.map(|device| &model.sockets[device]);
+                self.threads || socket.is_some_and(|socket| socket.connection.is_some())
+            }
+            error => error == EACCES || error == ENOSPC,
+        }
     }
 
     fn issued(&self, token: usize, issued: Result<Issued, i32>, refuse: bool) {
@@ -931,13 +973,15 @@ impl Schedule {
                 let mut allowed = model.closed && error == EBADF;
                 if let Some(device) = operation.device {
                     let socket = &model.sockets[device];
-                    let reset = || socket.connection.is_some_and(|connection| self.fake.view(connection).reset);
+                    let known = socket.connection.map(|connection| self.fake.view(connection));
+                    let reset = || known.map_or(self.threads, |view| view.reset);
                     allowed |= match error {
                         EBADF => socket.ending,
                         ESHUTDOWN => socket.shut_tried[operation.side],
-                        ENOTCONN => !socket.connected,
+                        // With threads, another may have told the model meanwhile.
+                        ENOTCONN => !socket.connected || self.threads,
                         ECONNRESET => reset(),
-                        _ => operation.kind == Kind::Connected && may_refuse_connect(error),
+                        _ => operation.kind == Kind::Connected && self.may_refuse_connect(&model, token, error),
                     };
                 }
                 assert!(allowed, "refused for no reason, error {error}: {operation:?}");
@@ -945,12 +989,6 @@ impl Schedule {
             }
         }
     }
-}
-
-fn may_refuse_connect(error: i32) -> bool {
-    const EINVAL: i32 = 22;
-    const EISCONN: i32 = 106;
-    [EINVAL, EISCONN, EACCES, ENOSPC].contains(&error)
 }
 
 fn to_buffers(pieces: Vec<RawBuffer>, many: bool) -> Buffers {
@@ -969,6 +1007,10 @@ impl Model {
         let arrival = self.arrivals;
         let closed = self.closed;
         let operation = &mut self.operations[token];
+        if more && self.threads && !operation.is_outstanding() {
+            // Taken before the last packet, and told later.
+            return;
+        }
         assert!(operation.is_outstanding(), "operation {token} completes again, or was refused: {operation:?}");
         assert_eq!((operation.kind, operation.key), (kind, key), "operation {token}");
         let socket = operation.device.map(|device| &mut self.sockets[device]);
@@ -991,14 +1033,20 @@ impl Model {
         }
         assert!(!more);
         let view = socket.as_ref().and_then(|socket| socket.connection).map(|connection| fake.view(connection));
-        let reset = view.is_some_and(|view| view.reset);
+        // With threads, a connection may be used before the connecting thread has noted which it is.
+        let unknown = self.threads && view.is_none();
+        let reset = unknown || view.is_some_and(|view| view.reset);
         let total = operation.total;
         let allowed = match (error, kind) {
+            (ECANCELED, _) if self.threads => {
+                // It may have been issued while another thread was about to end all there were.
+                operation.ends || closed || socket.as_ref().is_some_and(|socket| socket.ending || socket.cancelled)
+            }
             (ECANCELED, _) => operation.ends,
             (0, Kind::Received | Kind::Readable) => bytes <= total,
             (0, Kind::Sent) => bytes == total,
-            (0, Kind::Disconnected) => view.is_some_and(|view| view.shut),
-            (0, Kind::Connected) => view.is_some() || operation.ends,
+            (0, Kind::Disconnected) => unknown || view.is_some_and(|view| view.shut),
+            (0, Kind::Connected) => unknown || view.is_some() || operation.ends,
             (0, Kind::Posted) => bytes == token,
             (0, _) => true,
             (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent) => reset,
@@ -1034,7 +1082,7 @@ impl Model {
 impl Schedule {
     /// Everything that can be done is done, and what is left has a reason to wait.
     fn settle(&self) {
-        if self.model().closed {
+        if self.model().closed || self.busy.load(Ordering::Relaxed) {
             return;
         }
         self.silently(|| {
@@ -1067,7 +1115,9 @@ impl Schedule {
             if !operation.is_outstanding() {
                 continue;
             }
-            assert!(!operation.ends, "operation {token} was asked to end and did not: {operation:?}");
+            // With threads, it may have been issued after all there were had been asked to end.
+            let ends = operation.ends && (!self.threads || socket.is_none_or(|socket| socket.ending));
+            assert!(!ends, "operation {token} was asked to end and did not: {operation:?}");
             let waits = match operation.kind {
                 Kind::Received | Kind::Readable => {
                     view.is_some_and(|view| view.written == view.taken && !view.finished && !view.reset)
@@ -1076,6 +1126,8 @@ impl Schedule {
                 Kind::Disconnected => view.is_some_and(|view| view.space == 0 && !view.reset),
                 Kind::Connected => !self.fake.connect_is_over(socket.unwrap().device.handle()),
                 Kind::Accepted => self.fake.backlog(socket.unwrap().device.handle()) == 0,
+                // With threads, time may have passed before the port looked at the clock.
+                Kind::Elapsed if self.threads => true,
                 Kind::Elapsed => match operation.period {
                     None => operation.first > now,
                     Some(period) => {
@@ -1110,10 +1162,19 @@ impl Schedule {
 
     /// Ends everything, and checks what can be known only then.
     fn finish(&self) {
-        let port_first = self.model().rng.u8(..4) == 0;
-        self.settle();
+        let (settle, port_first) = {
+            let mut model = self.model();
+            (model.chance(192), model.chance(96))
+        };
+        if settle {
+            self.settle();
+        }
         if port_first {
             self.close_port();
+            self.drain_events();
+            let model = self.model();
+            let left = model.operations.iter().find(|operation| operation.is_outstanding());
+            assert!(left.is_none(), "the port is closed, and this goes on: {left:?}");
         }
         // Steps in between may add some.
         loop {
@@ -1162,7 +1223,7 @@ impl Model {
             let mut last = 0;
             for &token in tokens {
                 let Fate::Done { error, way, arrival, .. } = self.operations[token].fate else { continue };
-                if error != ECANCELED && matches!(way, Way::Port | Way::Callback) {
+                if error != ECANCELED && matches!(way, Way::Port | Way::Callback) && arrival <= self.before_close {
                     assert!(arrival > last, "operation {token} came before an earlier one: {socket:?}");
                     last = arrival;
                 }
@@ -1250,6 +1311,41 @@ fn run(seed: u64) {
     schedule.finish();
 }
 
+/// The same with three threads: whatever the order, each operation completes once, and nothing hangs or is left.
+fn run_threads(seed: u64) {
+    let _replay = Replay(seed);
+    let schedule = Schedule::new(seed, true);
+    schedule.adopt();
+    schedule.listen();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|nth| {
+                let schedule = &schedule;
+                scope.spawn(move || {
+                    for _ in 0..60 {
+                        let wait = schedule.model().rng.u8(..16) == 0;
+                        if wait {
+                            schedule.get_for(Duration::from_micros(200));
+                        } else {
+                            schedule.step();
+                        }
+                    }
+                    if nth == 0 && seed.is_multiple_of(4) {
+                        schedule.close_port();
+                    }
+                })
+            })
+            .collect();
+        // Joined one by one: a scope's end does not wait for the threads' own data to be dropped.
+        let failed = threads.into_iter().filter_map(|thread| thread.join().err()).last();
+        if let Some(panic) = failed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    schedule.busy.store(false, Ordering::Relaxed);
+    schedule.finish();
+}
+
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -1278,4 +1374,11 @@ fn every_schedule_keeps_the_rules() {
             });
         }
     });
+}
+
+#[test]
+fn every_operation_completes_once_whatever_threads_do() {
+    let count = from_environment("WHARF_SCHEDULES").map_or(200, |count| count / 50);
+    let first = fastrand::u64(..1 << 40);
+    (first..first + count).for_each(run_threads);
 }

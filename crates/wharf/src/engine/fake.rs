@@ -454,14 +454,7 @@ impl Fake {
         self.net().honest = honest;
     }
 
-    /// For tests of one fault at a time.
-    #[allow(dead_code)]
-    pub(crate) fn faults(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.net().faults);
-    }
-
     /// The next `call` fails with `error`, and has no effect.
-    #[allow(dead_code)]
     pub(crate) fn fail_next(&self, call: Call, error: i32) {
         self.net().scripted.push((call, error));
     }

@@ -98,7 +98,7 @@ impl Port {
             if direction.closed {
                 return Err(EBADF);
             }
-            if direction.turn != Turn::Idle {
+            if direction.turn == Turn::Running {
                 // The last attempt has failed and is about to say so.
                 device.phase.store(phase::FRESH, Ordering::Release);
                 return Err(EINVAL);
@@ -229,6 +229,10 @@ impl Port {
     pub(super) fn send_turn(&self, device: &Arc<Inner>) {
         let batch = {
             let mut direction = device.send.lock();
+            if direction.turn != Turn::Queued {
+                // A connect has taken the turn of the one that was cancelled before it.
+                return;
+            }
             device.begin_sending(&mut direction);
             match take_batch(&mut direction) {
                 Some(batch) => batch,
