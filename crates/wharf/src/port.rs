@@ -482,7 +482,7 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
 impl<K: Key, C: Context> Drop for Batch<K, C> {
     fn drop(&mut self) {
         let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
-        let rest = self.held.take();
+        let rest = self.held.drain();
         if first.is_some() || !rest.is_empty() {
             self.port.queue.give_back(first.into_iter().chain(rest));
         }

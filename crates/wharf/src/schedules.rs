@@ -810,7 +810,7 @@ impl Schedule {
             if stop {
                 // The rest goes back, here or when the thread comes for more.
                 if self.model().rng.bool() {
-                    self.port.queue.give_back(held.take().into_iter());
+                    self.port.queue.give_back(held.drain().into_iter());
                 }
                 break;
             }

@@ -108,6 +108,8 @@ struct Pool {
 #[derive(Default)]
 struct State {
     live: usize,
+    /// Of these: were not needed, and are about to end.
+    leaving: usize,
     started: usize,
     peak: usize,
     grown: u64,
@@ -276,18 +278,22 @@ impl Pool {
         let name = format!("{}-{number}", self.workers.name);
         let started = thread::Builder::new().name(name).spawn(move || {
             // However the thread ends, it is counted out.
-            struct Gone(Arc<Pool>);
+            struct Gone {
+                pool: Arc<Pool>,
+                not_needed: bool,
+            }
             impl Drop for Gone {
                 fn drop(&mut self) {
-                    let mut state = self.0.lock();
+                    let mut state = self.pool.lock();
                     state.live -= 1;
-                    self.0.surplus.store(state.live > self.0.workers.least, Ordering::Relaxed);
+                    state.leaving -= usize::from(self.not_needed);
+                    self.pool.surplus.store(state.live > self.pool.workers.least, Ordering::Relaxed);
                     drop(state);
-                    self.0.changed.notify_all();
+                    self.pool.changed.notify_all();
                 }
             }
-            let gone = Gone(pool);
-            gone.0.work();
+            let mut gone = Gone { pool, not_needed: false };
+            gone.not_needed = gone.pool.work();
             // Before the pool hears of it: whoever waits for the thread finds its slot given back.
             crate::queue::unbind();
         });
@@ -296,7 +302,8 @@ impl Pool {
         })
     }
 
-    fn work(&self) {
+    /// Returns true when the worker was not needed for a while.
+    fn work(&self) -> bool {
         let queue = &self.port.queue;
         let me = crate::queue::bind(queue);
         let note = me.map(|me| queue.note(me));
@@ -320,11 +327,14 @@ impl Pool {
                     self.port.do_work(entry);
                     None
                 }
-                Err(Nothing::Abandoned) => return,
+                Err(Nothing::Abandoned) => return false,
                 Err(Nothing::TimedOut) => {
-                    if self.lock().live > self.workers.least {
-                        return;
+                    let mut state = self.lock();
+                    if state.live - state.leaving > self.workers.least {
+                        state.leaving += 1;
+                        return true;
                     }
+                    drop(state);
                     None
                 }
             };
@@ -337,6 +347,7 @@ impl Pool {
                 log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
             }
         }
+        false
     }
 
     /// The supervisor found entries waiting and all workers outside.

@@ -56,6 +56,8 @@ pub(crate) trait Driver<T>: Send + Sync {
     /// Called without the lock, by one thread at a time. Returns when there were events, when `wait` is over (`None`:
     /// never) or after [`kick`](Driver::kick), which may come before the call.
     fn poll(&self, wait: Option<Duration>, found: &mut Found<T>);
+    /// Whether a poll could bring anything at all: a queue of posted packets need not look.
+    fn has_sources(&self) -> bool;
     /// Ends the present or the next `poll`.
     fn kick(&self);
     /// An entry that nobody can receive any more; called without the lock.
@@ -311,7 +313,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        self.with_worker(|me| self.get_as(me, deadline, 1))
+        self.with_worker(|me| self.get_as(me, deadline, 1)).map(|(taken, _)| taken)
     }
 
     /// Like [`get`](Queue::get), and takes up to `most` entries that are there at the same moment. Those behind the
@@ -322,24 +324,18 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         D: 'static,
     {
         match bind(self) {
-            Some(me) => {
-                let taken = self.get_as(me, deadline, most)?;
-                let shared = self.state.lock().worker(me).shared.clone();
-                Ok((taken, Held { shared }))
-            }
+            Some(me) => self.get_as(me, deadline, most).map(|(taken, holder)| (taken, Held { holder })),
             // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
             None => {
                 let me = self.enroll();
                 let taken = self.get_as(me, deadline, most);
-                let shared = {
+                {
                     let mut state = self.state.lock();
-                    let worker = state.worker(me);
-                    let (shared, held) = (worker.shared.clone(), std::mem::take(&mut worker.holds));
+                    let held = std::mem::take(&mut state.worker(me).holds);
                     state.holders -= usize::from(held);
-                    shared
-                };
+                }
                 self.dismiss(me);
-                Ok((taken?, Held { shared }))
+                taken.map(|(taken, holder)| (taken, Held { holder }))
             }
         }
     }
@@ -360,7 +356,17 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
     }
 
-    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Taken<T>, Nothing> {
+    /// Forgets that a poll is due if it could bring nothing.
+    fn has_sources(&self, state: &mut State<T>) -> bool {
+        let has = self.driver.has_sources();
+        if !has {
+            state.since_poll = 0;
+        }
+        has
+    }
+
+    /// Returns the worker too, if it holds a batch now.
+    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<(Taken<T>, Holder<T>), Nothing> {
         let mut state = self.state.lock();
         if state.worker(me).holds {
             self.take_back_held(&mut state, me);
@@ -387,21 +393,19 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 }
                 state.go_out_uncounted(me);
                 self.release(state, false); // guard: a departure with work settles
-                return Ok(Taken::Work(work));
+                return Ok((Taken::Work(work), None));
             }
-            let poll_due = state.since_poll >= POLL_EVERY && !state.leader;
+            let poll_due = state.since_poll >= POLL_EVERY && !state.leader && self.has_sources(&mut state);
             // A worker that has led leaves the entries for which others were woken to them: they began to wait later
             // (C-05), and would wake for nothing. One that comes back from its handler does not (C-07).
             let spoken_for = polled && state.fifo.len() <= state.promised;
             if !poll_due && (slot || (state.has_room() && !spoken_for)) {
                 if let Some(entry) = state.fifo.pop_front() {
                     let further = (most - 1).min(state.fifo.len());
-                    if further > 0 {
-                        self.hold(&mut state, me, further);
-                    }
+                    let holder = (further > 0).then(|| self.hold(&mut state, me, further));
                     state.go_out(me, 1 + further, slot);
                     self.release(state, false); // guard: a departure with an entry settles
-                    return Ok(Taken::Entry(entry));
+                    return Ok((Taken::Entry(entry), holder));
                 }
             }
             if std::mem::take(&mut slot) {
@@ -411,7 +415,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state = self.look(state); // guard: a worker that the timer woke looks who is blocked
                 continue;
             }
-            if !state.leader && !(polled && deadline.has_passed()) {
+            if !state.leader && !state.leads_itself() && !(polled && deadline.has_passed()) {
                 (state, ticked) = self.lead(state, deadline);
                 polled = true;
                 continue;
@@ -458,8 +462,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         let ticked = std::mem::take(&mut found.ticked);
         if ticked {
-            state.armed_until = None;
-            state.totals.ticks += 1;
+            state.tick();
         }
         // guard: what a leader found after the close is not queued [without: if false {]
         if state.closed {
@@ -505,8 +508,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let slot = state.rise(me);
         let ticked = woke == Woke::Tick;
         if ticked {
-            state.armed_until = None;
-            state.totals.ticks += 1;
+            state.tick();
         }
         (state, slot, ticked)
     }
@@ -574,11 +576,12 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
     }
 
-    fn hold(&self, state: &mut State<T>, me: usize, count: usize) {
+    fn hold(&self, state: &mut State<T>, me: usize, count: usize) -> Arc<Shared<T>> {
         let State { fifo, workers, holders, .. } = state;
         let worker = workers[me].as_mut().expect("the calling worker");
         *holders += usize::from(!std::mem::replace(&mut worker.holds, true));
         worker.shared.held.lock().extend(fifo.drain(..count));
+        worker.shared.clone()
     }
 
     /// Returns entries that were taken but not handed out to the head of the queue, in their order.
@@ -759,8 +762,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             return Tended::Stopped;
         }
         let mut state = self.state.lock();
-        state.armed_until = None;
-        state.totals.ticks += 1;
+        state.tick();
         if state.leader && state.fifo.is_empty() && state.work.is_empty() && state.holders == 0 {
             self.release(state, false);
             return Tended::Nothing;
@@ -775,7 +777,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             } else {
                 // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
                 let mut wakes = state.settle(&self.watch, false);
-                if !state.leader && wakes.is_empty() {
+                if !state.leader && wakes.is_empty() && !state.leads_itself() {
                     state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
                 }
                 drop(state);
@@ -898,19 +900,23 @@ impl<T> Note<T> {
 
 /// What a worker has taken and not come to: see [`Queue::get_many`].
 pub(crate) struct Held<T> {
-    shared: Arc<Shared<T>>,
+    holder: Holder<T>,
 }
 
+/// Whose `held` list it is; nobody's if it was empty from the start.
+type Holder<T> = Option<Arc<Shared<T>>>;
+
 impl<T> Held<T> {
+    #[inline]
     pub(crate) fn next(&self) -> Option<T> {
-        self.shared.held.lock().pop_front()
+        self.holder.as_ref()?.held.lock().pop_front()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shared.held.lock().len()
+        self.holder.as_ref().map_or(0, |holder| holder.held.lock().len())
     }
 
-    pub(crate) fn take(&self) -> VecDeque<T> {
-        std::mem::take(&mut *self.shared.held.lock())
+    pub(crate) fn drain(&self) -> Vec<T> {
+        self.holder.as_ref().map_or_else(Vec::new, |holder| holder.held.lock().drain(..).collect())
     }
 }

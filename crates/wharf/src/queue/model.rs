@@ -48,6 +48,10 @@ impl Driver<u32> for Events {
         }
     }
 
+    fn has_sources(&self) -> bool {
+        true
+    }
+
     fn kick(&self) {
         self.park.signal(true);
     }
@@ -428,9 +432,20 @@ fn an_event_is_found_though_the_leader_timed_out() {
 fn where_all_say_that_they_block_another_leads_promptly() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
-        let gate = Gate::new();
-        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, |gate| blocking(|| gate.wait())));
+        let (taken, gate) = (Gate::new(), Gate::new());
+        let workers = [0, 1].map(|_| {
+            let (taken, gate) = (taken.clone(), gate.clone());
+            bed.worker(move |bed| {
+                if bed.take() == 1 {
+                    taken.open();
+                    blocking(|| gate.wait());
+                } else {
+                    gate.open();
+                }
+            })
+        });
         bed.happen(Taken::Entry(1));
+        taken.wait();
         bed.happen(Taken::Entry(2));
         join(workers);
         bed.check([1, 2]);
@@ -502,7 +517,7 @@ fn what_is_given_back_goes_to_another_worker() {
             move |bed| {
                 let Ok((Taken::Entry(first), batch)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
                 bed.end(first);
-                bed.queue.give_back(batch.take().into_iter());
+                bed.queue.give_back(batch.drain().into_iter());
                 gate.wait();
             }
         });
@@ -745,7 +760,7 @@ fn close_returns_a_batch_or_leaves_it_to_its_worker() {
                 if let Some(entry) = batch.next() {
                     bed.end(entry);
                 }
-                bed.queue.give_back(batch.take().into_iter());
+                bed.queue.give_back(batch.drain().into_iter());
             }
         });
         let other = bed.worker(Bed::get_until_closed);

@@ -47,6 +47,8 @@ const BACKLOG_WORTH_A_WAKE: Duration = Duration::from_micros(50);
 const FIRST_SERVICE_TIME: Duration = Duration::from_micros(5);
 /// One service time in so many is measured: reading the clock costs 25 to 40 ns.
 const SERVICE_SAMPLE_EVERY: u64 = 8;
+/// So many queued entries are a burst.
+const BURST: usize = 8;
 /// Weight of a sample in the moving average, and how many times the average it may count at most. One handler that
 /// sleeps for 50 ms would otherwise distort the next 40 decisions.
 const SERVICE_WEIGHT: u32 = 8;
@@ -117,7 +119,12 @@ pub(super) struct State<T> {
     pub(super) closed: bool,
     pub(super) stays: u64,
     pub(super) since_poll: u32,
+    /// Between the last two ticks no worker came for an entry.
+    stalled: bool,
+    removed_at_tick: u64,
     pub(super) armed_until: Option<Instant>,
+    /// Times since the clock was last read that somebody wanted the timer armed.
+    pub(super) rearms: u32,
     /// How long the leader last slept in the engine: tells a port under load from an idle one.
     pub(super) last_gap: Duration,
     pub(super) service: Duration,
@@ -164,7 +171,10 @@ impl<T> State<T> {
             closed: false,
             stays: 0,
             since_poll: 0,
+            stalled: false,
+            removed_at_tick: 0,
             armed_until: None,
+            rearms: 0,
             last_gap: Duration::ZERO,
             service: FIRST_SERVICE_TIME,
             totals: Totals::default(),
@@ -179,6 +189,20 @@ impl<T> State<T> {
 
     pub(super) fn has_room(&self) -> bool {
         self.active < self.limit
+    }
+
+    /// The dead-man's timer went off.
+    pub(super) fn tick(&mut self) {
+        self.armed_until = None;
+        self.totals.ticks += 1;
+        let before = std::mem::replace(&mut self.removed_at_tick, self.totals.removed);
+        self.stalled = before == self.totals.removed; // guard: while the active ones compute, another leads
+    }
+
+    /// The active workers are at the limit, have something to do and come back for it: they poll now and then. A worker
+    /// that waits would only be in their way as leader, woken by every event and allowed to handle none.
+    pub(super) fn leads_itself(&self) -> bool {
+        !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.work.is_empty()
     }
 
     /// Nobody could be woken, and nobody waits on the bell: there is nothing to settle.
@@ -396,8 +420,14 @@ impl<T> State<T> {
         }
     }
 
-    /// At most once per half tick: a timer that is pushed on with every packet would cost more than it saves.
+    /// At most once per half tick: a timer that is pushed on with every packet would cost more than it saves. In a burst
+    /// the clock is read now and then only; a timer that goes off too early for it costs one look.
     fn arm(&mut self, watch: &Watch) {
+        self.rearms += 1;
+        if self.armed_until.is_some() && self.fifo.len() > BURST && !self.rearms.is_multiple_of(BURST as u32) {
+            return;
+        }
+        self.rearms = 0;
         let tick = watch.tick();
         let time = now();
         if self.armed_until.is_none_or(|until| until < time + tick / 2) {

@@ -157,6 +157,8 @@ pub(crate) struct PortDriver {
     devices: Lock<Devices>,
     timers: Lock<timer::Timers>,
     signals: signal::Signals,
+    /// A device or a timer has been there: events may come.
+    sources: AtomicBool,
     /// Listeners that found no free descriptor.
     starved: Lock<Vec<Arc<Inner>>>,
     /// That was said, and no connection was taken since.
@@ -217,6 +219,10 @@ impl Driver<Entry> for PortDriver {
         }
     }
 
+    fn has_sources(&self) -> bool {
+        self.sources.load(Ordering::Relaxed) || self.signals.is_pending()
+    }
+
     fn kick(&self) {
         self.engine.kick();
     }
@@ -267,6 +273,7 @@ impl Port {
                 devices: Lock::new(Devices::default()),
                 timers: Lock::new(timer::Timers::default()),
                 signals: signal::Signals::default(),
+                sources: AtomicBool::new(false),
                 starved: Lock::new(Vec::new()),
                 starving: AtomicBool::new(false),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
@@ -318,6 +325,7 @@ impl Port {
         // Nobody else registers it at the same time: it is being adopted, or connected by this call. The mark is set
         // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).
         if !device.registered.load(Ordering::Acquire) {
+            self.driver().sources.store(true, Ordering::Relaxed);
             self.engine().register(device.handle, device.number)?;
             device.registered.store(true, Ordering::Release);
         }

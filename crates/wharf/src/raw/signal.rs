@@ -33,10 +33,14 @@ struct Source {
 }
 
 impl Signals {
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     /// Called by the leader after each wait. Signals of one number that came since the last time are one packet, as
     /// POSIX merges them anyhow.
     pub(super) fn collect(&self, entries: &mut Vec<Entry>) {
-        if !self.pending.load(Ordering::Relaxed) || !self.pending.swap(false, Ordering::AcqRel) {
+        if !self.is_pending() || !self.pending.swap(false, Ordering::AcqRel) {
             return;
         }
         let sources = self.sources.lock();

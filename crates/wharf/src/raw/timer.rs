@@ -3,6 +3,7 @@
 use super::{Cancel, Completion, ECANCELED, Entry, Kind, OperationId, Payload, Port, PortDriver, Sink};
 use crate::queue::Found;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A timer's or a signal's answer to "who else holds the token?": called, under a lock, before every packet but the
@@ -78,6 +79,7 @@ impl PortDriver {
         let earliest = timers.due.keys().next().map(|&(at, _)| at);
         if earliest != timers.armed {
             timers.armed = earliest;
+            self.sources.store(true, Ordering::Relaxed);
             self.engine.set_deadline(earliest);
         }
     }
