@@ -4,9 +4,11 @@
 //! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
 //! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
 
+use std::alloc::Layout;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The memory of an operation. Made from a `Vec<u8>`, a `Box<[u8]>`, an `Arc<[u8]>`, a `&'static [u8]` or text;
@@ -28,6 +30,7 @@ enum Memory {
     Shared(Arc<[u8]>),
     Static(&'static [u8]),
     Pooled(PoolBuffer),
+    Aligned(Aligned),
 }
 
 impl Buffer {
@@ -36,18 +39,46 @@ impl Buffer {
         Buffer(Memory::Owned(Vec::with_capacity(bytes)))
     }
 
+    /// An empty buffer for `bytes` bytes at an address that is a multiple of `alignment`, for direct I/O. With 4096 it fits
+    /// every disk.
+    ///
+    /// # Panics
+    ///
+    /// When `alignment` is no power of two, or `bytes` more than memory can have.
+    pub fn aligned(bytes: usize, alignment: usize) -> Buffer {
+        Buffer(Memory::Aligned(Aligned::new(bytes, alignment)))
+    }
+
+    /// The buffer with these bytes as its content, which fit into its capacity: to write from aligned memory, say.
+    ///
+    /// # Panics
+    ///
+    /// When they do not fit, or when the memory is shared or static.
+    pub fn filled(mut self, bytes: &[u8]) -> Buffer {
+        let space = self.space().expect("the memory is its own");
+        assert!(bytes.len() <= space.length, "{} bytes do not fit into {}", bytes.len(), space.length);
+        #[allow(unsafe_code)]
+        // SAFETY: `space` is this buffer's own memory and large enough; `bytes` is borrowed, so it is other memory.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), space.pointer, bytes.len());
+        }
+        self.received(bytes.len());
+        self
+    }
+
     /// How many bytes a receive may put here; 0 for shared and static memory.
     pub fn capacity(&self) -> usize {
         match &self.0 {
             Memory::Owned(vec) => vec.capacity(),
             Memory::Pooled(pooled) => pooled.0.memory.capacity(),
+            Memory::Aligned(aligned) => aligned.layout.size(),
             Memory::Shared(_) | Memory::Static(_) => 0,
         }
     }
 
     /// Whether a receive may use it.
     pub fn is_writable(&self) -> bool {
-        matches!(self.0, Memory::Owned(_) | Memory::Pooled(_))
+        matches!(self.0, Memory::Owned(_) | Memory::Pooled(_) | Memory::Aligned(_))
     }
 
     /// The bytes as a vector; copies shared, static and pooled memory.
@@ -63,6 +94,7 @@ impl Buffer {
         match &mut self.0 {
             Memory::Owned(vec) => vec.truncate(length),
             Memory::Pooled(pooled) => pooled.0.memory.truncate(length),
+            Memory::Aligned(aligned) => aligned.length = aligned.length.min(length),
             Memory::Shared(shared) if length < shared.len() => self.0 = Memory::Owned(shared[..length].to_vec()),
             Memory::Static(bytes) => *bytes = &bytes[..length.min(bytes.len())],
             Memory::Shared(_) => {}
@@ -78,6 +110,10 @@ impl Buffer {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
             Memory::Pooled(pooled) => &mut pooled.0.memory,
+            Memory::Aligned(aligned) => {
+                let (pointer, length) = (aligned.pointer.as_ptr(), aligned.layout.size());
+                return Some(crate::operation::RawBuffer { pointer, length });
+            }
             Memory::Shared(_) | Memory::Static(_) => return None,
         };
         Some(crate::operation::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
@@ -94,6 +130,11 @@ impl Buffer {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
             Memory::Pooled(pooled) => &mut pooled.0.memory,
+            Memory::Aligned(aligned) => {
+                assert!(length <= aligned.layout.size(), "the engine reported more bytes than the buffer holds");
+                aligned.length = length;
+                return;
+            }
             Memory::Shared(_) | Memory::Static(_) => return,
         };
         assert!(length <= vec.capacity(), "the engine reported more bytes than the buffer holds");
@@ -112,7 +153,50 @@ impl Deref for Buffer {
             Memory::Shared(shared) => shared,
             Memory::Static(bytes) => bytes,
             Memory::Pooled(pooled) => &pooled.0.memory,
+            Memory::Aligned(aligned) => aligned.bytes(),
         }
+    }
+}
+
+/// Memory at a multiple of some number.
+struct Aligned {
+    pointer: NonNull<u8>,
+    layout: Layout,
+    length: usize,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: the memory is owned by the value alone, as a Vec's is.
+unsafe impl Send for Aligned {}
+#[allow(unsafe_code)]
+// SAFETY: through a shared reference it can only be read.
+unsafe impl Sync for Aligned {}
+
+impl Aligned {
+    fn new(bytes: usize, alignment: usize) -> Aligned {
+        // One byte at least: an allocation of none is not allowed.
+        let layout = Layout::from_size_align(bytes.max(1), alignment).expect("a power of two, and a size that exists");
+        #[allow(unsafe_code)]
+        // SAFETY: the size is not 0.
+        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { std::alloc::handle_alloc_error(layout) };
+        Aligned { pointer, layout, length: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        #[allow(unsafe_code)]
+        // SAFETY: the memory was zeroed when it was allocated, `length` is within it, and it lives as long as `self`.
+        unsafe {
+            std::slice::from_raw_parts(self.pointer.as_ptr(), self.length)
+        }
+    }
+}
+
+impl Drop for Aligned {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and freed here only.
+        unsafe { std::alloc::dealloc(self.pointer.as_ptr(), self.layout) };
     }
 }
 
@@ -135,6 +219,7 @@ impl fmt::Debug for Buffer {
             Memory::Shared(_) => "shared",
             Memory::Static(_) => "static",
             Memory::Pooled(_) => "pooled",
+            Memory::Aligned(_) => "aligned",
         };
         write!(f, "Buffer({kind}, {} of {} bytes)", self.len(), self.capacity().max(self.len()))
     }
@@ -266,6 +351,16 @@ mod tests {
         drop(second);
         assert_eq!(pool.free(), 1, "no more are kept than asked for");
         assert_eq!(Buffer::pooled(pool.take()).len(), 0);
+    }
+
+    #[test]
+    fn aligned_memory_is_at_a_multiple_and_holds_what_it_is_filled_with() {
+        for alignment in [1, 512, 4096, 1 << 16] {
+            let buffer = Buffer::aligned(5000, alignment).filled(b"content");
+            assert_eq!(buffer.as_ptr().addr() % alignment, 0);
+            assert_eq!((buffer.capacity(), &buffer[..]), (5000, &b"content"[..]));
+        }
+        assert_eq!(Buffer::aligned(0, 4096).len(), 0);
     }
 
     #[test]

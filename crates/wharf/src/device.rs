@@ -139,6 +139,8 @@ pub enum DeviceKind {
     Listener,
     /// A stream socket, connected or to be connected.
     Stream,
+    /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive side.
+    File,
 }
 
 /// How far a stream is.
@@ -147,6 +149,16 @@ pub(crate) mod phase {
     pub(crate) const CONNECTING: u8 = 1;
     pub(crate) const CONNECTED: u8 = 2;
     pub(crate) const LISTENING: u8 = 3;
+}
+
+/// What a file permits, as bits.
+pub(crate) mod file {
+    pub(crate) const READ: u8 = 1;
+    pub(crate) const WRITE: u8 = 2;
+    /// Past the cache: nothing can be done at once.
+    pub(crate) const DIRECT: u8 = 4;
+    /// Its file system does not offer to try without blocking.
+    pub(crate) const NO_TRYING: u8 = 8;
 }
 
 /// Own shutdown, as bits.
@@ -170,6 +182,8 @@ pub(crate) struct Device {
     pub(crate) wants_space: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
+    /// Of a file.
+    pub(crate) file: AtomicU8,
     /// Readiness bits that stay.
     pub(crate) sticky: AtomicU8,
     /// The error that ended the connection; Linux reports it once, the port for ever (rows ). One for each
@@ -293,6 +307,7 @@ impl Devices {
             wants_space: AtomicBool::new(!connected),
             phase: AtomicU8::new(phase),
             shut: AtomicU8::new(0),
+            file: AtomicU8::new(0),
             sticky: AtomicU8::new(0),
             failed_receive: AtomicI32::new(0),
             failed_send: AtomicI32::new(0),

@@ -40,6 +40,8 @@
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
 #[cfg(not(loom))]
+mod associate;
+#[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]
 mod device;
@@ -49,6 +51,8 @@ mod engine;
 pub mod error;
 #[cfg(not(loom))]
 mod fork;
+#[cfg(not(loom))]
+pub mod fs;
 #[cfg(not(loom))]
 pub mod net;
 #[cfg(not(loom))]
@@ -73,9 +77,9 @@ mod word;
 mod worker;
 
 #[cfg(not(loom))]
-pub use buffer::Buffer;
+pub use associate::Outcome;
 #[cfg(not(loom))]
-pub use net::Outcome;
+pub use buffer::Buffer;
 #[cfg(not(loom))]
 pub use net::{TcpListener, TcpStream};
 #[cfg(not(loom))]
@@ -86,6 +90,6 @@ pub use packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedR
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
 pub use queue::{Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
-pub use raw::{DeviceInfo, DeviceKind};
+pub use raw::{DeviceInfo, DeviceKind, FileEngine};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};

@@ -31,6 +31,12 @@ pub enum Kind {
     Sent,
     /// Everything sent before has gone out, and the sending side is shut.
     Disconnected,
+    /// Bytes were read from a file, or its end was found.
+    Read,
+    /// All bytes of a write are in the file.
+    Written,
+    /// What was written before is on the disk.
+    Synced,
     /// A timer's time has come.
     Elapsed,
     /// A signal was sent to the process.
@@ -65,6 +71,15 @@ pub enum Buffers {
 }
 
 impl Buffers {
+    /// Calls `call` with each piece, in order.
+    pub(crate) fn each(&self, mut call: impl FnMut(&RawBuffer)) {
+        match self {
+            Buffers::One(one) => call(one),
+            Buffers::Many(many) => many.iter().for_each(call),
+            Buffers::None | Buffers::Pooled => {}
+        }
+    }
+
     /// Bytes in all.
     pub fn total(&self) -> usize {
         match self {

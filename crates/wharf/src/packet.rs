@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::error::{Class, NtStatus, nt_status};
+use crate::fs::File;
 use crate::net::{TcpListener, TcpStream};
 use std::fmt;
 use std::io;
@@ -86,6 +87,31 @@ pub enum Event<K, C> {
         /// Whether it could be done.
         result: io::Result<()>,
     },
+    /// Bytes were read from a file; fewer than asked for, or `Ok(0)`, is its end.
+    Read {
+        /// The file.
+        file: File<K, C>,
+        /// The buffer, its length the number of bytes read.
+        buffer: Buffer,
+        /// How many bytes.
+        result: io::Result<usize>,
+    },
+    /// All bytes are in the file, or the write failed.
+    Written {
+        /// The file.
+        file: File<K, C>,
+        /// The buffer, as it was given.
+        buffer: Buffer,
+        /// How many bytes.
+        result: io::Result<usize>,
+    },
+    /// What was written before is on the disk, or that failed.
+    Synced {
+        /// The file.
+        file: File<K, C>,
+        /// Whether it is.
+        result: io::Result<()>,
+    },
     /// A timer's time has come.
     Elapsed {
         /// How many periods have passed since the last packet (1 for a one-shot timer). An aborted error is the last
@@ -104,6 +130,7 @@ impl<K, C> Packet<K, C> {
     pub fn nt_status(&self) -> NtStatus {
         let class = match self.event {
             Event::Connected { .. } => Class::Connect,
+            Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,
             Event::Posted { .. } | Event::Elapsed { .. } | Event::Signal { .. } => Class::Any,
             _ => Class::Stream,
         };
@@ -124,6 +151,8 @@ impl<K, C> Packet<K, C> {
             Event::Received { result, .. } | Event::Sent { result, .. } | Event::SentVectored { result, .. } => {
                 result.as_ref().err()
             }
+            Event::Read { result, .. } | Event::Written { result, .. } => result.as_ref().err(),
+            Event::Synced { result, .. } => result.as_ref().err(),
             Event::Elapsed { result } => result.as_ref().err(),
             Event::Signal { result } => result.as_ref().err(),
         }

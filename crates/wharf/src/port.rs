@@ -1,17 +1,23 @@
 //! The completion port: one queue into which everything completes, and the threads that serve it.
 
+use crate::associate::Associate;
 use crate::buffer::Buffer;
-use crate::net::{Associate, TcpListener, TcpStream};
+use crate::fs::File;
+use crate::net::{TcpListener, TcpStream};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::queue::{Deadline, Wake, WorkerReport};
-use crate::raw::{self, Cancel, Completion, DeviceInfo, Empty, Entry, Kind, OperationId, Payload, Post, Sink};
+use crate::raw::{
+    self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
+};
 use crate::record::{Record, RepeatRecord};
 use crate::word;
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +94,7 @@ pub struct Builder {
     wake: Wake,
     pool_buffer_bytes: usize,
     pool_keep: usize,
+    files: Option<FileEngine>,
 }
 
 /// Large receive buffers were worth more than any other tuning with clients that pipeline.
@@ -97,7 +104,13 @@ const POOL_KEEP: usize = 256;
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder { concurrency: 0, wake: Wake::default(), pool_buffer_bytes: POOL_BUFFER_BYTES, pool_keep: POOL_KEEP }
+        Builder {
+            concurrency: 0,
+            wake: Wake::default(),
+            pool_buffer_bytes: POOL_BUFFER_BYTES,
+            pool_keep: POOL_KEEP,
+            files: None,
+        }
     }
 }
 
@@ -121,24 +134,33 @@ impl Builder {
         self
     }
 
+    /// What runs file operations that have to wait. Without this call, the environment variable `WHARF_ENGINE` decides
+    /// (`auto`, `io_uring` or `threads`); without that, [`FileEngine::Auto`].
+    pub fn file_engine(mut self, engine: FileEngine) -> Self {
+        self.files = Some(engine);
+        self
+    }
+
     /// Makes the port.
     ///
     /// # Errors
     ///
     /// The system's, when descriptors or memory are exhausted; a port needs four descriptors on Linux.
     pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
-        let raw = raw::Port::new(self.config::<K, C>())?;
+        let raw = raw::Port::new(self.config::<K, C>()?)?;
         Ok(CompletionPort::from_raw(raw))
     }
 
-    pub(crate) fn config<K: Key, C: Context>(&self) -> raw::Config {
-        raw::Config {
+    pub(crate) fn config<K: Key, C: Context>(&self) -> io::Result<raw::Config> {
+        let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
+        Ok(raw::Config {
+            files,
             concurrency: self.concurrency,
             wake: self.wake,
             pool_buffer_bytes: self.pool_buffer_bytes,
             pool_keep: self.pool_keep,
             dispose: |completion| drop(assemble::<K, C>(completion)),
-        }
+        })
     }
 }
 
@@ -148,6 +170,8 @@ impl Builder {
 pub struct PortStats {
     /// Which engine drives it.
     pub engine: &'static str,
+    /// What runs file operations that have to wait; `None` as long as none had to.
+    pub files: Option<&'static str>,
     /// Associated devices.
     pub devices: usize,
     /// Entries in the queue: packets, and sockets with something to receive.
@@ -231,6 +255,16 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
             },
             Err(error) => Err(Refused { error, context, buffer: () }),
         }
+    }
+
+    /// Opens a file, with std's options (`custom_flags(O_DIRECT)` for direct I/O), and associates it with the port. A plain
+    /// call, which may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The system's: no such file, no permission; and what is no file: a directory, a pipe.
+    pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions, key: K) -> io::Result<File<K, C>> {
+        crate::fs::open(&self.owner.0, path.as_ref(), options, key)
     }
 
     /// The associated devices: the list that Windows keeps and does not show.
@@ -382,6 +416,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         let queue = raw.stats();
         PortStats {
             engine: raw.engine().name(),
+            files: raw.file_engine(),
             devices: raw.device_count(),
             queued: queue.queued,
             concurrency: queue.limit,
@@ -527,6 +562,7 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
     let record = Record::<K, C>::from_token(token);
     let key = record.key();
     let (context, device, memory) = record.into_parts();
+    let file = || File(device.clone().expect("an operation of a file has its device"));
     let stream = || TcpStream(device.clone().expect("an operation of a stream has its device"));
     let event = match kind {
         Kind::Accepted => {
@@ -555,6 +591,15 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
             }
             one => Event::Sent { stream: stream(), buffer: one.into_one(), result: result(bytes) },
         },
+        Kind::Read => {
+            let mut buffer = memory.into_one();
+            if error == 0 {
+                buffer.received(bytes);
+            }
+            Event::Read { file: file(), buffer, result: result(bytes) }
+        }
+        Kind::Written => Event::Written { file: file(), buffer: memory.into_one(), result: result(bytes) },
+        Kind::Synced => Event::Synced { file: file(), result: result(0).map(drop) },
         Kind::Disconnected => Event::Disconnected { stream: stream(), result: result(0).map(drop) },
         _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
     };

@@ -1,8 +1,8 @@
 //! What the safe layer hangs on an operation: the context, the device and the buffers, in a box whose address is the
 //! operation's token. Exactly one packet comes for it, so exactly one side takes the box back.
 
+use crate::associate::Shared;
 use crate::buffer::Buffer;
-use crate::net::Shared;
 use std::sync::Arc;
 
 pub(crate) enum Memory {

@@ -23,7 +23,7 @@ use crate::engine::{Engine, Handle};
 use crate::queue::{Deadline, Wake};
 use crate::raw::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Device, DeviceKind, EBADF, ECANCELED, ECONNRESET,
-    ENOTCONN, ESHUTDOWN, Empty, Issued, Kind, OperationId, Payload, Port, Post, RawBuffer, Sink,
+    ENOTCONN, ESHUTDOWN, Empty, FileEngine, Issued, Kind, OperationId, Payload, Port, Post, RawBuffer, Sink,
 };
 use fastrand::Rng;
 use std::cell::{Cell, RefCell};
@@ -292,6 +292,7 @@ impl Schedule {
             wake: if rng.bool() { Wake::Eager } else { Wake::Adaptive },
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 4,
+            files: FileEngine::default(),
             dispose: disposed,
         };
         let fake = Arc::new(Fake::new(seed));

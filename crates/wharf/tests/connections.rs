@@ -1002,3 +1002,27 @@ fn buffers_of_a_refused_operation_come_back_whole() {
     assert!(stream.recv_pooled(ledger.token(4)).is_err());
     assert!(stream.readable(ledger.token(5)).is_err());
 }
+
+#[test]
+fn what_a_peer_sent_before_it_reset_is_received_even_if_the_stream_is_associated_later() {
+    let ledger = Ledger::new();
+    let port = port(1, Wake::default());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    peer.write_all(b"last words").unwrap();
+    reset(peer);
+    eventually("the reset has arrived", || accepted.peer_addr().is_err());
+    let stream = port.associate(accepted, 5).unwrap();
+    for (number, expected) in [(1, Ok(10)), (2, Err(104))] {
+        let buffer = Buffer::with_capacity(100);
+        match stream.recv(buffer, ledger.token(number)) {
+            Ok(outcome) => {
+                pending(outcome);
+                let received = next_received(&port);
+                assert_eq!(received.result.map_err(|error| error.raw_os_error().unwrap()), expected);
+            }
+            Err(refused) => assert_eq!(Err(refused.error.raw_os_error().unwrap()), expected),
+        }
+    }
+}

@@ -1515,6 +1515,7 @@ fn raw_port() -> raw::Port {
         wake: Wake::default(),
         pool_buffer_bytes: 64,
         pool_keep: 1,
+        files: wharf::FileEngine::default(),
         dispose: drop,
     })
     .unwrap()

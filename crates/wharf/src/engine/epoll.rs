@@ -29,7 +29,7 @@ const TICK: u64 = u64::MAX - 2;
 /// Events taken by one `epoll_wait`. Larger batches delay the first packet, smaller ones cost calls.
 const EVENTS_PER_POLL: usize = 128;
 /// Pieces in one `sendmsg` or `recvmsg`; the system's own limit (`IOV_MAX`) is 1024.
-const PIECES_MAX: usize = 64;
+pub(super) const PIECES_MAX: usize = 64;
 
 pub(crate) struct Epoll {
     epoll: OwnedFd,

@@ -24,6 +24,7 @@
 pub(crate) mod epoll;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod files;
 
 use crate::operation::RawBuffer;
 use std::net::{Shutdown, SocketAddr};

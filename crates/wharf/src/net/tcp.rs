@@ -1,12 +1,12 @@
 //! TCP: listeners and streams.
 
-use super::{Associate, Shared};
+use crate::associate::{Associate, Outcome, Shared, adopt, not_writable, refusal};
 use crate::buffer::Buffer;
-use crate::packet::{Packet, Refused, Rejected};
-use crate::port::{Context, Key, assemble};
-use crate::raw::{self, Buffers, Cancel, DeviceKind, Issued, OperationId, Sink};
-use crate::record::{Memory, Record};
-use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use crate::packet::{Refused, Rejected};
+use crate::port::{Context, Key};
+use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, Sink};
+use crate::record::Memory;
+use rustix::fd::{AsFd, FromRawFd, OwnedFd};
 use rustix::net::sockopt;
 use std::fmt;
 use std::io;
@@ -16,15 +16,6 @@ use std::sync::Arc;
 
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`, 4096).
 const BACKLOG: i32 = 4096;
-
-/// What a call that issues an operation came to.
-#[derive(Debug)]
-pub enum Outcome<K, C> {
-    /// Its packet will come, or has come, out of the port.
-    Pending(OperationId),
-    /// It is done, and this is its packet; none is queued. Only after `skip_on_success`.
-    Done(Packet<K, C>),
-}
 
 /// A listening socket of a port. Clones name the same device.
 pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
@@ -72,7 +63,7 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
             }
             Err(error) => return Err(Rejected { error: error.into(), source: self, key }),
         }
-        adopt(port, self, DeviceKind::Listener, key).map(TcpListener)
+        adopt_socket(port, self, DeviceKind::Listener, key).map(TcpListener)
     }
 }
 
@@ -80,48 +71,31 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpStream {
     type Device = TcpStream<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<TcpStream<K, C>, Rejected<Self, K>> {
-        if let Err(error) = self.peer_addr() {
-            return Err(Rejected { error, source: self, key });
+        match self.peer_addr() {
+            // Reset since it was accepted: what came before can still be received, and then the reset (row R-21).
+            Err(error) if error.kind() == io::ErrorKind::NotConnected && has_port(&self) => {}
+            Err(error) => return Err(Rejected { error, source: self, key }),
+            Ok(_) => {}
         }
-        adopt(port, self, DeviceKind::Stream, key).map(TcpStream)
+        adopt_socket(port, self, DeviceKind::Stream, key).map(TcpStream)
     }
 }
 
-fn adopt<K, C, S: AsFd + Into<OwnedFd> + From<OwnedFd>>(
+/// A socket that was never connected has no local port, unless it was bound by hand.
+fn has_port(socket: &std::net::TcpStream) -> bool {
+    socket.local_addr().is_ok_and(|address| address.port() != 0)
+}
+
+fn adopt_socket<K, C, S: AsFd + Into<OwnedFd> + From<OwnedFd>>(
     port: &raw::Port,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    if let Err(error) = rustix::io::ioctl_fionbio(&source, true) {
-        return Err(Rejected { error: error.into(), source, key });
+    match rustix::io::ioctl_fionbio(&source, true) {
+        Ok(()) => adopt(port, source, kind, key),
+        Err(error) => Err(Rejected { error: error.into(), source, key }),
     }
-    let handle = source.into().into_raw_fd();
-    match port.adopt(handle, kind, 0) {
-        Ok(device) => Ok(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })),
-        Err(error) => {
-            #[allow(unsafe_code)]
-            // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
-            let source = S::from(unsafe { OwnedFd::from_raw_fd(handle) });
-            Err(Rejected { error: refusal(port, error), source, key })
-        }
-    }
-}
-
-/// The error of a call that was not accepted, with its cause where the number alone would mislead.
-fn refusal(port: &raw::Port, error: i32) -> io::Error {
-    if error == raw::EBADF {
-        let what = if port.is_closed() { "the port is closed" } else { "the device is closed" };
-        return io::Error::new(io::ErrorKind::NotConnected, what);
-    }
-    io::Error::from_raw_os_error(error)
-}
-
-fn not_writable() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "shared or static memory cannot be received into; give a Vec or Buffer::with_capacity",
-    )
 }
 
 pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
@@ -151,71 +125,6 @@ pub(crate) fn from_handle(handle: i32) -> std::net::TcpStream {
     std::net::TcpStream::from(unsafe { OwnedFd::from_raw_fd(handle) })
 }
 
-impl<K: Key, C: Context> Shared<K, C> {
-    /// The descriptor, for a call that does not outlive this borrow of the handle.
-    fn with_fd<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
-        self.port.with_handle(&self.device, |handle| {
-            #[allow(unsafe_code)]
-            // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
-            call(unsafe { BorrowedFd::borrow_raw(handle) })
-        })
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.with_fd(|fd| Ok(SocketAddr::try_from(rustix::net::getsockname(fd)?)?))
-    }
-
-    fn release<S: From<OwnedFd>>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
-        match self.port.release_device(&self.device) {
-            Ok(handle) => {
-                #[allow(unsafe_code)]
-                // SAFETY: the port has given the descriptor away, and will not close it.
-                let fd = unsafe { OwnedFd::from_raw_fd(handle) };
-                // std's sockets block.
-                let _ = rustix::io::ioctl_fionbio(&fd, false);
-                Ok(S::from(fd))
-            }
-            Err(error) => Err((refusal(&self.port, error), self)),
-        }
-    }
-
-    fn issue(
-        self: &Arc<Self>,
-        context: C,
-        memory: Memory,
-        issue: impl FnOnce(&mut Memory, usize) -> Result<Issued, i32>,
-    ) -> Result<Outcome<K, C>, (io::Error, C, Memory)> {
-        let mut record = Record::new(context, self.clone(), memory);
-        let memory: *mut Memory = record.memory();
-        let token = record.into_token();
-        #[allow(unsafe_code)]
-        // SAFETY: the record lives on at its token's address. Until `issue` passes the operation on nobody else knows
-        // the token, and the closures below read the buffers' addresses before they do; they do not touch `memory`
-        // afterwards.
-        let memory = unsafe { &mut *memory };
-        match issue(memory, token) {
-            Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
-            Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
-            Err(error) => {
-                let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
-                Err((refusal(&self.port, error), context, memory))
-            }
-        }
-    }
-
-    fn issue_plain(
-        self: &Arc<Self>,
-        context: C,
-        issue: impl FnOnce(usize) -> Result<Issued, i32>,
-    ) -> Result<Outcome<K, C>, Refused<C, ()>> {
-        self.issue(context, Memory::None, |_, token| issue(token)).map_err(|(error, context, _)| Refused {
-            error,
-            context,
-            buffer: (),
-        })
-    }
-}
-
 macro_rules! common {
     ($device:ident, $std:ty) => {
         impl<K: Key, C: Context> $device<K, C> {
@@ -231,7 +140,7 @@ macro_rules! common {
 
             /// This end's address.
             pub fn local_addr(&self) -> io::Result<SocketAddr> {
-                self.0.local_addr()
+                self.0.with_fd(|fd| Ok(SocketAddr::try_from(rustix::net::getsockname(fd)?)?))
             }
 
             /// From now on an operation that succeeds inside the issuing call returns its packet there
@@ -266,7 +175,11 @@ macro_rules! common {
             ///
             /// Operations are outstanding (cancel them and take their packets first), or it is closed.
             pub fn release(self) -> Result<$std, Rejected<Self, ()>> {
-                self.0.release().map_err(|(error, shared)| Rejected { error, source: $device(shared), key: () })
+                let socket: OwnedFd =
+                    self.0.release().map_err(|(error, shared)| Rejected { error, source: $device(shared), key: () })?;
+                // std's sockets block.
+                let _ = rustix::io::ioctl_fionbio(&socket, false);
+                Ok(socket.into())
             }
 
             /// The raw layer's name for it.

@@ -11,23 +11,29 @@
 //!
 //! This layer may change between minor versions until 1.0.
 
+mod file;
 mod receive;
 mod send;
 mod signal;
 mod timer;
 
 pub use crate::device::DeviceKind;
+pub use crate::engine::files::FileEngine;
+pub(crate) use file::traits as file_traits;
+
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Kind, OperationId, Payload, RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
 use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut};
+use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, Readiness};
 use crate::operation::Operation;
 use crate::queue::{self, Deadline, Driver, Found, Nothing, Queue, QueueStats, Taken, Wake, WorkerReport};
 use crate::sync::{Arc, Lock};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -147,6 +153,8 @@ pub struct Config {
     pub pool_buffer_bytes: usize,
     /// How many unused buffers the pool keeps.
     pub pool_keep: usize,
+    /// What runs file operations that have to wait.
+    pub files: FileEngine,
     /// Frees what a packet that nobody will take carries.
     pub dispose: fn(Completion),
 }
@@ -164,10 +172,17 @@ pub(crate) struct PortDriver {
     /// That was said, and no connection was taken since.
     starving: AtomicBool,
     pool: std::sync::Arc<Pool>,
+    /// Where file operations wait, from the first on that has to.
+    pump: OnceLock<std::io::Result<Pump<file::FileJob>>>,
+    files: FileEngine,
     dispose: fn(Completion),
 }
 
 impl PortDriver {
+    fn pump(&self) -> Result<&Pump<file::FileJob>, &std::io::Error> {
+        self.pump.get_or_init(|| Pump::start(self.files)).as_ref()
+    }
+
     /// An engine reported readiness: remember what stays, and queue the directions that wait for it.
     fn ready(&self, device: &Arc<Inner>, readiness: Readiness, found: &mut Found<Entry>) {
         let sticky = readiness.0 & Readiness::STICKY;
@@ -180,7 +195,7 @@ impl PortDriver {
             // is the engine's own progress and needs no slot.
             match device.kind {
                 DeviceKind::Listener => found.work.push(entry),
-                DeviceKind::Stream => found.entries.push(entry),
+                _ => found.entries.push(entry),
             }
         }
         // An engine reports space with every event; only who found none, or is sending just now, wants to know.
@@ -277,6 +292,8 @@ impl Port {
                 starved: Lock::new(Vec::new()),
                 starving: AtomicBool::new(false),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
+                pump: OnceLock::new(),
+                files: config.files,
                 dispose: config.dispose,
             })
         })?;
@@ -298,15 +315,24 @@ impl Port {
 
     // --- Devices ---
 
-    /// Associates a descriptor, which becomes the port's to close. It must be in non-blocking mode. On failure the
+    /// Associates a descriptor, which becomes the port's to close. A socket must be in non-blocking mode. On failure the
     /// descriptor stays the caller's.
     pub fn adopt(&self, handle: i32, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
-            DeviceKind::Stream => phase::CONNECTED,
+            DeviceKind::Stream | DeviceKind::File => phase::CONNECTED,
         };
         self.check()?;
+        let traits = match kind {
+            DeviceKind::File => file::traits(handle).map_err(|error| error.raw_os_error().unwrap_or(EINVAL))?,
+            _ => 0,
+        };
         let device = self.driver().devices.lock().add(handle, kind, key, phase);
+        device.file.store(traits, Ordering::Relaxed);
+        if kind == DeviceKind::File {
+            // An engine of readiness has nothing to say of it.
+            return Ok(Device(device));
+        }
         if let Err(error) = self.register(&device) {
             self.driver().devices.lock().remove(device.number);
             return Err(error);
@@ -366,7 +392,7 @@ impl Port {
         {
             let mut receive = device.receive.lock();
             let mut send = device.send.lock();
-            let busy = |side: &Direction| !side.operations.is_empty() || side.turn == crate::device::Turn::Running;
+            let busy = |side: &Direction| side.pending() > 0 || side.turn == crate::device::Turn::Running;
             if receive.closed {
                 return Err(EBADF);
             }
@@ -389,11 +415,13 @@ impl Port {
     /// Marks both directions closed and completes what they hold.
     fn abandon(&self, device: &Arc<Inner>) {
         for side in [Side::Receive, Side::Send] {
-            let pending = {
+            let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 direction.closed = true;
-                std::mem::take(&mut direction.operations)
+                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
+                (std::mem::take(&mut direction.operations), files)
             };
+            self.cancel_files(device, &files);
             for operation in pending {
                 self.complete(device, operation, ECANCELED);
             }
@@ -472,6 +500,10 @@ impl Port {
                 let mut direction = device.direction(side).lock();
                 if direction.is_running(id.serial) {
                     direction.cancelled.push(id.serial);
+                    drop(direction);
+                    if device.kind == DeviceKind::File {
+                        self.cancel_files(&device, &[id.serial]);
+                    }
                     return Cancel::Requested;
                 }
                 let at = direction.operations.iter().position(|operation| operation.serial == id.serial);
@@ -493,11 +525,13 @@ impl Port {
         let device = &device.0;
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
-            let pending = {
+            let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 count += direction.cancel_running();
-                std::mem::take(&mut direction.operations)
+                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
+                (std::mem::take(&mut direction.operations), files)
             };
+            self.cancel_files(device, &files);
             count += pending.len();
             for operation in pending {
                 self.complete(device, operation, ECANCELED);

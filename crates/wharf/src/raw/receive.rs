@@ -101,8 +101,8 @@ impl Port {
         drop(direction);
         let entry = Entry::Ready(device.clone(), Side::Receive);
         match device.kind {
-            DeviceKind::Stream => self.insert(entry),
             DeviceKind::Listener => self.insert_work(entry),
+            _ => self.insert(entry),
         }
         Ok(Issued::Pending(id))
     }

@@ -457,16 +457,11 @@ fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
 
 fn append_pieces(operation: &Operation, pieces: &mut Vec<RawBuffer>) {
     let mut skip = operation.done;
-    let all: &[RawBuffer] = match &operation.buffers {
-        Buffers::One(piece) => std::slice::from_ref(piece),
-        Buffers::Many(many) => many,
-        Buffers::None | Buffers::Pooled => &[],
-    };
-    for piece in all {
+    operation.buffers.each(|piece| {
         let skipped = skip.min(piece.length);
         skip -= skipped;
         if skipped < piece.length {
             pieces.push(rest_of(piece, skipped));
         }
-    }
+    });
 }

@@ -4,8 +4,8 @@ use super::{RECEIVE_BYTES, disposed};
 use crate::engine::fake::{Call, Fake, When, pattern};
 use crate::queue::Wake;
 use crate::raw::{
-    Buffers, Cancel, Completion, Config, Device, DeviceKind, ECANCELED, ECONNRESET, ESHUTDOWN, Empty, Issued, Kind,
-    OperationId, Payload, Port, RawBuffer, Sink,
+    Buffers, Cancel, Completion, Config, Device, DeviceKind, ECANCELED, ECONNRESET, ESHUTDOWN, Empty, FileEngine,
+    Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
 };
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -32,6 +32,7 @@ impl Scene {
             wake: Wake::Eager,
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 2,
+            files: FileEngine::default(),
             dispose: disposed,
         };
         let fake = Arc::new(Fake::quiet());

@@ -1,0 +1,137 @@
+//! What all devices of the safe layer have in common: how they come to a port and leave it, and how operations are
+//! issued on them.
+
+use crate::packet::{Packet, Refused, Rejected};
+use crate::port::{Context, Key, assemble};
+use crate::raw::{self, DeviceKind, Issued, OperationId};
+use crate::record::{Memory, Record};
+use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// What a call that issues an operation came to.
+#[derive(Debug)]
+pub enum Outcome<K, C> {
+    /// Its packet will come, or has come, out of the port.
+    Pending(OperationId),
+    /// It is done, and this is its packet; none is queued. Only after `skip_on_success`.
+    Done(Packet<K, C>),
+}
+
+/// What can be [associated](crate::CompletionPort::associate) with a port: std's sockets, as they are.
+pub trait Associate<K, C>: Sized {
+    /// What it is from then on.
+    type Device;
+
+    #[doc(hidden)]
+    fn associate(self, port: &raw::Port, key: K) -> Result<Self::Device, Rejected<Self, K>>;
+}
+
+/// What all handles to one device share. The last of them closes it.
+pub(crate) struct Shared<K, C> {
+    pub(crate) port: raw::Port,
+    pub(crate) device: raw::Device,
+    pub(crate) key: K,
+    pub(crate) context: PhantomData<fn() -> C>,
+}
+
+impl<K, C> Drop for Shared<K, C> {
+    fn drop(&mut self) {
+        self.port.close_device(&self.device);
+    }
+}
+
+/// Gives a descriptor to the port, or back to the caller.
+pub(crate) fn adopt<K, C, S: Into<OwnedFd> + From<OwnedFd>>(
+    port: &raw::Port,
+    source: S,
+    kind: DeviceKind,
+    key: K,
+) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
+    let handle = source.into().into_raw_fd();
+    match port.adopt(handle, kind, 0) {
+        Ok(device) => Ok(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })),
+        Err(error) => {
+            #[allow(unsafe_code)]
+            // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
+            let source = S::from(unsafe { OwnedFd::from_raw_fd(handle) });
+            Err(Rejected { error: refusal(port, error), source, key })
+        }
+    }
+}
+
+/// The error of a call that was not accepted, with its cause where the number alone would mislead.
+pub(crate) fn refusal(port: &raw::Port, error: i32) -> io::Error {
+    if error == raw::EBADF {
+        let what = if port.is_closed() { "the port is closed" } else { "the device is closed" };
+        return io::Error::new(io::ErrorKind::NotConnected, what);
+    }
+    io::Error::from_raw_os_error(error)
+}
+
+pub(crate) fn not_writable() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "shared or static memory cannot be received into; give a Vec or Buffer::with_capacity",
+    )
+}
+
+impl<K: Key, C: Context> Shared<K, C> {
+    /// The descriptor, for a call that does not outlive this borrow of the handle.
+    pub(crate) fn with_fd<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        self.port.with_handle(&self.device, |handle| {
+            #[allow(unsafe_code)]
+            // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
+            call(unsafe { BorrowedFd::borrow_raw(handle) })
+        })
+    }
+
+    pub(crate) fn release<S: From<OwnedFd>>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
+        match self.port.release_device(&self.device) {
+            Ok(handle) => {
+                #[allow(unsafe_code)]
+                // SAFETY: the port has given the descriptor away, and will not close it.
+                let fd = unsafe { OwnedFd::from_raw_fd(handle) };
+                Ok(S::from(fd))
+            }
+            Err(error) => Err((refusal(&self.port, error), self)),
+        }
+    }
+
+    pub(crate) fn issue(
+        self: &Arc<Self>,
+        context: C,
+        memory: Memory,
+        issue: impl FnOnce(&mut Memory, usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, (io::Error, C, Memory)> {
+        let mut record = Record::new(context, self.clone(), memory);
+        let memory: *mut Memory = record.memory();
+        let token = record.into_token();
+        #[allow(unsafe_code)]
+        // SAFETY: the record lives on at its token's address. Until `issue` passes the operation on nobody else knows
+        // the token, and the closures below read the buffers' addresses before they do; they do not touch `memory`
+        // afterwards.
+        let memory = unsafe { &mut *memory };
+        match issue(memory, token) {
+            Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
+            Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
+            Err(error) => {
+                let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
+                Err((refusal(&self.port, error), context, memory))
+            }
+        }
+    }
+
+    pub(crate) fn issue_plain(
+        self: &Arc<Self>,
+        context: C,
+        issue: impl FnOnce(usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        self.issue(context, Memory::None, |_, token| issue(token)).map_err(|(error, context, _)| Refused {
+            error,
+            context,
+            buffer: (),
+        })
+    }
+}

@@ -1,0 +1,397 @@
+//! What a file has to wait for: reads that the cache does not hold, writes, syncs.
+//!
+//! A file is always "ready", so readiness does not help; and a worker must not wait for a disk. The issuing call tries
+//! without blocking ([`try_now`]); what cannot be done so is a [`Job`] for the **pump**: one internal thread that owns
+//! an io_uring and runs no handler (`ring.rs`). Where the kernel does not give one, a bounded pool of threads does the
+//! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any time:
+//! a job is in the mailbox, or in one thread's hands.
+
+mod ring;
+mod threads;
+
+use super::Handle;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+const EINTR: i32 = 4;
+const EIO: i32 = 5;
+const EAGAIN: i32 = 11;
+const ECANCELED: i32 = 125;
+
+/// What is to be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Read {
+        offset: u64,
+    },
+    Write {
+        offset: u64,
+    },
+    /// Behind the end of the file as it then is.
+    Append,
+    Sync {
+        data_only: bool,
+    },
+}
+
+/// One file operation on its way. Dropping it without `end` loses an operation.
+pub(crate) trait Job: Send + 'static {
+    /// Open for as long as the job lives.
+    fn handle(&self) -> Handle;
+    /// The offset is that of the first byte not yet moved.
+    fn work(&self) -> Work;
+    /// Names it for [`Pump::cancel`].
+    fn id(&self) -> (u64, u64);
+    /// Appends the pieces of memory that are still to be read into or written from.
+    fn pieces(&self, into: &mut Vec<libc::iovec>);
+    /// So many bytes were moved. True when that is all.
+    fn advance(&mut self, bytes: usize) -> bool;
+    /// Nobody has asked that it ends.
+    fn is_wanted(&self) -> bool;
+    /// Its completion: 0, or the system's error number.
+    fn end(self, error: i32);
+}
+
+/// Which way files go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileEngine {
+    /// io_uring where the kernel gives one, else threads.
+    #[default]
+    Auto,
+    /// io_uring; where the kernel gives none, file operations that cannot be done at once fail.
+    Ring,
+    /// A bounded pool of threads.
+    Threads,
+}
+
+impl FileEngine {
+    /// The variable's name.
+    const VARIABLE: &'static str = "WHARF_ENGINE";
+
+    /// What the environment asks for.
+    pub(crate) fn from_environment() -> io::Result<FileEngine> {
+        match std::env::var(Self::VARIABLE).as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("" | "auto") => Ok(FileEngine::Auto),
+            Ok("io_uring") => Ok(FileEngine::Ring),
+            Ok("threads") => Ok(FileEngine::Threads),
+            other => {
+                let found = other.map_or_else(|_| "no text".to_owned(), |text| format!("{text:?}"));
+                let why = format!("{} is {found}; give auto, io_uring or threads, or unset it", Self::VARIABLE);
+                Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+            }
+        }
+    }
+}
+
+/// Jobs that wait for the pump.
+struct Mailbox<J> {
+    state: Mutex<Mail<J>>,
+    /// For the pool's threads.
+    arrived: Condvar,
+    /// The port is gone. Apart from the lock, which a forked child may find locked for ever.
+    stopping: AtomicBool,
+    /// The ring behaves as if the kernel took nothing any more.
+    #[cfg(test)]
+    refuses: AtomicBool,
+}
+
+struct Mail<J> {
+    jobs: VecDeque<J>,
+    cancels: Vec<(u64, u64)>,
+    /// The ring's thread sleeps in the kernel, or is about to: who adds something rings.
+    asleep: bool,
+    /// The ring has given up: the pool's threads take the jobs.
+    pool: Option<threads::Pool>,
+}
+
+impl<J> Mailbox<J> {
+    fn lock(&self) -> MutexGuard<'_, Mail<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a port's file operations wait. See the top of this file.
+pub(crate) struct Pump<J: Job> {
+    mailbox: Arc<Mailbox<J>>,
+    /// Rings at the ring's thread; `None` where there is no ring.
+    bell: Option<Arc<rustix::fd::OwnedFd>>,
+}
+
+impl<J: Job> Pump<J> {
+    /// Starts it, and says which engine runs and why.
+    pub(crate) fn start(which: FileEngine) -> io::Result<Pump<J>> {
+        let mail = Mail { jobs: VecDeque::new(), cancels: Vec::new(), asleep: false, pool: None };
+        let mailbox = Arc::new(Mailbox {
+            state: Mutex::new(mail),
+            arrived: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            #[cfg(test)]
+            refuses: AtomicBool::new(false),
+        });
+        let why = match which {
+            FileEngine::Threads => "chosen by the program or WHARF_ENGINE".to_owned(),
+            FileEngine::Auto | FileEngine::Ring => match ring::start(&mailbox) {
+                Ok(bell) => {
+                    log::info!("files: io_uring");
+                    return Ok(Pump { mailbox, bell: Some(bell) });
+                }
+                Err(error) if which == FileEngine::Ring => return Err(error),
+                Err(error) => format!("the kernel gives no io_uring: {error}"),
+            },
+        };
+        log::info!("files: a pool of threads ({why})");
+        mailbox.lock().pool = Some(threads::Pool::default());
+        Ok(Pump { mailbox, bell: None })
+    }
+
+    /// What it runs on.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.mailbox.lock().pool.is_some() { "threads" } else { "io_uring" }
+    }
+
+    /// Takes a job over.
+    pub(crate) fn submit(&self, job: J) {
+        let mut mail = self.mailbox.lock();
+        mail.jobs.push_back(job);
+        if mail.pool.is_some() {
+            threads::wake(&self.mailbox, mail);
+            return;
+        }
+        let ring = std::mem::take(&mut mail.asleep);
+        drop(mail);
+        if ring {
+            self.ring_the_bell();
+        }
+    }
+
+    /// Asks that a job ends. It ends in any case: cancelled, or as it was.
+    pub(crate) fn cancel(&self, id: (u64, u64)) {
+        let mut mail = self.mailbox.lock();
+        let waiting = mail.jobs.iter().position(|job| job.id() == id).and_then(|at| mail.jobs.remove(at));
+        if let Some(job) = waiting {
+            drop(mail);
+            job.end(ECANCELED);
+            return;
+        }
+        if mail.pool.is_none() {
+            mail.cancels.push(id);
+            let ring = std::mem::take(&mut mail.asleep);
+            drop(mail);
+            if ring {
+                self.ring_the_bell();
+            }
+        }
+    }
+
+    fn ring_the_bell(&self) {
+        if let Some(bell) = &self.bell {
+            ring::ring_the_bell(bell);
+        }
+    }
+}
+
+impl<J: Job> Drop for Pump<J> {
+    fn drop(&mut self) {
+        // Jobs hold their port, and the port the pump: there are none left. The thread may be this one, so it is not
+        // waited for.
+        self.mailbox.stopping.store(true, Ordering::Release);
+        self.mailbox.arrived.notify_all();
+        self.ring_the_bell();
+    }
+}
+
+/// What a try without blocking came to.
+pub(crate) enum Tried {
+    Ended(i32),
+    /// It would block: a job for the pump. Some bytes may have been moved.
+    WouldBlock,
+    /// The file system does not offer this way.
+    Unsupported,
+}
+
+/// Does as much of a read or write as does not block.
+pub(crate) fn try_now(job: &mut impl Job) -> Tried {
+    const EOPNOTSUPP: i32 = 95;
+    let mut pieces = Vec::new();
+    loop {
+        pieces.clear();
+        job.pieces(&mut pieces);
+        match transfer(job.handle(), job.work(), &pieces, libc::RWF_NOWAIT) {
+            Ok(0) => return Tried::Ended(ended_early(job.work())),
+            Ok(bytes) if job.advance(bytes) => return Tried::Ended(0),
+            Ok(_) => {}
+            Err(EAGAIN) => return Tried::WouldBlock,
+            Err(EOPNOTSUPP) => return Tried::Unsupported,
+            Err(error) => return Tried::Ended(error),
+        }
+    }
+}
+
+/// No byte was moved though some were wanted: the end of the file for a read, and nothing a file does for a write.
+fn ended_early(work: Work) -> i32 {
+    match work {
+        Work::Read { .. } => 0,
+        _ => EIO,
+    }
+}
+
+/// One system call, which may block unless a flag forbids it.
+fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], flags: i32) -> Result<usize, i32> {
+    let count = i32::try_from(pieces.len().min(super::epoll::PIECES_MAX)).unwrap_or(i32::MAX);
+    loop {
+        #[allow(unsafe_code)]
+        // SAFETY: the issuer promised that the memory of a read may be written, and that of a write be read, until its
+        // completion (see `raw`), which the job's owner, the caller, has not sent; the descriptor is open meanwhile.
+        let done = unsafe {
+            match work {
+                Work::Read { offset } => libc::preadv2(handle, pieces.as_ptr(), count, to_offset(offset), flags),
+                Work::Write { offset } => libc::pwritev2(handle, pieces.as_ptr(), count, to_offset(offset), flags),
+                Work::Append => libc::pwritev2(handle, pieces.as_ptr(), count, 0, flags | libc::RWF_APPEND),
+                Work::Sync { data_only: false } => libc::fsync(handle) as isize,
+                Work::Sync { data_only: true } => libc::fdatasync(handle) as isize,
+            }
+        };
+        match usize::try_from(done) {
+            Ok(done) => return Ok(done),
+            Err(_) => match io::Error::last_os_error().raw_os_error().unwrap_or(EIO) {
+                EINTR => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// Offsets beyond the system's were refused when the operation was issued.
+fn to_offset(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    struct Piece {
+        file: Arc<std::fs::File>,
+        number: u64,
+        bytes: Vec<u8>,
+        done: usize,
+        ended: Sender<(u64, i32, Vec<u8>)>,
+    }
+
+    const BYTES: usize = 512;
+
+    fn filling(number: u64) -> u8 {
+        number.to_le_bytes()[0]
+    }
+
+    impl Job for Piece {
+        fn handle(&self) -> Handle {
+            self.file.as_raw_fd()
+        }
+
+        fn work(&self) -> Work {
+            Work::Read { offset: self.number * BYTES as u64 + self.done as u64 }
+        }
+
+        fn id(&self) -> (u64, u64) {
+            (1, self.number)
+        }
+
+        fn pieces(&self, into: &mut Vec<libc::iovec>) {
+            // Odd ones in two, so that both shapes of entry are used.
+            let start = self.bytes.as_ptr().cast_mut();
+            let half = if self.number.is_multiple_of(2) { BYTES } else { BYTES / 2 };
+            for (from, to) in [(self.done, half), (self.done.max(half), BYTES)] {
+                if from < to {
+                    into.push(libc::iovec { iov_base: start.wrapping_add(from).cast(), iov_len: to - from });
+                }
+            }
+        }
+
+        fn advance(&mut self, bytes: usize) -> bool {
+            self.done += bytes;
+            self.done == BYTES
+        }
+
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn end(self, error: i32) {
+            let _ = self.ended.send((self.number, error, self.bytes));
+        }
+    }
+
+    struct Bench {
+        file: Arc<std::fs::File>,
+        ended: Sender<(u64, i32, Vec<u8>)>,
+        hear: Receiver<(u64, i32, Vec<u8>)>,
+    }
+
+    impl Bench {
+        /// A file in which each piece is filled with its number.
+        fn new(pieces: u64) -> Bench {
+            let path = std::env::temp_dir().join(format!("wharf-pump-{}-{:x}", std::process::id(), fastrand::u64(..)));
+            let content: Vec<u8> = (0..pieces).flat_map(|number| [filling(number); BYTES]).collect();
+            std::fs::write(&path, content).unwrap();
+            let file = Arc::new(std::fs::File::open(&path).unwrap());
+            std::fs::remove_file(&path).unwrap();
+            let (ended, hear) = channel();
+            Bench { file, ended, hear }
+        }
+
+        fn job(&self, number: u64) -> Piece {
+            Piece { file: self.file.clone(), number, bytes: vec![0; BYTES], done: 0, ended: self.ended.clone() }
+        }
+
+        fn expect(&self, pieces: u64) {
+            let mut seen = vec![false; usize::try_from(pieces).unwrap()];
+            for _ in 0..pieces {
+                let (number, error, bytes) = self.hear.recv_timeout(Duration::from_secs(30)).expect("a job was lost");
+                assert_eq!(error, 0);
+                assert!(bytes.iter().all(|&byte| byte == filling(number)), "piece {number} is not what the file holds");
+                assert!(!std::mem::replace(&mut seen[usize::try_from(number).unwrap()], true), "{number} ended twice");
+            }
+            assert!(self.hear.try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn more_jobs_than_fit_into_the_ring_all_end_whatever_runs_them() {
+        for which in [FileEngine::Auto, FileEngine::Threads] {
+            let bench = Bench::new(3000);
+            let pump = Pump::start(which).unwrap();
+            (0..3000).for_each(|number| pump.submit(bench.job(number)));
+            bench.expect(3000);
+        }
+    }
+
+    #[test]
+    fn when_the_kernel_takes_no_more_threads_go_on_and_no_job_is_lost() {
+        let bench = Bench::new(2000);
+        let Ok(pump) = Pump::start(FileEngine::Ring) else {
+            // `tests/files.rs` says so loudly, and requires a ring in CI.
+            return eprintln!("SKIPPED: no io_uring here");
+        };
+        (0..1000).for_each(|number| pump.submit(bench.job(number)));
+        pump.mailbox.refuses.store(true, Ordering::Relaxed);
+        (1000..2000).for_each(|number| pump.submit(bench.job(number)));
+        bench.expect(2000);
+        assert_eq!(pump.name(), "threads");
+    }
+
+    #[test]
+    fn a_job_that_still_waits_is_cancelled_at_once() {
+        let bench = Bench::new(1);
+        let pump = Pump::start(FileEngine::Threads).unwrap();
+        // Nobody takes it out.
+        pump.mailbox.lock().jobs.push_back(bench.job(0));
+        pump.cancel((1, 0));
+        assert_eq!(bench.hear.recv_timeout(Duration::from_secs(30)).unwrap().1, ECANCELED);
+    }
+}

@@ -1,0 +1,225 @@
+//! Files that complete into a port.
+//!
+//! ```
+//! use wharf::{Buffer, CompletionPort, Event};
+//! # let path = std::env::temp_dir().join(format!("wharf-fs-{}", std::process::id()));
+//! let port = CompletionPort::<(), &str>::new()?;
+//! let mut options = std::fs::OpenOptions::new();
+//! let file = port.open(&path, options.read(true).write(true).create(true), ())?;
+//! file.write_at("hello", 0, "first")?;
+//! let Event::Written { file, result: Ok(5), .. } = port.get()?.event else { panic!("not written") };
+//! file.read_at(Buffer::with_capacity(4), 1, "second")?;
+//! let Event::Read { buffer, .. } = port.get()?.event else { panic!("not read") };
+//! assert_eq!(&buffer[..], b"ello");
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use crate::associate::{Associate, Outcome, Shared, adopt, not_writable};
+use crate::buffer::Buffer;
+use crate::packet::{Refused, Rejected};
+use crate::port::{Context, Key};
+use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, RawBuffer, Sink};
+use crate::record::Memory;
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A regular file or block device of a port. Clones name the same device.
+///
+/// Reads and writes name their offset; there is no file position. Any number may be outstanding, and they complete in
+/// any order; what overlapping ones leave is not defined (row F-08). What the cache holds is read inside the issuing
+/// call; for the rest nobody but an internal thread waits.
+///
+/// It is closed by [`close`](File::close) or when its last handle is dropped; an outstanding operation holds a handle.
+/// Closing does not write to the disk: see [`sync`](File::sync).
+pub struct File<K, C>(pub(crate) Arc<Shared<K, C>>);
+
+impl<K, C> Clone for File<K, C> {
+    fn clone(&self) -> Self {
+        File(self.0.clone())
+    }
+}
+
+impl<K, C> fmt::Debug for File<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File(device {:#x})", self.0.device.number())
+    }
+}
+
+impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
+    type Device = File<K, C>;
+
+    fn associate(self, port: &raw::Port, key: K) -> Result<File<K, C>, Rejected<Self, K>> {
+        // Here for the sake of the words; the raw layer has only a number for it.
+        if let Err(error) = raw::file_traits(self.as_raw_fd()) {
+            return Err(Rejected { error, source: self, key });
+        }
+        adopt(port, self, DeviceKind::File, key).map(File)
+    }
+}
+
+/// See [`CompletionPort::open`](crate::CompletionPort::open).
+pub(crate) fn open<K: Key, C: Context>(
+    port: &raw::Port,
+    path: &Path,
+    options: &std::fs::OpenOptions,
+    key: K,
+) -> io::Result<File<K, C>> {
+    let file = crate::blocking(|| options.open(path))?;
+    Ok(file.associate(port, key)?)
+}
+
+impl<K: Key, C: Context> File<K, C> {
+    /// Issues a read into a buffer, from its start up to its capacity, of what is in the file from `offset` on. Its
+    /// packet is [`Event::Read`](crate::Event::Read), with fewer bytes where the file ends, and with 0 at or behind its end.
+    ///
+    /// # Errors
+    ///
+    /// The buffer and the context come back, and no packet will come, when the file was not opened for reading, the
+    /// offset is beyond what a file can have, the file or the port is closed, or the buffer is shared memory. With
+    /// direct I/O, an offset, length or address that is not aligned comes as a packet (`EINVAL`).
+    #[doc(alias = "ReadFile")]
+    pub fn read_at(&self, buffer: impl Into<Buffer>, offset: u64, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        let buffer = buffer.into();
+        if !buffer.is_writable() {
+            return Err(Refused { error: not_writable(), context, buffer });
+        }
+        let shared = &self.0;
+        self.issue(buffer, context, |buffer, token| {
+            let space = buffer.space().expect("looked at above");
+            #[allow(unsafe_code)]
+            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+            unsafe {
+                shared.port.read_file(&shared.device, Buffers::One(space), offset, token, Sink::Port)
+            }
+        })
+    }
+
+    /// Issues a write of a buffer's bytes at `offset`. Its packet is [`Event::Written`](crate::Event::Written) when all
+    /// of them are in the file: seen by every reader, not yet on the disk. A gap between the end of the file and
+    /// `offset` reads as zeros.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](File::read_at), when it was not opened for writing. A full disk comes as a packet (`ENOSPC`).
+    #[doc(alias = "WriteFile")]
+    pub fn write_at(&self, buffer: impl Into<Buffer>, offset: u64, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        self.write(buffer.into(), Some(offset), context)
+    }
+
+    /// Issues a write behind the end of the file as it then is. Several writers do not overwrite each other (row F-05).
+    pub fn append(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        self.write(buffer.into(), None, context)
+    }
+
+    fn write(&self, buffer: Buffer, offset: Option<u64>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        let shared = &self.0;
+        self.issue(buffer, context, |buffer, token| {
+            let content: RawBuffer = buffer.content();
+            #[allow(unsafe_code)]
+            // SAFETY: as in `read_at`; the memory is only read.
+            unsafe {
+                shared.port.write_file(&shared.device, Buffers::One(content), offset, token, Sink::Port)
+            }
+        })
+    }
+
+    fn issue(
+        &self,
+        buffer: Buffer,
+        context: C,
+        issue: impl FnOnce(&mut Buffer, usize) -> Result<raw::Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C>> {
+        self.0
+            .issue(context, Memory::One(buffer), |memory, token| {
+                let Memory::One(buffer) = memory else { unreachable!("given just above") };
+                issue(buffer, token)
+            })
+            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+    }
+
+    /// Issues a sync: its packet ([`Event::Synced`](crate::Event::Synced)) comes when everything that was written before,
+    /// and the file's metadata, is on the disk.
+    #[doc(alias = "FlushFileBuffers")]
+    pub fn sync(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.sync_file(&shared.device, false, token, Sink::Port))
+    }
+
+    /// Like [`sync`](File::sync), with no more of the metadata than reading the data needs.
+    pub fn sync_data(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.sync_file(&shared.device, true, token, Sink::Port))
+    }
+
+    /// How long the file is. A plain call, as on Windows (row F-15): it queues nothing.
+    pub fn len(&self) -> io::Result<u64> {
+        self.0.with_fd(|fd| Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0)))
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file off, or lengthens it with zeros. A plain call (row F-15), which may wait for the disk.
+    #[doc(alias = "SetEndOfFile")]
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.with_fd(|fd| crate::blocking(|| Ok(rustix::fs::ftruncate(fd, length)?)))
+    }
+
+    /// The key it was associated with.
+    pub fn key(&self) -> &K {
+        &self.0.key
+    }
+
+    /// Its number in the port's device list: never 0, and never used again for another device of the port.
+    pub fn number(&self) -> u64 {
+        self.0.device.number()
+    }
+
+    /// From now on an operation that succeeds inside the issuing call, as a read of what the cache holds, returns its
+    /// packet there ([`Outcome::Done`]), and none is queued. Cannot be taken back.
+    #[doc(alias = "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS")]
+    pub fn skip_on_success(&self) {
+        self.0.device.skip_on_success();
+    }
+
+    /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was. What a disk is
+    /// at work on is seldom given up.
+    #[doc(alias = "CancelIoEx")]
+    pub fn cancel(&self, operation: OperationId) -> Cancel {
+        self.0.port.cancel(operation)
+    }
+
+    /// Asks that every outstanding operation of this file ends; returns how many there were.
+    #[doc(alias = "CancelIoEx")]
+    pub fn cancel_all(&self) -> usize {
+        self.0.port.cancel_all(&self.0.device)
+    }
+
+    /// Closes it now, whoever else holds a handle. Outstanding operations end as cancelled or as they were, one packet
+    /// each, and the descriptor is closed after the last.
+    #[doc(alias = "CloseHandle")]
+    pub fn close(&self) {
+        self.0.port.close_device(&self.0.device);
+    }
+
+    /// Takes the file out of the port again.
+    ///
+    /// # Errors
+    ///
+    /// Operations are outstanding, or it is closed.
+    pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
+        let file: Result<OwnedFd, _> = self.0.release();
+        file.map(Into::into).map_err(|(error, shared)| Rejected { error, source: File(shared), key: () })
+    }
+
+    /// The raw layer's name for it.
+    pub fn raw(&self) -> &raw::Device {
+        &self.0.device
+    }
+}

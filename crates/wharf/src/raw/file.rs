@@ -1,0 +1,259 @@
+//! Files: reads and writes at offsets, and syncs.
+//!
+//! The issuing call does what can be done without blocking; the rest is the pump's (`engine::files`). Operations of one
+//! file know no order among each other (row F-08): each is on its way by itself, listed in the device so that it can be
+//! counted and cancelled.
+
+use super::{
+    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, Sink, finish,
+};
+use crate::device::{Device as Inner, file};
+use crate::engine::files::{Job, Pump, Tried, Work, try_now};
+use crate::operation::Operation;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const EACCES: i32 = 13;
+
+/// A file operation on its way.
+pub(crate) struct FileJob {
+    port: Port,
+    device: Arc<Inner>,
+    operation: Operation,
+    work: Work,
+}
+
+impl Port {
+    /// Issues a read at an offset. It completes when the buffers are full or the end of the file was met: with fewer
+    /// bytes, or none (row F-02).
+    ///
+    /// Fails at once with `EACCES` (not open for reading, row F-10), `EINVAL` (not a file, or an offset beyond what a
+    /// file can have, row F-06) or [`EBADF`] (the device or port is closed).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    pub unsafe fn read_file(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        offset: u64,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let operation = Operation::new(Kind::Read, token, sink, buffers);
+        self.issue_file(device, operation, Work::Read { offset }, file::READ)
+    }
+
+    /// Issues a write at an offset, or, with `None`, behind the end of the file (row F-05). It completes when all bytes
+    /// are in the file, though not on the disk: see [`sync_file`](Port::sync_file). A gap reads as zeros (row F-07).
+    ///
+    /// Fails at once as [`read_file`](Port::read_file) does.
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn write_file(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        offset: Option<u64>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let work = offset.map_or(Work::Append, |offset| Work::Write { offset });
+        self.issue_file(device, Operation::new(Kind::Written, token, sink, buffers), work, file::WRITE)
+    }
+
+    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or, `data_only`,
+    /// with as much of it as is needed to read the data.
+    pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let operation = Operation::new(Kind::Synced, token, sink, Buffers::None);
+        self.issue_file(device, operation, Work::Sync { data_only }, 0)
+    }
+
+    fn issue_file(&self, device: &Device, mut operation: Operation, work: Work, needs: u8) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::File || matches!(operation.buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        if let Work::Read { offset } | Work::Write { offset } = work {
+            let bytes = u64::try_from(operation.buffers.total()).unwrap_or(u64::MAX);
+            if offset.checked_add(bytes).is_none_or(|end| i64::try_from(end).is_err()) {
+                return Err(EINVAL);
+            }
+        }
+        let traits = device.file.load(Ordering::Relaxed);
+        if traits & needs != needs {
+            return Err(EACCES);
+        }
+        self.check()?;
+        operation.serial = device.next_serial();
+        let id = OperationId { device: device.number, serial: operation.serial };
+        if !device.enter() {
+            return Err(EBADF);
+        }
+        {
+            let mut direction = device.receive.lock();
+            if direction.closed {
+                drop(direction);
+                self.leave(device);
+                return Err(EBADF);
+            }
+            direction.gathered.push(operation.serial);
+        }
+        let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
+        let Some(error) = at_once(&mut job, traits) else {
+            match self.driver().pump() {
+                Ok(pump) => pump.submit(job),
+                Err(error) => job.end(error.raw_os_error().unwrap_or(EINVAL)),
+            }
+            return Ok(Issued::Pending(id));
+        };
+        let skip = device.skip_on_success.load(Ordering::Relaxed) && matches!(job.operation.sink, Sink::Port);
+        let (sink, completion) = job.finish(error);
+        if error == 0 && skip {
+            return Ok(Issued::Done(completion));
+        }
+        self.deliver(sink, completion);
+        Ok(Issued::Pending(id))
+    }
+
+    /// What runs file operations that wait, once one has.
+    pub fn file_engine(&self) -> Option<&'static str> {
+        self.driver().pump.get().and_then(|pump| pump.as_ref().ok()).map(Pump::name)
+    }
+
+    /// The operations under way in the pump are asked to end.
+    pub(super) fn cancel_files(&self, device: &Inner, serials: &[u64]) {
+        if let Some(Ok(pump)) = self.driver().pump.get() {
+            serials.iter().for_each(|&serial| pump.cancel((device.number, serial)));
+        }
+    }
+}
+
+/// The operation's error if it could be ended without blocking.
+fn at_once(job: &mut FileJob, traits: u8) -> Option<i32> {
+    if matches!(job.work, Work::Sync { .. }) {
+        return None;
+    }
+    if job.operation.buffers.total() == 0 {
+        return Some(0);
+    }
+    if traits & (file::DIRECT | file::NO_TRYING) != 0 {
+        return None;
+    }
+    match try_now(job) {
+        Tried::Ended(error) => Some(error),
+        Tried::WouldBlock => None,
+        Tried::Unsupported => {
+            job.device.file.fetch_or(file::NO_TRYING, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// What a descriptor permits; an error if it is no file.
+pub(crate) fn traits(handle: i32) -> io::Result<u8> {
+    #[allow(unsafe_code)]
+    // SAFETY: the caller owns the descriptor; it is borrowed for these calls only.
+    let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(handle) };
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
+    if !kind.is_file() && !kind.is_block_device() {
+        let what = format!("it is no regular file but {}", name(kind));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    let access = flags & rustix::fs::OFlags::RWMODE;
+    let mut traits = if flags.contains(rustix::fs::OFlags::DIRECT) { file::DIRECT } else { 0 };
+    if access != rustix::fs::OFlags::WRONLY {
+        traits |= file::READ;
+    }
+    if access != rustix::fs::OFlags::RDONLY {
+        traits |= file::WRITE;
+    }
+    Ok(traits)
+}
+
+fn name(kind: rustix::fs::FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_char_device() => "a character device",
+        _ => "something else",
+    }
+}
+
+impl FileJob {
+    /// The operation leaves the device's list and gives up its hold on the descriptor.
+    fn finish(self, error: i32) -> (Sink, super::Completion) {
+        let serial = self.operation.serial;
+        {
+            let mut direction = self.device.receive.lock();
+            direction.gathered.retain(|&other| other != serial);
+            direction.cancelled.retain(|&other| other != serial);
+        }
+        self.port.leave(&self.device);
+        finish(&self.device, self.operation, error, Payload::None)
+    }
+}
+
+impl Job for FileJob {
+    fn handle(&self) -> i32 {
+        self.device.handle
+    }
+
+    fn work(&self) -> Work {
+        let done = self.operation.done as u64;
+        match self.work {
+            Work::Read { offset } => Work::Read { offset: offset + done },
+            Work::Write { offset } => Work::Write { offset: offset + done },
+            other => other,
+        }
+    }
+
+    fn id(&self) -> (u64, u64) {
+        (self.device.number, self.operation.serial)
+    }
+
+    fn pieces(&self, into: &mut Vec<libc::iovec>) {
+        let mut skip = self.operation.done;
+        self.operation.buffers.each(|piece| {
+            let skipped = skip.min(piece.length);
+            skip -= skipped;
+            if skipped < piece.length {
+                let start = piece.pointer.wrapping_add(skipped);
+                into.push(libc::iovec { iov_base: start.cast(), iov_len: piece.length - skipped });
+            }
+        });
+    }
+
+    fn advance(&mut self, bytes: usize) -> bool {
+        self.operation.done += bytes;
+        self.operation.done >= self.operation.buffers.total()
+    }
+
+    fn is_wanted(&self) -> bool {
+        let direction = self.device.receive.lock();
+        !direction.closed && !direction.cancelled.contains(&self.operation.serial)
+    }
+
+    fn end(self, error: i32) {
+        // A read that was asked to end after it had got something reports what it has.
+        let error =
+            if error == ECANCELED && self.operation.done > 0 && self.operation.kind == Kind::Read { 0 } else { error };
+        let port = self.port.clone();
+        let (sink, completion) = self.finish(error);
+        // A closed port frees the packet here, with what the program hung on it.
+        if catch_unwind(AssertUnwindSafe(|| port.deliver(sink, completion))).is_err() {
+            log::error!("a context panicked when it was dropped with its closed port");
+        }
+    }
+}
