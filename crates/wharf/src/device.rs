@@ -139,6 +139,8 @@ pub enum DeviceKind {
     Listener,
     /// A stream socket, connected or to be connected.
     Stream,
+    /// A datagram socket.
+    Datagram,
     /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive side.
     File,
 }

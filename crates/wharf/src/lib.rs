@@ -81,7 +81,7 @@ pub use associate::Outcome;
 #[cfg(not(loom))]
 pub use buffer::Buffer;
 #[cfg(not(loom))]
-pub use net::{TcpListener, TcpStream};
+pub use net::{TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]

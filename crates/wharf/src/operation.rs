@@ -29,6 +29,10 @@ pub enum Kind {
     Readable,
     /// All bytes of a send were taken by the system.
     Sent,
+    /// A datagram arrived.
+    ReceivedFrom,
+    /// The system took a datagram.
+    SentTo,
     /// Everything sent before has gone out, and the sending side is shut.
     Disconnected,
     /// Bytes were read from a file, or its end was found.
@@ -143,6 +147,23 @@ pub enum Payload {
     Accepted(Box<Accepted>),
     /// The pool's buffer that a pooled receive filled.
     Pooled(PoolBuffer),
+    /// What is known of a datagram, and the pool's buffer if it was taken into one.
+    Datagram(Box<(Datagram, Option<PoolBuffer>)>),
+}
+
+/// A datagram that was taken from a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Datagram {
+    /// Bytes in the buffers.
+    pub bytes: usize,
+    /// Who sent it, where that is an internet address.
+    pub from: Option<SocketAddr>,
+    /// It was longer than the buffers, and the rest is lost.
+    pub truncated: bool,
+    /// With receive offload: several datagrams of this many bytes lie one behind the other, the last perhaps shorter. 0: it
+    /// is one datagram.
+    pub segment: usize,
 }
 
 /// A connection that was taken from a listener and belongs to no port yet.
@@ -185,11 +206,13 @@ pub(crate) struct Operation {
     pub(crate) buffers: Buffers,
     /// Bytes moved so far.
     pub(crate) done: usize,
+    /// Where a datagram goes.
+    pub(crate) to: Option<Box<SocketAddr>>,
 }
 
 impl Operation {
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        Operation { serial: 0, kind, token, sink, buffers, done: 0 }
+        Operation { serial: 0, kind, token, sink, buffers, done: 0, to: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::buffer::Buffer;
 use crate::error::{Class, NtStatus, nt_status};
 use crate::fs::File;
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{TcpListener, TcpStream, UdpSocket};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -80,6 +80,28 @@ pub enum Event<K, C> {
         /// How many bytes in all.
         result: io::Result<usize>,
     },
+    /// A datagram arrived.
+    ReceivedFrom {
+        /// The socket.
+        socket: UdpSocket<K, C>,
+        /// The buffer, its length the number of bytes received, also where it was too short (`EMSGSIZE`).
+        buffer: Buffer,
+        /// Who sent it; `None` when the receive failed.
+        from: Option<SocketAddr>,
+        /// With receive offload: the buffer holds several datagrams of so many bytes, the last perhaps shorter. 0: one.
+        segment_bytes: usize,
+        /// How many bytes. 0 is an empty datagram.
+        result: io::Result<usize>,
+    },
+    /// The system took a datagram, or did not.
+    SentTo {
+        /// The socket.
+        socket: UdpSocket<K, C>,
+        /// The buffer, as it was given.
+        buffer: Buffer,
+        /// How many bytes: all.
+        result: io::Result<usize>,
+    },
     /// All that was sent before has gone out, and the peer sees the end of the stream.
     Disconnected {
         /// The stream.
@@ -131,6 +153,7 @@ impl<K, C> Packet<K, C> {
         let class = match self.event {
             Event::Connected { .. } => Class::Connect,
             Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,
+            Event::ReceivedFrom { .. } | Event::SentTo { .. } => Class::Datagram,
             Event::Posted { .. } | Event::Elapsed { .. } | Event::Signal { .. } => Class::Any,
             _ => Class::Stream,
         };
@@ -153,6 +176,7 @@ impl<K, C> Packet<K, C> {
             }
             Event::Read { result, .. } | Event::Written { result, .. } => result.as_ref().err(),
             Event::Synced { result, .. } => result.as_ref().err(),
+            Event::ReceivedFrom { result, .. } | Event::SentTo { result, .. } => result.as_ref().err(),
             Event::Elapsed { result } => result.as_ref().err(),
             Event::Signal { result } => result.as_ref().err(),
         }

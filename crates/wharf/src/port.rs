@@ -3,7 +3,7 @@
 use crate::associate::Associate;
 use crate::buffer::Buffer;
 use crate::fs::File;
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{TcpListener, TcpStream, UdpSocket};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::queue::{Deadline, Wake, WorkerReport};
 use crate::raw::{
@@ -240,6 +240,16 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     pub fn listen(&self, address: impl ToSocketAddrs, key: K) -> io::Result<TcpListener<K, C>> {
         let listener = crate::net::listen(address)?;
         Ok(self.associate(listener, key)?)
+    }
+
+    /// A datagram socket on one of the addresses, associated with the port. With port 0 the system chooses one.
+    ///
+    /// # Errors
+    ///
+    /// Address in use, not permitted, not of this machine.
+    pub fn bind(&self, address: impl ToSocketAddrs, key: K) -> io::Result<UdpSocket<K, C>> {
+        let socket = std::net::UdpSocket::bind(address)?;
+        Ok(self.associate(socket, key)?)
     }
 
     /// Connects to an address. The stream can be used when its packet ([`Event::Connected`]) says so.
@@ -562,6 +572,7 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
     let record = Record::<K, C>::from_token(token);
     let key = record.key();
     let (context, device, memory) = record.into_parts();
+    let socket = || UdpSocket(device.clone().expect("an operation of a socket has its device"));
     let file = || File(device.clone().expect("an operation of a file has its device"));
     let stream = || TcpStream(device.clone().expect("an operation of a stream has its device"));
     let event = match kind {
@@ -591,6 +602,17 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
             }
             one => Event::Sent { stream: stream(), buffer: one.into_one(), result: result(bytes) },
         },
+        Kind::ReceivedFrom => {
+            let (what, pooled) = match payload {
+                Payload::Datagram(datagram) => (Some(datagram.0), datagram.1),
+                _ => (None, None),
+            };
+            let mut buffer = pooled.map_or_else(|| memory.into_one(), Buffer::pooled);
+            buffer.received(what.map_or(0, |what| what.bytes));
+            let (from, segment_bytes) = what.map_or((None, 0), |what| (what.from, what.segment));
+            Event::ReceivedFrom { socket: socket(), buffer, from, segment_bytes, result: result(bytes) }
+        }
+        Kind::SentTo => Event::SentTo { socket: socket(), buffer: memory.into_one(), result: result(bytes) },
         Kind::Read => {
             let mut buffer = memory.into_one();
             if error == 0 {

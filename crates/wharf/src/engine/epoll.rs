@@ -4,8 +4,8 @@
 //! cost more than the spurious events it saves. Beside the sockets the epoll holds an event descriptor (`kick`), a
 //! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's dead-man's timer.
 
-use super::{Engine, Events, Handle, Readiness};
-use crate::operation::RawBuffer;
+use super::{Engine, Events, Handle, Readiness, datagram};
+use crate::operation::{Datagram, RawBuffer};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -195,6 +195,15 @@ impl Engine for Epoll {
         // SAFETY: the first `count` slots were written just above; MaybeUninit<T> has the layout of T.
         let pieces: &[IoSlice<'_>] = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast(), count) };
         retry(|| rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+    }
+
+    fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
+        datagram::receive(handle, into)
+    }
+
+    fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
+        let pieces: Vec<IoSlice<'_>> = from.iter().map(|piece| IoSlice::new(readable(piece))).collect();
+        datagram::send(borrow(handle), &pieces, to)
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32> {

@@ -16,7 +16,7 @@
 //! port: so one thread plays what another one would do at that moment, and the seed alone decides the interleaving.
 
 use super::{Engine, Events, Handle, Readiness};
-use crate::operation::RawBuffer;
+use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -825,6 +825,15 @@ impl Engine for Fake {
             one.sent.extend(from.iter().flat_map(read).take(bytes));
             Ok(bytes)
         })
+    }
+
+    /// The fake network has no datagrams: they are tested with real sockets.
+    fn receive_from(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<Datagram, i32> {
+        unreachable!("no datagram socket is adopted with this engine")
+    }
+
+    fn send_to(&self, _handle: Handle, _from: &[RawBuffer], _to: Option<&SocketAddr>) -> Result<(), i32> {
+        unreachable!("no datagram socket is adopted with this engine")
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32> {

@@ -21,12 +21,13 @@
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
+pub(crate) mod datagram;
 pub(crate) mod epoll;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;
 
-use crate::operation::RawBuffer;
+use crate::operation::{Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,10 @@ pub(crate) trait Engine: Send + Sync {
     fn peek(&self, handle: Handle) -> Result<(), i32>;
     /// Sends from the pieces in order; never raises a signal.
     fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;
+    /// Takes one datagram into the pieces in order; what does not fit is lost.
+    fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32>;
+    /// Sends the pieces as one datagram; without an address to the one the socket is connected to.
+    fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32>;
     fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32>;
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.

@@ -1,12 +1,13 @@
 //! TCP: listeners and streams.
 
-use crate::associate::{Associate, Outcome, Shared, adopt, not_writable, refusal};
+use super::adopt_socket;
+use crate::associate::{Associate, Outcome, Shared, not_writable, refusal};
 use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, Sink};
 use crate::record::Memory;
-use rustix::fd::{AsFd, FromRawFd, OwnedFd};
+use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::net::sockopt;
 use std::fmt;
 use std::io;
@@ -26,29 +27,8 @@ pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
 /// its last handle is dropped; an outstanding operation holds a handle.
 pub struct TcpStream<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-impl<K, C> Clone for TcpListener<K, C> {
-    fn clone(&self) -> Self {
-        TcpListener(self.0.clone())
-    }
-}
-
-impl<K, C> Clone for TcpStream<K, C> {
-    fn clone(&self) -> Self {
-        TcpStream(self.0.clone())
-    }
-}
-
-impl<K, C> fmt::Debug for TcpListener<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TcpListener(device {:#x})", self.0.device.number())
-    }
-}
-
-impl<K, C> fmt::Debug for TcpStream<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TcpStream(device {:#x})", self.0.device.number())
-    }
-}
+device!(TcpListener, std::net::TcpListener);
+device!(TcpStream, std::net::TcpStream);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
@@ -86,18 +66,6 @@ fn has_port(socket: &std::net::TcpStream) -> bool {
     socket.local_addr().is_ok_and(|address| address.port() != 0)
 }
 
-fn adopt_socket<K, C, S: AsFd + Into<OwnedFd> + From<OwnedFd>>(
-    port: &raw::Port,
-    source: S,
-    kind: DeviceKind,
-    key: K,
-) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    match rustix::io::ioctl_fionbio(&source, true) {
-        Ok(()) => adopt(port, source, kind, key),
-        Err(error) => Err(Rejected { error: error.into(), source, key }),
-    }
-}
-
 pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address");
@@ -124,74 +92,6 @@ pub(crate) fn from_handle(handle: i32) -> std::net::TcpStream {
     // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
     std::net::TcpStream::from(unsafe { OwnedFd::from_raw_fd(handle) })
 }
-
-macro_rules! common {
-    ($device:ident, $std:ty) => {
-        impl<K: Key, C: Context> $device<K, C> {
-            /// The key it was associated with.
-            pub fn key(&self) -> &K {
-                &self.0.key
-            }
-
-            /// Its number in the port's device list: never 0, and never used again for another device of the port.
-            pub fn number(&self) -> u64 {
-                self.0.device.number()
-            }
-
-            /// This end's address.
-            pub fn local_addr(&self) -> io::Result<SocketAddr> {
-                self.0.with_fd(|fd| Ok(SocketAddr::try_from(rustix::net::getsockname(fd)?)?))
-            }
-
-            /// From now on an operation that succeeds inside the issuing call returns its packet there
-            /// ([`Outcome::Done`]), and none is queued. Cannot be taken back.
-            #[doc(alias = "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS")]
-            pub fn skip_on_success(&self) {
-                self.0.device.skip_on_success();
-            }
-
-            /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was.
-            #[doc(alias = "CancelIoEx")]
-            pub fn cancel(&self, operation: OperationId) -> Cancel {
-                self.0.port.cancel(operation)
-            }
-
-            /// Asks that every outstanding operation of this device ends; returns how many there were.
-            #[doc(alias = "CancelIoEx")]
-            pub fn cancel_all(&self) -> usize {
-                self.0.port.cancel_all(&self.0.device)
-            }
-
-            /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, one packet each.
-            /// Does not block. Sends that the system has not taken yet are lost; see `disconnect`.
-            #[doc(alias = "closesocket")]
-            pub fn close(&self) {
-                self.0.port.close_device(&self.0.device);
-            }
-
-            /// Takes the socket out of the port again, in blocking mode.
-            ///
-            /// # Errors
-            ///
-            /// Operations are outstanding (cancel them and take their packets first), or it is closed.
-            pub fn release(self) -> Result<$std, Rejected<Self, ()>> {
-                let socket: OwnedFd =
-                    self.0.release().map_err(|(error, shared)| Rejected { error, source: $device(shared), key: () })?;
-                // std's sockets block.
-                let _ = rustix::io::ioctl_fionbio(&socket, false);
-                Ok(socket.into())
-            }
-
-            /// The raw layer's name for it.
-            pub fn raw(&self) -> &raw::Device {
-                &self.0.device
-            }
-        }
-    };
-}
-
-common!(TcpListener, std::net::TcpListener);
-common!(TcpStream, std::net::TcpStream);
 
 impl<K: Key, C: Context> TcpListener<K, C> {
     /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be outstanding; they are

@@ -22,7 +22,7 @@ pub use crate::engine::files::FileEngine;
 pub(crate) use file::traits as file_traits;
 
 pub use crate::operation::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Kind, OperationId, Payload, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Payload, RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
@@ -320,7 +320,7 @@ impl Port {
     pub fn adopt(&self, handle: i32, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
-            DeviceKind::Stream | DeviceKind::File => phase::CONNECTED,
+            DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::File => phase::CONNECTED,
         };
         self.check()?;
         let traits = match kind {
@@ -652,7 +652,7 @@ impl Port {
         match entry {
             Entry::Post(post) => Some(post.into()),
             Entry::Packet(completion) => Some(*completion),
-            Entry::Ready(device, Side::Receive) if device.kind == DeviceKind::Stream => self.receive_turn(&device),
+            Entry::Ready(device, Side::Receive) if device.kind != DeviceKind::Listener => self.receive_turn(&device),
             Entry::Tick(serial) => self.tick_taken(serial),
             Entry::Call(call, context, completion) => {
                 call(context, *completion);

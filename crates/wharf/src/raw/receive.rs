@@ -12,6 +12,7 @@ use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+pub(super) const EMSGSIZE: i32 = 90;
 const EPROTO: i32 = 71;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
@@ -61,6 +62,29 @@ impl Port {
         self.issue_receive(device, Operation::new(kind, token, sink, buffers))
     }
 
+    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`]). A datagram longer than the
+    /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
+    /// buffers it takes a datagram and all of it is lost (row U-04).
+    ///
+    /// Fails at once with `EINVAL` (not a datagram socket) or [`EBADF`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub unsafe fn receive_from(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        if device.0.kind != DeviceKind::Datagram {
+            return Err(EINVAL);
+        }
+        self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
+    }
+
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
     ///
     /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
@@ -81,7 +105,7 @@ impl Port {
         if direction.closed {
             return Err(EBADF);
         }
-        let at_once = device.kind == DeviceKind::Stream
+        let at_once = device.kind != DeviceKind::Listener
             && device.skip_on_success.load(Ordering::Relaxed)
             && matches!(operation.sink, Sink::Port)
             && direction.operations.is_empty()
@@ -151,7 +175,9 @@ impl Port {
                 }
                 Attempt::Done { bytes, payload, more_likely } => {
                     operation.done = bytes;
-                    (0, payload, !more_likely)
+                    // A datagram that did not fit is a failure which brings what did (row U-02).
+                    let cut = matches!(&payload, Payload::Datagram(what) if what.0.truncated);
+                    (if cut { EMSGSIZE } else { 0 }, payload, !more_likely)
                 }
                 Attempt::Failed(error) => (error, Payload::None, false),
             };
@@ -202,6 +228,18 @@ impl Port {
             }
             Buffers::None => &[],
         };
+        if operation.kind == Kind::ReceivedFrom {
+            return match engine.receive_from(device.handle, into) {
+                Ok(datagram) => {
+                    let payload = Payload::Datagram(Box::new((datagram, pooled)));
+                    // More may have come with the same event.
+                    Attempt::Done { bytes: datagram.bytes, payload, more_likely: true }
+                }
+                Err(EAGAIN) => Attempt::NotNow,
+                // Of the network, not of the socket: the next receive works again (row U-09).
+                Err(error) => Attempt::Failed(error),
+            };
+        }
         let space: usize = into.iter().map(|piece| piece.length).sum();
         match engine.receive(device.handle, into) {
             Ok(0) if waits_for_send(device) => Attempt::NotNow,

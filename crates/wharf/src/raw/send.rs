@@ -5,6 +5,7 @@
 //! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
+use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
@@ -20,6 +21,8 @@ const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
 const ECONNREFUSED: i32 = 111;
 
+/// The longest datagram: what a length of 16 bits can say, without UDP's own header.
+const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn; then other devices come first.
@@ -59,6 +62,35 @@ impl Port {
         }
         self.may_send(device)?;
         self.issue_send(device, Operation::new(Kind::Sent, token, sink, buffers))
+    }
+
+    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
+    /// or not at all (row U-08).
+    ///
+    /// Fails at once with `EMSGSIZE` (90: longer than any datagram, row U-07), `EINVAL` (not a datagram socket) or
+    /// [`EBADF`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub unsafe fn send_to(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        to: Option<SocketAddr>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        if device.0.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        if buffers.total() > DATAGRAM_MAX {
+            return Err(EMSGSIZE);
+        }
+        let mut operation = Operation::new(Kind::SentTo, token, sink, buffers);
+        operation.to = to.map(Box::new);
+        self.issue_send(&device.0, operation)
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
@@ -343,6 +375,15 @@ impl Port {
                 Ok(()) => Attempt::Done { bytes: 0, short: false },
                 Err(error) => Attempt::Failed(error),
             },
+            Kind::SentTo => {
+                let mut pieces = Vec::with_capacity(1);
+                append_pieces(head, &mut pieces);
+                match engine.send_to(device.handle, &pieces, head.to.as_deref()) {
+                    Ok(()) => Attempt::Done { bytes: head.buffers.total(), short: false },
+                    Err(EAGAIN) => Attempt::NotNow,
+                    Err(error) => Attempt::Failed(error),
+                }
+            }
             _ => {
                 match device.failed_send.load(Ordering::Acquire) {
                     0 => {}
