@@ -141,6 +141,8 @@ pub enum DeviceKind {
     Stream,
     /// A datagram socket.
     Datagram,
+    /// Something else that can be waited for: a pipe, a terminal, an event descriptor, a child process.
+    Handle,
     /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive side.
     File,
 }
@@ -153,8 +155,11 @@ pub(crate) mod phase {
     pub(crate) const LISTENING: u8 = 3;
 }
 
-/// What a file permits, as bits.
-pub(crate) mod file {
+/// What is known of a device beside its kind, as bits.
+pub(crate) mod traits {
+    /// A listener for streams of the machine's own.
+    pub(crate) const LOCAL: u8 = 16;
+    /// A file may be read, or written.
     pub(crate) const READ: u8 = 1;
     pub(crate) const WRITE: u8 = 2;
     /// Past the cache: nothing can be done at once.
@@ -184,8 +189,8 @@ pub(crate) struct Device {
     pub(crate) wants_space: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
-    /// Of a file.
-    pub(crate) file: AtomicU8,
+    /// See [`traits`].
+    pub(crate) traits: AtomicU8,
     /// Readiness bits that stay.
     pub(crate) sticky: AtomicU8,
     /// The error that ended the connection; Linux reports it once, the port for ever (rows ). One for each
@@ -309,7 +314,7 @@ impl Devices {
             wants_space: AtomicBool::new(!connected),
             phase: AtomicU8::new(phase),
             shut: AtomicU8::new(0),
-            file: AtomicU8::new(0),
+            traits: AtomicU8::new(0),
             sticky: AtomicU8::new(0),
             failed_receive: AtomicI32::new(0),
             failed_send: AtomicI32::new(0),

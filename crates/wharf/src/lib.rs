@@ -61,6 +61,8 @@ mod operation;
 mod packet;
 #[cfg(not(loom))]
 mod port;
+#[cfg(not(loom))]
+pub mod process;
 mod queue;
 #[cfg(not(loom))]
 pub mod raw;
@@ -81,7 +83,7 @@ pub use associate::Outcome;
 #[cfg(not(loom))]
 pub use buffer::Buffer;
 #[cfg(not(loom))]
-pub use net::{TcpListener, TcpStream, UdpSocket};
+pub use net::{Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]

@@ -29,6 +29,8 @@ pub enum Kind {
     Readable,
     /// All bytes of a send were taken by the system.
     Sent,
+    /// A child process has ended.
+    Exited,
     /// A datagram arrived.
     ReceivedFrom,
     /// The system took a datagram.
@@ -171,8 +173,8 @@ pub struct Datagram {
 pub struct Accepted {
     /// The descriptor. The fake engine's are not the system's.
     pub handle: i32,
-    /// The other end.
-    pub peer: SocketAddr,
+    /// The other end; `None` for a stream of the machine's own (a Unix socket).
+    pub peer: Option<SocketAddr>,
 }
 
 /// A packet of the raw layer: one finished operation, or one post.

@@ -3,10 +3,12 @@
 use crate::buffer::Buffer;
 use crate::error::{Class, NtStatus, nt_status};
 use crate::fs::File;
-use crate::net::{TcpListener, TcpStream, UdpSocket};
+use crate::net::{Stream, TcpListener, UdpSocket};
+use crate::process::Child;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::process::ExitStatus;
 
 /// One completed operation, or one post: taken from the queue by exactly one `get`.
 #[derive(Debug)]
@@ -39,17 +41,31 @@ pub enum Event<K, C> {
         /// The connection, which belongs to no port yet (associate it), and its other end. It is in non-blocking mode.
         result: io::Result<(std::net::TcpStream, SocketAddr)>,
     },
+    /// A listener of the machine's own (a Unix socket) took a connection.
+    AcceptedLocal {
+        /// The listener, for the next accept.
+        listener: TcpListener<K, C>,
+        /// The connection, which belongs to no port yet, in non-blocking mode.
+        result: io::Result<std::os::unix::net::UnixStream>,
+    },
+    /// A child process has ended.
+    Exited {
+        /// The child.
+        child: Child<K, C>,
+        /// How it ended.
+        result: io::Result<ExitStatus>,
+    },
     /// A connection was made, or could not be made.
     Connected {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// How it ended. After a failure the stream may be connected again.
         result: io::Result<()>,
     },
     /// Bytes arrived; `Ok(0)` is the end of the stream.
     Received {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// The buffer, its length the number of bytes received.
         buffer: Buffer,
         /// How many bytes.
@@ -58,14 +74,14 @@ pub enum Event<K, C> {
     /// Data, or the end of the stream, is there to be received.
     Readable {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// Whether it is.
         result: io::Result<()>,
     },
     /// The system took all bytes of a send, or the send failed.
     Sent {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// The buffer, as it was given.
         buffer: Buffer,
         /// How many bytes; in a failed send unknown to the peer's side, so not told.
@@ -74,7 +90,7 @@ pub enum Event<K, C> {
     /// The system took all bytes of a vectored send, or the send failed.
     SentVectored {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// The buffers, as they were given.
         buffers: Vec<Buffer>,
         /// How many bytes in all.
@@ -105,7 +121,7 @@ pub enum Event<K, C> {
     /// All that was sent before has gone out, and the peer sees the end of the stream.
     Disconnected {
         /// The stream.
-        stream: TcpStream<K, C>,
+        stream: Stream<K, C>,
         /// Whether it could be done.
         result: io::Result<()>,
     },
@@ -168,6 +184,8 @@ impl<K, C> Packet<K, C> {
         match &self.event {
             Event::Posted { .. } => None,
             Event::Accepted { result, .. } => result.as_ref().err(),
+            Event::AcceptedLocal { result, .. } => result.as_ref().err(),
+            Event::Exited { result, .. } => result.as_ref().err(),
             Event::Connected { result, .. } | Event::Readable { result, .. } | Event::Disconnected { result, .. } => {
                 result.as_ref().err()
             }

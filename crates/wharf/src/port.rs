@@ -3,8 +3,9 @@
 use crate::associate::Associate;
 use crate::buffer::Buffer;
 use crate::fs::File;
-use crate::net::{TcpListener, TcpStream, UdpSocket};
+use crate::net::{Stream, TcpListener, TcpStream, UdpSocket};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
+use crate::process::Child;
 use crate::queue::{Deadline, Wake, WorkerReport};
 use crate::raw::{
     self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
@@ -17,7 +18,9 @@ use std::fs::OpenOptions;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -275,6 +278,16 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// The system's: no such file, no permission; and what is no file: a directory, a pipe.
     pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions, key: K) -> io::Result<File<K, C>> {
         crate::fs::open(&self.owner.0, path.as_ref(), options, key)
+    }
+
+    /// The standard input, if it is a terminal or a pipe, opened anew so that nobody who shares it is disturbed.
+    ///
+    /// # Errors
+    ///
+    /// It is a file (associate that), a socket, or closed.
+    pub fn stdin(&self, key: K) -> io::Result<Stream<K, C>> {
+        let input = crate::net::standard_input()?;
+        Ok(self.associate(input, key)?)
     }
 
     /// The associated devices: the list that Windows keeps and does not show.
@@ -574,15 +587,26 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
     let (context, device, memory) = record.into_parts();
     let socket = || UdpSocket(device.clone().expect("an operation of a socket has its device"));
     let file = || File(device.clone().expect("an operation of a file has its device"));
-    let stream = || TcpStream(device.clone().expect("an operation of a stream has its device"));
+    let stream = || Stream(device.clone().expect("an operation of a stream has its device"));
     let event = match kind {
         Kind::Accepted => {
-            let taken = match payload {
-                Payload::Accepted(accepted) => Ok((crate::net::from_handle(accepted.handle), accepted.peer)),
-                _ => Err(io::Error::from_raw_os_error(error)),
-            };
             let listener = TcpListener(device.clone().expect("an operation of a listener has its device"));
-            Event::Accepted { listener, result: taken }
+            let local = listener.0.device.is_local();
+            match payload {
+                Payload::Accepted(accepted) => match accepted.peer {
+                    Some(peer) => {
+                        Event::Accepted { listener, result: Ok((crate::net::from_handle(accepted.handle), peer)) }
+                    }
+                    None => Event::AcceptedLocal { listener, result: Ok(crate::net::from_handle(accepted.handle)) },
+                },
+                _ if local => Event::AcceptedLocal { listener, result: Err(io::Error::from_raw_os_error(error)) },
+                _ => Event::Accepted { listener, result: Err(io::Error::from_raw_os_error(error)) },
+            }
+        }
+        Kind::Exited => {
+            let child = Child(device.clone().expect("an operation of a child has its device"));
+            let status = |bytes| ExitStatus::from_raw(i32::try_from(bytes).unwrap_or(0));
+            Event::Exited { child, result: result(bytes).map(status) }
         }
         Kind::Connected => Event::Connected { stream: stream(), result: result(0).map(drop) },
         Kind::Received => {

@@ -1068,6 +1068,7 @@ impl Model {
                 assert!(kind == Kind::Accepted && fake.is_at_rest(handle));
                 self.handles.push(handle);
             }
+            Payload::Datagram(_) => panic!("no datagram socket takes part"),
             Payload::Pooled(buffer) => {
                 assert!(operation.memory.is_empty());
                 let mut buffer = crate::Buffer::pooled(buffer);

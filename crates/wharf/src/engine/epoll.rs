@@ -7,12 +7,11 @@
 use super::{Engine, Events, Handle, Readiness, datagram};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -206,14 +205,45 @@ impl Engine for Epoll {
         datagram::send(borrow(handle), &pieces, to)
     }
 
-    fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32> {
+    fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
+        let mut pieces: Vec<IoSliceMut<'_>> =
+            into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
+        retry(|| rustix::io::readv(borrow(handle), &mut pieces))
+    }
+
+    fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
+        let pieces: Vec<IoSlice<'_>> =
+            from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
+        retry(|| rustix::io::writev(borrow(handle), &pieces))
+    }
+
+    fn is_readable(&self, handle: Handle) -> Result<(), i32> {
+        let handle = borrow(handle);
+        let mut polled = [PollFd::new(&handle, PollFlags::IN)];
+        match retry(|| rustix::event::poll(&mut polled, Some(&Timespec::default())))? {
+            0 => Err(Errno::AGAIN.raw_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn exit_status(&self, handle: Handle) -> Result<i32, i32> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match retry(|| rustix::process::waitid(WaitId::PidFd(borrow(handle)), options))? {
+            None => Err(Errno::AGAIN.raw_os_error()),
+            // As `waitpid` puts it: the exit code in the second byte, or the signal, with a bit for a core file.
+            Some(status) => Ok(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => (code & 0xff) << 8,
+                (None, Some(signal)) => signal | if status.dumped() { 0x80 } else { 0 },
+                (None, None) => 0,
+            }),
+        }
+    }
+
+    fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (fd, peer) = retry(|| rustix::net::acceptfrom_with(borrow(handle), flags))?;
-        match peer.map(to_std) {
-            Some(Ok(peer)) => Ok((fd.into_raw_fd(), peer)),
-            // The listener is not an internet socket, or the peer is gone already.
-            _ => Err(Errno::CONNABORTED.raw_os_error()),
-        }
+        // Another kind of address is that of a Unix socket.
+        Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
     }
 
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
@@ -276,8 +306,4 @@ fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
     // SAFETY: as in `writable`; the kernel only writes through the slice, nothing here reads what may be
     // uninitialised, and u8 has no invalid values.
     unsafe { std::slice::from_raw_parts_mut(piece.pointer, piece.length) }
-}
-
-fn to_std(address: SocketAddrAny) -> Result<SocketAddr, Errno> {
-    SocketAddr::try_from(address)
 }

@@ -827,16 +827,33 @@ impl Engine for Fake {
         })
     }
 
-    /// The fake network has no datagrams: they are tested with real sockets.
     fn receive_from(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<Datagram, i32> {
-        unreachable!("no datagram socket is adopted with this engine")
+        unreachable!("only streams and listeners are adopted with this engine")
     }
 
     fn send_to(&self, _handle: Handle, _from: &[RawBuffer], _to: Option<&SocketAddr>) -> Result<(), i32> {
-        unreachable!("no datagram socket is adopted with this engine")
+        unreachable!("only streams and listeners are adopted with this engine")
     }
 
-    fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32> {
+    // The fake network has streams and listeners. The rest is tested with the real thing.
+
+    fn read(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<usize, i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn write(&self, _handle: Handle, _from: &[RawBuffer]) -> Result<usize, i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn is_readable(&self, _handle: Handle) -> Result<(), i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn exit_status(&self, _handle: Handle) -> Result<i32, i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         self.call(Call::Accept, handle, |net| {
             net.scripted(Call::Accept)?;
             let accept = net.faults.accept;
@@ -861,7 +878,7 @@ impl Engine for Fake {
                 return Err(ECONNABORTED);
             }
             let accepted = net.open(State::Stream(connection));
-            Ok((accepted, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
+            Ok((accepted, Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))))
         })
     }
 

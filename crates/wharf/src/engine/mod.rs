@@ -80,11 +80,18 @@ pub(crate) trait Engine: Send + Sync {
     fn peek(&self, handle: Handle) -> Result<(), i32>;
     /// Sends from the pieces in order; never raises a signal.
     fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;
+    /// `receive` and `send` for what is no socket: a pipe, a terminal. 0 is the end.
+    fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32>;
+    fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;
+    /// `peek` for what is no socket.
+    fn is_readable(&self, handle: Handle) -> Result<(), i32>;
+    /// How the child process behind a handle ended, as `waitpid` tells it; `EAGAIN` while it has not. Tells it once.
+    fn exit_status(&self, handle: Handle) -> Result<i32, i32>;
     /// Takes one datagram into the pieces in order; what does not fit is lost.
     fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32>;
     /// Sends the pieces as one datagram; without an address to the one the socket is connected to.
     fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32>;
-    fn accept(&self, handle: Handle) -> Result<(Handle, SocketAddr), i32>;
+    fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.
     fn connect_result(&self, handle: Handle) -> Result<(), i32>;

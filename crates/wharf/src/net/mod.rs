@@ -70,6 +70,15 @@ macro_rules! device {
                 Ok(socket.into())
             }
 
+            /// Takes the descriptor out of the port again, whatever it is, as it is: in non-blocking mode.
+            ///
+            /// # Errors
+            ///
+            /// As [`release`](Self::release).
+            pub fn release_fd(self) -> Result<OwnedFd, Rejected<Self, ()>> {
+                self.0.release().map_err(|(error, shared)| Rejected { error, source: $device(shared), key: () })
+            }
+
             /// The raw layer's name for it.
             pub fn raw(&self) -> &raw::Device {
                 &self.0.device
@@ -78,10 +87,12 @@ macro_rules! device {
     };
 }
 
+mod local;
 mod tcp;
 mod udp;
 
-pub use tcp::{TcpListener, TcpStream};
+pub(crate) use local::standard_input;
+pub use tcp::{Stream, TcpListener, TcpStream};
 pub(crate) use tcp::{from_handle, listen};
 pub use udp::UdpSocket;
 

@@ -21,14 +21,17 @@ const BACKLOG: i32 = 4096;
 /// A listening socket of a port. Clones name the same device.
 pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-/// A stream socket of a port. Clones name the same device.
+/// A stream of a port: a TCP connection, a Unix socket, one end of a pipe, a terminal. Clones name the same device.
 ///
-/// Any number of operations may be outstanding, in both directions. It is closed by [`close`](TcpStream::close) or when
+/// Any number of operations may be outstanding, in both directions. It is closed by [`close`](Stream::close) or when
 /// its last handle is dropped; an outstanding operation holds a handle.
-pub struct TcpStream<K, C>(pub(crate) Arc<Shared<K, C>>);
+pub struct Stream<K, C>(pub(crate) Arc<Shared<K, C>>);
+
+/// A [`Stream`], as a TCP connection is usually called.
+pub type TcpStream<K, C> = Stream<K, C>;
 
 device!(TcpListener, std::net::TcpListener);
-device!(TcpStream, std::net::TcpStream);
+device!(Stream, std::net::TcpStream);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
@@ -48,16 +51,16 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
 }
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpStream {
-    type Device = TcpStream<K, C>;
+    type Device = Stream<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<TcpStream<K, C>, Rejected<Self, K>> {
+    fn associate(self, port: &raw::Port, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
         match self.peer_addr() {
             // Reset since it was accepted: what came before can still be received, and then the reset (row R-21).
             Err(error) if error.kind() == io::ErrorKind::NotConnected && has_port(&self) => {}
             Err(error) => return Err(Rejected { error, source: self, key }),
             Ok(_) => {}
         }
-        adopt_socket(port, self, DeviceKind::Stream, key).map(TcpStream)
+        adopt_socket(port, self, DeviceKind::Stream, key).map(Stream)
     }
 }
 
@@ -88,9 +91,9 @@ pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpLis
 }
 
 #[allow(unsafe_code)]
-pub(crate) fn from_handle(handle: i32) -> std::net::TcpStream {
+pub(crate) fn from_handle<S: From<OwnedFd>>(handle: i32) -> S {
     // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
-    std::net::TcpStream::from(unsafe { OwnedFd::from_raw_fd(handle) })
+    S::from(unsafe { OwnedFd::from_raw_fd(handle) })
 }
 
 impl<K: Key, C: Context> TcpListener<K, C> {
@@ -109,11 +112,11 @@ impl<K: Key, C: Context> TcpListener<K, C> {
     }
 }
 
-impl<K: Key, C: Context> TcpStream<K, C> {
-    /// A stream that is not connected yet, of the peer's address family; see [`connect`](TcpStream::connect).
-    pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<TcpStream<K, C>> {
+impl<K: Key, C: Context> Stream<K, C> {
+    /// A stream that is not connected yet, of the peer's address family; see [`connect`](Stream::connect).
+    pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<Stream<K, C>> {
         let device = port.open_stream(peer, 0).map_err(|error| refusal(port, error))?;
-        Ok(TcpStream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })))
+        Ok(Stream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })))
     }
 
     /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).
@@ -138,7 +141,7 @@ impl<K: Key, C: Context> TcpStream<K, C> {
 
     /// Issues a receive into a buffer, from its start up to its capacity. It completes as soon as at least one byte,
     /// or the end of the stream, is there. A buffer without capacity waits for data and takes none, as
-    /// [`readable`](TcpStream::readable) does.
+    /// [`readable`](Stream::readable) does.
     ///
     /// # Ordering
     ///

@@ -7,7 +7,7 @@
 use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, Sink, finish,
 };
-use crate::device::{Device as Inner, file};
+use crate::device::{Device as Inner, traits};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
@@ -46,7 +46,7 @@ impl Port {
         sink: Sink,
     ) -> Result<Issued, i32> {
         let operation = Operation::new(Kind::Read, token, sink, buffers);
-        self.issue_file(device, operation, Work::Read { offset }, file::READ)
+        self.issue_file(device, operation, Work::Read { offset }, traits::READ)
     }
 
     /// Issues a write at an offset, or, with `None`, behind the end of the file (row F-05). It completes when all bytes
@@ -68,7 +68,7 @@ impl Port {
         sink: Sink,
     ) -> Result<Issued, i32> {
         let work = offset.map_or(Work::Append, |offset| Work::Write { offset });
-        self.issue_file(device, Operation::new(Kind::Written, token, sink, buffers), work, file::WRITE)
+        self.issue_file(device, Operation::new(Kind::Written, token, sink, buffers), work, traits::WRITE)
     }
 
     /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or, `data_only`,
@@ -89,8 +89,8 @@ impl Port {
                 return Err(EINVAL);
             }
         }
-        let traits = device.file.load(Ordering::Relaxed);
-        if traits & needs != needs {
+        let known = device.traits.load(Ordering::Relaxed);
+        if known & needs != needs {
             return Err(EACCES);
         }
         self.check()?;
@@ -109,7 +109,7 @@ impl Port {
             direction.gathered.push(operation.serial);
         }
         let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
-        let Some(error) = at_once(&mut job, traits) else {
+        let Some(error) = at_once(&mut job, known) else {
             match self.driver().pump() {
                 Ok(pump) => pump.submit(job),
                 Err(error) => job.end(error.raw_os_error().unwrap_or(EINVAL)),
@@ -139,28 +139,28 @@ impl Port {
 }
 
 /// The operation's error if it could be ended without blocking.
-fn at_once(job: &mut FileJob, traits: u8) -> Option<i32> {
+fn at_once(job: &mut FileJob, known: u8) -> Option<i32> {
     if matches!(job.work, Work::Sync { .. }) {
         return None;
     }
     if job.operation.buffers.total() == 0 {
         return Some(0);
     }
-    if traits & (file::DIRECT | file::NO_TRYING) != 0 {
+    if known & (traits::DIRECT | traits::NO_TRYING) != 0 {
         return None;
     }
     match try_now(job) {
         Tried::Ended(error) => Some(error),
         Tried::WouldBlock => None,
         Tried::Unsupported => {
-            job.device.file.fetch_or(file::NO_TRYING, Ordering::Relaxed);
+            job.device.traits.fetch_or(traits::NO_TRYING, Ordering::Relaxed);
             None
         }
     }
 }
 
 /// What a descriptor permits; an error if it is no file.
-pub(crate) fn traits(handle: i32) -> io::Result<u8> {
+pub(crate) fn traits_of(handle: i32) -> io::Result<u8> {
     #[allow(unsafe_code)]
     // SAFETY: the caller owns the descriptor; it is borrowed for these calls only.
     let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(handle) };
@@ -171,14 +171,14 @@ pub(crate) fn traits(handle: i32) -> io::Result<u8> {
     }
     let flags = rustix::fs::fcntl_getfl(fd)?;
     let access = flags & rustix::fs::OFlags::RWMODE;
-    let mut traits = if flags.contains(rustix::fs::OFlags::DIRECT) { file::DIRECT } else { 0 };
+    let mut found = if flags.contains(rustix::fs::OFlags::DIRECT) { traits::DIRECT } else { 0 };
     if access != rustix::fs::OFlags::WRONLY {
-        traits |= file::READ;
+        found |= traits::READ;
     }
     if access != rustix::fs::OFlags::RDONLY {
-        traits |= file::WRITE;
+        found |= traits::WRITE;
     }
-    Ok(traits)
+    Ok(found)
 }
 
 fn name(kind: rustix::fs::FileType) -> &'static str {

@@ -19,14 +19,14 @@ mod timer;
 
 pub use crate::device::DeviceKind;
 pub use crate::engine::files::FileEngine;
-pub(crate) use file::traits as file_traits;
+pub(crate) use file::traits_of as file_traits;
 
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Payload, RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
-use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut};
+use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut, traits};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, Readiness};
 use crate::operation::Operation;
@@ -100,6 +100,11 @@ impl Device {
     /// Its number: slot and generation, never 0 and never used again for another device of the port.
     pub fn number(&self) -> u64 {
         self.0.number
+    }
+
+    /// A listener for streams of the machine's own.
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
     }
 
     /// The key it was associated with.
@@ -320,15 +325,15 @@ impl Port {
     pub fn adopt(&self, handle: i32, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
-            DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::File => phase::CONNECTED,
+            DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::Handle | DeviceKind::File => phase::CONNECTED,
         };
         self.check()?;
         let traits = match kind {
-            DeviceKind::File => file::traits(handle).map_err(|error| error.raw_os_error().unwrap_or(EINVAL))?,
+            DeviceKind::File => file::traits_of(handle).map_err(|error| error.raw_os_error().unwrap_or(EINVAL))?,
             _ => 0,
         };
         let device = self.driver().devices.lock().add(handle, kind, key, phase);
-        device.file.store(traits, Ordering::Relaxed);
+        device.traits.store(traits, Ordering::Relaxed);
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(Device(device));

@@ -36,7 +36,7 @@ impl Port {
     /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
     ///
     /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
-    /// device or port is closed) or `EINVAL` (not a stream).
+    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like).
     ///
     /// # Safety
     ///
@@ -45,7 +45,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream {
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
             return Err(EINVAL);
         }
         if !device.is(phase::CONNECTED) {
@@ -83,6 +83,15 @@ impl Port {
             return Err(EINVAL);
         }
         self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
+    }
+
+    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`], a `pidfd`) to end: the completion's byte
+    /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
+    pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        if device.0.kind != DeviceKind::Handle {
+            return Err(EINVAL);
+        }
+        self.issue_receive(&device.0, Operation::new(Kind::Exited, token, sink, Buffers::None))
     }
 
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
@@ -205,9 +214,23 @@ impl Port {
         }
         let engine = self.engine();
         if operation.kind == Kind::Readable {
-            return match engine.peek(device.handle) {
+            let looked = match device.kind {
+                DeviceKind::Handle => engine.is_readable(device.handle),
+                _ => engine.peek(device.handle),
+            };
+            return match looked {
                 Ok(()) => Attempt::Done { bytes: 0, payload: Payload::None, more_likely: true },
                 Err(error) => self.failed_receive(device, error),
+            };
+        }
+        if operation.kind == Kind::Exited {
+            return match engine.exit_status(device.handle) {
+                Ok(status) => {
+                    let bytes = usize::try_from(status).unwrap_or(0);
+                    Attempt::Done { bytes, payload: Payload::None, more_likely: true }
+                }
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
             };
         }
         let mut pooled: Option<PoolBuffer> = None;
@@ -241,6 +264,16 @@ impl Port {
             };
         }
         let space: usize = into.iter().map(|piece| piece.length).sum();
+        if device.kind == DeviceKind::Handle {
+            return match engine.read(device.handle, into) {
+                // A terminal gives a line at a time, so a short read says nothing.
+                Ok(bytes) => {
+                    let payload = pooled.map_or(Payload::None, Payload::Pooled);
+                    Attempt::Done { bytes, payload, more_likely: true }
+                }
+                Err(error) => self.failed_receive(device, error),
+            };
+        }
         match engine.receive(device.handle, into) {
             Ok(0) if waits_for_send(device) => Attempt::NotNow,
             // A send has seen the reset, which Linux reports once, and what was still to be read is read.

@@ -57,7 +57,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream || matches!(buffers, Buffers::Pooled) {
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
         self.may_send(device)?;
@@ -404,7 +404,11 @@ impl Port {
                     }
                 };
                 let offered: usize = pieces.iter().map(|piece| piece.length).sum();
-                let result = if pieces.is_empty() { Ok(0) } else { engine.send(device.handle, pieces) };
+                let result = match device.kind {
+                    _ if pieces.is_empty() => Ok(0),
+                    DeviceKind::Handle => engine.write(device.handle, pieces),
+                    _ => engine.send(device.handle, pieces),
+                };
                 match result {
                     Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
                     Err(EAGAIN) => Attempt::NotNow,
@@ -418,7 +422,7 @@ impl Port {
 /// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
 /// was not shut, or the send would not have been issued.
 fn failed_send(device: &Inner, error: i32) -> i32 {
-    let error = if error == EPIPE { ECONNRESET } else { error };
+    let error = if error == EPIPE && device.kind == DeviceKind::Stream { ECONNRESET } else { error };
     if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
         let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
         return first.err().unwrap_or(error);

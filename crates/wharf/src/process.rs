@@ -1,0 +1,95 @@
+//! Child processes: their end is a packet.
+
+use crate::associate::{Associate, Outcome, Shared, adopt};
+use crate::packet::{Refused, Rejected};
+use crate::port::{Context, Key};
+use crate::raw::{self, DeviceKind, Sink};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// A child process of a port. Clones name the same one.
+///
+/// Made from a [`std::process::Child`], whose pipes are to be taken out before (they can be associated, too). The process is
+/// named by a descriptor, so its number may be used again without harm. A child that nobody waits for stays in the
+/// system's table until this process ends, as with std.
+///
+/// ```
+/// use wharf::{CompletionPort, Event};
+/// let port = CompletionPort::<(), ()>::new()?;
+/// let child = port.associate(std::process::Command::new("true").spawn()?, ())?;
+/// child.wait(())?;
+/// let Event::Exited { result, .. } = port.get()?.event else { panic!("nothing else was issued") };
+/// assert!(result?.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Child<K, C>(pub(crate) Arc<Shared<K, C>>);
+
+impl<K, C> Clone for Child<K, C> {
+    fn clone(&self) -> Self {
+        Child(self.0.clone())
+    }
+}
+
+impl<K, C> fmt::Debug for Child<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Child(device {:#x})", self.0.device.number())
+    }
+}
+
+impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
+    type Device = Child<K, C>;
+
+    fn associate(self, port: &raw::Port, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
+        let number = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let opened = number.map_or(Err(rustix::io::Errno::SRCH), |number| pidfd_open(number, PidfdFlags::NONBLOCK));
+        match opened {
+            Ok(fd) => match adopt::<K, C, OwnedFd>(port, fd, DeviceKind::Handle, key) {
+                Ok(shared) => Ok(Child(shared)),
+                Err(rejected) => Err(Rejected { error: rejected.error, source: self, key: rejected.key }),
+            },
+            Err(error) => Err(Rejected { error: error.into(), source: self, key }),
+        }
+    }
+}
+
+impl<K: Key, C: Context> Child<K, C> {
+    /// Issues a wait for its end: the packet is [`Event::Exited`](crate::Event::Exited). The status is told once; a later
+    /// wait fails with `ECHILD`.
+    pub fn wait(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.wait_child(&shared.device, token, Sink::Port))
+    }
+
+    /// Sends it a signal, `SIGTERM` (15) say.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or there is no such signal.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        let signal = Signal::from_named_raw(number).ok_or(io::ErrorKind::InvalidInput)?;
+        self.0.with_fd(|fd| Ok(pidfd_send_signal(fd, signal)?))
+    }
+
+    /// The key it was associated with.
+    pub fn key(&self) -> &K {
+        &self.0.key
+    }
+
+    /// Its number in the port's device list.
+    pub fn number(&self) -> u64 {
+        self.0.device.number()
+    }
+
+    /// Asks that every outstanding wait ends; returns how many there were.
+    pub fn cancel_all(&self) -> usize {
+        self.0.port.cancel_all(&self.0.device)
+    }
+
+    /// Forgets it: outstanding waits end as cancelled. The process goes on.
+    pub fn close(&self) {
+        self.0.port.close_device(&self.0.device);
+    }
+}
