@@ -190,6 +190,48 @@ fn posted_work_does_every_job_once() {
 }
 
 #[test]
+fn one_loop_serves_a_socket_a_file_a_timer_a_signal_a_child_and_posts() {
+    let mut example = Example::start("one_loop", &[]);
+    let address = example.address();
+    let mut socket = client(address);
+    socket.write_all(b"for the journal\n").unwrap();
+    read_until(&mut socket, "for the journal\n");
+    let mut lines: Vec<String> = (0..3).map(|_| example.line()).collect();
+    lines.sort();
+    let peer = format!("{} has come", socket.local_addr().unwrap());
+    assert_eq!(lines, [peer.as_str(), "somebody posted 42", "the child has ended: exit status: 0"]);
+    example.signal(Signal::INT);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}");
+    assert!(said.ends_with(" seconds, and 16 bytes in the journal\n"), "{said}");
+}
+
+#[test]
+fn supervise_starts_again_who_ends_and_tells_all_they_say() {
+    let mut example = Example::start("supervise", &["2"]);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}: {said}");
+    let mut lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.pop(), Some("all have ended"));
+    lines.sort_unstable();
+    let expected = [
+        "[0] one",
+        "[0] one",
+        "[0] start 1 ended: exit status: 0",
+        "[0] start 2 ended: exit status: 0",
+        "[1] start 1 ended: exit status: 2",
+        "[1] start 2 ended: exit status: 2",
+        "[1] two",
+        "[1] two",
+        "[2] start 1 ended: signal: 9 (SIGKILL)",
+        "[2] start 2 ended: signal: 9 (SIGKILL)",
+        "[2] three",
+        "[2] three",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn every_example_is_tested_and_says_how_to_try_it() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
     if !folder.exists() {
