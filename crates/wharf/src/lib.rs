@@ -1,6 +1,6 @@
 //! **wharf**: the I/O completion port of Windows NT as a portable system.
 //!
-//! Any number of sockets, timers, signals and posted packets complete into one queue. A small pool of threads takes
+//! Any number of sockets, files, pipes, timers, signals, child processes and posted packets complete into one queue. A small pool of threads takes
 //! the packets out; the port keeps the number of *running* threads right, and replaces those that block.
 //!
 //! ```

@@ -166,6 +166,10 @@ pub enum Event<K, C> {
 impl<K, C> Packet<K, C> {
     /// The operation's NTSTATUS, as Windows would report it (`Internal` of the OVERLAPPED structure).
     pub fn nt_status(&self) -> NtStatus {
+        // Asked for something, and got the end (row F-03).
+        if matches!(&self.event, Event::Read { buffer, result: Ok(0), .. } if buffer.capacity() > 0) {
+            return NtStatus::END_OF_FILE;
+        }
         let class = match self.event {
             Event::Connected { .. } => Class::Connect,
             Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use wharf::error::NtStatus;
 use wharf::fs::File;
 use wharf::{Buffer, Builder, Event, FileEngine, Outcome, Wake};
 
@@ -114,6 +115,19 @@ fn what_is_written_is_read_and_the_end_is_told() {
         assert_eq!(read(port, ledger, &file, 0, 3), b"", "nothing asked for (row F-04)");
         assert_eq!(file.len().unwrap(), 11);
     });
+}
+
+#[test]
+fn windows_would_call_the_end_an_error_and_the_packet_says_so() {
+    let ledger = Ledger::new();
+    let port = port(FileEngine::Auto);
+    let path = Temporary::with("12");
+    let file = port.open(&path, &read_write(), 7).unwrap();
+    for (bytes, offset, status) in [(9, 0, NtStatus::SUCCESS), (9, 2, NtStatus::END_OF_FILE), (0, 2, NtStatus::SUCCESS)]
+    {
+        pending(file.read_at(Buffer::with_capacity(bytes), offset, ledger.token(1)).unwrap());
+        assert_eq!(next(&port).nt_status(), status, "{bytes} bytes at {offset}");
+    }
 }
 
 #[test]
