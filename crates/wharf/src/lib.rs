@@ -95,3 +95,14 @@ pub use queue::{Wake, WorkerReport, WorkerState, blocking};
 pub use raw::{DeviceInfo, DeviceKind, FileEngine};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};
+
+/// The code in the documents, compiled and run as tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../README.ko.md")]
+    struct ReadmeKo;
+    #[doc = include_str!("../../../docs/guide.md")]
+    struct Guide;
+}
