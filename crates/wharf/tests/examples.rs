@@ -232,6 +232,33 @@ fn supervise_starts_again_who_ends_and_tells_all_they_say() {
 }
 
 #[test]
+fn game_ticks_on_while_handlers_think() {
+    let mut example = Example::start("game", &["127.0.0.1:0"]);
+    let address = example.address();
+    let mut thinkers: Vec<TcpStream> = (0..12).map(|_| client(address)).collect();
+    let mut player = client(address);
+    player.write_all(b"eenn").unwrap();
+    read_until(&mut player, ": 13 players, you are at 2,2\n");
+    // A second and more of thinking for each, six times as many as may run.
+    thinkers.iter_mut().for_each(|socket| socket.write_all(&[b't'; 15]).unwrap());
+    player.write_all(b"w").unwrap();
+    let seen = read_until(&mut player, "you are at 1,2\n");
+    let first = |text: &str| text.split([' ', ':']).nth(1).unwrap().parse::<u64>().unwrap();
+    let begin = first(seen.lines().last().unwrap());
+    // Twenty ticks take a second, as long as all of them think.
+    let mut ticks = Vec::new();
+    while ticks.len() < 20 {
+        let lines = read_until(&mut player, "\n");
+        ticks.extend(lines.lines().filter(|line| line.contains("you are at")).map(first));
+    }
+    assert!(ticks.is_sorted() && ticks[0] > begin, "{ticks:?}");
+    example.signal(Signal::INT);
+    let (status, said) = example.end();
+    assert!(status.success(), "{status}");
+    assert!(said.contains(" ticks, the worst ") && said.ends_with(" late\n"), "{said}");
+}
+
+#[test]
 fn every_example_is_tested_and_says_how_to_try_it() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
     if !folder.exists() {
