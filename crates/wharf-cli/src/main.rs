@@ -1,7 +1,10 @@
 //! The `wharf` program.
 
 mod chat;
+mod copy;
+mod doctor;
 mod options;
+mod relay;
 mod serve;
 
 use clap::Parser;
@@ -22,6 +25,9 @@ fn main() -> ExitCode {
         Command::Serve(Serve::Echo(server)) => serve::echo(&server),
         Command::Serve(Serve::Discard(server)) => serve::discard(&server),
         Command::Chat(client) => chat::run(&client),
+        Command::Relay(relay) => relay::run(&relay),
+        Command::Copy(copy) => copy::run(&copy),
+        Command::Doctor(doctor) => doctor::run(&doctor),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

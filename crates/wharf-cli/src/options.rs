@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use wharf::Workers;
 use wharf::session::{Builder, Service, SlowConsumer};
 
@@ -8,7 +9,10 @@ use wharf::session::{Builder, Service, SlowConsumer};
 /// are at most the port's receive buffer (16 KiB) and an unfinished line (8 KiB).
 const OUTBOX_BYTES_MIN: u64 = 64 * 1024;
 
-/// Servers and clients on an I/O completion port.
+/// The largest block of a copy: the kernel moves a page less than 2 GiB at a time.
+const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+/// Servers, clients and copies on an I/O completion port.
 #[derive(Debug, Parser)]
 #[command(name = "wharf", version, about, max_term_width = 110)]
 pub struct Options {
@@ -26,6 +30,17 @@ pub enum Command {
     Serve(Serve),
     /// Talk to a chat server; plain lines when not on a terminal
     Chat(Client),
+    /// Forward connections to another address, both ways; Ctrl+C ends it
+    Relay(Relay),
+    /// Copy a file or a tree, with several blocks under way at a time
+    ///
+    /// Contents and permissions are copied, and links inside a tree are kept as links. Owners, times, set-user-ID bits
+    /// and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is there when its end
+    /// is reached is copied. A copy that is interrupted, by Ctrl+C too, leaves what it has written, and --resume
+    /// continues it. Memory is --depth times --block at most, and twice that with --verify or --resume.
+    Copy(Copy),
+    /// Tell what this machine offers, and which limits will bite
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +96,83 @@ pub struct Client {
     pub server: String,
 }
 
+/// See [`Command::Copy`].
+#[derive(Args, Clone, Debug)]
+pub struct Copy {
+    /// What to copy
+    pub source: PathBuf,
+    /// The copy; if SOURCE is a file and this is a directory, the file keeps its name there
+    pub target: PathBuf,
+    /// Copy a directory: what it holds goes into TARGET
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Blocks, or small files, that are under way at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: u16,
+    /// Bytes of a block; K, M and G stand for 1024 and its powers
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_block)]
+    pub block: usize,
+    /// Read source and copy again, and compare; with --sync the copy comes from the disk and not from the cache
+    #[arg(long)]
+    pub verify: bool,
+    /// Continue a copy that was interrupted; what is there must equal the source, or be zeros
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Have everything on the disk before it ends
+    #[arg(long)]
+    pub sync: bool,
+    /// Overwrite what exists
+    #[arg(long)]
+    pub force: bool,
+    /// Go around the cache (O_DIRECT)
+    #[arg(long)]
+    pub direct: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Bytes, with or without a letter.
+fn parse_block(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes @ 1..=BLOCK_BYTES_MAX) => Ok(bytes),
+        _ => Err("give a number of bytes up to 1G, such as 65536, 64K or 1M".into()),
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Relay {
+    /// Where to listen; 0.0.0.0:PORT serves others, port 0 takes any free one
+    #[arg(value_name = "LISTEN")]
+    pub listen: String,
+    /// Where to forward to; of a name's addresses the first that answers is taken
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// Threads that serve; more are started while all are blocked [default: twice the concurrency]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: Option<u16>,
+    /// Threads that may run at the same time [default: the processors]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: Option<u16>,
+    /// Connections at a time; further ones are closed at once
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: Option<u32>,
+    /// Print figures every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stats: Option<u32>,
+}
+
 impl Server {
     /// The service these options describe.
     pub fn service(&self) -> Builder {
@@ -110,5 +202,15 @@ mod tests {
     #[test]
     fn the_options_contradict_each_other_nowhere() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_block_is_given_in_bytes_or_with_a_letter() {
+        for (text, bytes) in [("1", 1), ("4096", 4096), ("64K", 65536), ("3m", 3 << 20), ("1G", 1 << 30)] {
+            assert_eq!(parse_block(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "K", "-1", "1.5M", "2G", "1T", "1073741825", "99999999999999999999G", "é"] {
+            assert!(parse_block(text).is_err(), "{text}");
+        }
     }
 }

@@ -14,6 +14,9 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// A line that grows beyond this is passed on as it is: nobody's memory pays for a missing newline.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
+/// What a shell reports of a program that Ctrl+C has ended.
+const ENDED_BY_SIGNAL: i32 = 130;
+
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
@@ -83,10 +86,12 @@ impl Session for Discard {
 }
 
 fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + Sync + 'static) -> Result<(), String> {
-    let addresses = resolve(&options.listen)?;
+    let addresses = resolve(&options.listen, "listen on")?;
     let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
     let service = Arc::new(service);
-    let address = service.listen(&addresses[..], session).map_err(|error| cannot_listen(&options.listen, &error))?;
+    let address = service
+        .listen(&addresses[..], session)
+        .map_err(|error| cannot_listen(&options.listen, &error, " with --listen"))?;
     // First of all: who reads the line below may end the server at once.
     let signals = service.signals(&[SIGINT, SIGTERM]);
     let signals = signals.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
@@ -108,6 +113,12 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
         })
     });
     let signal = signals.wait();
+    std::thread::spawn(move || {
+        // Who asks again does not want to wait for the sessions.
+        signals.wait();
+        eprintln!("wharf: ended at once by a second signal");
+        std::process::exit(ENDED_BY_SIGNAL);
+    });
     drop(stop);
     if let Some(printer) = printer {
         let _ = printer.join();
@@ -139,18 +150,20 @@ fn figures((then, before): &(Instant, ServiceStats), (now, after): &(Instant, Se
     )
 }
 
-fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+/// `what`: what the address is for.
+pub fn resolve(address: &str, what: &str) -> Result<Vec<SocketAddr>, String> {
     address.to_socket_addrs().map(Iterator::collect).map_err(|error| {
-        format!("{address:?} is not an address to listen on ({error}); give ADDRESS:PORT, such as 127.0.0.1:25000")
+        format!("{address:?} is not an address to {what} ({error}); give ADDRESS:PORT, such as 127.0.0.1:25000")
     })
 }
 
-fn cannot_listen(address: &str, error: &io::Error) -> String {
+/// `place`: where another one can be given.
+pub fn cannot_listen(address: &str, error: &io::Error, place: &str) -> String {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; end it, or choose another port with --listen",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose a higher one with --listen",
+        io::ErrorKind::AddrInUse => &format!("another program listens there; end it, or choose another port{place}"),
+        io::ErrorKind::PermissionDenied => &format!("ports below 1024 need privileges; choose a higher one{place}"),
         io::ErrorKind::AddrNotAvailable => "it is not an address of this machine; 0.0.0.0 stands for all of them",
-        _ => "choose another address with --listen",
+        _ => &format!("choose another address{place}"),
     };
     format!("cannot listen on {address}: {error}; {remedy}")
 }

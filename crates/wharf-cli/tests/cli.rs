@@ -454,3 +454,17 @@ fn help_and_version_are_no_errors() {
         assert!(output.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_second_signal_ends_a_server_at_once() {
+    let (wharf, address) = Wharf::serve("echo", &["--outbox", "16777216"]);
+    // Sends, and never reads: its echo cannot go out, and the server would wait for it for five seconds.
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while client.write(&[b'x'; 65536]).is_ok() {}
+    kill_process(Pid::from_child(&wharf.child), Signal::TERM).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    let end = wharf.end_by(Signal::TERM);
+    assert_eq!(end.code, Some(130), "{:?}", end.errors);
+    assert_eq!(end.errors, ["wharf: ended at once by a second signal"]);
+}

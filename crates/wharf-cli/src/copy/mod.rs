@@ -1,0 +1,161 @@
+//! Copies through a completion port.
+//!
+//! `walk.rs` finds what is to be copied and makes directories and links; `open.rs` opens a file and its copy; `plan.rs`
+//! moves the blocks, and `compare.rs` compares them. Here are the checks before, the progress meanwhile, and the line at
+//! the end.
+
+mod compare;
+mod open;
+mod plan;
+mod walk;
+
+use crate::options::{Copy, Options};
+use clap::CommandFactory;
+use indicatif::{ProgressBar, ProgressStyle};
+use plan::Copier;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use walk::Walk;
+
+/// Handlers issue the next operation and open files; two of them, because opening may wait for the disk.
+const THREADS: usize = 2;
+/// How often the progress is drawn.
+const PROGRESS: Duration = Duration::from_millis(100);
+/// What every disk's direct I/O is content with.
+const ALIGNMENT: usize = 4096;
+
+/// Why a copy ended early.
+#[derive(Debug)]
+struct Failure {
+    sentence: String,
+    /// Something was copied, and `--resume` can go on from there.
+    resumable: bool,
+}
+
+impl From<String> for Failure {
+    fn from(sentence: String) -> Failure {
+        Failure { sentence, resumable: false }
+    }
+}
+
+/// A system's error about a path, with what to do about it.
+fn cannot(verb: &str, path: &Path, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "check the name, and make the directory it is in",
+        io::ErrorKind::PermissionDenied => "ask its owner for permission, or copy as another user",
+        io::ErrorKind::AlreadyExists => "--force overwrites it, --resume continues it",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::IsADirectory => "name a file, or remove the directory",
+        io::ErrorKind::NotADirectory => "a part of the path is a file; check the name",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it for writing, or choose another target",
+        io::ErrorKind::FileTooLarge => "its file system holds no file of that size; choose another target",
+        _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::MFILE) => "give a smaller --depth, or raise the limit with `ulimit -n`",
+            Some(rustix::io::Errno::LOOP) => "a link leads back to itself; remove it",
+            _ => "look at the disk and its file system",
+        },
+    };
+    format!("cannot {verb} {}: {error}; {remedy}", path.display())
+}
+
+/// Copies, and says what came of it.
+pub fn run(options: &Copy) -> Result<(), String> {
+    if options.direct && !options.block.is_multiple_of(ALIGNMENT) {
+        let what = format!("direct I/O needs a --block that is a multiple of {ALIGNMENT}, such as 64K");
+        Options::command().error(clap::error::ErrorKind::ValueValidation, what).exit();
+    }
+    let began = Instant::now();
+    let source = &options.source;
+    let about = fs::metadata(source).map_err(|error| cannot("read", source, &error))?;
+    let tree = about.is_dir();
+    if tree && !options.recursive {
+        return Err(format!("{} is a directory; -r copies it with all it holds", source.display()));
+    }
+    let target = if tree { options.target.clone() } else { target_of(source, &options.target)? };
+    if tree {
+        refuse_inside(source, &target)?;
+    }
+    let walk = Walk::new(options, source.clone(), target.clone());
+    let (ended, wait) = channel();
+    let copier = Arc::new(
+        Copier::new(options.clone(), walk, ended).map_err(|error| format!("the port cannot be made: {error}"))?,
+    );
+    let bar = progress(if tree { None } else { Some(about.len()) });
+    let threads: Vec<_> =
+        (0..THREADS).map(|_| copier.clone()).map(|copier| thread::spawn(move || copier.work())).collect();
+    copier.start();
+    // A thread that panicked will not tell that it ended; the other might wait for ever.
+    while wait.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout)
+        && !threads.iter().any(|thread| thread.is_finished())
+    {
+        bar.set_position(copier.bytes.load(Ordering::Relaxed));
+        bar.set_message(copier.files.load(Ordering::Relaxed).to_string());
+    }
+    copier.close();
+    let ended_well = threads.into_iter().all(|thread| thread.join().is_ok());
+    bar.finish_and_clear();
+    let outcome = copier.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(outcome) = outcome.filter(|_| ended_well) else {
+        return Err("a thread of the copy ended by a mistake of this program; please report what it printed".into());
+    };
+    outcome.map_err(|failure| match failure.resumable {
+        true => {
+            format!("{}; what was copied stays in {}, and --resume continues it", failure.sentence, target.display())
+        }
+        false => failure.sentence,
+    })?;
+    let (bytes, files) = (copier.bytes.load(Ordering::Relaxed), copier.files.load(Ordering::Relaxed));
+    let seconds = began.elapsed().as_secs_f64().max(1e-6);
+    let files = if tree { format!("{files} files, ") } else { String::new() };
+    let verified = if options.verify { ", verified" } else { "" };
+    // Whether somebody reads it does not change what was done.
+    let _ = writeln!(
+        io::stdout(),
+        "copied {files}{bytes} bytes in {seconds:.3} s, {:.1} MB/s{verified}",
+        bytes as f64 / seconds / 1e6
+    );
+    Ok(())
+}
+
+/// In a directory a file keeps its name.
+fn target_of(source: &Path, target: &Path) -> Result<PathBuf, String> {
+    if !target.is_dir() {
+        return Ok(target.to_owned());
+    }
+    let name = source.file_name().map(ToOwned::to_owned);
+    // `..` and the like have none; as a file they have.
+    let name = name.or_else(|| fs::canonicalize(source).ok()?.file_name().map(ToOwned::to_owned));
+    name.map(|name| target.join(name)).ok_or_else(|| format!("{} has no name; name the target", source.display()))
+}
+
+/// A tree that is copied into itself has no end.
+fn refuse_inside(source: &Path, target: &Path) -> Result<(), String> {
+    let real = fs::canonicalize(source).map_err(|error| cannot("read", source, &error))?;
+    let absolute = std::path::absolute(target).map_err(|error| cannot("write", target, &error))?;
+    let existing = absolute.ancestors().find_map(|path| fs::canonicalize(path).ok());
+    match existing {
+        Some(existing) if existing.starts_with(&real) => {
+            Err(format!("{} is inside of {}; choose a target elsewhere", target.display(), source.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Shown on a terminal only.
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} to go"),
+        None => (ProgressBar::no_length(), "{spinner} {msg} files, {bytes}  {bytes_per_sec}"),
+    };
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
+    bar
+}

@@ -1,0 +1,110 @@
+//! A file and its copy, opened.
+
+use super::walk::{Entry, KEPT};
+use super::{ALIGNMENT, Failure, cannot};
+use crate::options::Copy;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use wharf::{CompletionPort, Context};
+
+pub(super) type File<C> = wharf::fs::File<(), C>;
+
+/// Both ends of a copy.
+pub(super) struct Ends<C> {
+    pub(super) source: File<C>,
+    pub(super) target: File<C>,
+    /// The same files around the cache, up to the last multiple of [`ALIGNMENT`].
+    pub(super) direct: Option<(File<C>, File<C>)>,
+    /// What the source held when it was opened.
+    pub(super) length: u64,
+    /// What the target held, when it is continued.
+    pub(super) there: u64,
+    pub(super) permissions: Permissions,
+}
+
+/// Opens both, and makes the copy if it is not there.
+pub(super) fn open<C: Context>(
+    port: &CompletionPort<(), C>,
+    options: &Copy,
+    entry: &Entry,
+) -> Result<Ends<C>, Failure> {
+    let &Entry { ref source, ref target, of_tree } = entry;
+    let cannot_read = |error| Failure { sentence: cannot("read", source, &error), resumable: of_tree };
+    let cannot_write = |error| Failure { sentence: cannot("write", target, &error), resumable: of_tree };
+    let from = fs::File::open(source).map_err(cannot_read)?;
+    let about = from.metadata().map_err(cannot_read)?;
+    let mode = about.permissions().mode() & KEPT;
+    // Before it is opened, which may change its permissions; what comes in between is seen below.
+    if fs::metadata(target).is_ok_and(|there| is_same(&there, &about)) {
+        return Err(same_file(entry));
+    }
+    let to = open_target(options, target, mode | 0o600).map_err(cannot_write)?;
+    let there = to.metadata().map_err(cannot_write)?;
+    if is_same(&there, &about) {
+        return Err(same_file(entry));
+    }
+    if !there.is_file() {
+        return Err(format!("{} is no file; choose another target", target.display()).into());
+    }
+    let mut there = there.len();
+    if options.force {
+        to.set_len(0).map_err(cannot_write)?;
+        there = 0;
+    } else if there > about.len() && about.is_file() {
+        let (source, target) = (source.display(), target.display());
+        return Err(
+            format!("{target} is longer than {source}, so it cannot be continued; --force copies it anew").into()
+        );
+    }
+    let direct = if options.direct && about.len() >= ALIGNMENT as u64 {
+        let around = |path: &Path, options: &mut OpenOptions| {
+            let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+            port.open(path, options.custom_flags(flags), ()).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => Failure::from(format!(
+                    "the file system of {} offers no direct I/O ({error}); leave --direct out",
+                    path.display()
+                )),
+                _ => cannot("open for direct I/O", path, &error).into(),
+            })
+        };
+        Some((around(source, OpenOptions::new().read(true))?, around(target, OpenOptions::new().write(true))?))
+    } else {
+        None
+    };
+    Ok(Ends {
+        length: about.len(),
+        permissions: Permissions::from_mode(mode),
+        source: port.associate(from, ()).map_err(|rejected| cannot_read(rejected.into()))?,
+        target: port.associate(to, ()).map_err(|rejected| cannot_write(rejected.into()))?,
+        direct,
+        there,
+    })
+}
+
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+fn same_file(Entry { source, target, .. }: &Entry) -> Failure {
+    format!("{} and {} are the same file; choose another target", source.display(), target.display()).into()
+}
+
+fn open_target(options: &Copy, target: &Path, mode: u32) -> io::Result<fs::File> {
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).mode(mode);
+    match open.clone().create_new(true).open(target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && (options.force || options.resume) => {}
+        other => return other,
+    }
+    // By force it is emptied, too, when it is known not to be the source.
+    match open.open(target) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // A copy that was finished may be read-only, as its source is.
+            fs::set_permissions(target, Permissions::from_mode(mode)).map_err(|_| error)?;
+            open.open(target)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,168 @@
+//! `wharf relay`: both ways, each to its own end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Relay {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Relay {
+    fn start(target: &str, more: &[&str]) -> Relay {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
+            .args(["relay", "127.0.0.1:0", target])
+            .args(more)
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
+        let address = address.parse().unwrap();
+        Relay { child, address }
+    }
+
+    fn client(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        socket
+    }
+
+    /// Ends it, and returns what it said on its way.
+    fn end(mut self) -> String {
+        let number = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(number, rustix::process::Signal::TERM).unwrap();
+        let until = Instant::now() + DEADLINE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "it does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(self.child.wait().unwrap().success());
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Answers each connection by `answer`, in a thread of its own.
+fn target(answer: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            thread::spawn(move || answer(socket));
+        }
+    });
+    address
+}
+
+#[test]
+fn megabytes_go_both_ways_and_each_way_ends_by_itself() {
+    // Counts to the end of what it gets, and only then answers: the client's end must get through, and the answer back.
+    let target = target(|mut socket| {
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).unwrap();
+        all.reverse();
+        socket.write_all(&all).unwrap();
+    });
+    let relay = Relay::start(&target, &[]);
+    let clients: Vec<_> = (0..8_u8)
+        .map(|seed| {
+            let mut socket = relay.client();
+            thread::spawn(move || {
+                let sent: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8 ^ seed).collect();
+                socket.write_all(&sent).unwrap();
+                socket.shutdown(Shutdown::Write).unwrap();
+                let mut back = Vec::new();
+                socket.read_to_end(&mut back).unwrap();
+                back.reverse();
+                assert!(back == sent, "client {seed}: {} bytes came back", back.len());
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let said = relay.end();
+    assert_eq!(said, "ended: 8 connections relayed, 0 not connected, 24000000 bytes to the target, 24000000 back\n");
+}
+
+#[test]
+fn a_target_that_is_not_there_closes_that_client_and_is_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let relay = Relay::start(&nobody, &[]);
+    for _ in 0..3 {
+        assert_eq!(relay.client().read(&mut [0]).unwrap_or(0), 0, "closed, without a byte");
+    }
+    let said = relay.end();
+    assert_eq!(said.matches("cannot be reached").count(), 3, "{said}");
+    assert!(said.ends_with("ended: 0 connections relayed, 3 not connected, 0 bytes to the target, 0 back\n"), "{said}");
+}
+
+#[test]
+fn an_end_that_breaks_breaks_the_other_and_the_rest_goes_on() {
+    let target = target(|mut socket| {
+        let mut first = [0];
+        while socket.read_exact(&mut first).is_ok() && first != *b"x" {
+            socket.write_all(&first).unwrap();
+        }
+        // Gone with something unread, which resets the connection.
+        thread::sleep(Duration::from_millis(1));
+    });
+    let relay = Relay::start(&target, &[]);
+    let (mut stays, mut breaks) = (relay.client(), relay.client());
+    breaks.write_all(b"x and more than it reads").unwrap();
+    let mut rest = Vec::new();
+    let _ = breaks.read_to_end(&mut rest);
+    assert!(rest.is_empty());
+    stays.write_all(b"a").unwrap();
+    let mut echo = [0];
+    stays.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"a");
+}
+
+#[test]
+fn a_client_that_does_not_read_makes_no_memory_grow() {
+    let target = target(|mut socket| {
+        let _ = socket.write_all(&vec![7; 64 << 20]);
+    });
+    let relay = Relay::start(&target, &[]);
+    let slow = relay.client();
+    thread::sleep(Duration::from_millis(300));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())).unwrap();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: u64 = kilobytes.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 40_000, "{kilobytes} kB");
+    drop(slow);
+}
+
+#[test]
+fn what_cannot_be_is_one_sentence_with_a_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (arguments, words) in [
+        (["relay", address.as_str(), "127.0.0.1:1"], "another program listens there"),
+        (["relay", "nowhere", "127.0.0.1:1"], "give ADDRESS:PORT"),
+        (["relay", "127.0.0.1:0", "nowhere"], "give ADDRESS:PORT"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wharf")).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
