@@ -23,6 +23,7 @@
 //! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
 use super::Session;
+use super::framing::FrameError;
 use super::group::Membership;
 use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
 use super::service::{Inner, Node, Op, Stream};
@@ -34,7 +35,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,13 @@ pub enum Closed {
     Failed(io::Error),
     /// The peer did not read, and its outbox was full.
     SlowConsumer,
+    /// The peer broke the framing, or ended the stream inside a frame. Only for a [`Framed`](super::Framed) session.
+    Framing(FrameError),
+    /// Nothing was received, and no send completed, for as long as
+    /// [`Builder::idle_timeout`](super::Builder::idle_timeout) says.
+    IdleTimeout,
+    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](super::Builder::handshake_timeout).
+    HandshakeTimeout,
     /// A handler of the session panicked.
     Panicked,
 }
@@ -71,6 +79,9 @@ impl fmt::Display for Closed {
             Closed::Shutdown => f.write_str("the service was shut down"),
             Closed::Failed(error) => write!(f, "{error}"),
             Closed::SlowConsumer => f.write_str("the peer does not read what it is sent"),
+            Closed::Framing(error) => write!(f, "{error}"),
+            Closed::IdleTimeout => f.write_str("the peer has neither sent nor taken anything for too long"),
+            Closed::HandshakeTimeout => f.write_str("the handshake took too long"),
             Closed::Panicked => f.write_str("a handler panicked"),
         }
     }
@@ -111,7 +122,18 @@ pub(super) struct Conn {
     waiting: AtomicU32,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    /// The service's coarse clock, which `heard_us` and `opened_us` go by.
+    coarse_us: Arc<AtomicU64>,
+    /// When something was received; `NEVER` while a handler runs, whose time is not the peer's, and before the session
+    /// is open.
+    heard_us: AtomicU64,
+    /// When it was opened; `NEVER` before.
+    opened_us: AtomicU64,
+    ready: AtomicBool,
 }
+
+/// No time-out counts from here.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -241,6 +263,12 @@ impl Link {
         self.0.end(Closed::ByUs);
     }
 
+    /// Says that the session has come so far that
+    /// [`Builder::handshake_timeout`](super::Builder::handshake_timeout) does not end it any more.
+    pub fn ready(&self) {
+        self.0.ready.store(true, Ordering::Relaxed);
+    }
+
     /// Whether messages are accepted.
     pub fn is_open(&self) -> bool {
         self.0.lock().accepts()
@@ -287,7 +315,13 @@ impl Sending {
 }
 
 impl Conn {
-    pub(super) fn new(id: u64, peer: SocketAddr, service: Weak<Inner>, session: Box<dyn Session>) -> Arc<Conn> {
+    pub(super) fn new(
+        id: u64,
+        peer: SocketAddr,
+        service: Weak<Inner>,
+        coarse_us: Arc<AtomicU64>,
+        session: Box<dyn Session>,
+    ) -> Arc<Conn> {
         Arc::new(Conn {
             id,
             peer,
@@ -310,6 +344,10 @@ impl Conn {
             waiting: AtomicU32::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            coarse_us,
+            heard_us: AtomicU64::new(NEVER),
+            opened_us: AtomicU64::new(NEVER),
+            ready: AtomicBool::new(false),
         })
     }
 
@@ -355,7 +393,9 @@ impl Conn {
             }
         }
         stream.skip_on_success();
+        self.opened_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
         if self.call(|session, link| session.opened(link)) {
+            self.heard();
             // What `send` accepted before the connection was made.
             self.pump(self.lock());
             self.receive(stream);
@@ -422,7 +462,9 @@ impl Conn {
                     // Closing: what still comes is read so that the peer gets our end, and no reset.
                     return true;
                 }
+                self.heard_us.store(NEVER, Ordering::Relaxed);
                 if self.call(|session, link| session.received(link, buffer)) {
+                    self.heard();
                     return true;
                 }
                 self.over(Closed::Panicked);
@@ -433,6 +475,39 @@ impl Conn {
                 false
             }
         }
+    }
+
+    /// The peer is heard from, now.
+    fn heard(&self) {
+        self.heard_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The peer has taken what it was sent. While a handler runs no time counts, and none begins to.
+    fn taken(&self) {
+        let now = self.coarse_us.load(Ordering::Relaxed);
+        let stamp = |at| (at != NEVER).then_some(now);
+        let _ = self.heard_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, stamp);
+    }
+
+    /// The time-out that has passed, if one has.
+    pub(super) fn timed_out(&self, now_us: u64, idle_us: Option<u64>, handshake_us: Option<u64>) -> Option<Closed> {
+        let passed = |stamp: &AtomicU64, limit: Option<u64>| {
+            limit.is_some_and(|limit| now_us.saturating_sub(stamp.load(Ordering::Relaxed)) >= limit)
+        };
+        let late = passed(&self.opened_us, handshake_us) && !self.ready.load(Ordering::Relaxed);
+        let idle = passed(&self.heard_us, idle_us);
+        if !late && !idle {
+            return None;
+        }
+        let sending = self.lock();
+        if sending.phase != Phase::Open {
+            return None;
+        }
+        if late {
+            return Some(Closed::HandshakeTimeout);
+        }
+        // It may have taken something since the look above.
+        passed(&self.heard_us, idle_us).then_some(Closed::IdleTimeout)
     }
 
     /// Calls the session. False when it panicked; it is then gone.
@@ -513,6 +588,11 @@ impl Conn {
         if let Some(service) = self.service.upgrade() {
             service.forget(self);
         }
+    }
+
+    /// Whether what is received goes to the session.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.lock().phase == Phase::Open
     }
 
     pub(super) fn stream(&self) -> Option<Stream> {
@@ -610,6 +690,7 @@ impl Conn {
     fn count_sent(&self, event: &Event<Node, Op>) {
         let (Event::Sent { result, .. } | Event::SentVectored { result, .. }) = event else { return };
         let bytes = *result.as_ref().unwrap_or(&0) as u64;
+        self.taken();
         self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         if let Some(service) = self.service.upgrade() {
             service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);

@@ -34,6 +34,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A stream has no message boundaries. [`Framed`] finds them: with [`Lines`], with [`LengthPrefix`], or with a [`Codec`]
+//! of your own.
+//!
 //! # Guaranteed
 //!
 //! - One handler at a time for each session: the methods of a `Session` never overlap and need no lock. Handlers of
@@ -44,6 +47,7 @@
 //!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
 //! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
 //! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`].
+//! - A peer that breaks the framing, or is silent for longer than [`Builder::idle_timeout`], ends its own session only.
 //!
 //! # Not guaranteed
 //!
@@ -51,11 +55,13 @@
 //! see the messages of two senders in the same order.
 
 mod conn;
+mod framing;
 mod group;
 mod outbox;
 mod service;
 
 pub use conn::{Closed, Link, LinkStats};
+pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
 pub use group::Group;
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
 pub use service::{Builder, Service, ServiceStats, ShutdownReport, Signals};

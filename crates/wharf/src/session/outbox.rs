@@ -3,6 +3,7 @@
 //! At most one send is outstanding for a session. What is sent meanwhile lies here, and goes out together in one
 //! vectored send when that one is done. Bytes are counted by what they keep in memory, including the send under way.
 
+use super::framing::FrameError;
 use crate::buffer::Buffer;
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,11 +45,14 @@ pub enum SendErrorReason {
     SlowConsumer,
     /// The message alone is larger than the outbox may be.
     TooLarge,
+    /// The message cannot be made a frame.
+    Framing(FrameError),
 }
 
 impl fmt::Display for SendErrorReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            SendErrorReason::Framing(error) => return error.fmt(f),
             SendErrorReason::Closed => "the session is closed",
             SendErrorReason::SlowConsumer => "the peer does not read and its outbox is full; the session was ended",
             SendErrorReason::TooLarge => "the message is larger than the outbox; raise its limit or send pieces",
@@ -75,7 +79,7 @@ impl From<SendError> for io::Error {
         let kind = match error.reason {
             SendErrorReason::Closed => io::ErrorKind::NotConnected,
             SendErrorReason::SlowConsumer => io::ErrorKind::ConnectionAborted,
-            SendErrorReason::TooLarge => io::ErrorKind::InvalidInput,
+            SendErrorReason::TooLarge | SendErrorReason::Framing(_) => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error.reason.to_string())
     }

@@ -23,6 +23,11 @@ const ACCEPTS: usize = 16;
 /// How often sessions that are being closed are looked at.
 const SWEEP: Duration = Duration::from_millis(200);
 
+/// How often sessions are looked at for time-outs, in the smallest of them; and the least time between two looks, as
+/// looking at all sessions is work.
+const LOOKS_PER_TIMEOUT: u32 = 8;
+const LOOK_LEAST: Duration = Duration::from_millis(5);
+
 const OUTBOX_BYTES: usize = 1024 * 1024;
 const MAX_SESSIONS: usize = 1_000_000;
 const LINGER: Duration = Duration::from_secs(5);
@@ -46,6 +51,7 @@ pub(super) enum Op {
     Resume,
     Send,
     Sweep,
+    Timeouts,
     Signal,
 }
 
@@ -72,6 +78,8 @@ pub(super) struct Options {
     pub(super) slow_consumer: SlowConsumer,
     pub(super) linger: Duration,
     pub(super) nodelay: bool,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) handshake_timeout: Option<Duration>,
 }
 
 impl Builder {
@@ -118,11 +126,36 @@ impl Builder {
         self
     }
 
+    /// Closes a session that for that long has received nothing, and of which no send has completed
+    /// ([`Closed::IdleTimeout`]): its peer is silent, and does not read either. Default: never.
+    ///
+    /// Sessions are looked at eight times in the smallest time-out, so one is closed up to a half of that later, never
+    /// earlier. Time in which a handler of the session runs does not count.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.options.idle_timeout = Some(time);
+        self
+    }
+
+    /// Closes a session that has not called [`Link::ready`] that long after it was opened
+    /// ([`Closed::HandshakeTimeout`]), whatever it receives. Default: never. As exact as
+    /// [`idle_timeout`](Builder::idle_timeout).
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.options.handshake_timeout = Some(time);
+        self
+    }
+
     /// Makes the port and starts the workers.
     pub fn start(self) -> io::Result<Service> {
         let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
+        let smallest = self.options.idle_timeout.into_iter().chain(self.options.handshake_timeout).min();
+        let timeouts = smallest.map(|smallest| Timeouts {
+            period: (smallest / LOOKS_PER_TIMEOUT).max(LOOK_LEAST),
+            last: Mutex::new(Instant::now()),
+        });
         let inner = Arc::new(Inner {
             port,
+            timeouts,
+            coarse_us: Arc::default(),
             options: self.options,
             totals: Totals::default(),
             next_id: AtomicU64::new(1),
@@ -144,8 +177,18 @@ impl Builder {
                 inner.handle(packet);
             }
         })?;
-        Ok(Service { inner, pool: Some(pool) })
+        let service = Service { inner, pool: Some(pool) };
+        if let Some(timeouts) = &service.inner.timeouts {
+            service.inner.port.interval(timeouts.period, Node::Service, Op::Timeouts)?;
+        }
+        Ok(service)
     }
+}
+
+/// The look for sessions whose time is over.
+struct Timeouts {
+    period: Duration,
+    last: Mutex<Instant>,
 }
 
 #[derive(Default)]
@@ -235,6 +278,9 @@ pub(super) struct Inner {
     pub(super) port: CompletionPort<Node, Op>,
     pub(super) options: Options,
     pub(super) totals: Totals,
+    /// The coarse clock: see `look_for_timeouts`.
+    coarse_us: Arc<AtomicU64>,
+    timeouts: Option<Timeouts>,
     next_id: AtomicU64,
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
     none_left: Condvar,
@@ -289,6 +335,8 @@ impl Service {
                 slow_consumer: SlowConsumer::default(),
                 linger: LINGER,
                 nodelay: true,
+                idle_timeout: None,
+                handshake_timeout: None,
             },
         }
     }
@@ -452,6 +500,7 @@ impl Inner {
             }
             (Node::Session(conn), _, event) => conn.sent(event),
             (_, Op::Sweep, _) => self.sweep(),
+            (_, Op::Timeouts, _) => self.look_for_timeouts(),
             (_, Op::Signal, Event::Signal { result: Ok(number) }) => {
                 lock(&self.signals).push(number);
                 self.signalled.notify_all();
@@ -496,7 +545,7 @@ impl Inner {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let conn = Conn::new(id, peer, Arc::downgrade(self), session);
+        let conn = Conn::new(id, peer, Arc::downgrade(self), self.coarse_us.clone(), session);
         sessions.insert(id, conn.clone());
         self.totals.open.store(sessions.len(), Ordering::Relaxed);
         Some(conn)
@@ -565,6 +614,34 @@ impl Inner {
         let others = self.workers_waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Some(&self.workers_waiting));
         (others + 1 < self.workers_most).then_some(waiting)
+    }
+
+    // --- Time-outs ---
+    //
+    // No timer for each session, and no clock read for each packet: one interval advances a coarse clock, a packet
+    // stores it, and the interval compares. Without time-outs there is no interval, and the clock stands still.
+    //
+    // The clock advances by two periods at most. If workers were late for long, packets that came meanwhile have an old
+    // stamp, and their sessions would be closed for it. So a stamp is at most two periods too old, and a time-out is
+    // that much longer: no session is closed too early.
+
+    fn look_for_timeouts(&self) {
+        let Some(timeouts) = &self.timeouts else { return };
+        // Another worker looks already: this look is late, and the other is enough.
+        let Ok(mut last) = timeouts.last.try_lock() else { return };
+        let now = Instant::now();
+        let passed = (now - *last).min(2 * timeouts.period);
+        *last = now;
+        let passed_us = passed.as_micros() as u64;
+        let now_us = self.coarse_us.fetch_add(passed_us, Ordering::Relaxed) + passed_us;
+        let slack = 2 * timeouts.period;
+        let limit = |time: Option<Duration>| {
+            time.map(|time| u64::try_from(time.saturating_add(slack).as_micros()).unwrap_or(u64::MAX))
+        };
+        let (idle_us, handshake_us) = (limit(self.options.idle_timeout), limit(self.options.handshake_timeout));
+        let due = |conn: &Arc<Conn>| conn.timed_out(now_us, idle_us, handshake_us).map(|reason| (conn.clone(), reason));
+        let due: Vec<(Arc<Conn>, Closed)> = lock(&self.sessions).values().filter_map(due).collect();
+        due.into_iter().for_each(|(conn, reason)| conn.close(reason));
     }
 
     // --- Sessions that are being closed ---
