@@ -1,9 +1,10 @@
 //! What all devices of the safe layer have in common: how they come to a port and leave it, and how operations are
 //! issued on them.
 
+use crate::buffer::Buffer;
 use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
-use crate::raw::{self, DeviceKind, Issued, OperationId};
+use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId};
 use crate::record::{Memory, Record};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::io;
@@ -70,7 +71,7 @@ pub(crate) fn refusal(port: &raw::Port, error: i32) -> io::Error {
     io::Error::from_raw_os_error(error)
 }
 
-pub(crate) fn not_writable() -> io::Error {
+fn not_writable() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "shared or static memory cannot be received into; give a Vec or Buffer::with_capacity",
@@ -121,6 +122,44 @@ impl<K: Key, C: Context> Shared<K, C> {
                 Err((refusal(&self.port, error), context, memory))
             }
         }
+    }
+
+    /// Issues an operation that fills a buffer, from its start up to its capacity.
+    pub(crate) fn issue_into(
+        self: &Arc<Self>,
+        buffer: Buffer,
+        context: C,
+        issue: impl FnOnce(Buffers, usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C>> {
+        if !buffer.is_writable() {
+            return Err(Refused { error: not_writable(), context, buffer });
+        }
+        self.issue_one(buffer, context, |buffer, token| {
+            issue(Buffers::One(buffer.space().expect("looked at above")), token)
+        })
+    }
+
+    /// Issues an operation that reads a buffer's bytes.
+    pub(crate) fn issue_from(
+        self: &Arc<Self>,
+        buffer: Buffer,
+        context: C,
+        issue: impl FnOnce(Buffers, usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C>> {
+        self.issue_one(buffer, context, |buffer, token| issue(Buffers::One(buffer.content()), token))
+    }
+
+    fn issue_one(
+        self: &Arc<Self>,
+        buffer: Buffer,
+        context: C,
+        issue: impl FnOnce(&mut Buffer, usize) -> Result<Issued, i32>,
+    ) -> Result<Outcome<K, C>, Refused<C>> {
+        self.issue(context, Memory::One(buffer), |memory, token| {
+            let Memory::One(buffer) = memory else { unreachable!("given just above") };
+            issue(buffer, token)
+        })
+        .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
     }
 
     pub(crate) fn issue_plain(

@@ -15,12 +15,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use crate::associate::{Associate, Outcome, Shared, adopt, not_writable};
+use crate::associate::{Associate, Outcome, Shared, adopt};
 use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, RawBuffer, Sink};
-use crate::record::Memory;
+use crate::raw::{self, Cancel, DeviceKind, OperationId, Sink};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::fmt;
 use std::io;
@@ -83,17 +82,12 @@ impl<K: Key, C: Context> File<K, C> {
     /// direct I/O, an offset, length or address that is not aligned comes as a packet (`EINVAL`).
     #[doc(alias = "ReadFile")]
     pub fn read_at(&self, buffer: impl Into<Buffer>, offset: u64, context: C) -> Result<Outcome<K, C>, Refused<C>> {
-        let buffer = buffer.into();
-        if !buffer.is_writable() {
-            return Err(Refused { error: not_writable(), context, buffer });
-        }
         let shared = &self.0;
-        self.issue(buffer, context, |buffer, token| {
-            let space = buffer.space().expect("looked at above");
+        shared.issue_into(buffer.into(), context, |into, token| {
             #[allow(unsafe_code)]
             // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
             unsafe {
-                shared.port.read_file(&shared.device, Buffers::One(space), offset, token, Sink::Port)
+                shared.port.read_file(&shared.device, into, offset, token, Sink::Port)
             }
         })
     }
@@ -117,28 +111,13 @@ impl<K: Key, C: Context> File<K, C> {
 
     fn write(&self, buffer: Buffer, offset: Option<u64>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
-        self.issue(buffer, context, |buffer, token| {
-            let content: RawBuffer = buffer.content();
+        shared.issue_from(buffer, context, |from, token| {
             #[allow(unsafe_code)]
             // SAFETY: as in `read_at`; the memory is only read.
             unsafe {
-                shared.port.write_file(&shared.device, Buffers::One(content), offset, token, Sink::Port)
+                shared.port.write_file(&shared.device, from, offset, token, Sink::Port)
             }
         })
-    }
-
-    fn issue(
-        &self,
-        buffer: Buffer,
-        context: C,
-        issue: impl FnOnce(&mut Buffer, usize) -> Result<raw::Issued, i32>,
-    ) -> Result<Outcome<K, C>, Refused<C>> {
-        self.0
-            .issue(context, Memory::One(buffer), |memory, token| {
-                let Memory::One(buffer) = memory else { unreachable!("given just above") };
-                issue(buffer, token)
-            })
-            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
     }
 
     /// Issues a sync: its packet ([`Event::Synced`](crate::Event::Synced)) comes when everything that was written before,

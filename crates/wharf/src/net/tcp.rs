@@ -1,7 +1,7 @@
 //! TCP: listeners and streams.
 
 use super::adopt_socket;
-use crate::associate::{Associate, Outcome, Shared, not_writable, refusal};
+use crate::associate::{Associate, Outcome, Shared, refusal};
 use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
@@ -153,22 +153,14 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// reset, was shut for receiving or is closed, when the port is closed, or when the buffer is shared memory.
     #[doc(alias = "WSARecv")]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
-        let buffer = buffer.into();
-        if !buffer.is_writable() {
-            return Err(Refused { error: not_writable(), context, buffer });
-        }
         let shared = &self.0;
-        shared
-            .issue(context, Memory::One(buffer), |memory, token| {
-                let Memory::One(buffer) = memory else { unreachable!("given just above") };
-                let space = buffer.space().expect("looked at above");
-                #[allow(unsafe_code)]
-                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
-                unsafe {
-                    shared.port.receive(&shared.device, Buffers::One(space), token, Sink::Port)
-                }
-            })
-            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+        shared.issue_into(buffer.into(), context, |into, token| {
+            #[allow(unsafe_code)]
+            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+            unsafe {
+                shared.port.receive(&shared.device, into, token, Sink::Port)
+            }
+        })
     }
 
     /// Issues a receive whose buffer is taken from the port's pool when data is there, so that an idle connection pins
@@ -215,17 +207,13 @@ impl<K: Key, C: Context> Stream<K, C> {
     #[doc(alias = "WSASend")]
     pub fn send(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
-        shared
-            .issue(context, Memory::One(buffer.into()), |memory, token| {
-                let Memory::One(buffer) = memory else { unreachable!("given just above") };
-                let content = buffer.content();
-                #[allow(unsafe_code)]
-                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
-                unsafe {
-                    shared.port.send(&shared.device, Buffers::One(content), token, Sink::Port)
-                }
-            })
-            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+        shared.issue_from(buffer.into(), context, |from, token| {
+            #[allow(unsafe_code)]
+            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+            unsafe {
+                shared.port.send(&shared.device, from, token, Sink::Port)
+            }
+        })
     }
 
     /// Issues a send of several buffers, in their order, as one run of bytes.

@@ -1,13 +1,12 @@
 //! UDP: sockets that send and receive datagrams.
 
 use super::adopt_socket;
-use crate::associate::{Associate, Outcome, Shared, not_writable};
+use crate::associate::{Associate, Outcome, Shared};
 use crate::buffer::Buffer;
 use crate::engine::datagram::set_option;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, Sink};
-use crate::record::Memory;
 use rustix::fd::OwnedFd;
 use std::fmt;
 use std::io;
@@ -63,22 +62,14 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
     /// again (row U-09).
     #[doc(alias = "WSARecvFrom")]
     pub fn recv_from(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
-        let buffer = buffer.into();
-        if !buffer.is_writable() {
-            return Err(Refused { error: not_writable(), context, buffer });
-        }
         let shared = &self.0;
-        shared
-            .issue(context, Memory::One(buffer), |memory, token| {
-                let Memory::One(buffer) = memory else { unreachable!("given just above") };
-                let space = buffer.space().expect("looked at above");
-                #[allow(unsafe_code)]
-                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
-                unsafe {
-                    shared.port.receive_from(&shared.device, Buffers::One(space), token, Sink::Port)
-                }
-            })
-            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+        shared.issue_into(buffer.into(), context, |into, token| {
+            #[allow(unsafe_code)]
+            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+            unsafe {
+                shared.port.receive_from(&shared.device, into, token, Sink::Port)
+            }
+        })
     }
 
     /// Issues a receive whose buffer is taken from the port's pool when a datagram is there.
@@ -113,17 +104,13 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
 
     fn issue_send(&self, buffer: Buffer, to: Option<SocketAddr>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
-        shared
-            .issue(context, Memory::One(buffer), |memory, token| {
-                let Memory::One(buffer) = memory else { unreachable!("given just above") };
-                let content = buffer.content();
-                #[allow(unsafe_code)]
-                // SAFETY: as in `recv_from`; the memory is only read.
-                unsafe {
-                    shared.port.send_to(&shared.device, Buffers::One(content), to, token, Sink::Port)
-                }
-            })
-            .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
+        shared.issue_from(buffer, context, |from, token| {
+            #[allow(unsafe_code)]
+            // SAFETY: as in `recv_from`; the memory is only read.
+            unsafe {
+                shared.port.send_to(&shared.device, from, to, token, Sink::Port)
+            }
+        })
     }
 
     /// From now on only datagrams of that peer are received, and [`send`](UdpSocket::send) goes to it. A plain call.
