@@ -8,7 +8,8 @@
 //! 1. The worker gives back the slot it held while it ran.
 //! 2. Engine work (which needs no slot) goes first: it is handed out uncounted.
 //! 3. Below the limit, the worker takes the oldest entry, and a slot.
-//! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2.
+//! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2. But not beside busy workers that
+//!    come back so often that they poll in time themselves.
 //! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the dead-man's timer.
 //!
 //! `state.rs` holds the rules and the invariant that every release of the lock restores, `watch.rs` the timer,
@@ -415,7 +416,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state = self.look(state); // guard: a worker that the timer woke looks who is blocked
                 continue;
             }
-            if !state.leader && !state.leads_itself() && !(polled && deadline.has_passed()) {
+            if !state.leader && !state.does_without_leader() && !(polled && deadline.has_passed()) {
                 (state, ticked) = self.lead(state, deadline);
                 polled = true;
                 continue;
@@ -777,7 +778,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             } else {
                 // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
                 let mut wakes = state.settle(&self.watch, false);
-                if !state.leader && wakes.is_empty() && !state.leads_itself() {
+                if !state.leader && wakes.is_empty() && !state.does_without_leader() {
                     state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
                 }
                 drop(state);

@@ -199,10 +199,12 @@ impl<T> State<T> {
         self.stalled = before == self.totals.removed; // guard: while the active ones compute, another leads
     }
 
-    /// The active workers are at the limit, have something to do and come back for it: they poll now and then. A worker
-    /// that waits would only be in their way as leader, woken by every event and allowed to handle none.
-    pub(super) fn leads_itself(&self) -> bool {
-        !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.work.is_empty()
+    /// The active workers are at the limit, have something to do, come back for it, and poll every `POLL_EVERY` entries,
+    /// which is at least once in a tick. A worker that waits would only be in their way as leader, woken by every event
+    /// and allowed to handle none.
+    pub(super) fn does_without_leader(&self) -> bool {
+        let polled_in_time = self.service.saturating_mul(super::POLL_EVERY) <= super::TICK;
+        !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.work.is_empty() && polled_in_time
     }
 
     /// Nobody could be woken, and nobody waits on the bell: there is nothing to settle.
