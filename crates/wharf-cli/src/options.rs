@@ -53,29 +53,36 @@ pub enum Serve {
     Discard(Server),
 }
 
+/// How much at a time, and whether to tell: what everything that serves connections has in common.
 #[derive(Args, Clone, Debug)]
-pub struct Server {
-    /// Where to listen; 0.0.0.0:25000 serves others, port 0 takes any free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:25000")]
-    pub listen: String,
+pub struct Load {
     /// Threads that serve; more are started while all are blocked [default: twice the concurrency]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub workers: Option<u16>,
     /// Threads that may run at the same time [default: the processors]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
-    /// Sessions at a time; further connections are closed at once
+    /// Connections at a time; further ones are closed at once
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
+    /// Print figures every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stats: Option<u32>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    /// Where to listen; 0.0.0.0:25000 serves others, port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:25000")]
+    pub listen: String,
+    #[command(flatten)]
+    pub load: Load,
     /// Bytes that may wait for one session, 65536 or more
     #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u64).range(OUTBOX_BYTES_MIN..))]
     pub outbox: u64,
     /// What happens to a session whose outbox is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Disconnect)]
     pub slow_consumer: Policy,
-    /// Print figures every so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub stats: Option<u32>,
 }
 
 /// [`SlowConsumer`] as words.
@@ -159,18 +166,8 @@ pub struct Relay {
     /// Where to forward to; of a name's addresses the first that answers is taken
     #[arg(value_name = "TARGET")]
     pub target: String,
-    /// Threads that serve; more are started while all are blocked [default: twice the concurrency]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub workers: Option<u16>,
-    /// Threads that may run at the same time [default: the processors]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub concurrency: Option<u16>,
-    /// Connections at a time; further ones are closed at once
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_sessions: Option<u32>,
-    /// Print figures every so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub stats: Option<u32>,
+    #[command(flatten)]
+    pub load: Load,
 }
 
 impl Server {
@@ -182,12 +179,12 @@ impl Server {
             Policy::Wait => SlowConsumer::Wait,
         };
         let mut builder = Service::builder()
-            .concurrency(self.concurrency.map_or(0, usize::from))
+            .concurrency(self.load.concurrency.map_or(0, usize::from))
             .outbox(usize::try_from(self.outbox).unwrap_or(usize::MAX), policy);
-        if let Some(workers) = self.workers {
+        if let Some(workers) = self.load.workers {
             builder = builder.workers(Workers::new(workers.into()));
         }
-        if let Some(sessions) = self.max_sessions {
+        if let Some(sessions) = self.load.max_sessions {
             builder = builder.max_sessions(sessions as usize);
         }
         builder

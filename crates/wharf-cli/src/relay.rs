@@ -92,7 +92,7 @@ struct Forwarder {
 pub fn run(options: &Relay) -> Result<(), String> {
     let listen = resolve(&options.listen, "listen on")?;
     let targets = resolve(&options.target, "relay to")?;
-    let builder = CompletionPort::<(), Purpose>::builder().concurrency(options.concurrency.map_or(0, usize::from));
+    let builder = CompletionPort::<(), Purpose>::builder().concurrency(options.load.concurrency.map_or(0, usize::from));
     let port: Port = builder.build().map_err(|error| format!("the port cannot be made: {error}"))?;
     let listener = port.listen(&listen[..], ()).map_err(|error| cannot_listen(&options.listen, &error, ""))?;
     let forwarder = Arc::new(Forwarder {
@@ -100,7 +100,7 @@ pub fn run(options: &Relay) -> Result<(), String> {
         targets,
         name: options.target.clone(),
         totals: Arc::default(),
-        most: options.max_sessions.map_or(usize::MAX, |most| most as usize),
+        most: options.load.max_sessions.map_or(usize::MAX, |most| most as usize),
     });
     // A port of its own, so that the handlers' port can be closed from outside.
     let control = CompletionPort::<(), Control>::new().map_err(|error| format!("the port cannot be made: {error}"))?;
@@ -111,13 +111,13 @@ pub fn run(options: &Relay) -> Result<(), String> {
     for _ in 0..ACCEPTS {
         listener.accept(Purpose::Accept).map_err(|refused| format!("nothing can be accepted: {}", refused.error))?;
     }
-    if let Some(seconds) = options.stats {
+    if let Some(seconds) = options.load.stats {
         let figures = control.interval(Duration::from_secs(seconds.into()), (), Control::Figures);
         figures.map_err(|error| format!("the figures' timer cannot be set: {error}"))?;
     }
     let address = listener.local_addr().map_err(|error| format!("the listener's address is unknown: {error}"))?;
     let handler = forwarder.clone();
-    let workers = options.workers.map_or_else(Workers::default, |count| Workers::new(count.into()));
+    let workers = options.load.workers.map_or_else(Workers::default, |count| Workers::new(count.into()));
     let pool = port.run(workers, move |packet| handler.handle(packet));
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
     let mut out = io::stdout();

@@ -100,7 +100,7 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
     let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
 
     let (stop, stopped) = channel::<()>();
-    let printer = options.stats.map(|seconds| {
+    let printer = options.load.stats.map(|seconds| {
         let service = service.clone();
         std::thread::spawn(move || {
             let period = Duration::from_secs(seconds.into());

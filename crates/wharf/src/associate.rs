@@ -20,6 +20,15 @@ pub enum Outcome<K, C> {
     Done(Packet<K, C>),
 }
 
+impl<K, C> From<Outcome<K, C>> for Option<OperationId> {
+    fn from(outcome: Outcome<K, C>) -> Self {
+        match outcome {
+            Outcome::Pending(id) => Some(id),
+            Outcome::Done(_) => None,
+        }
+    }
+}
+
 /// What can be [associated](crate::CompletionPort::associate) with a port: std's sockets, as they are.
 pub trait Associate<K, C>: Sized {
     /// What it is from then on.
@@ -42,6 +51,79 @@ impl<K, C> Drop for Shared<K, C> {
         self.port.close_device(&self.device);
     }
 }
+
+/// What all kinds of devices have in common: `$device` holds an `Arc<Shared>`.
+macro_rules! device {
+    ($device:ident) => {
+        impl<K, C> Clone for $device<K, C> {
+            fn clone(&self) -> Self {
+                $device(self.0.clone())
+            }
+        }
+
+        impl<K, C> std::fmt::Debug for $device<K, C> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!(stringify!($device), "(device {:#x})"), self.0.device.number())
+            }
+        }
+
+        impl<K: $crate::Key, C: $crate::Context> $device<K, C> {
+            /// The key it was associated with.
+            pub fn key(&self) -> &K {
+                &self.0.key
+            }
+
+            /// Its number in the port's device list: never 0, and never used again for another device of the port.
+            pub fn number(&self) -> u64 {
+                self.0.device.number()
+            }
+
+            /// From now on an operation that succeeds inside the issuing call returns its packet there
+            /// ([`Outcome::Done`]($crate::Outcome::Done)), and none is queued. Cannot be taken back.
+            #[doc(alias = "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS")]
+            pub fn skip_on_success(&self) {
+                self.0.device.skip_on_success();
+            }
+
+            /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was. What a
+            /// disk is at work on is seldom given up.
+            #[doc(alias = "CancelIoEx")]
+            pub fn cancel(&self, operation: $crate::OperationId) -> $crate::Cancel {
+                self.0.port.cancel(operation)
+            }
+
+            /// Asks that every outstanding operation of this device ends; returns how many there were.
+            #[doc(alias = "CancelIoEx")]
+            pub fn cancel_all(&self) -> usize {
+                self.0.port.cancel_all(&self.0.device)
+            }
+
+            /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, those of a file perhaps
+            /// as they were, one packet each. Does not block. Sends that the system has not taken yet are lost; a stream
+            /// has `disconnect`.
+            #[doc(alias = "closesocket")]
+            #[doc(alias = "CloseHandle")]
+            pub fn close(&self) {
+                self.0.port.close_device(&self.0.device);
+            }
+
+            /// Takes the descriptor out of the port again, in the mode it is in: non-blocking, but for a file.
+            ///
+            /// # Errors
+            ///
+            /// Operations are outstanding (cancel them and take their packets first), or it is closed.
+            pub fn release_fd(self) -> Result<rustix::fd::OwnedFd, $crate::Rejected<Self, ()>> {
+                self.0.release().map_err(|(error, shared)| $crate::Rejected { error, source: $device(shared), key: () })
+            }
+
+            /// The raw layer's name for it.
+            pub fn raw(&self) -> &$crate::raw::Device {
+                &self.0.device
+            }
+        }
+    };
+}
+pub(crate) use device;
 
 /// Gives a descriptor to the port, or back to the caller.
 pub(crate) fn adopt<K, C, S: Into<OwnedFd> + From<OwnedFd>>(
@@ -88,13 +170,12 @@ impl<K: Key, C: Context> Shared<K, C> {
         })
     }
 
-    pub(crate) fn release<S: From<OwnedFd>>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
+    pub(crate) fn release(self: Arc<Self>) -> Result<OwnedFd, (io::Error, Arc<Self>)> {
         match self.port.release_device(&self.device) {
             Ok(handle) => {
                 #[allow(unsafe_code)]
                 // SAFETY: the port has given the descriptor away, and will not close it.
-                let fd = unsafe { OwnedFd::from_raw_fd(handle) };
-                Ok(S::from(fd))
+                Ok(unsafe { OwnedFd::from_raw_fd(handle) })
             }
             Err(error) => Err((refusal(&self.port, error), self)),
         }

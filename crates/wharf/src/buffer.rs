@@ -71,7 +71,7 @@ impl Buffer {
         match &self.0 {
             Memory::Owned(vec) => vec.capacity(),
             Memory::Pooled(pooled) => pooled.0.memory.capacity(),
-            Memory::Aligned(aligned) => aligned.layout.size(),
+            Memory::Aligned(aligned) => aligned.capacity,
             Memory::Shared(_) | Memory::Static(_) => 0,
         }
     }
@@ -111,7 +111,7 @@ impl Buffer {
             Memory::Owned(vec) => vec,
             Memory::Pooled(pooled) => &mut pooled.0.memory,
             Memory::Aligned(aligned) => {
-                let (pointer, length) = (aligned.pointer.as_ptr(), aligned.layout.size());
+                let (pointer, length) = (aligned.pointer.as_ptr(), aligned.capacity);
                 return Some(crate::operation::RawBuffer { pointer, length });
             }
             Memory::Shared(_) | Memory::Static(_) => return None,
@@ -131,7 +131,7 @@ impl Buffer {
             Memory::Owned(vec) => vec,
             Memory::Pooled(pooled) => &mut pooled.0.memory,
             Memory::Aligned(aligned) => {
-                assert!(length <= aligned.layout.size(), "the engine reported more bytes than the buffer holds");
+                assert!(length <= aligned.capacity, "the engine reported more bytes than the buffer holds");
                 aligned.length = length;
                 return;
             }
@@ -162,6 +162,7 @@ impl Deref for Buffer {
 struct Aligned {
     pointer: NonNull<u8>,
     layout: Layout,
+    capacity: usize,
     length: usize,
 }
 
@@ -180,7 +181,7 @@ impl Aligned {
         // SAFETY: the size is not 0.
         let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { std::alloc::handle_alloc_error(layout) };
-        Aligned { pointer, layout, length: 0 }
+        Aligned { pointer, layout, capacity: bytes, length: 0 }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -360,7 +361,8 @@ mod tests {
             assert_eq!(buffer.as_ptr().addr() % alignment, 0);
             assert_eq!((buffer.capacity(), &buffer[..]), (5000, &b"content"[..]));
         }
-        assert_eq!(Buffer::aligned(0, 4096).len(), 0);
+        let none = Buffer::aligned(0, 4096);
+        assert_eq!((none.len(), none.capacity()), (0, 0));
     }
 
     #[test]

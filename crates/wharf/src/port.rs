@@ -148,7 +148,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The system's, when descriptors or memory are exhausted; a port needs four descriptors on Linux.
+    /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more once a
+    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine.
     pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
         let raw = raw::Port::new(self.config::<K, C>()?)?;
         Ok(CompletionPort::from_raw(raw))

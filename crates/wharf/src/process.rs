@@ -1,12 +1,11 @@
 //! Child processes: their end is a packet.
 
-use crate::associate::{Associate, Outcome, Shared, adopt};
+use crate::associate::{Associate, Outcome, Shared, adopt, device};
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -27,17 +26,7 @@ use std::sync::Arc;
 /// ```
 pub struct Child<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-impl<K, C> Clone for Child<K, C> {
-    fn clone(&self) -> Self {
-        Child(self.0.clone())
-    }
-}
-
-impl<K, C> fmt::Debug for Child<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Child(device {:#x})", self.0.device.number())
-    }
-}
+device!(Child);
 
 impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
     type Device = Child<K, C>;
@@ -69,27 +58,9 @@ impl<K: Key, C: Context> Child<K, C> {
     ///
     /// It has ended, or there is no such signal.
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        let signal = Signal::from_named_raw(number).ok_or(io::ErrorKind::InvalidInput)?;
+        let signal = Signal::from_named_raw(number).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{number} is no signal's number; SIGTERM is 15"))
+        })?;
         self.0.with_fd(|fd| Ok(pidfd_send_signal(fd, signal)?))
-    }
-
-    /// The key it was associated with.
-    pub fn key(&self) -> &K {
-        &self.0.key
-    }
-
-    /// Its number in the port's device list.
-    pub fn number(&self) -> u64 {
-        self.0.device.number()
-    }
-
-    /// Asks that every outstanding wait ends; returns how many there were.
-    pub fn cancel_all(&self) -> usize {
-        self.0.port.cancel_all(&self.0.device)
-    }
-
-    /// Forgets it: outstanding waits end as cancelled. The process goes on.
-    pub fn close(&self) {
-        self.0.port.close_device(&self.0.device);
     }
 }

@@ -15,13 +15,12 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use crate::associate::{Associate, Outcome, Shared, adopt};
+use crate::associate::{Associate, Outcome, Shared, adopt, device};
 use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Cancel, DeviceKind, OperationId, Sink};
-use rustix::fd::{AsRawFd, OwnedFd};
-use std::fmt;
+use crate::raw::{self, DeviceKind, Sink};
+use rustix::fd::AsRawFd;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,17 +35,7 @@ use std::sync::Arc;
 /// Closing does not write to the disk: see [`sync`](File::sync).
 pub struct File<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-impl<K, C> Clone for File<K, C> {
-    fn clone(&self) -> Self {
-        File(self.0.clone())
-    }
-}
-
-impl<K, C> fmt::Debug for File<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "File(device {:#x})", self.0.device.number())
-    }
-}
+device!(File);
 
 impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
     type Device = File<K, C>;
@@ -150,55 +139,12 @@ impl<K: Key, C: Context> File<K, C> {
         self.0.with_fd(|fd| crate::blocking(|| Ok(rustix::fs::ftruncate(fd, length)?)))
     }
 
-    /// The key it was associated with.
-    pub fn key(&self) -> &K {
-        &self.0.key
-    }
-
-    /// Its number in the port's device list: never 0, and never used again for another device of the port.
-    pub fn number(&self) -> u64 {
-        self.0.device.number()
-    }
-
-    /// From now on an operation that succeeds inside the issuing call, as a read of what the cache holds, returns its
-    /// packet there ([`Outcome::Done`]), and none is queued. Cannot be taken back.
-    #[doc(alias = "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS")]
-    pub fn skip_on_success(&self) {
-        self.0.device.skip_on_success();
-    }
-
-    /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was. What a disk is
-    /// at work on is seldom given up.
-    #[doc(alias = "CancelIoEx")]
-    pub fn cancel(&self, operation: OperationId) -> Cancel {
-        self.0.port.cancel(operation)
-    }
-
-    /// Asks that every outstanding operation of this file ends; returns how many there were.
-    #[doc(alias = "CancelIoEx")]
-    pub fn cancel_all(&self) -> usize {
-        self.0.port.cancel_all(&self.0.device)
-    }
-
-    /// Closes it now, whoever else holds a handle. Outstanding operations end as cancelled or as they were, one packet
-    /// each, and the descriptor is closed after the last.
-    #[doc(alias = "CloseHandle")]
-    pub fn close(&self) {
-        self.0.port.close_device(&self.0.device);
-    }
-
     /// Takes the file out of the port again.
     ///
     /// # Errors
     ///
     /// Operations are outstanding, or it is closed.
     pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
-        let file: Result<OwnedFd, _> = self.0.release();
-        file.map(Into::into).map_err(|(error, shared)| Rejected { error, source: File(shared), key: () })
-    }
-
-    /// The raw layer's name for it.
-    pub fn raw(&self) -> &raw::Device {
-        &self.0.device
+        self.release_fd().map(Into::into)
     }
 }

@@ -1,15 +1,14 @@
 //! TCP: listeners and streams.
 
 use super::adopt_socket;
-use crate::associate::{Associate, Outcome, Shared, refusal};
+use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, Sink};
+use crate::raw::{self, Buffers, DeviceKind, Sink};
 use crate::record::Memory;
 use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::net::sockopt;
-use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -30,8 +29,10 @@ pub struct Stream<K, C>(pub(crate) Arc<Shared<K, C>>);
 /// A [`Stream`], as a TCP connection is usually called.
 pub type TcpStream<K, C> = Stream<K, C>;
 
-device!(TcpListener, std::net::TcpListener);
-device!(Stream, std::net::TcpStream);
+device!(TcpListener);
+socket!(TcpListener, std::net::TcpListener);
+device!(Stream);
+socket!(Stream, std::net::TcpStream);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
@@ -247,14 +248,5 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// receives that are outstanding stay and still take data, new ones fail.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.port.shutdown(&self.0.device, how).map_err(|error| refusal(&self.0.port, error))
-    }
-}
-
-impl<K, C> From<Outcome<K, C>> for Option<OperationId> {
-    fn from(outcome: Outcome<K, C>) -> Self {
-        match outcome {
-            Outcome::Pending(id) => Some(id),
-            Outcome::Done(_) => None,
-        }
     }
 }

@@ -1,14 +1,12 @@
 //! UDP: sockets that send and receive datagrams.
 
 use super::adopt_socket;
-use crate::associate::{Associate, Outcome, Shared};
+use crate::associate::{Associate, Outcome, Shared, device};
 use crate::buffer::Buffer;
 use crate::engine::datagram::set_option;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, Cancel, DeviceKind, OperationId, Sink};
-use rustix::fd::OwnedFd;
-use std::fmt;
+use crate::raw::{self, Buffers, DeviceKind, Sink};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +36,8 @@ use std::sync::Arc;
 /// ```
 pub struct UdpSocket<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-device!(UdpSocket, std::net::UdpSocket);
+device!(UdpSocket);
+socket!(UdpSocket, std::net::UdpSocket);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::UdpSocket {
     type Device = UdpSocket<K, C>;

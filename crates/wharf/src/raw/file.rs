@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const EACCES: i32 = 13;
+const ENOSYS: i32 = 38;
 
 /// A file operation on its way.
 pub(crate) struct FileJob {
@@ -112,7 +113,8 @@ impl Port {
         let Some(error) = at_once(&mut job, known) else {
             match self.driver().pump() {
                 Ok(pump) => pump.submit(job),
-                Err(error) => job.end(error.raw_os_error().unwrap_or(EINVAL)),
+                // What the kernel lacks has no number of its own.
+                Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
             }
             return Ok(Issued::Pending(id));
         };

@@ -124,7 +124,7 @@ pub(super) struct Conn {
     bytes_sent: AtomicU64,
     /// The service's coarse clock, which `heard_us` and `opened_us` go by.
     coarse_us: Arc<AtomicU64>,
-    /// When something was received; `NEVER` while a handler runs, whose time is not the peer's, and before the session
+    /// When something was received, or a send completed; `NEVER` while a handler runs, whose time is not the peer's, and before the session
     /// is open.
     heard_us: AtomicU64,
     /// When it was opened; `NEVER` before.
