@@ -83,7 +83,7 @@ pub use associate::Outcome;
 #[cfg(not(loom))]
 pub use buffer::Buffer;
 #[cfg(not(loom))]
-pub use net::{Stream, TcpListener, TcpStream, UdpSocket};
+pub use net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]

@@ -35,6 +35,8 @@ pub enum Kind {
     ReceivedFrom,
     /// The system took a datagram.
     SentTo,
+    /// The system took all bytes of a send of memory and parts of files.
+    SentFile,
     /// Everything sent before has gone out, and the sending side is shut.
     Disconnected,
     /// Bytes were read from a file, or its end was found.
@@ -74,6 +76,32 @@ pub enum Buffers {
     Many(Box<[RawBuffer]>),
     /// The port's pool gives one when data has arrived.
     Pooled,
+}
+
+/// A piece of what [`send_parts`](crate::raw::Port::send_parts) sends.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// Bytes of memory.
+    Memory(RawBuffer),
+    /// Bytes of a regular file or block device.
+    File {
+        /// Its descriptor, open for reading. Its position is neither used nor changed.
+        handle: i32,
+        /// Where they begin.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+}
+
+impl Part {
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        match self {
+            Part::Memory(piece) => piece.length as u64,
+            Part::File { length, .. } => *length,
+        }
+    }
 }
 
 impl Buffers {
@@ -210,11 +238,34 @@ pub(crate) struct Operation {
     pub(crate) done: usize,
     /// Where a datagram goes.
     pub(crate) to: Option<Box<SocketAddr>>,
+    /// What a send of parts sends, instead of buffers.
+    pub(crate) parts: Option<Box<Parts>>,
+}
+
+/// Memory and parts of files, to be sent in order.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// None is empty, and their sum is a usize.
+    pub(crate) list: Vec<Part>,
+    /// So many bytes, from the first on, need no look whether they are in the system's cache.
+    pub(crate) fetched: usize,
+}
+
+impl Parts {
+    /// Bytes in all.
+    pub(crate) fn total(&self) -> usize {
+        self.list.iter().map(|part| part.length() as usize).sum()
+    }
 }
 
 impl Operation {
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        Operation { serial: 0, kind, token, sink, buffers, done: 0, to: None }
+        Operation { serial: 0, kind, token, sink, buffers, done: 0, to: None, parts: None }
+    }
+
+    /// Bytes that it moves in all.
+    pub(crate) fn total(&self) -> usize {
+        self.parts.as_ref().map_or_else(|| self.buffers.total(), |parts| parts.total())
     }
 }
 

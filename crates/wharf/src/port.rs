@@ -3,14 +3,14 @@
 use crate::associate::Associate;
 use crate::buffer::Buffer;
 use crate::fs::File;
-use crate::net::{Stream, TcpListener, TcpStream, UdpSocket};
+use crate::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::process::Child;
 use crate::queue::{Deadline, Wake, WorkerReport};
 use crate::raw::{
     self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
 };
-use crate::record::{Record, RepeatRecord};
+use crate::record::{Memory, Record, RepeatRecord};
 use crate::word;
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
@@ -622,11 +622,17 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
         }
         Kind::Readable => Event::Readable { stream: stream(), result: result(0).map(drop) },
         Kind::Sent => match memory {
-            crate::record::Memory::Many(buffers) => {
-                Event::SentVectored { stream: stream(), buffers, result: result(bytes) }
-            }
+            Memory::Many(buffers) => Event::SentVectored { stream: stream(), buffers, result: result(bytes) },
             one => Event::Sent { stream: stream(), buffer: one.into_one(), result: result(bytes) },
         },
+        Kind::SentFile => {
+            let Memory::File(message) = memory else { unreachable!("a send of a file has its message") };
+            let result = match error {
+                raw::ENODATA => Err(ended_early(bytes, &message)),
+                _ => result(bytes),
+            };
+            Event::SentFile { stream: stream(), message, result }
+        }
         Kind::ReceivedFrom => {
             let (what, pooled) = match payload {
                 Payload::Datagram(datagram) => (Some(datagram.0), datagram.1),
@@ -651,6 +657,12 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
         _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
     };
     Packet { key, context, event }
+}
+
+fn ended_early(sent: usize, message: &FileMessage) -> io::Error {
+    let of_file = sent.saturating_sub(message.head.len());
+    let why = format!("the file ended {of_file} bytes behind offset {}: it has been truncated?", message.offset);
+    io::Error::new(io::ErrorKind::UnexpectedEof, why)
 }
 
 impl From<Empty> for GetError {

@@ -3,12 +3,14 @@
 
 use crate::associate::Shared;
 use crate::buffer::Buffer;
+use crate::net::FileMessage;
 use std::sync::Arc;
 
 pub(crate) enum Memory {
     None,
     One(Buffer),
     Many(Vec<Buffer>),
+    File(Box<FileMessage>),
 }
 
 impl Memory {
@@ -16,7 +18,7 @@ impl Memory {
         match self {
             Memory::One(buffer) => buffer,
             Memory::None => Buffer::default(),
-            Memory::Many(_) => unreachable!("a vectored operation gives its buffers back together"),
+            Memory::Many(_) | Memory::File(_) => unreachable!("a vectored operation gives its buffers back together"),
         }
     }
 }

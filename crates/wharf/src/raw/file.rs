@@ -4,10 +4,12 @@
 //! file know no order among each other (row F-08): each is on its way by itself, listed in the device so that it can be
 //! counted and cancelled.
 
+use super::parts::FetchJob;
 use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, Sink, finish,
 };
 use crate::device::{Device as Inner, traits};
+use crate::engine::Handle;
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
@@ -24,6 +26,54 @@ pub(crate) struct FileJob {
     device: Arc<Inner>,
     operation: Operation,
     work: Work,
+}
+
+/// What a port's pump is given.
+pub(crate) enum Errand {
+    /// An operation of a file.
+    Transfer(FileJob),
+    /// Bytes of a file that a send waits for.
+    Fetch(FetchJob),
+}
+
+/// Calls the job's method.
+macro_rules! either {
+    ($errand:expr, $job:ident => $call:expr) => {
+        match $errand {
+            Errand::Transfer($job) => $call,
+            Errand::Fetch($job) => $call,
+        }
+    };
+}
+
+impl Job for Errand {
+    fn handle(&self) -> Handle {
+        either!(self, job => job.handle())
+    }
+
+    fn work(&self) -> Work {
+        either!(self, job => job.work())
+    }
+
+    fn id(&self) -> (u64, u64) {
+        either!(self, job => job.id())
+    }
+
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
+        either!(self, job => job.pieces(into));
+    }
+
+    fn advance(&mut self, bytes: usize) -> bool {
+        either!(self, job => job.advance(bytes))
+    }
+
+    fn is_wanted(&self) -> bool {
+        either!(self, job => job.is_wanted())
+    }
+
+    fn end(self, error: i32) {
+        either!(self, job => job.end(error));
+    }
 }
 
 impl Port {
@@ -112,7 +162,7 @@ impl Port {
         let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
         let Some(error) = at_once(&mut job, known) else {
             match self.driver().pump() {
-                Ok(pump) => pump.submit(job),
+                Ok(pump) => pump.submit(Errand::Transfer(job)),
                 // What the kernel lacks has no number of its own.
                 Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
             }
@@ -225,7 +275,7 @@ impl Job for FileJob {
         (self.device.number, self.operation.serial)
     }
 
-    fn pieces(&self, into: &mut Vec<libc::iovec>) {
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
         let mut skip = self.operation.done;
         self.operation.buffers.each(|piece| {
             let skipped = skip.min(piece.length);

@@ -12,6 +12,7 @@
 //! This layer may change between minor versions until 1.0.
 
 mod file;
+mod parts;
 mod receive;
 mod send;
 mod signal;
@@ -20,9 +21,10 @@ mod timer;
 pub use crate::device::DeviceKind;
 pub use crate::engine::files::FileEngine;
 pub(crate) use file::traits_of as file_traits;
+pub(crate) use parts::ENODATA;
 
 pub use crate::operation::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Payload, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Part, Payload, RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
@@ -178,13 +180,13 @@ pub(crate) struct PortDriver {
     starving: AtomicBool,
     pool: std::sync::Arc<Pool>,
     /// Where file operations wait, from the first on that has to.
-    pump: OnceLock<std::io::Result<Pump<file::FileJob>>>,
+    pump: OnceLock<std::io::Result<Pump<file::Errand>>>,
     files: FileEngine,
     dispose: fn(Completion),
 }
 
 impl PortDriver {
-    fn pump(&self) -> Result<&Pump<file::FileJob>, &std::io::Error> {
+    fn pump(&self) -> Result<&Pump<file::Errand>, &std::io::Error> {
         self.pump.get_or_init(|| Pump::start(self.files)).as_ref()
     }
 

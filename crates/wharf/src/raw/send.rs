@@ -5,6 +5,7 @@
 //! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
+use super::parts::Window;
 use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
@@ -34,7 +35,7 @@ struct Batch {
     more: Vec<Operation>,
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
     Done {
         bytes: usize,
@@ -42,6 +43,8 @@ enum Attempt {
     },
     Failed(i32),
     NotNow,
+    /// A part of a file has to be read first.
+    Fetch(Window),
 }
 
 impl Port {
@@ -203,7 +206,7 @@ impl Port {
         device.phase.store(phase::FRESH, Ordering::Release);
     }
 
-    fn may_send(&self, device: &Inner) -> Result<(), i32> {
+    pub(super) fn may_send(&self, device: &Inner) -> Result<(), i32> {
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
@@ -213,7 +216,7 @@ impl Port {
         }
     }
 
-    fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
         operation.serial = device.next_serial();
         let serial = operation.serial;
@@ -292,6 +295,11 @@ impl Port {
             } else {
                 Attempt::Failed(ECANCELED)
             };
+            if let Attempt::Fetch(window) = attempt {
+                self.deliver_sent(device, packets);
+                self.fetch(device, batch.head, window);
+                return done;
+            }
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
                 let take = error == 0 && wanted == Some(operation.serial);
@@ -313,6 +321,7 @@ impl Port {
                     drained = true;
                     put_back(&mut direction, into_operations(batch), &mut finished);
                 }
+                Attempt::Fetch(_) => unreachable!("looked at above"),
                 Attempt::Failed(error) => {
                     // What was gathered behind the failed head fails by itself, or not: it is tried again.
                     let Batch { head, more } = batch;
@@ -334,17 +343,47 @@ impl Port {
             direction.gathered.clear();
             if !packets.is_empty() {
                 drop(direction);
-                for (sink, completion) in packets {
-                    if completion.kind == Kind::Connected && completion.error == ECANCELED {
-                        self.abort_connect(device);
-                    }
-                    self.deliver(sink, completion);
-                }
+                self.deliver_sent(device, packets);
                 // Only now may another thread send: its packets come behind these.
                 direction = device.send.lock();
             }
             break device.end_sending(&mut direction, drained);
         };
+        self.turn_over(device, goes_on);
+        done
+    }
+
+    /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
+    pub(super) fn end_interrupted_turn(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
+        let mut packets = Vec::new();
+        let mut finished = |operation, error| packets.push(finish(device, operation, error, Payload::None));
+        let mut direction = device.send.lock();
+        match error {
+            0 => put_back(&mut direction, vec![operation], &mut finished),
+            error => finished(operation, error),
+        }
+        direction.running = None;
+        if !packets.is_empty() {
+            drop(direction);
+            self.deliver_sent(device, packets);
+            direction = device.send.lock();
+        }
+        let goes_on = device.end_sending(&mut direction, false);
+        drop(direction);
+        self.turn_over(device, goes_on);
+    }
+
+    fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
+        for (sink, completion) in packets {
+            if completion.kind == Kind::Connected && completion.error == ECANCELED {
+                self.abort_connect(device);
+            }
+            self.deliver(sink, completion);
+        }
+    }
+
+    /// A turn of the send side has ended.
+    fn turn_over(&self, device: &Arc<Inner>, goes_on: bool) {
         if goes_on {
             self.insert_work(Entry::Ready(device.clone(), Side::Send));
         }
@@ -353,7 +392,6 @@ impl Port {
         if waits && device.receive.lock().ready() {
             self.insert(Entry::Ready(device.clone(), Side::Receive));
         }
-        done
     }
 
     fn try_send(&self, device: &Inner, batch: &Batch) -> Attempt {
@@ -389,6 +427,9 @@ impl Port {
                     0 => {}
                     error => return Attempt::Failed(error),
                 }
+                if let Some(parts) = head.parts.as_deref() {
+                    return self.try_parts(device, parts, head.done);
+                }
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
                 let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
                     (Buffers::One(piece), true) => {
@@ -407,7 +448,7 @@ impl Port {
                 let result = match device.kind {
                     _ if pieces.is_empty() => Ok(0),
                     DeviceKind::Handle => engine.write(device.handle, pieces),
-                    _ => engine.send(device.handle, pieces),
+                    _ => engine.send(device.handle, pieces, false),
                 };
                 match result {
                     Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
@@ -421,7 +462,7 @@ impl Port {
 
 /// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
 /// was not shut, or the send would not have been issued.
-fn failed_send(device: &Inner, error: i32) -> i32 {
+pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
     let error = if error == EPIPE && device.kind == DeviceKind::Stream { ECONNRESET } else { error };
     if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
         let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
@@ -470,7 +511,7 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
     let mut left = Vec::new();
     for mut operation in std::iter::once(batch.head).chain(batch.more) {
         if left.is_empty() {
-            let wanted = operation.buffers.total() - operation.done;
+            let wanted = operation.total() - operation.done;
             let taken = bytes.min(wanted);
             operation.done += taken;
             bytes -= taken;
@@ -496,7 +537,7 @@ fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mu
     }
 }
 
-fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
+pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
     RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
 }
 
