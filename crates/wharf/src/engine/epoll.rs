@@ -89,10 +89,10 @@ fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
     let result = call();
     if blocked {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let raised = matches!(result, Err(error) if error == Errno::PIPE.raw_os_error());
+        // Whatever the result: some bytes may have been taken before.
         // SAFETY: as above.
         unsafe {
-            if raised && !was_pending {
+            if !was_pending {
                 libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const now);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
