@@ -28,7 +28,8 @@ pub use crate::operation::{
 };
 
 use crate::buffer::Pool;
-use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut, traits};
+use crate::device::{Device as Inner, Devices, phase, shut, traits};
+use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, Readiness};
 use crate::operation::Operation;
@@ -378,6 +379,7 @@ impl Port {
             // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
             if self.driver().devices.lock().remove(device.number) {
                 device.registered.store(false, Ordering::Release);
+                device.lend_to_owners();
                 device.leave(self.engine());
             }
             return;
@@ -385,8 +387,29 @@ impl Port {
         let open = self.driver().devices.lock().remove(device.number);
         if open {
             device.deregister(self.engine());
-            if device.leave(self.engine()) {
-                self.resume_accepting();
+            device.lend_to_owners();
+            self.leave(device);
+        }
+    }
+
+    /// Ends a use of a device's handle.
+    fn leave(&self, device: &Inner) {
+        if device.leave(self.engine()) {
+            self.resume_accepting();
+        }
+    }
+
+    /// What is left after a turn.
+    fn turn_over(&self, device: &Arc<Inner>, side: Side, left: Left) {
+        if left.handle {
+            self.leave(device);
+        }
+        if left.goes_on {
+            let entry = Entry::Ready(device.clone(), side);
+            match (side, device.kind) {
+                // A receive is the business of a worker that has a slot.
+                (Side::Receive, kind) if kind != DeviceKind::Listener => self.insert(entry),
+                _ => self.insert_work(entry),
             }
         }
     }
@@ -399,7 +422,7 @@ impl Port {
         {
             let mut receive = device.receive.lock();
             let mut send = device.send.lock();
-            let busy = |side: &Direction| side.pending() > 0 || side.turn == crate::device::Turn::Running;
+            let busy = |side: &Direction| side.pending() > 0 || side.turn == Turn::Running;
             if receive.closed {
                 return Err(EBADF);
             }
@@ -425,8 +448,7 @@ impl Port {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 direction.closed = true;
-                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
-                (std::mem::take(&mut direction.operations), files)
+                (direction.operations.take(), files_under_way(device, &direction))
             };
             self.cancel_files(device, &files);
             for operation in pending {
@@ -502,26 +524,19 @@ impl Port {
         }
         let device = self.driver().devices.lock().find(id.device).cloned();
         let Some(device) = device else { return Cancel::TooLate };
-        for side in [Side::Receive, Side::Send] {
-            let operation = {
-                let mut direction = device.direction(side).lock();
-                if direction.is_running(id.serial) {
-                    direction.cancelled.push(id.serial);
-                    drop(direction);
-                    if device.kind == DeviceKind::File {
-                        self.cancel_files(&device, &[id.serial]);
-                    }
-                    return Cancel::Requested;
-                }
-                let at = direction.operations.iter().position(|operation| operation.serial == id.serial);
-                at.and_then(|at| direction.operations.remove(at))
-            };
-            if let Some(operation) = operation {
-                self.complete(&device, operation, ECANCELED);
-                return Cancel::Requested;
+        let mut direction = device.direction(Side::of(id.serial)).lock();
+        if direction.is_running(id.serial) {
+            direction.cancel(id.serial);
+            drop(direction);
+            if device.kind == DeviceKind::File {
+                self.cancel_files(&device, &[id.serial]);
             }
+            return Cancel::Requested;
         }
-        Cancel::TooLate
+        let Some(operation) = direction.operations.remove(id.serial) else { return Cancel::TooLate };
+        drop(direction);
+        self.complete(&device, operation, ECANCELED);
+        Cancel::Requested
     }
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were.
@@ -535,12 +550,11 @@ impl Port {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 count += direction.cancel_running();
-                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
-                (std::mem::take(&mut direction.operations), files)
+                (direction.operations.take(), files_under_way(device, &direction))
             };
             self.cancel_files(device, &files);
-            count += pending.len();
             for operation in pending {
+                count += 1;
                 self.complete(device, operation, ECANCELED);
             }
         }
@@ -759,6 +773,11 @@ fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
             None
         }
     }
+}
+
+/// A file's operations: they are in the pump's hands.
+fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
+    if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
 }
 
 fn finish(device: &Inner, operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {

@@ -170,8 +170,7 @@ impl Job for FetchJob {
     }
 
     fn is_wanted(&self) -> bool {
-        let direction = self.device.send.lock();
-        !direction.closed && !direction.cancelled.contains(&self.operation.serial)
+        !self.device.send.lock().must_end(self.operation.serial)
     }
 
     fn end(self, error: i32) {

@@ -12,7 +12,8 @@ use super::{
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
     Payload, Port, RawBuffer, Side, Sink, finish,
 };
-use crate::device::{Device as Inner, Direction, Turn, phase, shut};
+use crate::device::{Device as Inner, phase, shut};
+use crate::direction::{Direction, Left, Turn};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
@@ -125,10 +126,9 @@ impl Port {
         device.failed_receive.store(0, Ordering::Release);
         device.failed_send.store(0, Ordering::Release);
         let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
-        {
+        // Space is what tells that a connect has ended.
+        device.wants_space.store(true, Ordering::SeqCst);
+        let serial = {
             let mut direction = device.send.lock();
             if direction.closed {
                 return Err(EBADF);
@@ -139,34 +139,39 @@ impl Port {
                 return Err(EINVAL);
             }
             // From here on a cancel finds it.
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
-        }
+            direction.begin();
+            operation.serial = direction.next_serial();
+            direction.run(operation.serial);
+            operation.serial
+        };
+        let id = OperationId { device: device.number, serial };
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
-        let ended = direction.closed || direction.cancelled.contains(&serial);
+        let ended = direction.must_end(serial);
         let error = match result {
             Ok(()) if direction.closed => ECANCELED,
             Ok(()) => 0,
             Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
                 direction.operations.push_back(operation);
-                let goes_on = device.end_sending(&mut direction, true);
+                let left = direction.let_go(true);
                 drop(direction);
-                if goes_on {
-                    self.insert_work(Entry::Ready(device.clone(), Side::Send));
-                }
+                self.turn_over(device, Side::Send, left);
                 return Ok(Issued::Pending(id));
             }
             Err(error) => error,
         };
-        device.end_sending(&mut direction, false);
+        if error == 0 {
+            device.wants_space.store(false, Ordering::SeqCst);
+        }
+        let left = direction.let_go(false);
         drop(direction);
         match error {
             0 => device.phase.store(phase::CONNECTED, Ordering::Release),
             ECANCELED => self.abort_connect(device),
             _ => device.phase.store(phase::FRESH, Ordering::Release),
         }
+        self.turn_over(device, Side::Send, left);
         match error {
             // Ends of the attempt, which come as a packet however soon they are known.
             0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
@@ -183,17 +188,13 @@ impl Port {
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
     fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
-        if !device.enter() {
-            return Err(EBADF);
-        }
-        let mut result = self.engine().connect(device.handle, peer);
+        let result = self.engine().connect(device.handle, peer);
         if matches!(result, Ok(()) | Err(EINPROGRESS)) {
             if let Err(error) = self.register(device) {
                 self.engine().abort_connect(device.handle);
-                result = Err(error);
+                return Err(error);
             }
         }
-        self.leave(device);
         result
     }
 
@@ -218,9 +219,6 @@ impl Port {
 
     pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
         let mut direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
@@ -232,9 +230,12 @@ impl Port {
         if operation.kind == Kind::Disconnected {
             device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
         }
+        operation.serial = direction.next_serial();
+        let serial = operation.serial;
+        let id = OperationId { device: device.number, serial };
         if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
+            direction.begin();
+            direction.run(serial);
             drop(direction);
             let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
             let batch = Batch { head: operation, more: Vec::new() };
@@ -268,11 +269,13 @@ impl Port {
                 // A connect has taken the turn of the one that was cancelled before it.
                 return;
             }
-            device.begin_sending(&mut direction);
+            direction.begin();
             match take_batch(&mut direction) {
                 Some(batch) => batch,
                 None => {
-                    device.end_sending(&mut direction, false);
+                    let left = direction.let_go(false);
+                    drop(direction);
+                    self.turn_over(device, Side::Send, left);
                     return;
                 }
             }
@@ -286,15 +289,9 @@ impl Port {
         let mut done = None;
         let mut packets = Vec::new();
         let mut calls = 0;
-        let goes_on = loop {
+        let left = loop {
             calls += 1;
-            let attempt = if device.enter() {
-                let attempt = self.try_send(device, &batch);
-                self.leave(device);
-                attempt
-            } else {
-                Attempt::Failed(ECANCELED)
-            };
+            let attempt = self.try_send(device, &batch);
             if let Attempt::Fetch(window) = attempt {
                 self.deliver_sent(device, packets);
                 self.fetch(device, batch.head, window);
@@ -329,27 +326,31 @@ impl Port {
                     put_back(&mut direction, more, &mut finished);
                 }
             }
+            if drained && !device.wants_space.load(Ordering::Relaxed) {
+                // Space that came until now went unheard: one more attempt.
+                device.wants_space.store(true, Ordering::SeqCst);
+                drained = false;
+            }
             if drained && std::mem::take(&mut direction.edge) {
                 drained = false;
             }
-            direction.cancelled.clear();
+            direction.forget_cancelled();
             if !drained && calls < CALLS_PER_TURN {
                 if let Some(next) = take_batch(&mut direction) {
                     batch = next;
                     continue;
                 }
             }
-            direction.running = None;
-            direction.gathered.clear();
+            direction.run_none();
             if !packets.is_empty() {
                 drop(direction);
                 self.deliver_sent(device, packets);
                 // Only now may another thread send: its packets come behind these.
                 direction = device.send.lock();
             }
-            break device.end_sending(&mut direction, drained);
+            break direction.let_go(drained);
         };
-        self.turn_over(device, goes_on);
+        self.sent(device, left);
         done
     }
 
@@ -362,15 +363,15 @@ impl Port {
             0 => put_back(&mut direction, vec![operation], &mut finished),
             error => finished(operation, error),
         }
-        direction.running = None;
+        direction.run_none();
         if !packets.is_empty() {
             drop(direction);
             self.deliver_sent(device, packets);
             direction = device.send.lock();
         }
-        let goes_on = device.end_sending(&mut direction, false);
+        let left = direction.let_go(false);
         drop(direction);
-        self.turn_over(device, goes_on);
+        self.sent(device, left);
     }
 
     fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
@@ -382,11 +383,9 @@ impl Port {
         }
     }
 
-    /// A turn of the send side has ended.
-    fn turn_over(&self, device: &Arc<Inner>, goes_on: bool) {
-        if goes_on {
-            self.insert_work(Entry::Ready(device.clone(), Side::Send));
-        }
+    /// A turn of sending has ended.
+    fn sent(&self, device: &Arc<Inner>, left: Left) {
+        self.turn_over(device, Side::Send, left);
         // Set under the send side's lock while this turn ran: see `waits_for_send`.
         let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
         if waits && device.receive.lock().ready() {
@@ -400,6 +399,7 @@ impl Port {
         match head.kind {
             Kind::Connected => match engine.connect_result(device.handle) {
                 Ok(()) => {
+                    device.wants_space.store(false, Ordering::SeqCst);
                     device.phase.store(phase::CONNECTED, Ordering::Release);
                     Attempt::Done { bytes: 0, short: false }
                 }
@@ -487,9 +487,9 @@ fn take_batch(direction: &mut Direction) -> Option<Batch> {
             more.extend(direction.operations.pop_front());
         }
     }
-    direction.running = Some(head.serial);
-    direction.gathered.clear();
-    direction.gathered.extend(more.iter().map(|operation| operation.serial));
+    direction.run_none();
+    direction.run(head.serial);
+    direction.run_too(more.iter().map(|operation| operation.serial));
     Some(Batch { head, more })
 }
 
@@ -529,7 +529,7 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
 /// Operations that could not be finished go back to the head of the list, unless they were asked to end.
 fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mut impl FnMut(Operation, i32)) {
     for operation in operations.into_iter().rev() {
-        if direction.closed || direction.cancelled.contains(&operation.serial) {
+        if direction.must_end(operation.serial) {
             finished(operation, ECANCELED);
         } else {
             direction.operations.push_front(operation);
