@@ -6,6 +6,7 @@ use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
 use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId};
 use crate::record::{Memory, Record};
+use crate::word;
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::io;
 use std::marker::PhantomData;
@@ -43,7 +44,34 @@ pub(crate) struct Shared<K, C> {
     pub(crate) port: raw::Port,
     pub(crate) device: raw::Device,
     pub(crate) key: K,
-    pub(crate) context: PhantomData<fn() -> C>,
+    context: PhantomData<fn() -> C>,
+}
+
+impl<K, C> Shared<K, C> {
+    /// The first handle to a device.
+    pub(crate) fn new(port: &raw::Port, device: raw::Device, key: K) -> Arc<Self> {
+        let shared = Arc::new(Shared { port: port.clone(), device, key, context: PhantomData });
+        // No operation has been issued yet.
+        shared.device.set_key(Arc::as_ptr(&shared).expose_provenance());
+        shared
+    }
+
+    /// A handle for an operation, to be taken back from its completion's key with [`from_key`](Shared::from_key).
+    fn hold(self: &Arc<Self>) {
+        let _ = Arc::into_raw(self.clone()).expose_provenance();
+    }
+
+    /// The handle that an operation held.
+    ///
+    /// # Safety
+    ///
+    /// `key` came with the completion of an operation that was issued with [`hold`](Shared::hold), on a device of a port
+    /// with these K and C, or is that device's own after the operation was refused; each time it is called for it once.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn from_key(key: usize) -> Arc<Self> {
+        // SAFETY: by the contract there is a count that nobody else gives back.
+        unsafe { Arc::from_raw(std::ptr::with_exposed_provenance(key)) }
+    }
 }
 
 impl<K, C> Drop for Shared<K, C> {
@@ -134,7 +162,7 @@ pub(crate) fn adopt<K, C, S: Into<OwnedFd> + From<OwnedFd>>(
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
     let handle = source.into().into_raw_fd();
     match port.adopt(handle, kind, 0) {
-        Ok(device) => Ok(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })),
+        Ok(device) => Ok(Shared::new(port, device, key)),
         Err(error) => {
             #[allow(unsafe_code)]
             // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
@@ -181,26 +209,38 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
+    /// Issues an operation that has memory.
     pub(crate) fn issue(
         self: &Arc<Self>,
         context: C,
         memory: Memory,
         issue: impl FnOnce(&mut Memory, usize) -> Result<Issued, i32>,
     ) -> Result<Outcome<K, C>, (io::Error, C, Memory)> {
-        let mut record = Record::new(context, self.clone(), memory);
+        let mut record = Record::new(context, memory);
         let memory: *mut Memory = record.memory();
         let token = record.into_token();
+        self.hold();
         #[allow(unsafe_code)]
         // SAFETY: the record lives on at its token's address. Until `issue` passes the operation on nobody else knows
         // the token, and the closures below read the buffers' addresses before they do; they do not touch `memory`
         // afterwards.
         let memory = unsafe { &mut *memory };
-        match issue(memory, token) {
+        self.outcome(issue(memory, token)).map_err(|error| {
+            let (context, memory) = Record::from_token(token);
+            (error, context, memory)
+        })
+    }
+
+    /// After `hold`: what the call came to.
+    fn outcome(&self, issued: Result<Issued, i32>) -> Result<Outcome<K, C>, io::Error> {
+        match issued {
             Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
             Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
             Err(error) => {
-                let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
-                Err((refusal(&self.port, error), context, memory))
+                #[allow(unsafe_code)]
+                // SAFETY: the operation was refused, so no completion will bring the handle back.
+                drop(unsafe { Self::from_key(self.device.key()) });
+                Err(refusal(&self.port, error))
             }
         }
     }
@@ -243,15 +283,19 @@ impl<K: Key, C: Context> Shared<K, C> {
         .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
     }
 
+    /// Issues an operation without memory of its own.
     pub(crate) fn issue_plain(
         self: &Arc<Self>,
         context: C,
         issue: impl FnOnce(usize) -> Result<Issued, i32>,
     ) -> Result<Outcome<K, C>, Refused<C, ()>> {
-        self.issue(context, Memory::None, |_, token| issue(token)).map_err(|(error, context, _)| Refused {
-            error,
-            context,
-            buffer: (),
+        let token = word::pack(context);
+        self.hold();
+        self.outcome(issue(token)).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: packed just above, and no completion will bring it back.
+            let context = unsafe { word::unpack(token) };
+            Refused { error, context, buffer: () }
         })
     }
 }

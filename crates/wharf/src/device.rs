@@ -13,7 +13,7 @@ use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
 use crate::sync::Lock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) struct Device {
     pub(crate) number: u64,
     pub(crate) handle: Handle,
     pub(crate) kind: DeviceKind,
-    pub(crate) key: usize,
+    key: AtomicUsize,
     pub(crate) receive: Lock<Direction>,
     pub(crate) send: Lock<Direction>,
     pub(crate) skip_on_success: AtomicBool,
@@ -96,6 +96,14 @@ impl Device {
             Side::Receive => &self.receive,
             Side::Send => &self.send,
         }
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_key(&self, key: usize) {
+        self.key.store(key, Ordering::Relaxed);
     }
 
     /// Keeps the handle open for a call on it, for those who own no direction. False when the device is closed.
@@ -183,7 +191,7 @@ impl Devices {
             number: u64::from(slot) << 32 | u64::from(entry.generation),
             handle,
             kind,
-            key,
+            key: AtomicUsize::new(key),
             // The engine reports what is there to receive; whether there is space is tried first.
             receive: Lock::new(Direction::new(Side::Receive, true)),
             send: Lock::new(Direction::new(Side::Send, !connected)),

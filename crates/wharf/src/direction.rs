@@ -298,7 +298,9 @@ mod tests {
     }
 
     fn operation(serial: u64) -> Operation {
-        Operation { serial, ..Operation::new(Kind::Sent, 0, Sink::Port, Buffers::None) }
+        let mut operation = Operation::new(Kind::Sent, 0, Sink::Port, Buffers::None);
+        operation.serial = serial;
+        operation
     }
 
     #[test]

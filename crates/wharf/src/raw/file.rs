@@ -168,7 +168,7 @@ impl Port {
             }
             return Ok(Issued::Pending(id));
         };
-        let skip = device.skip_on_success.load(Ordering::Relaxed) && matches!(job.operation.sink, Sink::Port);
+        let skip = device.skip_on_success.load(Ordering::Relaxed) && job.operation.is_for_port();
         let (sink, completion) = job.finish(error);
         if error == 0 && skip {
             return Ok(Issued::Done(completion));

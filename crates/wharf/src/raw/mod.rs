@@ -91,7 +91,7 @@ impl From<Post> for Completion {
     #[inline]
     fn from(Post { key, token, bytes }: Post) -> Completion {
         let (kind, payload) = (Kind::Posted, Payload::None);
-        Completion { key, token, bytes, error: 0, kind, device: 0, more: false, payload }
+        Completion { key, token, bytes, error: 0, kind, device: 0, more: false, payload, named_memory: false }
     }
 }
 
@@ -112,7 +112,12 @@ impl Device {
 
     /// The key it was associated with.
     pub fn key(&self) -> usize {
-        self.0.key
+        self.0.key()
+    }
+
+    /// Gives it another key than it was associated with. Operations that were issued before have the old one or this.
+    pub(crate) fn set_key(&self, key: usize) {
+        self.0.set_key(key);
     }
 
     /// The system's descriptor. Valid until the device is closed or released.
@@ -780,11 +785,12 @@ fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
 }
 
-fn finish(device: &Inner, operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
-    let Operation { kind, token, sink, done, .. } = operation;
-    let completion =
-        Completion { key: device.key, token, bytes: done, error, kind, device: device.number, more: false, payload };
-    (sink, completion)
+fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
+    let named_memory = operation.names_memory();
+    let sink = operation.take_sink();
+    let Operation { kind, token, done: bytes, .. } = operation;
+    let (key, device) = (device.key(), device.number);
+    (sink, Completion { key, token, bytes, error, kind, device, more: false, payload, named_memory })
 }
 
 pub(crate) use queue::Held;

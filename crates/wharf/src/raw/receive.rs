@@ -117,7 +117,7 @@ impl Port {
         let id = OperationId { device: device.number, serial: operation.serial };
         let at_once = device.kind != DeviceKind::Listener
             && device.skip_on_success.load(Ordering::Relaxed)
-            && matches!(operation.sink, Sink::Port)
+            && operation.is_for_port()
             && direction.operations.is_empty()
             && direction.turn == Turn::Idle
             && !direction.drained;

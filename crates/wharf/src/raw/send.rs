@@ -92,9 +92,7 @@ impl Port {
         if buffers.total() > DATAGRAM_MAX {
             return Err(EMSGSIZE);
         }
-        let mut operation = Operation::new(Kind::SentTo, token, sink, buffers);
-        operation.to = to.map(Box::new);
-        self.issue_send(&device.0, operation)
+        self.issue_send(&device.0, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
@@ -177,7 +175,7 @@ impl Port {
             0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
             error => return Err(error),
         }
-        let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+        let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
         let (sink, completion) = finish(device, operation, error, Payload::None);
         if error == 0 && at_once {
             return Ok(Issued::Done(completion));
@@ -237,7 +235,7 @@ impl Port {
             direction.begin();
             direction.run(serial);
             drop(direction);
-            let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+            let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
             let batch = Batch { head: operation, more: Vec::new() };
             let done = self.execute_sends(device, batch, at_once.then_some(serial));
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
@@ -416,7 +414,7 @@ impl Port {
             Kind::SentTo => {
                 let mut pieces = Vec::with_capacity(1);
                 append_pieces(head, &mut pieces);
-                match engine.send_to(device.handle, &pieces, head.to.as_deref()) {
+                match engine.send_to(device.handle, &pieces, head.address()) {
                     Ok(()) => Attempt::Done { bytes: head.buffers.total(), short: false },
                     Err(EAGAIN) => Attempt::NotNow,
                     Err(error) => Attempt::Failed(error),
@@ -427,7 +425,7 @@ impl Port {
                     0 => {}
                     error => return Attempt::Failed(error),
                 }
-                if let Some(parts) = head.parts.as_deref() {
+                if let Some(parts) = head.parts() {
                     return self.try_parts(device, parts, head.done);
                 }
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
