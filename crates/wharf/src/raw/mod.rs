@@ -173,6 +173,7 @@ pub struct Config {
 }
 
 pub(crate) struct PortDriver {
+    home: crate::fork::Home,
     engine: Arc<dyn Engine>,
     events: Lock<Events>,
     devices: Lock<Devices>,
@@ -270,7 +271,6 @@ impl Driver<Entry> for PortDriver {
 #[derive(Clone)]
 pub struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
-    home: crate::fork::Home,
 }
 
 impl std::fmt::Debug for Port {
@@ -296,6 +296,7 @@ impl Port {
         };
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
+                home: crate::fork::Home::here()?,
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
                 devices: Lock::new(Devices::default()),
@@ -310,7 +311,7 @@ impl Port {
                 dispose: config.dispose,
             })
         })?;
-        Ok(Port { queue: Arc::new(queue), home: crate::fork::Home::here()? })
+        Ok(Port { queue: Arc::new(queue) })
     }
 
     fn driver(&self) -> &PortDriver {
@@ -371,8 +372,14 @@ impl Port {
         Ok(())
     }
 
+    /// Is this the process that made the port, and no forked child?
+    #[inline]
+    fn is_home(&self) -> bool {
+        self.driver().home.is_here()
+    }
+
     fn check(&self) -> Result<(), i32> {
-        if !self.home.is_here() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
+        if !self.is_home() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
@@ -380,7 +387,7 @@ impl Port {
     pub fn close_device(&self, device: &Device) {
         let device = &device.0;
         self.abandon(device);
-        if !self.home.is_here() {
+        if !self.is_home() {
             // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
             if self.driver().devices.lock().remove(device.number) {
                 device.registered.store(false, Ordering::Release);
@@ -521,7 +528,7 @@ impl Port {
     /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return Cancel::TooLate;
         }
         if id.device == 0 {
@@ -546,7 +553,7 @@ impl Port {
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were.
     pub fn cancel_all(&self, device: &Device) -> usize {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return 0;
         }
         let device = &device.0;
@@ -572,13 +579,13 @@ impl Port {
     #[inline]
     pub fn post(&self, post: Post) -> Result<(), Post> {
         let Post { key, token, bytes } = post;
-        let taken = self.home.is_here() && self.queue.insert_with(move || Entry::Post(Post { key, token, bytes }));
+        let taken = self.is_home() && self.queue.insert_with(move || Entry::Post(Post { key, token, bytes }));
         if taken { Ok(()) } else { Err(Post { key, token, bytes }) }
     }
 
     /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
     pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return Err((post, true));
         }
         self.queue.try_insert(Entry::Post(post), limit).map_err(|(_, closed)| (post, closed))
@@ -587,7 +594,7 @@ impl Port {
     /// The common case: the calling worker comes back, and something is there for it.
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
-        if self.home.is_here() { self.queue.take_again() } else { None }
+        if self.is_home() { self.queue.take_again() } else { None }
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.
@@ -597,7 +604,7 @@ impl Port {
 
     pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, Empty> {
         loop {
-            if !self.home.is_here() {
+            if !self.is_home() {
                 return Err(Empty::Forked);
             }
             match self.queue.get(deadline)? {
@@ -614,7 +621,7 @@ impl Port {
     /// Waits for a packet, and takes up to `most` entries that are there then.
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
-            if !self.home.is_here() {
+            if !self.is_home() {
                 return Err(Empty::Forked);
             }
             let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
@@ -643,7 +650,7 @@ impl Port {
     /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
     /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
     pub fn close(&self) {
-        if !self.home.is_here() {
+        if !self.is_home() {
             // The descriptors that wake and time the port are the parent's too: a child leaves them alone.
             return;
         }
