@@ -205,6 +205,42 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
+    /// Issues many operations of one kind with one call. `name` tells a buffer's memory, or that it cannot be used; the rest
+    /// of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
+    pub(crate) fn issue_many<T>(
+        self: &Arc<Self>,
+        operations: Vec<(Memory, T, C)>,
+        name: impl Fn(&mut Memory) -> Option<Buffers>,
+        issue: impl FnOnce(Vec<(Buffers, T, usize)>) -> Vec<Result<Issued, i32>>,
+    ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
+        let mut tokens = Vec::with_capacity(operations.len());
+        let mut issued = Vec::with_capacity(operations.len());
+        for (memory, rest, context) in operations {
+            let mut record = Record::new(context, self.clone(), memory);
+            let named = name(record.memory());
+            // The record does not move with its box.
+            let token = record.into_token();
+            tokens.push((token, named.is_some()));
+            issued.extend(named.map(|buffers| (buffers, rest, token)));
+        }
+        let mut results = issue(issued).into_iter();
+        let refused = |token, error| {
+            let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
+            Err(Refused { error, context, buffer: memory.into_one() })
+        };
+        let outcome = |(token, named): (usize, bool)| {
+            if !named {
+                return refused(token, not_writable());
+            }
+            match results.next().expect("one for each operation") {
+                Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
+                Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
+                Err(error) => refused(token, refusal(&self.port, error)),
+            }
+        };
+        tokens.into_iter().map(outcome).collect()
+    }
+
     /// Issues an operation that fills a buffer, from its start up to its capacity.
     pub(crate) fn issue_into(
         self: &Arc<Self>,

@@ -166,6 +166,10 @@ pub(crate) mod traits {
     pub(crate) const DIRECT: u8 = 4;
     /// Its file system does not offer to try without blocking.
     pub(crate) const NO_TRYING: u8 = 8;
+    /// A datagram socket is connected, so that a call on it may be told of a refusal by its peer.
+    pub(crate) const PEER: u8 = 32;
+    /// A datagram socket's refusals are kept in a list.
+    pub(crate) const REFUSALS: u8 = 64;
 }
 
 /// Own shutdown, as bits.
@@ -200,6 +204,8 @@ pub(crate) struct Device {
     /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
     pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
+    /// How many datagrams the next call is to ask for.
+    pub(crate) burst: AtomicU8,
     next_serial: AtomicU64,
     /// One for being open and one for each owner under way; at 0 the handle is closed.
     users: AtomicU32,
@@ -231,6 +237,15 @@ impl Device {
 
     pub(crate) fn next_serial(&self) -> u64 {
         self.next_serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The first of so many numbers that follow each other.
+    pub(crate) fn next_serials(&self, count: usize) -> u64 {
+        self.next_serial.fetch_add(count as u64, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn has(&self, traits: u8) -> bool {
+        self.traits.load(Ordering::Acquire) & traits != 0
     }
 
     /// Keeps the handle open for a call on it. False when the device is closed.
@@ -320,6 +335,7 @@ impl Devices {
             failed_send: AtomicI32::new(0),
             end_waits: AtomicBool::new(false),
             registered: AtomicBool::new(false),
+            burst: AtomicU8::new(2),
             next_serial: AtomicU64::new(0),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),

@@ -5,16 +5,18 @@
 //! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
+use super::datagram::{DATAGRAMS_MAX, gathers};
 use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
-    Payload, Port, RawBuffer, Side, Sink, finish,
+    Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::device::{Device as Inner, Direction, Turn, phase, shut};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 const ENETUNREACH: i32 = 101;
@@ -22,14 +24,14 @@ const EHOSTUNREACH: i32 = 113;
 const ECONNREFUSED: i32 = 111;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
-const DATAGRAM_MAX: usize = 65535 - 8;
+pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
 
 /// Operations taken from the list to be executed together: more than one only if all are sends.
-struct Batch {
+pub(super) struct Batch {
     head: Operation,
     more: Vec<Operation>,
 }
@@ -40,6 +42,8 @@ enum Attempt {
         bytes: usize,
         short: bool,
     },
+    /// So many of the batch's datagrams were taken, at least one.
+    Sent(usize),
     Failed(i32),
     NotNow,
 }
@@ -235,7 +239,9 @@ impl Port {
             drop(direction);
             let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
             let batch = Batch { head: operation, more: Vec::new() };
-            let done = self.execute_sends(device, batch, at_once.then_some(serial));
+            let mut done = None;
+            let wanted = if at_once { serial..serial + 1 } else { 0..0 };
+            self.execute_sends(device, batch, wanted, &mut |_, completion| done = Some(completion));
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
@@ -266,7 +272,7 @@ impl Port {
                 return;
             }
             device.begin_sending(&mut direction);
-            match take_batch(&mut direction) {
+            match take_batch(device, &mut direction) {
                 Some(batch) => batch,
                 None => {
                     device.end_sending(&mut direction, false);
@@ -274,13 +280,19 @@ impl Port {
                 }
             }
         };
-        self.execute_sends(device, batch, None);
+        self.execute_sends(device, batch, 0..0, &mut |_, _| {});
     }
 
     /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
-    /// direction. Returns the completion of `wanted`, if that operation succeeded, instead of queueing it.
-    fn execute_sends(&self, device: &Arc<Inner>, mut batch: Batch, wanted: Option<u64>) -> Option<Completion> {
-        let mut done = None;
+    /// direction. The completions of `wanted`, of those operations that succeeded, are given to `take` instead of being
+    /// queued.
+    pub(super) fn execute_sends(
+        &self,
+        device: &Arc<Inner>,
+        mut batch: Batch,
+        wanted: Range<u64>,
+        take: &mut dyn FnMut(u64, Completion),
+    ) {
         let mut packets = Vec::new();
         let mut calls = 0;
         let goes_on = loop {
@@ -294,10 +306,10 @@ impl Port {
             };
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
-                let take = error == 0 && wanted == Some(operation.serial);
+                let serial = operation.serial;
                 let (sink, completion) = finish(device, operation, error, Payload::None);
-                if take {
-                    done = Some(completion);
+                if error == 0 && wanted.contains(&serial) && matches!(sink, Sink::Port) {
+                    take(serial, completion);
                 } else {
                     packets.push((sink, completion));
                 }
@@ -308,6 +320,14 @@ impl Port {
                     let left = account(batch, bytes, &mut finished);
                     drained = short;
                     put_back(&mut direction, left, &mut finished);
+                }
+                Attempt::Sent(count) => {
+                    let mut operations = into_operations(batch);
+                    for mut operation in operations.drain(..count) {
+                        operation.done = operation.buffers.total();
+                        finished(operation, 0);
+                    }
+                    put_back(&mut direction, operations, &mut finished);
                 }
                 Attempt::NotNow => {
                     drained = true;
@@ -325,7 +345,7 @@ impl Port {
             }
             direction.cancelled.clear();
             if !drained && calls < CALLS_PER_TURN {
-                if let Some(next) = take_batch(&mut direction) {
+                if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
                 }
@@ -334,11 +354,17 @@ impl Port {
             direction.gathered.clear();
             if !packets.is_empty() {
                 drop(direction);
-                for (sink, completion) in packets {
+                let several = packets.len() > 1;
+                let entries = packets.into_iter().filter_map(|(sink, completion)| {
                     if completion.kind == Kind::Connected && completion.error == ECANCELED {
                         self.abort_connect(device);
                     }
-                    self.deliver(sink, completion);
+                    entry(sink, completion)
+                });
+                if several {
+                    self.queue.insert_all(entries.collect::<Vec<Entry>>());
+                } else {
+                    entries.for_each(|entry| self.insert(entry));
                 }
                 // Only now may another thread send: its packets come behind these.
                 direction = device.send.lock();
@@ -353,7 +379,6 @@ impl Port {
         if waits && device.receive.lock().ready() {
             self.insert(Entry::Ready(device.clone(), Side::Receive));
         }
-        done
     }
 
     fn try_send(&self, device: &Inner, batch: &Batch) -> Attempt {
@@ -375,15 +400,11 @@ impl Port {
                 Ok(()) => Attempt::Done { bytes: 0, short: false },
                 Err(error) => Attempt::Failed(error),
             },
-            Kind::SentTo => {
-                let mut pieces = Vec::with_capacity(1);
-                append_pieces(head, &mut pieces);
-                match engine.send_to(device.handle, &pieces, head.to.as_deref()) {
-                    Ok(()) => Attempt::Done { bytes: head.buffers.total(), short: false },
-                    Err(EAGAIN) => Attempt::NotNow,
-                    Err(error) => Attempt::Failed(error),
-                }
-            }
+            Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
+                Ok(count) => Attempt::Sent(count),
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
+            },
             _ => {
                 match device.failed_send.load(Ordering::Acquire) {
                     0 => {}
@@ -431,10 +452,19 @@ fn failed_send(device: &Inner, error: i32) -> i32 {
 }
 
 /// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
-fn take_batch(direction: &mut Direction) -> Option<Batch> {
+pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Batch> {
     let head = direction.operations.pop_front()?;
     let mut more: Vec<Operation> = Vec::new();
-    if head.kind == Kind::Sent {
+    if head.kind == Kind::SentTo && gathers(device) {
+        let mut bytes = head.buffers.total();
+        while let Some(next) = direction.operations.front() {
+            bytes += next.buffers.total();
+            if next.kind != Kind::SentTo || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    } else if head.kind == Kind::Sent {
         let mut pieces = piece_count(&head);
         let mut bytes = head.buffers.total() - head.done;
         while let Some(next) = direction.operations.front() {
@@ -486,7 +516,11 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
 }
 
 /// Operations that could not be finished go back to the head of the list, unless they were asked to end.
-fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mut impl FnMut(Operation, i32)) {
+pub(super) fn put_back(
+    direction: &mut Direction,
+    operations: Vec<Operation>,
+    finished: &mut impl FnMut(Operation, i32),
+) {
     for operation in operations.into_iter().rev() {
         if direction.closed || direction.cancelled.contains(&operation.serial) {
             finished(operation, ECANCELED);
