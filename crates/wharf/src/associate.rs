@@ -245,6 +245,49 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
+    /// Issues many operations of one kind with one call. `name` tells a buffer's memory, or that it cannot be used; the rest
+    /// of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
+    pub(crate) fn issue_many<T>(
+        self: &Arc<Self>,
+        operations: Vec<(Memory, T, C)>,
+        name: impl Fn(&mut Memory) -> Option<Buffers>,
+        issue: impl FnOnce(Vec<(Buffers, T, usize)>) -> Vec<Result<Issued, i32>>,
+    ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
+        let mut tokens = Vec::with_capacity(operations.len());
+        let mut issued = Vec::with_capacity(operations.len());
+        for (mut memory, rest, context) in operations {
+            // A buffer's bytes do not move with it.
+            let Some(buffers) = name(&mut memory) else {
+                tokens.push(Err((context, memory)));
+                continue;
+            };
+            let plain = matches!(memory, Memory::None);
+            let token = if plain { word::pack(context) } else { Record::new(context, memory).into_token() };
+            self.hold();
+            tokens.push(Ok((token, plain)));
+            issued.push((buffers, rest, token));
+        }
+        let mut results = issue(issued).into_iter();
+        let outcome = |token: Result<(usize, bool), (C, Memory)>| {
+            let (token, plain) = match token {
+                Ok(token) => token,
+                Err((context, memory)) => {
+                    return Err(Refused { error: not_writable(), context, buffer: memory.into_one() });
+                }
+            };
+            self.outcome(results.next().expect("one for each operation")).map_err(|error| {
+                let (context, memory) = match plain {
+                    #[allow(unsafe_code)]
+                    // SAFETY: packed above, and no completion will bring it back.
+                    true => (unsafe { word::unpack(token) }, Memory::None),
+                    false => Record::from_token(token),
+                };
+                Refused { error, context, buffer: memory.into_one() }
+            })
+        };
+        tokens.into_iter().map(outcome).collect()
+    }
+
     /// Issues an operation that fills a buffer, from its start up to its capacity.
     pub(crate) fn issue_into(
         self: &Arc<Self>,

@@ -50,6 +50,10 @@ pub(crate) mod traits {
     pub(crate) const DIRECT: u8 = 4;
     /// Its file system does not offer to try without blocking.
     pub(crate) const NO_TRYING: u8 = 8;
+    /// A datagram socket is connected, so that a call on it may be told of a refusal by its peer.
+    pub(crate) const PEER: u8 = 32;
+    /// A datagram socket's refusals are kept in a list.
+    pub(crate) const REFUSALS: u8 = 64;
 }
 
 /// Own shutdown, as bits.
@@ -84,6 +88,8 @@ pub(crate) struct Device {
     /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
     pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
+    /// How many datagrams the next call is to ask for.
+    pub(crate) burst: AtomicU8,
     /// One for being open and one for each [user](Device::enter); at 0 the handle is closed.
     users: AtomicU32,
     /// The handle was given away: it is not ours to close.
@@ -104,6 +110,10 @@ impl Device {
 
     pub(crate) fn set_key(&self, key: usize) {
         self.key.store(key, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has(&self, traits: u8) -> bool {
+        self.traits.load(Ordering::Acquire) & traits != 0
     }
 
     /// Keeps the handle open for a call on it, for those who own no direction. False when the device is closed.
@@ -205,6 +215,7 @@ impl Devices {
             failed_send: AtomicI32::new(0),
             end_waits: AtomicBool::new(false),
             registered: AtomicBool::new(false),
+            burst: AtomicU8::new(2),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),
         });

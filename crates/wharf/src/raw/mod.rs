@@ -11,6 +11,7 @@
 //!
 //! This layer may change between minor versions until 1.0.
 
+mod datagram;
 mod file;
 mod parts;
 mod receive;
@@ -20,6 +21,7 @@ mod timer;
 
 pub use crate::device::DeviceKind;
 pub use crate::engine::files::FileEngine;
+pub use datagram::{Incoming, Outgoing};
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use parts::ENODATA;
 
@@ -108,6 +110,11 @@ impl Device {
     /// A listener for streams of the machine's own.
     pub(crate) fn is_local(&self) -> bool {
         self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
+    }
+
+    /// A datagram socket is connected from now on.
+    pub(crate) fn has_peer(&self) {
+        self.0.traits.fetch_or(traits::PEER, Ordering::AcqRel);
     }
 
     /// The key it was associated with.
@@ -343,6 +350,9 @@ impl Port {
         };
         let device = self.driver().devices.lock().add(handle, kind, key, phase);
         device.traits.store(traits, Ordering::Relaxed);
+        if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
+            device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
+        }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(Device(device));

@@ -1,9 +1,10 @@
 //! The receive side: receives in the order of issue, and accepting.
 
+use super::datagram::{Refusal, take_receives};
 use super::{
-    Accepted, Buffers, Completion, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL,
-    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink,
-    entry, finish,
+    Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
+    EINVAL, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer,
+    Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
@@ -27,7 +28,13 @@ const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 /// What one attempt came to.
 enum Attempt {
-    Done { bytes: usize, payload: Payload, more_likely: bool },
+    Done {
+        bytes: usize,
+        payload: Payload,
+        more_likely: bool,
+    },
+    /// Another datagram, sent before, was refused.
+    Refused(i32, Datagram),
     Failed(i32),
     NotNow,
 }
@@ -141,11 +148,16 @@ impl Port {
         Ok(Issued::Pending(id))
     }
 
-    /// Executes the head of a stream's receive list, and returns its packet to be handed out.
+    /// Executes the head of a receive list, and returns its packet to be handed out.
     pub(super) fn receive_turn(&self, device: &Arc<Inner>) -> Option<Completion> {
         let operation = {
             let mut direction = device.receive.lock();
             direction.begin();
+            if device.kind == DeviceKind::Datagram && direction.operations.len() > 1 {
+                let batch = take_receives(device, &mut direction);
+                drop(direction);
+                return self.execute_receives(device, batch);
+            }
             let Some(operation) = direction.operations.pop_front() else {
                 // Cancelled or closed meanwhile; the direction stays maybe ready.
                 let left = direction.let_go(false);
@@ -183,6 +195,7 @@ impl Port {
                     let cut = matches!(&payload, Payload::Datagram(what) if what.0.truncated);
                     (if cut { EMSGSIZE } else { 0 }, payload, !more_likely)
                 }
+                Attempt::Refused(error, datagram) => (error, Payload::Datagram(Box::new((datagram, None))), false),
                 Attempt::Failed(error) => (error, Payload::None, false),
             };
             let left = direction.let_go(drained);
@@ -245,16 +258,21 @@ impl Port {
             Buffers::None => &[],
         };
         if operation.kind == Kind::ReceivedFrom {
-            return match engine.receive_from(device.handle, into) {
-                Ok(datagram) => {
-                    let payload = Payload::Datagram(Box::new((datagram, pooled)));
-                    // More may have come with the same event.
-                    Attempt::Done { bytes: datagram.bytes, payload, more_likely: true }
+            for attempt in 1.. {
+                match engine.receive_from(device.handle, into) {
+                    Ok(datagram) => {
+                        let payload = Payload::Datagram(Box::new((datagram, pooled)));
+                        // More may have come with the same event.
+                        return Attempt::Done { bytes: datagram.bytes, payload, more_likely: true };
+                    }
+                    Err(error) => match self.refused_receive(device, error, attempt) {
+                        Refusal::By(error, datagram) => return Attempt::Refused(error, datagram),
+                        Refusal::NotNow => return Attempt::NotNow,
+                        Refusal::Failed(error) => return Attempt::Failed(error),
+                        Refusal::Again => {}
+                    },
                 }
-                Err(EAGAIN) => Attempt::NotNow,
-                // Of the network, not of the socket: the next receive works again (row U-09).
-                Err(error) => Attempt::Failed(error),
-            };
+            }
         }
         let space: usize = into.iter().map(|piece| piece.length).sum();
         if device.kind == DeviceKind::Handle {

@@ -5,18 +5,20 @@
 //! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
+use super::datagram::{DATAGRAMS_MAX, gathers};
 use super::parts::Window;
 use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
-    Payload, Port, RawBuffer, Side, Sink, finish,
+    Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 const ENETUNREACH: i32 = 101;
@@ -24,14 +26,14 @@ const EHOSTUNREACH: i32 = 113;
 const ECONNREFUSED: i32 = 111;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
-const DATAGRAM_MAX: usize = 65535 - 8;
+pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
 
 /// Operations taken from the list to be executed together: more than one only if all are sends.
-struct Batch {
+pub(super) struct Batch {
     head: Operation,
     more: Vec<Operation>,
 }
@@ -42,6 +44,8 @@ pub(super) enum Attempt {
         bytes: usize,
         short: bool,
     },
+    /// So many of the batch's datagrams were taken, at least one.
+    Sent(usize),
     Failed(i32),
     NotNow,
     /// A part of a file has to be read first.
@@ -237,7 +241,9 @@ impl Port {
             drop(direction);
             let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
             let batch = Batch { head: operation, more: Vec::new() };
-            let done = self.execute_sends(device, batch, at_once.then_some(serial));
+            let mut done = None;
+            let wanted = if at_once { serial..serial + 1 } else { 0..0 };
+            self.execute_sends(device, batch, wanted, &mut |_, completion| done = Some(completion));
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
@@ -268,7 +274,7 @@ impl Port {
                 return;
             }
             direction.begin();
-            match take_batch(&mut direction) {
+            match take_batch(device, &mut direction) {
                 Some(batch) => batch,
                 None => {
                     let left = direction.let_go(false);
@@ -278,13 +284,19 @@ impl Port {
                 }
             }
         };
-        self.execute_sends(device, batch, None);
+        self.execute_sends(device, batch, 0..0, &mut |_, _| {});
     }
 
     /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
-    /// direction. Returns the completion of `wanted`, if that operation succeeded, instead of queueing it.
-    fn execute_sends(&self, device: &Arc<Inner>, mut batch: Batch, wanted: Option<u64>) -> Option<Completion> {
-        let mut done = None;
+    /// direction. The completions of `wanted`, of those operations that succeeded, are given to `take` instead of being
+    /// queued.
+    pub(super) fn execute_sends(
+        &self,
+        device: &Arc<Inner>,
+        mut batch: Batch,
+        wanted: Range<u64>,
+        take: &mut dyn FnMut(u64, Completion),
+    ) {
         let mut packets = Vec::new();
         let mut calls = 0;
         let left = loop {
@@ -293,14 +305,14 @@ impl Port {
             if let Attempt::Fetch(window) = attempt {
                 self.deliver_sent(device, packets);
                 self.fetch(device, batch.head, window);
-                return done;
+                return;
             }
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
-                let take = error == 0 && wanted == Some(operation.serial);
+                let serial = operation.serial;
                 let (sink, completion) = finish(device, operation, error, Payload::None);
-                if take {
-                    done = Some(completion);
+                if error == 0 && wanted.contains(&serial) && matches!(sink, Sink::Port) {
+                    take(serial, completion);
                 } else {
                     packets.push((sink, completion));
                 }
@@ -311,6 +323,14 @@ impl Port {
                     let left = account(batch, bytes, &mut finished);
                     drained = short;
                     put_back(&mut direction, left, &mut finished);
+                }
+                Attempt::Sent(count) => {
+                    let mut operations = into_operations(batch);
+                    for mut operation in operations.drain(..count) {
+                        operation.done = operation.buffers.total();
+                        finished(operation, 0);
+                    }
+                    put_back(&mut direction, operations, &mut finished);
                 }
                 Attempt::NotNow => {
                     drained = true;
@@ -334,7 +354,7 @@ impl Port {
             }
             direction.forget_cancelled();
             if !drained && calls < CALLS_PER_TURN {
-                if let Some(next) = take_batch(&mut direction) {
+                if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
                 }
@@ -349,7 +369,6 @@ impl Port {
             break direction.let_go(drained);
         };
         self.sent(device, left);
-        done
     }
 
     /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
@@ -373,11 +392,17 @@ impl Port {
     }
 
     fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
-        for (sink, completion) in packets {
+        let several = packets.len() > 1;
+        let entries = packets.into_iter().filter_map(|(sink, completion)| {
             if completion.kind == Kind::Connected && completion.error == ECANCELED {
                 self.abort_connect(device);
             }
-            self.deliver(sink, completion);
+            entry(sink, completion)
+        });
+        if several {
+            self.queue.insert_all(entries.collect::<Vec<Entry>>());
+        } else {
+            entries.for_each(|entry| self.insert(entry));
         }
     }
 
@@ -411,15 +436,11 @@ impl Port {
                 Ok(()) => Attempt::Done { bytes: 0, short: false },
                 Err(error) => Attempt::Failed(error),
             },
-            Kind::SentTo => {
-                let mut pieces = Vec::with_capacity(1);
-                append_pieces(head, &mut pieces);
-                match engine.send_to(device.handle, &pieces, head.address()) {
-                    Ok(()) => Attempt::Done { bytes: head.buffers.total(), short: false },
-                    Err(EAGAIN) => Attempt::NotNow,
-                    Err(error) => Attempt::Failed(error),
-                }
-            }
+            Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
+                Ok(count) => Attempt::Sent(count),
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
+            },
             _ => {
                 match device.failed_send.load(Ordering::Acquire) {
                     0 => {}
@@ -470,10 +491,19 @@ pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
 }
 
 /// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
-fn take_batch(direction: &mut Direction) -> Option<Batch> {
+pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Batch> {
     let head = direction.operations.pop_front()?;
     let mut more: Vec<Operation> = Vec::new();
-    if head.kind == Kind::Sent {
+    if head.kind == Kind::SentTo && gathers(device) {
+        let mut bytes = head.buffers.total();
+        while let Some(next) = direction.operations.front() {
+            bytes += next.buffers.total();
+            if next.kind != Kind::SentTo || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    } else if head.kind == Kind::Sent {
         let mut pieces = piece_count(&head);
         let mut bytes = head.buffers.total() - head.done;
         while let Some(next) = direction.operations.front() {
@@ -525,7 +555,11 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
 }
 
 /// Operations that could not be finished go back to the head of the list, unless they were asked to end.
-fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mut impl FnMut(Operation, i32)) {
+pub(super) fn put_back(
+    direction: &mut Direction,
+    operations: Vec<Operation>,
+    finished: &mut impl FnMut(Operation, i32),
+) {
     for operation in operations.into_iter().rev() {
         if direction.must_end(operation.serial) {
             finished(operation, ECANCELED);
