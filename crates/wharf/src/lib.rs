@@ -46,6 +46,8 @@ mod buffer;
 #[cfg(not(loom))]
 mod device;
 #[cfg(not(loom))]
+mod direction;
+#[cfg(not(loom))]
 mod engine;
 #[cfg(not(loom))]
 pub mod error;
@@ -83,7 +85,7 @@ pub use associate::Outcome;
 #[cfg(not(loom))]
 pub use buffer::Buffer;
 #[cfg(not(loom))]
-pub use net::{Stream, TcpListener, TcpStream, UdpSocket};
+pub use net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]

@@ -35,6 +35,8 @@ pub enum Kind {
     ReceivedFrom,
     /// The system took a datagram.
     SentTo,
+    /// The system took all bytes of a send of memory and parts of files.
+    SentFile,
     /// Everything sent before has gone out, and the sending side is shut.
     Disconnected,
     /// Bytes were read from a file, or its end was found.
@@ -74,6 +76,32 @@ pub enum Buffers {
     Many(Box<[RawBuffer]>),
     /// The port's pool gives one when data has arrived.
     Pooled,
+}
+
+/// A piece of what [`send_parts`](crate::raw::Port::send_parts) sends.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// Bytes of memory.
+    Memory(RawBuffer),
+    /// Bytes of a regular file or block device.
+    File {
+        /// Its descriptor, open for reading. Its position is neither used nor changed.
+        handle: i32,
+        /// Where they begin.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+}
+
+impl Part {
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        match self {
+            Part::Memory(piece) => piece.length as u64,
+            Part::File { length, .. } => *length,
+        }
+    }
 }
 
 impl Buffers {
@@ -196,25 +224,100 @@ pub struct Completion {
     pub more: bool,
     /// What comes along.
     pub payload: Payload,
+    /// The operation had memory: see `Operation::names_memory`.
+    pub(crate) named_memory: bool,
 }
 
-/// The record of an operation that was issued and has not completed.
+/// The record of an operation that was issued and has not completed. Kept small: an idle connection has one.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) serial: u64,
-    pub(crate) kind: Kind,
     pub(crate) token: usize,
-    pub(crate) sink: Sink,
     pub(crate) buffers: Buffers,
     /// Bytes moved so far.
     pub(crate) done: usize,
+    pub(crate) kind: Kind,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few operations have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Another sink than the port.
+    sink: Option<Sink>,
     /// Where a datagram goes.
-    pub(crate) to: Option<Box<SocketAddr>>,
+    to: Option<SocketAddr>,
+    /// What a send of parts sends, instead of buffers.
+    parts: Option<Parts>,
+}
+
+/// Memory and parts of files, to be sent in order.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// None is empty, and their sum is a usize.
+    pub(crate) list: Vec<Part>,
+    /// So many bytes, from the first on, need no look whether they are in the system's cache.
+    pub(crate) fetched: usize,
+}
+
+impl Parts {
+    /// Bytes in all.
+    pub(crate) fn total(&self) -> usize {
+        self.list.iter().map(|part| part.length() as usize).sum()
+    }
 }
 
 impl Operation {
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        Operation { serial: 0, kind, token, sink, buffers, done: 0, to: None }
+        let rare = match sink {
+            Sink::Port => None,
+            other => Some(Box::new(Rare { sink: Some(other), ..Rare::default() })),
+        };
+        Operation { serial: 0, token, buffers, done: 0, kind, rare }
+    }
+
+    /// A datagram that goes to an address.
+    pub(crate) fn with_address(mut self, to: Option<SocketAddr>) -> Operation {
+        if to.is_some() {
+            self.rare.get_or_insert_default().to = to;
+        }
+        self
+    }
+
+    pub(crate) fn with_parts(mut self, parts: Parts) -> Operation {
+        self.rare.get_or_insert_default().parts = Some(parts);
+        self
+    }
+
+    pub(crate) fn address(&self) -> Option<&SocketAddr> {
+        self.rare.as_ref()?.to.as_ref()
+    }
+
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        self.rare.as_ref()?.parts.as_ref()
+    }
+
+    pub(crate) fn parts_mut(&mut self) -> Option<&mut Parts> {
+        self.rare.as_mut()?.parts.as_mut()
+    }
+
+    /// Its completion goes to the queue.
+    pub(crate) fn is_for_port(&self) -> bool {
+        self.rare.as_ref().is_none_or(|rare| rare.sink.is_none())
+    }
+
+    pub(crate) fn take_sink(&mut self) -> Sink {
+        self.rare.take().and_then(|rare| rare.sink).unwrap_or(Sink::Port)
+    }
+
+    /// The safe layer has a record for it, whose address the token is: it has memory of its own.
+    pub(crate) fn names_memory(&self) -> bool {
+        matches!(self.buffers, Buffers::One(_) | Buffers::Many(_)) || self.parts().is_some()
+    }
+
+    /// Bytes that it moves in all.
+    pub(crate) fn total(&self) -> usize {
+        self.parts().map_or_else(|| self.buffers.total(), Parts::total)
     }
 }
 

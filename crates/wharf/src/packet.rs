@@ -3,7 +3,7 @@
 use crate::buffer::Buffer;
 use crate::error::{Class, NtStatus, nt_status};
 use crate::fs::File;
-use crate::net::{Stream, TcpListener, UdpSocket};
+use crate::net::{FileMessage, Stream, TcpListener, UdpSocket};
 use crate::process::Child;
 use std::fmt;
 use std::io;
@@ -96,6 +96,15 @@ pub enum Event<K, C> {
         /// How many bytes in all.
         result: io::Result<usize>,
     },
+    /// The system took all bytes of a head, a part of a file and a tail, or the send failed.
+    SentFile {
+        /// The stream.
+        stream: Stream<K, C>,
+        /// What was sent, as it was given.
+        message: Box<FileMessage>,
+        /// How many bytes in all. [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): the file was shorter than that.
+        result: io::Result<usize>,
+    },
     /// A datagram arrived.
     ReceivedFrom {
         /// The socket.
@@ -171,6 +180,11 @@ impl<K, C> Packet<K, C> {
         if matches!(&self.event, Event::Read { buffer, result: Ok(0), .. } if buffer.capacity() > 0) {
             return NtStatus::END_OF_FILE;
         }
+        if let Event::SentFile { result: Err(error), .. } = &self.event
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return NtStatus::END_OF_FILE;
+        }
         let class = match self.event {
             Event::Connected { .. } => Class::Connect,
             Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,
@@ -197,6 +211,7 @@ impl<K, C> Packet<K, C> {
             Event::Received { result, .. } | Event::Sent { result, .. } | Event::SentVectored { result, .. } => {
                 result.as_ref().err()
             }
+            Event::SentFile { result, .. } => result.as_ref().err(),
             Event::Read { result, .. } | Event::Written { result, .. } => result.as_ref().err(),
             Event::Synced { result, .. } => result.as_ref().err(),
             Event::ReceivedFrom { result, .. } | Event::SentTo { result, .. } => result.as_ref().err(),

@@ -66,6 +66,50 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, i32> {
     }
 }
 
+/// Runs a call that raises SIGPIPE where the peer is gone, and has no flag against it.
+#[allow(unsafe_code)]
+fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
+    // SAFETY: plain data, for which zeros are valid; the calls below fill it in.
+    let (mut disposition, mut pipe, mut before): (libc::sigaction, libc::sigset_t, libc::sigset_t) =
+        unsafe { std::mem::zeroed() };
+    // SAFETY: only asks, into a place of our own.
+    let ignored = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut disposition) } == 0
+        && disposition.sa_sigaction == libc::SIG_IGN;
+    if ignored {
+        // So it is in Rust's programs, unless they change it.
+        return call();
+    }
+    // SAFETY: the sets are our own. The signal is blocked in this thread only, and a raised one goes to this thread.
+    let blocked = unsafe {
+        libc::sigemptyset(&raw mut pipe);
+        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) == 0
+    };
+    let was_pending = is_pending(libc::SIGPIPE);
+    let result = call();
+    if blocked {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // Whatever the result: some bytes may have been taken before.
+        // SAFETY: as above.
+        unsafe {
+            if !was_pending {
+                libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const now);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        }
+    }
+    result
+}
+
+#[allow(unsafe_code)]
+fn is_pending(signal: i32) -> bool {
+    // SAFETY: plain data, for which zeros are valid, and a place of our own to write to.
+    unsafe {
+        let mut pending: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, signal) == 1
+    }
+}
+
 #[allow(unsafe_code)]
 fn writable<'a>(piece: &RawBuffer) -> &'a mut [MaybeUninit<u8>] {
     // SAFETY: the issuer of a receive promised that these bytes are valid for writing and the operation's alone until
@@ -179,11 +223,12 @@ impl Engine for Epoll {
         retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK).map(drop))
     }
 
-    fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
+    fn send(&self, handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let fd = borrow(handle);
         if let [piece] = from {
             let bytes = readable(piece);
-            return retry(|| rustix::net::send(fd, bytes, SendFlags::NOSIGNAL));
+            return retry(|| rustix::net::send(fd, bytes, flags));
         }
         let mut pieces = [const { MaybeUninit::<IoSlice<'_>>::uninit() }; PIECES_MAX];
         let count = from.len().min(PIECES_MAX);
@@ -193,7 +238,14 @@ impl Engine for Epoll {
         #[allow(unsafe_code)]
         // SAFETY: the first `count` slots were written just above; MaybeUninit<T> has the layout of T.
         let pieces: &[IoSlice<'_>] = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast(), count) };
-        retry(|| rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+        retry(|| rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), flags))
+    }
+
+    fn send_file(&self, handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
+        let mut offset = offset;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        // Unlike `send` it has no flag for it.
+        without_sigpipe(|| retry(|| rustix::fs::sendfile(borrow(handle), borrow(file), Some(&mut offset), count)))
     }
 
     fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {

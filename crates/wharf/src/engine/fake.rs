@@ -788,7 +788,7 @@ impl Engine for Fake {
         })
     }
 
-    fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
+    fn send(&self, handle: Handle, from: &[RawBuffer], _more: bool) -> Result<usize, i32> {
         self.call(Call::Send, handle, |net| {
             net.scripted(Call::Send)?;
             let connection = net.stream(handle);
@@ -825,6 +825,16 @@ impl Engine for Fake {
             one.sent.extend(from.iter().flat_map(read).take(bytes));
             Ok(bytes)
         })
+    }
+
+    fn send_file(&self, handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
+        #[allow(unsafe_code)]
+        // SAFETY: whoever issued the operation keeps the file open until it has completed.
+        let file = unsafe { rustix::fd::BorrowedFd::borrow_raw(file) };
+        let mut bytes = vec![0; usize::try_from(count).unwrap()];
+        let read = rustix::io::pread(file, &mut bytes, offset).map_err(rustix::io::Errno::raw_os_error)?;
+        let piece = RawBuffer { pointer: bytes.as_mut_ptr(), length: read };
+        self.send(handle, &[piece], false)
     }
 
     fn receive_from(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<Datagram, i32> {

@@ -112,8 +112,12 @@ pub(crate) trait Engine: Send + Sync {
     fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32>;
     /// Is there data, or the end of the stream? Consumes nothing.
     fn peek(&self, handle: Handle) -> Result<(), i32>;
-    /// Sends from the pieces in order; never raises a signal.
-    fn send(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;
+    /// Sends from the pieces in order; never raises a signal. `more` will be sent soon, and what does not fill a segment may
+    /// wait for it.
+    fn send(&self, handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32>;
+    /// Sends up to `count` bytes of a file; never raises a signal. 0: the file ends at `offset`. The port has seen to it
+    /// that they are in the system's cache.
+    fn send_file(&self, handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32>;
     /// `receive` and `send` for what is no socket: a pipe, a terminal. 0 is the end.
     fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32>;
     fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32>;

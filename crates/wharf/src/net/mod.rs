@@ -25,10 +25,12 @@ macro_rules! socket {
 }
 
 mod local;
+mod send_file;
 mod tcp;
 mod udp;
 
 pub(crate) use local::standard_input;
+pub use send_file::FileMessage;
 pub use tcp::{Stream, TcpListener, TcpStream};
 pub(crate) use tcp::{from_handle, listen};
 pub use udp::UdpSocket;

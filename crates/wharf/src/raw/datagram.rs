@@ -10,11 +10,12 @@
 use super::receive::EMSGSIZE;
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
-    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, EINVAL, ESHUTDOWN, Entry, Issued,
-    Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, ESHUTDOWN, Entry, Issued, Kind,
+    OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
-use crate::device::{Device as Inner, Direction, Turn, shut, traits};
+use crate::device::{Device as Inner, shut, traits};
+use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
 use crate::operation::Operation;
 use crate::sync::Arc;
@@ -106,9 +107,7 @@ impl Port {
             if buffers.total() > DATAGRAM_MAX {
                 return Err(EMSGSIZE);
             }
-            let mut operation = Operation::new(Kind::SentTo, token, sink, buffers);
-            operation.to = to.map(Box::new);
-            Ok(operation)
+            Ok(Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
         };
         self.issue_many(&device.0, Side::Send, datagrams.into_iter().map(operation).collect())
     }
@@ -132,53 +131,51 @@ impl Port {
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
-        let first = device.next_serials(operations.len());
-        let serials = first..first + operations.len() as u64;
-        let mut results = Vec::with_capacity(operations.len());
-        let mut accepted = Vec::with_capacity(operations.len());
         let refusal = if device.kind == DeviceKind::Datagram { self.check().err() } else { Some(EINVAL) };
-        for (operation, serial) in operations.into_iter().zip(serials.clone()) {
-            results.push(match (refusal, operation) {
-                (Some(error), _) | (None, Err(error)) => Err(error),
-                (None, Ok(mut operation)) => {
-                    operation.serial = serial;
-                    accepted.push(operation);
-                    Ok(Issued::Pending(OperationId { device: device.number, serial }))
-                }
-            });
-        }
-        if accepted.is_empty() {
-            return results;
+        if let Some(error) = refusal {
+            return refuse_all(operations, error);
         }
         let mut direction = device.direction(side).lock();
         let shut = side == Side::Send && device.shut.load(Ordering::Acquire) & shut::SEND != 0;
         if direction.closed || shut {
             let error = if direction.closed { EBADF } else { ESHUTDOWN };
             drop(direction);
-            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error));
-            return results;
+            return refuse_all(operations, error);
         }
         let idle = direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty();
-        direction.operations.extend(accepted);
-        if side == Side::Receive {
-            let wanted = direction.wants_a_turn();
-            drop(direction);
-            if wanted {
-                self.insert(Entry::Ready(device.clone(), side));
-            }
-        } else if idle {
-            device.begin_sending(&mut direction);
+        let mut results = Vec::with_capacity(operations.len());
+        // Which result is whose.
+        let mut serials = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let issued = operation.map(|mut operation| {
+                let serial = direction.next_serial();
+                operation.serial = serial;
+                direction.operations.push_back(operation);
+                serials.push((serial, results.len()));
+                Issued::Pending(OperationId { device: device.number, serial })
+            });
+            results.push(issued);
+        }
+        let (Some(&(first, _)), Some(&(last, _))) = (serials.first(), serials.last()) else { return results };
+        if side == Side::Send && idle {
+            direction.begin();
             let batch = take_batch(device, &mut direction).expect("appended just above");
             drop(direction);
-            let wanted = if device.skip_on_success.load(Ordering::Relaxed) { serials } else { 0..0 };
+            // Nobody else's lie between them.
+            let wanted = if device.skip_on_success.load(Ordering::Relaxed) { first..last + 1 } else { 0..0 };
             self.execute_sends(device, batch, wanted, &mut |serial, completion| {
-                results[usize::try_from(serial - first).expect("one of ours")] = Ok(Issued::Done(completion));
+                let at = serials.binary_search_by_key(&serial, |&(serial, _)| serial).expect("one of these");
+                results[serials[at].1] = Ok(Issued::Done(completion));
             });
-        } else {
-            let wanted = direction.wants_a_turn();
-            drop(direction);
-            if wanted {
-                self.insert_work(Entry::Ready(device.clone(), side));
+            return results;
+        }
+        let wanted = direction.wants_a_turn();
+        drop(direction);
+        if wanted {
+            let entry = Entry::Ready(device.clone(), side);
+            match side {
+                Side::Receive => self.insert(entry),
+                Side::Send => self.insert_work(entry),
             }
         }
         results
@@ -221,13 +218,13 @@ impl Port {
                         &several
                     }
                 };
-                engine.send_to(device.handle, pieces, head.to.as_deref()).map(|()| 1)
+                engine.send_to(device.handle, pieces, head.address()).map(|()| 1)
             } else {
                 let mut pieces = Pieces::default();
                 let mut to = Vec::with_capacity(1 + more.len());
                 for operation in std::iter::once(head).chain(more) {
                     pieces.push(&operation.buffers, usize::MAX);
-                    to.push(operation.to.as_deref().copied());
+                    to.push(operation.address().copied());
                 }
                 engine.send_many(device.handle, &pieces, &to)
             };
@@ -264,14 +261,8 @@ impl Port {
         let mut attempt = 0;
         let (result, mut direction) = loop {
             attempt += 1;
-            let result = if device.enter() {
-                let result = self.try_receive_many(device, &batch);
-                let result = result.map_err(|error| self.refused_receive(device, error, attempt));
-                self.leave(device);
-                result
-            } else {
-                Err(Refusal::Failed(ECANCELED))
-            };
+            let result = self.try_receive_many(device, &batch);
+            let result = result.map_err(|error| self.refused_receive(device, error, attempt));
             let mut direction = device.receive.lock();
             match result {
                 Err(Refusal::Again) => {}
@@ -310,8 +301,7 @@ impl Port {
         put_back(&mut direction, left.collect(), &mut |operation, error| {
             packets.push(finish(device, operation, error, Payload::None));
         });
-        direction.running = None;
-        direction.gathered.clear();
+        direction.run_none();
         drop(direction);
         let mut packets = packets.into_iter();
         let first = packets.next().and_then(|(sink, completion)| self.hand_out(sink, completion));
@@ -320,10 +310,8 @@ impl Port {
             self.queue.insert_all(others);
         }
         // Only now may another worker receive: its packets come behind these.
-        let goes_on = device.receive.lock().let_go(drained);
-        if goes_on {
-            self.insert(Entry::Ready(device.clone(), Side::Receive));
-        }
+        let left = device.receive.lock().let_go(drained);
+        self.turn_over(device, Side::Receive, left);
         first
     }
 
@@ -351,13 +339,18 @@ impl Port {
     }
 }
 
+fn refuse_all(operations: Vec<Result<Operation, i32>>, error: i32) -> Vec<Result<Issued, i32>> {
+    operations.into_iter().map(|operation| Err(operation.err().unwrap_or(error))).collect()
+}
+
 /// Receives to be executed together: the head, and those behind it for which there may be something.
 pub(super) fn take_receives(device: &Inner, direction: &mut Direction) -> Vec<Operation> {
     let most = usize::from(device.burst.load(Ordering::Relaxed)).min(direction.operations.len());
-    let batch: Vec<Operation> = direction.operations.drain(..most).collect();
-    direction.running = batch.first().map(|operation| operation.serial);
-    direction.gathered.clear();
-    direction.gathered.extend(batch.iter().skip(1).map(|operation| operation.serial));
+    let batch: Vec<Operation> = (0..most).filter_map(|_| direction.operations.pop_front()).collect();
+    if let [head, more @ ..] = &batch[..] {
+        direction.run(head.serial);
+        direction.run_too(more.iter().map(|operation| operation.serial));
+    }
     batch
 }
 

@@ -4,10 +4,12 @@
 //! file know no order among each other (row F-08): each is on its way by itself, listed in the device so that it can be
 //! counted and cancelled.
 
+use super::parts::FetchJob;
 use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, Sink, finish,
 };
 use crate::device::{Device as Inner, traits};
+use crate::engine::Handle;
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
@@ -24,6 +26,54 @@ pub(crate) struct FileJob {
     device: Arc<Inner>,
     operation: Operation,
     work: Work,
+}
+
+/// What a port's pump is given.
+pub(crate) enum Errand {
+    /// An operation of a file.
+    Transfer(FileJob),
+    /// Bytes of a file that a send waits for.
+    Fetch(FetchJob),
+}
+
+/// Calls the job's method.
+macro_rules! either {
+    ($errand:expr, $job:ident => $call:expr) => {
+        match $errand {
+            Errand::Transfer($job) => $call,
+            Errand::Fetch($job) => $call,
+        }
+    };
+}
+
+impl Job for Errand {
+    fn handle(&self) -> Handle {
+        either!(self, job => job.handle())
+    }
+
+    fn work(&self) -> Work {
+        either!(self, job => job.work())
+    }
+
+    fn id(&self) -> (u64, u64) {
+        either!(self, job => job.id())
+    }
+
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
+        either!(self, job => job.pieces(into));
+    }
+
+    fn advance(&mut self, bytes: usize) -> bool {
+        either!(self, job => job.advance(bytes))
+    }
+
+    fn is_wanted(&self) -> bool {
+        either!(self, job => job.is_wanted())
+    }
+
+    fn end(self, error: i32) {
+        either!(self, job => job.end(error));
+    }
 }
 
 impl Port {
@@ -95,8 +145,6 @@ impl Port {
             return Err(EACCES);
         }
         self.check()?;
-        operation.serial = device.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
         if !device.enter() {
             return Err(EBADF);
         }
@@ -107,18 +155,20 @@ impl Port {
                 self.leave(device);
                 return Err(EBADF);
             }
-            direction.gathered.push(operation.serial);
+            operation.serial = direction.next_serial();
+            direction.run_too([operation.serial]);
         }
+        let id = OperationId { device: device.number, serial: operation.serial };
         let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
         let Some(error) = at_once(&mut job, known) else {
             match self.driver().pump() {
-                Ok(pump) => pump.submit(job),
+                Ok(pump) => pump.submit(Errand::Transfer(job)),
                 // What the kernel lacks has no number of its own.
                 Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
             }
             return Ok(Issued::Pending(id));
         };
-        let skip = device.skip_on_success.load(Ordering::Relaxed) && matches!(job.operation.sink, Sink::Port);
+        let skip = device.skip_on_success.load(Ordering::Relaxed) && job.operation.is_for_port();
         let (sink, completion) = job.finish(error);
         if error == 0 && skip {
             return Ok(Issued::Done(completion));
@@ -197,11 +247,7 @@ impl FileJob {
     /// The operation leaves the device's list and gives up its hold on the descriptor.
     fn finish(self, error: i32) -> (Sink, super::Completion) {
         let serial = self.operation.serial;
-        {
-            let mut direction = self.device.receive.lock();
-            direction.gathered.retain(|&other| other != serial);
-            direction.cancelled.retain(|&other| other != serial);
-        }
+        self.device.receive.lock().ended(serial);
         self.port.leave(&self.device);
         finish(&self.device, self.operation, error, Payload::None)
     }
@@ -225,7 +271,7 @@ impl Job for FileJob {
         (self.device.number, self.operation.serial)
     }
 
-    fn pieces(&self, into: &mut Vec<libc::iovec>) {
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
         let mut skip = self.operation.done;
         self.operation.buffers.each(|piece| {
             let skipped = skip.min(piece.length);
@@ -243,8 +289,7 @@ impl Job for FileJob {
     }
 
     fn is_wanted(&self) -> bool {
-        let direction = self.device.receive.lock();
-        !direction.closed && !direction.cancelled.contains(&self.operation.serial)
+        !self.device.receive.lock().must_end(self.operation.serial)
     }
 
     fn end(self, error: i32) {

@@ -6,13 +6,15 @@
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
 use super::datagram::{DATAGRAMS_MAX, gathers};
+use super::parts::Window;
 use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
     Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
-use crate::device::{Device as Inner, Direction, Turn, phase, shut};
+use crate::device::{Device as Inner, phase, shut};
+use crate::direction::{Direction, Left, Turn};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
@@ -36,7 +38,7 @@ pub(super) struct Batch {
     more: Vec<Operation>,
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
     Done {
         bytes: usize,
@@ -46,6 +48,8 @@ enum Attempt {
     Sent(usize),
     Failed(i32),
     NotNow,
+    /// A part of a file has to be read first.
+    Fetch(Window),
 }
 
 impl Port {
@@ -92,9 +96,7 @@ impl Port {
         if buffers.total() > DATAGRAM_MAX {
             return Err(EMSGSIZE);
         }
-        let mut operation = Operation::new(Kind::SentTo, token, sink, buffers);
-        operation.to = to.map(Box::new);
-        self.issue_send(&device.0, operation)
+        self.issue_send(&device.0, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
@@ -126,10 +128,9 @@ impl Port {
         device.failed_receive.store(0, Ordering::Release);
         device.failed_send.store(0, Ordering::Release);
         let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
-        {
+        // Space is what tells that a connect has ended.
+        device.wants_space.store(true, Ordering::SeqCst);
+        let serial = {
             let mut direction = device.send.lock();
             if direction.closed {
                 return Err(EBADF);
@@ -140,40 +141,45 @@ impl Port {
                 return Err(EINVAL);
             }
             // From here on a cancel finds it.
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
-        }
+            direction.begin();
+            operation.serial = direction.next_serial();
+            direction.run(operation.serial);
+            operation.serial
+        };
+        let id = OperationId { device: device.number, serial };
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
-        let ended = direction.closed || direction.cancelled.contains(&serial);
+        let ended = direction.must_end(serial);
         let error = match result {
             Ok(()) if direction.closed => ECANCELED,
             Ok(()) => 0,
             Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
                 direction.operations.push_back(operation);
-                let goes_on = device.end_sending(&mut direction, true);
+                let left = direction.let_go(true);
                 drop(direction);
-                if goes_on {
-                    self.insert_work(Entry::Ready(device.clone(), Side::Send));
-                }
+                self.turn_over(device, Side::Send, left);
                 return Ok(Issued::Pending(id));
             }
             Err(error) => error,
         };
-        device.end_sending(&mut direction, false);
+        if error == 0 {
+            device.wants_space.store(false, Ordering::SeqCst);
+        }
+        let left = direction.let_go(false);
         drop(direction);
         match error {
             0 => device.phase.store(phase::CONNECTED, Ordering::Release),
             ECANCELED => self.abort_connect(device),
             _ => device.phase.store(phase::FRESH, Ordering::Release),
         }
+        self.turn_over(device, Side::Send, left);
         match error {
             // Ends of the attempt, which come as a packet however soon they are known.
             0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
             error => return Err(error),
         }
-        let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+        let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
         let (sink, completion) = finish(device, operation, error, Payload::None);
         if error == 0 && at_once {
             return Ok(Issued::Done(completion));
@@ -184,17 +190,13 @@ impl Port {
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
     fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
-        if !device.enter() {
-            return Err(EBADF);
-        }
-        let mut result = self.engine().connect(device.handle, peer);
+        let result = self.engine().connect(device.handle, peer);
         if matches!(result, Ok(()) | Err(EINPROGRESS)) {
             if let Err(error) = self.register(device) {
                 self.engine().abort_connect(device.handle);
-                result = Err(error);
+                return Err(error);
             }
         }
-        self.leave(device);
         result
     }
 
@@ -207,7 +209,7 @@ impl Port {
         device.phase.store(phase::FRESH, Ordering::Release);
     }
 
-    fn may_send(&self, device: &Inner) -> Result<(), i32> {
+    pub(super) fn may_send(&self, device: &Inner) -> Result<(), i32> {
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
@@ -217,11 +219,8 @@ impl Port {
         }
     }
 
-    fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
         let mut direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
@@ -233,11 +232,14 @@ impl Port {
         if operation.kind == Kind::Disconnected {
             device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
         }
+        operation.serial = direction.next_serial();
+        let serial = operation.serial;
+        let id = OperationId { device: device.number, serial };
         if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
+            direction.begin();
+            direction.run(serial);
             drop(direction);
-            let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+            let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
             let batch = Batch { head: operation, more: Vec::new() };
             let mut done = None;
             let wanted = if at_once { serial..serial + 1 } else { 0..0 };
@@ -271,11 +273,13 @@ impl Port {
                 // A connect has taken the turn of the one that was cancelled before it.
                 return;
             }
-            device.begin_sending(&mut direction);
+            direction.begin();
             match take_batch(device, &mut direction) {
                 Some(batch) => batch,
                 None => {
-                    device.end_sending(&mut direction, false);
+                    let left = direction.let_go(false);
+                    drop(direction);
+                    self.turn_over(device, Side::Send, left);
                     return;
                 }
             }
@@ -295,15 +299,14 @@ impl Port {
     ) {
         let mut packets = Vec::new();
         let mut calls = 0;
-        let goes_on = loop {
+        let left = loop {
             calls += 1;
-            let attempt = if device.enter() {
-                let attempt = self.try_send(device, &batch);
-                self.leave(device);
-                attempt
-            } else {
-                Attempt::Failed(ECANCELED)
-            };
+            let attempt = self.try_send(device, &batch);
+            if let Attempt::Fetch(window) = attempt {
+                self.deliver_sent(device, packets);
+                self.fetch(device, batch.head, window);
+                return;
+            }
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
                 let serial = operation.serial;
@@ -333,6 +336,7 @@ impl Port {
                     drained = true;
                     put_back(&mut direction, into_operations(batch), &mut finished);
                 }
+                Attempt::Fetch(_) => unreachable!("looked at above"),
                 Attempt::Failed(error) => {
                     // What was gathered behind the failed head fails by itself, or not: it is tried again.
                     let Batch { head, more } = batch;
@@ -340,40 +344,71 @@ impl Port {
                     put_back(&mut direction, more, &mut finished);
                 }
             }
+            if drained && !device.wants_space.load(Ordering::Relaxed) {
+                // Space that came until now went unheard: one more attempt.
+                device.wants_space.store(true, Ordering::SeqCst);
+                drained = false;
+            }
             if drained && std::mem::take(&mut direction.edge) {
                 drained = false;
             }
-            direction.cancelled.clear();
+            direction.forget_cancelled();
             if !drained && calls < CALLS_PER_TURN {
                 if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
                 }
             }
-            direction.running = None;
-            direction.gathered.clear();
+            direction.run_none();
             if !packets.is_empty() {
                 drop(direction);
-                let several = packets.len() > 1;
-                let entries = packets.into_iter().filter_map(|(sink, completion)| {
-                    if completion.kind == Kind::Connected && completion.error == ECANCELED {
-                        self.abort_connect(device);
-                    }
-                    entry(sink, completion)
-                });
-                if several {
-                    self.queue.insert_all(entries.collect::<Vec<Entry>>());
-                } else {
-                    entries.for_each(|entry| self.insert(entry));
-                }
+                self.deliver_sent(device, packets);
                 // Only now may another thread send: its packets come behind these.
                 direction = device.send.lock();
             }
-            break device.end_sending(&mut direction, drained);
+            break direction.let_go(drained);
         };
-        if goes_on {
-            self.insert_work(Entry::Ready(device.clone(), Side::Send));
+        self.sent(device, left);
+    }
+
+    /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
+    pub(super) fn end_interrupted_turn(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
+        let mut packets = Vec::new();
+        let mut finished = |operation, error| packets.push(finish(device, operation, error, Payload::None));
+        let mut direction = device.send.lock();
+        match error {
+            0 => put_back(&mut direction, vec![operation], &mut finished),
+            error => finished(operation, error),
         }
+        direction.run_none();
+        if !packets.is_empty() {
+            drop(direction);
+            self.deliver_sent(device, packets);
+            direction = device.send.lock();
+        }
+        let left = direction.let_go(false);
+        drop(direction);
+        self.sent(device, left);
+    }
+
+    fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
+        let several = packets.len() > 1;
+        let entries = packets.into_iter().filter_map(|(sink, completion)| {
+            if completion.kind == Kind::Connected && completion.error == ECANCELED {
+                self.abort_connect(device);
+            }
+            entry(sink, completion)
+        });
+        if several {
+            self.queue.insert_all(entries.collect::<Vec<Entry>>());
+        } else {
+            entries.for_each(|entry| self.insert(entry));
+        }
+    }
+
+    /// A turn of sending has ended.
+    fn sent(&self, device: &Arc<Inner>, left: Left) {
+        self.turn_over(device, Side::Send, left);
         // Set under the send side's lock while this turn ran: see `waits_for_send`.
         let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
         if waits && device.receive.lock().ready() {
@@ -387,6 +422,7 @@ impl Port {
         match head.kind {
             Kind::Connected => match engine.connect_result(device.handle) {
                 Ok(()) => {
+                    device.wants_space.store(false, Ordering::SeqCst);
                     device.phase.store(phase::CONNECTED, Ordering::Release);
                     Attempt::Done { bytes: 0, short: false }
                 }
@@ -410,6 +446,9 @@ impl Port {
                     0 => {}
                     error => return Attempt::Failed(error),
                 }
+                if let Some(parts) = head.parts() {
+                    return self.try_parts(device, parts, head.done);
+                }
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
                 let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
                     (Buffers::One(piece), true) => {
@@ -428,7 +467,7 @@ impl Port {
                 let result = match device.kind {
                     _ if pieces.is_empty() => Ok(0),
                     DeviceKind::Handle => engine.write(device.handle, pieces),
-                    _ => engine.send(device.handle, pieces),
+                    _ => engine.send(device.handle, pieces, false),
                 };
                 match result {
                     Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
@@ -442,7 +481,7 @@ impl Port {
 
 /// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
 /// was not shut, or the send would not have been issued.
-fn failed_send(device: &Inner, error: i32) -> i32 {
+pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
     let error = if error == EPIPE && device.kind == DeviceKind::Stream { ECONNRESET } else { error };
     if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
         let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
@@ -476,9 +515,9 @@ pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Ba
             more.extend(direction.operations.pop_front());
         }
     }
-    direction.running = Some(head.serial);
-    direction.gathered.clear();
-    direction.gathered.extend(more.iter().map(|operation| operation.serial));
+    direction.run_none();
+    direction.run(head.serial);
+    direction.run_too(more.iter().map(|operation| operation.serial));
     Some(Batch { head, more })
 }
 
@@ -500,7 +539,7 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
     let mut left = Vec::new();
     for mut operation in std::iter::once(batch.head).chain(batch.more) {
         if left.is_empty() {
-            let wanted = operation.buffers.total() - operation.done;
+            let wanted = operation.total() - operation.done;
             let taken = bytes.min(wanted);
             operation.done += taken;
             bytes -= taken;
@@ -522,7 +561,7 @@ pub(super) fn put_back(
     finished: &mut impl FnMut(Operation, i32),
 ) {
     for operation in operations.into_iter().rev() {
-        if direction.closed || direction.cancelled.contains(&operation.serial) {
+        if direction.must_end(operation.serial) {
             finished(operation, ECANCELED);
         } else {
             direction.operations.push_front(operation);
@@ -530,7 +569,7 @@ pub(super) fn put_back(
     }
 }
 
-fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
+pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
     RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
 }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const EAGAIN: i32 = 11;
+const EOPNOTSUPP: i32 = 95;
 const ECANCELED: i32 = 125;
 
 /// What is to be done with a file.
@@ -45,7 +46,7 @@ pub(crate) trait Job: Send + 'static {
     /// Names it for [`Pump::cancel`].
     fn id(&self) -> (u64, u64);
     /// Appends the pieces of memory that are still to be read into or written from.
-    fn pieces(&self, into: &mut Vec<libc::iovec>);
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>);
     /// So many bytes were moved. True when that is all.
     fn advance(&mut self, bytes: usize) -> bool;
     /// Nobody has asked that it ends.
@@ -213,7 +214,6 @@ pub(crate) enum Tried {
 
 /// Does as much of a read or write as does not block.
 pub(crate) fn try_now(job: &mut impl Job) -> Tried {
-    const EOPNOTSUPP: i32 = 95;
     let mut pieces = Vec::new();
     loop {
         pieces.clear();
@@ -226,6 +226,40 @@ pub(crate) fn try_now(job: &mut impl Job) -> Tried {
             Err(EOPNOTSUPP) => return Tried::Unsupported,
             Err(error) => return Tried::Ended(error),
         }
+    }
+}
+
+/// What a look at a piece of a file came to.
+pub(crate) enum Look {
+    /// It can be read without waiting, or nothing of it is there.
+    Cached,
+    /// The disk would have to be waited for, or that is not known.
+    Away,
+    Failed(i32),
+}
+
+/// The system reads ahead by this much, so what lies between two bytes of it came along with them.
+const LOOK_STEP: u64 = 128 * 1024;
+
+/// Whether a piece of a file is in the system's cache: one byte in each step, and the last one, are read without waiting.
+/// A guess, as good as the cache's own habits: what was evicted in between has to be waited for after all.
+pub(crate) fn look(handle: Handle, offset: u64, length: u64) -> Look {
+    let mut at = offset;
+    let last = offset + length.saturating_sub(1);
+    loop {
+        let mut byte = 0_u8;
+        let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        match transfer(handle, Work::Read { offset: at }, &[piece], libc::RWF_NOWAIT) {
+            Ok(1) => {}
+            // The file ends here.
+            Ok(_) => return Look::Cached,
+            Err(EAGAIN | EOPNOTSUPP) => return Look::Away,
+            Err(error) => return Look::Failed(error),
+        }
+        if at == last {
+            return Look::Cached;
+        }
+        at = (at + LOOK_STEP).min(last);
     }
 }
 
@@ -302,9 +336,9 @@ mod tests {
             (1, self.number)
         }
 
-        fn pieces(&self, into: &mut Vec<libc::iovec>) {
+        fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
             // Odd ones in two, so that both shapes of entry are used.
-            let start = self.bytes.as_ptr().cast_mut();
+            let start = self.bytes.as_mut_ptr();
             let half = if self.number.is_multiple_of(2) { BYTES } else { BYTES / 2 };
             for (from, to) in [(self.done, half), (self.done.max(half), BYTES)] {
                 if from < to {

@@ -179,7 +179,7 @@ impl<J: Job> Loop<J> {
     }
 
     /// False when there is no room, and the job waits.
-    fn issue(&mut self, job: J, mut pieces: Vec<libc::iovec>) -> bool {
+    fn issue(&mut self, mut job: J, mut pieces: Vec<libc::iovec>) -> bool {
         pieces.clear();
         job.pieces(&mut pieces);
         pieces.truncate(super::super::epoll::PIECES_MAX);

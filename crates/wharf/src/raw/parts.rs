@@ -1,0 +1,199 @@
+//! Send-file: memory and parts of files, sent in order as one operation (rows T).
+//!
+//! It is a send like the others: it waits for its turn among them, and nothing comes between its bytes. A socket that
+//! has space takes a file's bytes from the system's cache (`sendfile`). What the cache does not hold would make the
+//! calling worker wait for the disk; so each *window* is looked at first, and one that is not there is read by the pump,
+//! while the send side stays owned: the turn goes on when the window has come.
+
+use super::send::{Attempt, failed_send, rest_of};
+use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
+use crate::device::Device as Inner;
+use crate::engine::files::{Job, Look, Work, look};
+use crate::operation::{Operation, Part, Parts};
+use crate::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Bytes of a file that are looked at, fetched and sent at a time.
+const WINDOW: u64 = 512 * 1024;
+
+/// `ENODATA`: the file was shorter than what was to be sent of it.
+pub(crate) const ENODATA: i32 = 61;
+const ENOSYS: i32 = 38;
+const EACCES: i32 = 13;
+
+impl Port {
+    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
+    /// all of them; `bytes` is their sum. It does not wait for a disk.
+    ///
+    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have.
+    /// A file that turns out shorter ends the operation with `ENODATA` (61); what was sent before is not taken back (row
+    /// T-13).
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send); and until the completion was delivered, the files' descriptors stay open (row T-14).
+    #[allow(unsafe_code)]
+    pub unsafe fn send_parts(
+        &self,
+        device: &Device,
+        parts: Vec<Part>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let device = &device.0;
+        let fits = |part: &Part| match *part {
+            Part::Memory(_) => true,
+            Part::File { offset, length, .. } => {
+                offset.checked_add(length).is_some_and(|end| i64::try_from(end).is_ok())
+            }
+        };
+        // The sum is counted in a usize.
+        let total = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(usize::try_from(part.length()).ok()?));
+        if device.kind != DeviceKind::Stream || !parts.iter().all(fits) || total.is_none() {
+            return Err(EINVAL);
+        }
+        self.may_send(device)?;
+        let list = parts.into_iter().filter(|part| part.length() > 0).collect();
+        let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);
+        self.issue_send(device, operation.with_parts(Parts { list, fetched: 0 }))
+    }
+
+    /// Tries to send more of an operation's parts. The calling thread owns the send side.
+    pub(super) fn try_parts(&self, device: &Inner, parts: &Parts, done: usize) -> Attempt {
+        let Parts { list, fetched } = parts;
+        let Some((at, skip)) = part_at(list, done) else { return Attempt::Done { bytes: 0, short: false } };
+        let engine = self.engine();
+        let sent = |result, offered| match result {
+            Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
+            Err(EAGAIN) => Attempt::NotNow,
+            Err(error) => Attempt::Failed(failed_send(device, error)),
+        };
+        match list[at] {
+            Part::Memory(piece) => {
+                let rest = rest_of(&piece, skip);
+                sent(engine.send(device.handle, &[rest], at + 1 < list.len()), rest.length)
+            }
+            Part::File { handle, offset, length } => {
+                let from = offset + skip as u64;
+                let mut count = (length - skip as u64).min(WINDOW);
+                // What was fetched is sent without another look, so that each fetch gets the operation on.
+                if *fetched > done {
+                    count = count.min((fetched - done) as u64);
+                } else {
+                    match look(handle, from, count) {
+                        Look::Cached => {}
+                        Look::Away => return Attempt::Fetch(Window { handle, offset: from, length: count }),
+                        Look::Failed(error) => return Attempt::Failed(of_file(error)),
+                    }
+                }
+                match engine.send_file(device.handle, handle, from, count) {
+                    Ok(0) => Attempt::Failed(ENODATA),
+                    // Fewer bytes than asked for may be the file's doing: only a refusal says that there is no space.
+                    result => sent(result, 0),
+                }
+            }
+        }
+    }
+
+    /// Gives the pump a window to read; the operation goes along. The calling thread owned the send side; the window's job
+    /// owns it from now on.
+    pub(super) fn fetch(&self, device: &Arc<Inner>, operation: Operation, window: Window) {
+        let job = FetchJob { port: self.clone(), device: device.clone(), operation, window, read: Vec::new(), done: 0 };
+        match self.driver().pump() {
+            Ok(pump) => pump.submit(super::file::Errand::Fetch(job)),
+            // What the kernel lacks has no number of its own.
+            Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
+        }
+    }
+}
+
+/// The socket is open; what is not is the file, for reading (row F-10).
+fn of_file(error: i32) -> i32 {
+    if error == EBADF { EACCES } else { error }
+}
+
+/// The part that the byte after `done` bytes lies in, and how far in it.
+fn part_at(parts: &[Part], done: usize) -> Option<(usize, usize)> {
+    let mut skip = done as u64;
+    for (at, part) in parts.iter().enumerate() {
+        if skip < part.length() {
+            // Less than the sum, which is a usize.
+            return Some((at, skip as usize));
+        }
+        skip -= part.length();
+    }
+    None
+}
+
+/// Bytes of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    handle: i32,
+    offset: u64,
+    length: u64,
+}
+
+/// A window that is being read, and the send that waits for it.
+pub(crate) struct FetchJob {
+    port: Port,
+    device: Arc<Inner>,
+    operation: Operation,
+    window: Window,
+    /// Where it is read to, allocated when the reading begins. Nobody looks at it: it is the cache that counts.
+    read: Vec<u8>,
+    done: u64,
+}
+
+impl Job for FetchJob {
+    fn handle(&self) -> i32 {
+        self.window.handle
+    }
+
+    fn work(&self) -> Work {
+        Work::Read { offset: self.window.offset + self.done }
+    }
+
+    fn id(&self) -> (u64, u64) {
+        (self.device.number, self.operation.serial)
+    }
+
+    fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
+        let left = usize::try_from(self.window.length - self.done).unwrap_or(usize::MAX);
+        self.read.reserve(left);
+        into.push(libc::iovec { iov_base: self.read.as_mut_ptr().cast(), iov_len: left });
+    }
+
+    fn advance(&mut self, bytes: usize) -> bool {
+        self.done += bytes as u64;
+        self.done >= self.window.length
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.device.send.lock().must_end(self.operation.serial)
+    }
+
+    fn end(self, error: i32) {
+        let FetchJob { port, device, mut operation, done, .. } = self;
+        let moved = operation.done;
+        if let Some(parts) = operation.parts_mut() {
+            // Nothing at all: the file has become shorter. The next attempt finds the end, and says so.
+            parts.fetched = moved + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
+        }
+        // A closed port frees the packet here, with what the program hung on it.
+        if catch_unwind(AssertUnwindSafe(|| port.end_interrupted_turn(&device, operation, error))).is_err() {
+            log::error!("a context panicked when it was dropped with its closed port");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_lies_in_one_part() {
+        let parts = [Part::File { handle: 0, offset: 7, length: 2 }, Part::File { handle: 0, offset: 0, length: 3 }];
+        let found: Vec<_> = (0..6).map(|done| part_at(&parts, done)).collect();
+        assert_eq!(found, [Some((0, 0)), Some((0, 1)), Some((1, 0)), Some((1, 1)), Some((1, 2)), None]);
+    }
+}
