@@ -284,6 +284,29 @@ impl Model {
         }
     }
 
+    fn add_socket(&mut self, device: Device, listener: bool, connection: Option<usize>) -> usize {
+        self.sockets.push(Socket {
+            device,
+            listener,
+            connection,
+            mailbox: None,
+            peer: false,
+            listed: false,
+            connected: false,
+            ending: false,
+            closing: false,
+            cancelled: false,
+            ended: false,
+            released: false,
+            shut_tried: [false; 2],
+            shut: [false; 2],
+            failed: [false; 2],
+            skip: false,
+            operations: [Vec::new(), Vec::new()],
+        });
+        self.sockets.len() - 1
+    }
+
     fn end_all(&mut self, device: Option<usize>) {
         let fits = |operation: &&mut Operation| device.is_none() || operation.device == device;
         self.operations.iter_mut().filter(fits).for_each(|operation| operation.ends = true);
@@ -769,27 +792,7 @@ impl Schedule {
     }
 
     fn add_socket(&self, device: Device, listener: bool, connection: Option<usize>) -> usize {
-        let mut model = self.model();
-        model.sockets.push(Socket {
-            device,
-            listener,
-            connection,
-            mailbox: None,
-            peer: false,
-            listed: false,
-            connected: false,
-            ending: false,
-            closing: false,
-            cancelled: false,
-            ended: false,
-            released: false,
-            shut_tried: [false; 2],
-            shut: [false; 2],
-            failed: [false; 2],
-            skip: false,
-            operations: [Vec::new(), Vec::new()],
-        });
-        model.sockets.len() - 1
+        self.model().add_socket(device, listener, connection)
     }
 
     fn get(&self) -> bool {

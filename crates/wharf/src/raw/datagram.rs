@@ -26,8 +26,9 @@ use std::sync::atomic::Ordering;
 pub(super) const DATAGRAMS_MAX: usize = 64;
 /// The least one receiving call asks for: the one that is there, and whether there is another.
 const DATAGRAMS_MIN: usize = 2;
-/// How often a call is repeated that was told of something that is not its own affair.
-const ATTEMPTS: usize = 4;
+/// How often a call is repeated that was told of something that may not be its own affair.
+const ATTEMPTS: usize = 16;
+const ECONNREFUSED: i32 = 111;
 
 /// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
 /// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
@@ -38,7 +39,6 @@ fn is_of_network(error: i32) -> bool {
     const ENOPROTOOPT: i32 = 92;
     const EOPNOTSUPP: i32 = 95;
     const ENETUNREACH: i32 = 101;
-    const ECONNREFUSED: i32 = 111;
     const EHOSTDOWN: i32 = 112;
     const EHOSTUNREACH: i32 = 113;
     matches!(
@@ -229,12 +229,15 @@ impl Port {
                 engine.send_many(device.handle, &pieces, &to)
             };
             match result {
-                // A refusal, which a receive will tell: this datagram was not tried.
+                // A refusal, which a receive will tell: this datagram was not tried. The system tells the next call of
+                // the next in the list whenever one is taken from there, so that may take a few attempts. A send's own
+                // errors come every time; this one is none.
+                Err(ECONNREFUSED) if device.has(traits::REFUSALS) => {}
                 Err(error) if device.has(traits::REFUSALS) && is_of_network(error) && attempt < ATTEMPTS => {}
                 result => return result,
             }
         }
-        unreachable!("the last attempt returns")
+        unreachable!("there is no last attempt")
     }
 
     /// What a receive comes to that was given an error instead of a datagram.
@@ -245,7 +248,7 @@ impl Port {
                 Ok((error, from)) => {
                     return Refusal::By(error, Datagram { bytes: 0, from, truncated: false, segment: 0 });
                 }
-                // The list is empty: what the error told was taken from there before.
+                // The list is empty: it was full when that came, or what the error told was taken before.
                 Err(_) if error != EAGAIN && attempt < ATTEMPTS => return Refusal::Again,
                 Err(_) => {}
             }
@@ -259,17 +262,15 @@ impl Port {
     pub(super) fn execute_receives(&self, device: &Arc<Inner>, batch: Vec<Operation>) -> Option<Completion> {
         let asked = batch.len();
         let mut attempt = 0;
-        let (result, mut direction) = loop {
+        let result = loop {
             attempt += 1;
             let result = self.try_receive_many(device, &batch);
-            let result = result.map_err(|error| self.refused_receive(device, error, attempt));
-            let mut direction = device.receive.lock();
-            match result {
+            match result.map_err(|error| self.refused_receive(device, error, attempt)) {
                 Err(Refusal::Again) => {}
-                Err(Refusal::NotNow) if std::mem::take(&mut direction.edge) => {}
-                result => break (result, direction),
+                result => break result,
             }
         };
+        let mut direction = device.receive.lock();
         let mut packets: Vec<(Sink, Completion)> = Vec::with_capacity(asked);
         let mut left = batch.into_iter();
         let mut drained = false;

@@ -40,8 +40,9 @@ impl Schedule {
                 if listed {
                     self.port.report_refusals(&device, true).expect("it is open");
                 }
-                let socket = self.add_socket(device, false, None);
+                // Under one lock: it is not to be taken for a stream.
                 let mut model = self.model();
+                let socket = model.add_socket(device, false, None);
                 model.sockets[socket].connected = true;
                 model.sockets[socket].mailbox = Some(mailbox);
                 model.sockets[socket].listed = listed;

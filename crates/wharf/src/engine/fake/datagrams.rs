@@ -12,6 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 const EMSGSIZE: i32 = 90;
 /// The longest datagram that this network carries.
 pub(crate) const CARRIED_MAX: usize = 300;
+/// Refusals in a list.
+const LIST_MAX: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
@@ -288,10 +290,13 @@ impl Fake {
             if !one.listed && (!one.peer || one.error.is_some()) {
                 return 0;
             }
-            one.refused.push(to);
             one.error = Some(ECONNREFUSED);
-            if one.listed {
-                one.refusals.push_back(to);
+            // What a full list cannot take is told to a call all the same, but nobody knows whose it is.
+            if one.refusals.len() < LIST_MAX {
+                one.refused.push(to);
+                if one.listed {
+                    one.refusals.push_back(to);
+                }
             }
             Readiness::RECEIVE | Readiness::SEND | Readiness::ERROR
         });
