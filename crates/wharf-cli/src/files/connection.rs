@@ -62,6 +62,8 @@ pub struct Connection {
     ending: Option<Ending>,
     /// The request that is arriving has to be there by then.
     arriving: Option<u64>,
+    /// What the operation that is under way waits for.
+    wait: Wait,
     /// The head has not ended, and nothing has come that could end it.
     half: bool,
     requests_in_turn: usize,
@@ -124,6 +126,7 @@ impl Connection {
             file: None,
             ending: None,
             arriving: Some(arriving),
+            wait: Wait::Request,
             half: false,
             requests_in_turn: 0,
         })
@@ -208,6 +211,7 @@ impl Connection {
                 if matches!(self.ending, Some(Ending::Lingering { .. })) {
                     let _ = stream.shutdown(Shutdown::Write);
                 }
+                self.wait = wait;
                 self.input.release();
                 stream.recv_pooled(Purpose::Serve(self)).map_err(drop)
             }
@@ -221,7 +225,7 @@ impl Connection {
 
     /// A receive was cancelled: because a head took too long?
     fn is_late(&mut self) -> bool {
-        if self.ending.is_some() || self.skip.is_some() || !self.deadline.take_over(clock::milliseconds() + LINGER_MS) {
+        if self.wait != Wait::Head || !self.deadline.take_over(clock::milliseconds() + LINGER_MS) {
             return false;
         }
         self.refuse(status::TIMEOUT);

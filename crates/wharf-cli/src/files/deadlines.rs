@@ -35,7 +35,7 @@ impl Deadline {
         last != OVER && self.0.compare_exchange(last, next, AcqRel, Acquire).is_ok()
     }
 
-    /// Takes the mark away, and says whether there was one and what was waited for is a head.
+    /// Takes the mark away, to say something about it until `at`; whether there was one.
     pub fn take_over(&self, at: u64) -> bool {
         self.0.compare_exchange(OVER, at << 2 | Wait::Other as u64, AcqRel, Acquire).is_ok()
     }
