@@ -52,6 +52,8 @@ enum Scenario {
     Wake,
     /// Closed-loop echo beside tokio
     Echo,
+    /// Bursts of datagrams beside sendmmsg and recvmmsg
+    Datagrams,
     /// 20 and 100 messages a second: what watching costs
     Trickle,
     /// What an idle server does: nothing
@@ -97,7 +99,7 @@ fn threads(options: &Options) -> io::Result<(usize, usize)> {
 
 fn run(options: &Options) -> io::Result<()> {
     let quick = options.quick;
-    let networked = !matches!(options.scenario, Scenario::Queue | Scenario::Wake);
+    let networked = !matches!(options.scenario, Scenario::Queue | Scenario::Wake | Scenario::Datagrams);
     if networked {
         process::build_peers(options.peers_target.as_deref())?;
         machine::enter_own_network();
@@ -107,6 +109,7 @@ fn run(options: &Options) -> io::Result<()> {
     let report = match options.scenario {
         Scenario::Queue => scenario::queue::run(quick)?,
         Scenario::Wake => scenario::wake::run(quick)?,
+        Scenario::Datagrams => scenario::datagrams::run(quick)?,
         Scenario::Echo => scenario::echo::run(quick, options.beside.as_deref())?,
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,

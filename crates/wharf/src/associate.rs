@@ -6,6 +6,7 @@ use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
 use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId};
 use crate::record::{Memory, Record};
+use crate::word;
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::io;
 use std::marker::PhantomData;
@@ -43,7 +44,34 @@ pub(crate) struct Shared<K, C> {
     pub(crate) port: raw::Port,
     pub(crate) device: raw::Device,
     pub(crate) key: K,
-    pub(crate) context: PhantomData<fn() -> C>,
+    context: PhantomData<fn() -> C>,
+}
+
+impl<K, C> Shared<K, C> {
+    /// The first handle to a device.
+    pub(crate) fn new(port: &raw::Port, device: raw::Device, key: K) -> Arc<Self> {
+        let shared = Arc::new(Shared { port: port.clone(), device, key, context: PhantomData });
+        // No operation has been issued yet.
+        shared.device.set_key(Arc::as_ptr(&shared).expose_provenance());
+        shared
+    }
+
+    /// A handle for an operation, to be taken back from its completion's key with [`from_key`](Shared::from_key).
+    fn hold(self: &Arc<Self>) {
+        let _ = Arc::into_raw(self.clone()).expose_provenance();
+    }
+
+    /// The handle that an operation held.
+    ///
+    /// # Safety
+    ///
+    /// `key` came with the completion of an operation that was issued with [`hold`](Shared::hold), on a device of a port
+    /// with these K and C, or is that device's own after the operation was refused; each time it is called for it once.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn from_key(key: usize) -> Arc<Self> {
+        // SAFETY: by the contract there is a count that nobody else gives back.
+        unsafe { Arc::from_raw(std::ptr::with_exposed_provenance(key)) }
+    }
 }
 
 impl<K, C> Drop for Shared<K, C> {
@@ -134,7 +162,7 @@ pub(crate) fn adopt<K, C, S: Into<OwnedFd> + From<OwnedFd>>(
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
     let handle = source.into().into_raw_fd();
     match port.adopt(handle, kind, 0) {
-        Ok(device) => Ok(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })),
+        Ok(device) => Ok(Shared::new(port, device, key)),
         Err(error) => {
             #[allow(unsafe_code)]
             // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
@@ -181,28 +209,83 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
+    /// Issues an operation that has memory.
     pub(crate) fn issue(
         self: &Arc<Self>,
         context: C,
         memory: Memory,
         issue: impl FnOnce(&mut Memory, usize) -> Result<Issued, i32>,
     ) -> Result<Outcome<K, C>, (io::Error, C, Memory)> {
-        let mut record = Record::new(context, self.clone(), memory);
+        let mut record = Record::new(context, memory);
         let memory: *mut Memory = record.memory();
         let token = record.into_token();
+        self.hold();
         #[allow(unsafe_code)]
         // SAFETY: the record lives on at its token's address. Until `issue` passes the operation on nobody else knows
         // the token, and the closures below read the buffers' addresses before they do; they do not touch `memory`
         // afterwards.
         let memory = unsafe { &mut *memory };
-        match issue(memory, token) {
+        self.outcome(issue(memory, token)).map_err(|error| {
+            let (context, memory) = Record::from_token(token);
+            (error, context, memory)
+        })
+    }
+
+    /// After `hold`: what the call came to.
+    fn outcome(&self, issued: Result<Issued, i32>) -> Result<Outcome<K, C>, io::Error> {
+        match issued {
             Ok(Issued::Pending(id)) => Ok(Outcome::Pending(id)),
             Ok(Issued::Done(completion)) => Ok(Outcome::Done(assemble(completion))),
             Err(error) => {
-                let (context, _, memory) = Record::<K, C>::from_token(token).into_parts();
-                Err((refusal(&self.port, error), context, memory))
+                #[allow(unsafe_code)]
+                // SAFETY: the operation was refused, so no completion will bring the handle back.
+                drop(unsafe { Self::from_key(self.device.key()) });
+                Err(refusal(&self.port, error))
             }
         }
+    }
+
+    /// Issues many operations of one kind with one call. `name` tells a buffer's memory, or that it cannot be used; the rest
+    /// of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
+    pub(crate) fn issue_many<T>(
+        self: &Arc<Self>,
+        operations: Vec<(Memory, T, C)>,
+        name: impl Fn(&mut Memory) -> Option<Buffers>,
+        issue: impl FnOnce(Vec<(Buffers, T, usize)>) -> Vec<Result<Issued, i32>>,
+    ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
+        let mut tokens = Vec::with_capacity(operations.len());
+        let mut issued = Vec::with_capacity(operations.len());
+        for (mut memory, rest, context) in operations {
+            // A buffer's bytes do not move with it.
+            let Some(buffers) = name(&mut memory) else {
+                tokens.push(Err((context, memory)));
+                continue;
+            };
+            let plain = matches!(memory, Memory::None);
+            let token = if plain { word::pack(context) } else { Record::new(context, memory).into_token() };
+            self.hold();
+            tokens.push(Ok((token, plain)));
+            issued.push((buffers, rest, token));
+        }
+        let mut results = issue(issued).into_iter();
+        let outcome = |token: Result<(usize, bool), (C, Memory)>| {
+            let (token, plain) = match token {
+                Ok(token) => token,
+                Err((context, memory)) => {
+                    return Err(Refused { error: not_writable(), context, buffer: memory.into_one() });
+                }
+            };
+            self.outcome(results.next().expect("one for each operation")).map_err(|error| {
+                let (context, memory) = match plain {
+                    #[allow(unsafe_code)]
+                    // SAFETY: packed above, and no completion will bring it back.
+                    true => (unsafe { word::unpack(token) }, Memory::None),
+                    false => Record::from_token(token),
+                };
+                Refused { error, context, buffer: memory.into_one() }
+            })
+        };
+        tokens.into_iter().map(outcome).collect()
     }
 
     /// Issues an operation that fills a buffer, from its start up to its capacity.
@@ -243,15 +326,19 @@ impl<K: Key, C: Context> Shared<K, C> {
         .map_err(|(error, context, memory)| Refused { error, context, buffer: memory.into_one() })
     }
 
+    /// Issues an operation without memory of its own.
     pub(crate) fn issue_plain(
         self: &Arc<Self>,
         context: C,
         issue: impl FnOnce(usize) -> Result<Issued, i32>,
     ) -> Result<Outcome<K, C>, Refused<C, ()>> {
-        self.issue(context, Memory::None, |_, token| issue(token)).map_err(|(error, context, _)| Refused {
-            error,
-            context,
-            buffer: (),
+        let token = word::pack(context);
+        self.hold();
+        self.outcome(issue(token)).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: packed just above, and no completion will bring it back.
+            let context = unsafe { word::unpack(token) };
+            Refused { error, context, buffer: () }
         })
     }
 }

@@ -1,135 +1,19 @@
-//! A device: a socket associated with a port, its two directions and their operations.
-//!
-//! **A direction** (receive side, send side) has a list of pending operations and one *owner* at a time:
-//!
-//! | turn      | meaning                                              | who may change it                          |
-//! |-----------|------------------------------------------------------|--------------------------------------------|
-//! | `Idle`    | nobody works on it                                   | an issuer or the leader, to take it         |
-//! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
-//! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
-//!
-//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one: it then comes to nothing.
-//!
-//! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
-//! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
-//! clears it. A direction without operations is never parked as drained by an edge: it stays *maybe ready*.
+//! A device: a socket, file or the like associated with a port, and the port's list of them. Its two sides are
+//! [directions](crate::direction).
 //!
 //! **Closing.** 1. Both directions are marked closed, and their listed operations taken out, under their locks; from
 //! then on issuing fails and an executing owner that finds nothing completes its operation as cancelled instead of
 //! putting it back. 2. The engine forgets the handle. 3. The device leaves the table, so late events find nobody.
-//! 4. The open reference is given up; the last of {it, owners under way} closes the handle. So no operation remains,
-//! and the number is not reused while a system call on it is under way.
+//! 4. For each direction that has an owner just now, the owner is made a *user* of the handle; none can come any more
+//! that calls the system. 5. The open reference is given up; the last of {it, users} closes the handle. So no operation
+//! remains, and the number is not reused while a system call on it is under way; and owning a direction is all that it
+//! takes to call the system, without a count that every call would have to change.
 
+use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
-use crate::operation::Operation;
 use crate::sync::Lock;
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
-
-/// Which side of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Receive,
-    Send,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    Idle,
-    Queued,
-    Running,
-}
-
-#[derive(Debug)]
-pub(crate) struct Direction {
-    pub(crate) operations: VecDeque<Operation>,
-    pub(crate) turn: Turn,
-    pub(crate) edge: bool,
-    pub(crate) drained: bool,
-    pub(crate) closed: bool,
-    /// Operations that are being executed and were asked to end when they cannot go on. Nearly always empty.
-    pub(crate) cancelled: Vec<u64>,
-    /// The operation that is being executed, so that a cancel request can tell it from finished ones.
-    pub(crate) running: Option<u64>,
-    /// Sends that are executed together with it.
-    pub(crate) gathered: Vec<u64>,
-}
-
-impl Direction {
-    fn new(drained: bool) -> Direction {
-        Direction {
-            operations: VecDeque::new(),
-            turn: Turn::Idle,
-            edge: false,
-            drained,
-            closed: false,
-            cancelled: Vec::new(),
-            running: None,
-            gathered: Vec::new(),
-        }
-    }
-
-    pub(crate) fn is_running(&self, serial: u64) -> bool {
-        self.running == Some(serial) || self.gathered.contains(&serial)
-    }
-
-    /// Operations issued and not completed.
-    pub(crate) fn pending(&self) -> usize {
-        self.operations.len() + self.running_count()
-    }
-
-    fn running_count(&self) -> usize {
-        usize::from(self.running.is_some()) + self.gathered.len()
-    }
-
-    /// Asks the operations that are being executed to end when they cannot go on. Returns how many there are.
-    pub(crate) fn cancel_running(&mut self) -> usize {
-        self.cancelled.extend(self.running.iter().chain(&self.gathered));
-        self.running_count()
-    }
-
-    /// Readiness arrived. True when the caller has to queue the direction.
-    pub(crate) fn ready(&mut self) -> bool {
-        if self.turn != Turn::Idle {
-            self.edge = true;
-            return false;
-        }
-        self.drained = false;
-        let wanted = !self.operations.is_empty();
-        if wanted {
-            self.turn = Turn::Queued;
-        }
-        wanted
-    }
-
-    /// An operation was appended. True when the caller has to queue the direction.
-    pub(crate) fn wants_a_turn(&mut self) -> bool {
-        let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
-        if wanted {
-            self.turn = Turn::Queued;
-        }
-        wanted
-    }
-
-    /// The owner begins.
-    pub(crate) fn begin(&mut self) {
-        debug_assert_ne!(self.turn, Turn::Running, "two owners of one direction");
-        self.turn = Turn::Running;
-        self.edge = false;
-    }
-
-    /// The owner lets go, after an attempt that showed whether more is there. True when the direction goes on: the
-    /// caller then has to queue it.
-    pub(crate) fn let_go(&mut self, drained: bool) -> bool {
-        self.drained = drained && !std::mem::take(&mut self.edge);
-        self.running = None;
-        self.gathered.clear();
-        self.cancelled.clear();
-        self.turn = Turn::Idle;
-        self.wants_a_turn()
-    }
-}
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +50,10 @@ pub(crate) mod traits {
     pub(crate) const DIRECT: u8 = 4;
     /// Its file system does not offer to try without blocking.
     pub(crate) const NO_TRYING: u8 = 8;
+    /// A datagram socket is connected, so that a call on it may be told of a refusal by its peer.
+    pub(crate) const PEER: u8 = 32;
+    /// A datagram socket's refusals are kept in a list.
+    pub(crate) const REFUSALS: u8 = 64;
 }
 
 /// Own shutdown, as bits.
@@ -180,12 +68,12 @@ pub(crate) struct Device {
     pub(crate) number: u64,
     pub(crate) handle: Handle,
     pub(crate) kind: DeviceKind,
-    pub(crate) key: usize,
+    key: AtomicUsize,
     pub(crate) receive: Lock<Direction>,
     pub(crate) send: Lock<Direction>,
     pub(crate) skip_on_success: AtomicBool,
-    /// The send side is being worked on, or found no space: only then has anybody to hear that there is some. Set
-    /// before a send is tried, cleared under the direction's lock when it is known that nobody waits.
+    /// A send has found no space before, or a connect waits for it: from then on space is heard of. Whoever sets it
+    /// tries once more afterwards. Most connections never need it, and spare the leader the send side's lock.
     pub(crate) wants_space: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
@@ -200,8 +88,9 @@ pub(crate) struct Device {
     /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
     pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
-    next_serial: AtomicU64,
-    /// One for being open and one for each owner under way; at 0 the handle is closed.
+    /// How many datagrams the next call is to ask for.
+    pub(crate) burst: AtomicU8,
+    /// One for being open and one for each [user](Device::enter); at 0 the handle is closed.
     users: AtomicU32,
     /// The handle was given away: it is not ours to close.
     released: AtomicBool,
@@ -215,25 +104,19 @@ impl Device {
         }
     }
 
-    /// [`Direction::begin`] for the send side.
-    pub(crate) fn begin_sending(&self, send: &mut Direction) {
-        send.begin();
-        // Before the attempt: space that comes after it was found missing has to be heard of.
-        self.wants_space.store(true, Ordering::SeqCst);
+    pub(crate) fn key(&self) -> usize {
+        self.key.load(Ordering::Relaxed)
     }
 
-    /// [`Direction::let_go`] for the send side.
-    pub(crate) fn end_sending(&self, send: &mut Direction, drained: bool) -> bool {
-        let goes_on = send.let_go(drained);
-        self.wants_space.store(goes_on || send.drained, Ordering::SeqCst);
-        goes_on
+    pub(crate) fn set_key(&self, key: usize) {
+        self.key.store(key, Ordering::Relaxed);
     }
 
-    pub(crate) fn next_serial(&self) -> u64 {
-        self.next_serial.fetch_add(1, Ordering::Relaxed) + 1
+    pub(crate) fn has(&self, traits: u8) -> bool {
+        self.traits.load(Ordering::Acquire) & traits != 0
     }
 
-    /// Keeps the handle open for a call on it. False when the device is closed.
+    /// Keeps the handle open for a call on it, for those who own no direction. False when the device is closed.
     pub(crate) fn enter(&self) -> bool {
         self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1)).is_ok()
     }
@@ -247,6 +130,18 @@ impl Device {
             engine.close(self.handle);
         }
         last
+    }
+
+    /// Whoever owns a direction now keeps the handle open until it lets go. Called once the directions are closed.
+    pub(crate) fn lend_to_owners(&self) {
+        for direction in [&self.receive, &self.send] {
+            let mut direction = direction.lock();
+            if direction.turn == Turn::Running {
+                // The open reference is still there.
+                self.users.fetch_add(1, Ordering::Relaxed);
+                direction.holds_handle = true;
+            }
+        }
     }
 
     /// Ends the engine's interest, before the descriptor is closed: a duplicate of it would keep the entry alive.
@@ -306,10 +201,10 @@ impl Devices {
             number: u64::from(slot) << 32 | u64::from(entry.generation),
             handle,
             kind,
-            key,
+            key: AtomicUsize::new(key),
             // The engine reports what is there to receive; whether there is space is tried first.
-            receive: Lock::new(Direction::new(true)),
-            send: Lock::new(Direction::new(!connected)),
+            receive: Lock::new(Direction::new(Side::Receive, true)),
+            send: Lock::new(Direction::new(Side::Send, !connected)),
             skip_on_success: AtomicBool::new(false),
             wants_space: AtomicBool::new(!connected),
             phase: AtomicU8::new(phase),
@@ -320,7 +215,7 @@ impl Devices {
             failed_send: AtomicI32::new(0),
             end_waits: AtomicBool::new(false),
             registered: AtomicBool::new(false),
-            next_serial: AtomicU64::new(0),
+            burst: AtomicU8::new(2),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),
         });
@@ -372,15 +267,6 @@ mod tests {
     }
 
     #[test]
-    fn readiness_that_arrives_during_a_turn_is_not_lost() {
-        let mut direction = Direction::new(true);
-        direction.begin();
-        assert!(!direction.ready());
-        assert!(!direction.let_go(true), "no operation waits");
-        assert!(!direction.drained, "the edge keeps the direction maybe ready");
-    }
-
-    #[test]
     fn the_handle_is_closed_by_the_last_user() {
         let mut devices = Devices::default();
         let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
@@ -390,5 +276,20 @@ mod tests {
         assert!(!device.leave(&engine), "a call is under way");
         assert!(device.leave(&engine));
         assert!(!device.enter(), "a closed device takes no calls");
+    }
+
+    #[test]
+    fn the_owner_of_a_direction_keeps_the_handle_open() {
+        let mut devices = Devices::default();
+        let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
+        device.give_away();
+        let engine = crate::engine::fake::Fake::quiet();
+        device.send.lock().begin();
+        device.lend_to_owners();
+        assert!(!device.leave(&engine), "somebody may be sending");
+        assert!(device.send.lock().let_go(false).handle);
+        assert!(device.leave(&engine));
+        device.receive.lock().begin();
+        assert!(!device.receive.lock().let_go(false).handle, "it was closed before");
     }
 }

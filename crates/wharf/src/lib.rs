@@ -46,6 +46,8 @@ mod buffer;
 #[cfg(not(loom))]
 mod device;
 #[cfg(not(loom))]
+mod direction;
+#[cfg(not(loom))]
 mod engine;
 #[cfg(not(loom))]
 pub mod error;

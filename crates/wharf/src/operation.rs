@@ -224,22 +224,31 @@ pub struct Completion {
     pub more: bool,
     /// What comes along.
     pub payload: Payload,
+    /// The operation had memory: see `Operation::names_memory`.
+    pub(crate) named_memory: bool,
 }
 
-/// The record of an operation that was issued and has not completed.
+/// The record of an operation that was issued and has not completed. Kept small: an idle connection has one.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) serial: u64,
-    pub(crate) kind: Kind,
     pub(crate) token: usize,
-    pub(crate) sink: Sink,
     pub(crate) buffers: Buffers,
     /// Bytes moved so far.
     pub(crate) done: usize,
+    pub(crate) kind: Kind,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few operations have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Another sink than the port.
+    sink: Option<Sink>,
     /// Where a datagram goes.
-    pub(crate) to: Option<Box<SocketAddr>>,
+    to: Option<SocketAddr>,
     /// What a send of parts sends, instead of buffers.
-    pub(crate) parts: Option<Box<Parts>>,
+    parts: Option<Parts>,
 }
 
 /// Memory and parts of files, to be sent in order.
@@ -260,12 +269,55 @@ impl Parts {
 
 impl Operation {
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        Operation { serial: 0, kind, token, sink, buffers, done: 0, to: None, parts: None }
+        let rare = match sink {
+            Sink::Port => None,
+            other => Some(Box::new(Rare { sink: Some(other), ..Rare::default() })),
+        };
+        Operation { serial: 0, token, buffers, done: 0, kind, rare }
+    }
+
+    /// A datagram that goes to an address.
+    pub(crate) fn with_address(mut self, to: Option<SocketAddr>) -> Operation {
+        if to.is_some() {
+            self.rare.get_or_insert_default().to = to;
+        }
+        self
+    }
+
+    pub(crate) fn with_parts(mut self, parts: Parts) -> Operation {
+        self.rare.get_or_insert_default().parts = Some(parts);
+        self
+    }
+
+    pub(crate) fn address(&self) -> Option<&SocketAddr> {
+        self.rare.as_ref()?.to.as_ref()
+    }
+
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        self.rare.as_ref()?.parts.as_ref()
+    }
+
+    pub(crate) fn parts_mut(&mut self) -> Option<&mut Parts> {
+        self.rare.as_mut()?.parts.as_mut()
+    }
+
+    /// Its completion goes to the queue.
+    pub(crate) fn is_for_port(&self) -> bool {
+        self.rare.as_ref().is_none_or(|rare| rare.sink.is_none())
+    }
+
+    pub(crate) fn take_sink(&mut self) -> Sink {
+        self.rare.take().and_then(|rare| rare.sink).unwrap_or(Sink::Port)
+    }
+
+    /// The safe layer has a record for it, whose address the token is: it has memory of its own.
+    pub(crate) fn names_memory(&self) -> bool {
+        matches!(self.buffers, Buffers::One(_) | Buffers::Many(_)) || self.parts().is_some()
     }
 
     /// Bytes that it moves in all.
     pub(crate) fn total(&self) -> usize {
-        self.parts.as_ref().map_or_else(|| self.buffers.total(), |parts| parts.total())
+        self.parts().map_or_else(|| self.buffers.total(), Parts::total)
     }
 }
 

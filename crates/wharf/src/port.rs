@@ -1,6 +1,6 @@
 //! The completion port: one queue into which everything completes, and the threads that serve it.
 
-use crate::associate::Associate;
+use crate::associate::{Associate, Shared};
 use crate::buffer::Buffer;
 use crate::fs::File;
 use crate::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
@@ -10,7 +10,7 @@ use crate::queue::{Deadline, Wake, WorkerReport};
 use crate::raw::{
     self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
 };
-use crate::record::{Memory, Record, RepeatRecord};
+use crate::record::{Memory, Record, RepeatRecord, TimerRecord};
 use crate::word;
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
@@ -217,9 +217,14 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         CompletionPort { owner: Arc::new(Owner(raw)), types: PhantomData }
     }
 
-    /// The layer below, for what needs numbers and addresses instead of types. Completions of operations that are
-    /// issued through it must not reach this port's queue: give them an event or a callback as sink.
-    pub fn raw(&self) -> &raw::Port {
+    /// The layer below, for what needs numbers and addresses instead of types.
+    ///
+    /// # Safety
+    ///
+    /// No completion of an operation that is issued through it may reach this port's queue, whose packets are taken for
+    /// the typed layer's own: give each an event or a callback as sink, and do not post.
+    #[allow(unsafe_code)]
+    pub unsafe fn raw(&self) -> &raw::Port {
         &self.owner.0
     }
 
@@ -380,10 +385,10 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// One packet ([`Event::Elapsed`]) after `after`.
     pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
-        let token = Record::without_device(key, context).into_token();
+        let token = TimerRecord::into_token(key, context);
         // A one-shot timer delivers one packet, so nothing is ever retained.
         self.owner.0.timer(after, None, 0, token, Sink::Port, |_| {}).map_err(|error| {
-            let (_, context) = Record::<K, C>::refused_without_device(token);
+            let (_, context) = TimerRecord::<K, C>::from_token(token);
             Refused { error: io::Error::from_raw_os_error(error), context, buffer: () }
         })
     }
@@ -570,28 +575,52 @@ fn unposted<K: Key, C: Context>(post: Post, reason: UnpostedReason) -> Unposted<
 
 /// Makes a typed packet of a raw one that this port's own calls issued.
 pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
-    let Completion { key, token, bytes, error, kind, more: _, payload, device: _ } = completion;
-    if kind == Kind::Posted {
-        return assemble_post(Post { key, token, bytes });
+    match completion.kind {
+        Kind::Posted => {
+            let Completion { key, token, bytes, .. } = completion;
+            assemble_post(Post { key, token, bytes })
+        }
+        Kind::Elapsed | Kind::Signal => assemble_repeating(completion),
+        _ => assemble_operation(completion),
     }
-    let result = |value| if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) };
-    if RepeatRecord::<K, C>::is_token(token) {
-        let (key, context) = RepeatRecord::take(token);
-        let event = match kind {
-            Kind::Signal => Event::Signal { result: result(bytes).map(|number| i32::try_from(number).unwrap_or(0)) },
-            _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
-        };
-        return Packet { key, context, event };
-    }
-    let record = Record::<K, C>::from_token(token);
-    let key = record.key();
-    let (context, device, memory) = record.into_parts();
-    let socket = || UdpSocket(device.clone().expect("an operation of a socket has its device"));
-    let file = || File(device.clone().expect("an operation of a file has its device"));
-    let stream = || Stream(device.clone().expect("an operation of a stream has its device"));
+}
+
+/// The packet of a timer or a signal.
+fn assemble_repeating<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
+    let Completion { token, bytes, error, kind, .. } = completion;
+    let (key, context) =
+        if RepeatRecord::<K, C>::is_token(token) { RepeatRecord::take(token) } else { TimerRecord::from_token(token) };
+    let event = match kind {
+        Kind::Signal => Event::Signal { result: ended(error, i32::try_from(bytes).unwrap_or(0)) },
+        _ => Event::Elapsed { result: ended(error, bytes as u64) },
+    };
+    Packet { key, context, event }
+}
+
+fn ended<T>(error: i32, value: T) -> io::Result<T> {
+    if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// The packet of an operation of a device.
+fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
+    let Completion { key, token, bytes, error, kind, more: _, payload, device: _, named_memory } = completion;
+    let (context, memory) = if named_memory {
+        Record::from_token(token)
+    } else {
+        #[allow(unsafe_code)]
+        // SAFETY: the token of an operation without memory was packed by `Shared::issue_plain`, with this C, and its one
+        // completion is taken here.
+        (unsafe { word::unpack::<C>(token) }, Memory::None)
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: every operation of the safe layer is issued with a handle held, on a device whose key is its address, and
+    // this is its one completion.
+    let shared = unsafe { Shared::<K, C>::from_key(key) };
+    let key = shared.key.clone();
+    let result = |value| ended(error, value);
     let event = match kind {
         Kind::Accepted => {
-            let listener = TcpListener(device.clone().expect("an operation of a listener has its device"));
+            let listener = TcpListener(shared);
             let local = listener.0.device.is_local();
             match payload {
                 Payload::Accepted(accepted) => match accepted.peer {
@@ -605,11 +634,11 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
             }
         }
         Kind::Exited => {
-            let child = Child(device.clone().expect("an operation of a child has its device"));
+            let child = Child(shared);
             let status = |bytes| ExitStatus::from_raw(i32::try_from(bytes).unwrap_or(0));
             Event::Exited { child, result: result(bytes).map(status) }
         }
-        Kind::Connected => Event::Connected { stream: stream(), result: result(0).map(drop) },
+        Kind::Connected => Event::Connected { stream: Stream(shared), result: result(0).map(drop) },
         Kind::Received => {
             let mut buffer = match payload {
                 Payload::Pooled(buffer) => Buffer::pooled(buffer),
@@ -618,12 +647,12 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
             if error == 0 {
                 buffer.received(bytes);
             }
-            Event::Received { stream: stream(), buffer, result: result(bytes) }
+            Event::Received { stream: Stream(shared), buffer, result: result(bytes) }
         }
-        Kind::Readable => Event::Readable { stream: stream(), result: result(0).map(drop) },
+        Kind::Readable => Event::Readable { stream: Stream(shared), result: result(0).map(drop) },
         Kind::Sent => match memory {
-            Memory::Many(buffers) => Event::SentVectored { stream: stream(), buffers, result: result(bytes) },
-            one => Event::Sent { stream: stream(), buffer: one.into_one(), result: result(bytes) },
+            Memory::Many(buffers) => Event::SentVectored { stream: Stream(shared), buffers, result: result(bytes) },
+            one => Event::Sent { stream: Stream(shared), buffer: one.into_one(), result: result(bytes) },
         },
         Kind::SentFile => {
             let Memory::File(message) = memory else { unreachable!("a send of a file has its message") };
@@ -631,7 +660,7 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
                 raw::ENODATA => Err(ended_early(bytes, &message)),
                 _ => result(bytes),
             };
-            Event::SentFile { stream: stream(), message, result }
+            Event::SentFile { stream: Stream(shared), message, result }
         }
         Kind::ReceivedFrom => {
             let (what, pooled) = match payload {
@@ -641,20 +670,20 @@ pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, 
             let mut buffer = pooled.map_or_else(|| memory.into_one(), Buffer::pooled);
             buffer.received(what.map_or(0, |what| what.bytes));
             let (from, segment_bytes) = what.map_or((None, 0), |what| (what.from, what.segment));
-            Event::ReceivedFrom { socket: socket(), buffer, from, segment_bytes, result: result(bytes) }
+            Event::ReceivedFrom { socket: UdpSocket(shared), buffer, from, segment_bytes, result: result(bytes) }
         }
-        Kind::SentTo => Event::SentTo { socket: socket(), buffer: memory.into_one(), result: result(bytes) },
+        Kind::SentTo => Event::SentTo { socket: UdpSocket(shared), buffer: memory.into_one(), result: result(bytes) },
         Kind::Read => {
             let mut buffer = memory.into_one();
             if error == 0 {
                 buffer.received(bytes);
             }
-            Event::Read { file: file(), buffer, result: result(bytes) }
+            Event::Read { file: File(shared), buffer, result: result(bytes) }
         }
-        Kind::Written => Event::Written { file: file(), buffer: memory.into_one(), result: result(bytes) },
-        Kind::Synced => Event::Synced { file: file(), result: result(0).map(drop) },
-        Kind::Disconnected => Event::Disconnected { stream: stream(), result: result(0).map(drop) },
-        _ => Event::Elapsed { result: result(bytes).map(|count| count as u64) },
+        Kind::Written => Event::Written { file: File(shared), buffer: memory.into_one(), result: result(bytes) },
+        Kind::Synced => Event::Synced { file: File(shared), result: result(0).map(drop) },
+        Kind::Disconnected => Event::Disconnected { stream: Stream(shared), result: result(0).map(drop) },
+        Kind::Posted | Kind::Elapsed | Kind::Signal => unreachable!("no device has issued it"),
     };
     Packet { key, context, event }
 }

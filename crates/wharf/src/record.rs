@@ -1,7 +1,9 @@
-//! What the safe layer hangs on an operation: the context, the device and the buffers, in a box whose address is the
-//! operation's token. Exactly one packet comes for it, so exactly one side takes the box back.
+//! What the safe layer hangs on an operation, and gets back with its one packet.
+//!
+//! The operation of a device holds a handle of it: the device's key in the raw layer is the handle's address. Its token
+//! is the context, as a word, or, where the operation has memory of its own, the address of a [`Record`] with both.
+//! A timer has no device: its token is the address of a [`TimerRecord`], or of a counted [`RepeatRecord`].
 
-use crate::associate::Shared;
 use crate::buffer::Buffer;
 use crate::net::FileMessage;
 use std::sync::Arc;
@@ -23,29 +25,18 @@ impl Memory {
     }
 }
 
-/// Aligned to 2 at least, so that the lowest bit of its address is free to tell it from a [`RepeatRecord`].
-#[repr(align(8))]
-pub(crate) struct Record<K, C> {
+/// The context and the memory of an operation.
+pub(crate) struct Record<C> {
     context: C,
-    from: From<K, C>,
     memory: Memory,
 }
 
-enum From<K, C> {
-    Device(Arc<Shared<K, C>>),
-    Key(K),
-}
-
-impl<K: Clone, C> Record<K, C> {
-    pub(crate) fn new(context: C, device: Arc<Shared<K, C>>, memory: Memory) -> Box<Record<K, C>> {
-        Box::new(Record { context, from: From::Device(device), memory })
+impl<C> Record<C> {
+    pub(crate) fn new(context: C, memory: Memory) -> Box<Record<C>> {
+        Box::new(Record { context, memory })
     }
 
-    pub(crate) fn without_device(key: K, context: C) -> Box<Record<K, C>> {
-        Box::new(Record { context, from: From::Key(key), memory: Memory::None })
-    }
-
-    /// The buffers, to name them to the raw layer. The record does not move any more.
+    /// The memory, to name it to the raw layer. The record does not move any more.
     pub(crate) fn memory(&mut self) -> &mut Memory {
         &mut self.memory
     }
@@ -56,32 +47,34 @@ impl<K: Clone, C> Record<K, C> {
 
     /// Takes the record back: from the one completion that carried the token, or from a call that was refused.
     #[allow(unsafe_code)]
-    pub(crate) fn from_token(token: usize) -> Box<Record<K, C>> {
+    pub(crate) fn from_token(token: usize) -> (C, Memory) {
+        // SAFETY: tokens of the safe layer's operations with memory are made by `into_token` with the port's own C, and
+        // the raw layer delivers each exactly once (or returns an error and delivers none), so the box is ours.
+        let record = *unsafe { Box::<Self>::from_raw(std::ptr::with_exposed_provenance_mut(token)) };
+        (record.context, record.memory)
+    }
+}
+
+/// The record of a timer that delivers one packet. Aligned, so that the lowest bit of its address is free to tell it from
+/// a [`RepeatRecord`].
+#[repr(align(8))]
+pub(crate) struct TimerRecord<K, C> {
+    key: K,
+    context: C,
+}
+
+impl<K, C> TimerRecord<K, C> {
+    pub(crate) fn into_token(key: K, context: C) -> usize {
+        Box::into_raw(Box::new(TimerRecord { key, context })).expose_provenance()
+    }
+
+    /// As [`Record::from_token`].
+    #[allow(unsafe_code)]
+    pub(crate) fn from_token(token: usize) -> (K, C) {
         debug_assert!(token & 1 == 0 && token != 0);
-        // SAFETY: tokens of the safe layer's operations are made by `into_token` with the port's own K and C, and the
-        // raw layer delivers each exactly once (or returns an error and delivers none), so the box is ours.
-        unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut(token)) }
-    }
-
-    pub(crate) fn key(&self) -> K {
-        match &self.from {
-            From::Device(device) => device.key.clone(),
-            From::Key(key) => key.clone(),
-        }
-    }
-
-    pub(crate) fn into_parts(self) -> (C, Option<Arc<Shared<K, C>>>, Memory) {
-        let device = match self.from {
-            From::Device(device) => Some(device),
-            From::Key(_) => None,
-        };
-        (self.context, device, self.memory)
-    }
-
-    pub(crate) fn refused_without_device(token: usize) -> (K, C) {
-        let record = Self::from_token(token);
-        let key = record.key();
-        (key, record.into_parts().0)
+        // SAFETY: as in `Record::from_token`, for timers that `into_token` made the token of.
+        let record = *unsafe { Box::<Self>::from_raw(std::ptr::with_exposed_provenance_mut(token)) };
+        (record.key, record.context)
     }
 }
 

@@ -1003,7 +1003,7 @@ fn to_buffers(pieces: Vec<RawBuffer>, many: bool) -> Buffers {
 impl Model {
     /// A completion came.
     fn arrive(&mut self, way: Way, completion: Completion, fake: &Fake) {
-        let Completion { key, token, bytes, error, kind, device, more, payload } = completion;
+        let Completion { key, token, bytes, error, kind, device, more, payload, .. } = completion;
         self.arrivals += 1;
         let arrival = self.arrivals;
         let closed = self.closed;

@@ -4,7 +4,7 @@
 //! cost more than the spurious events it saves. Beside the sockets the epoll holds an event descriptor (`kick`), a
 //! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's dead-man's timer.
 
-use super::{Engine, Events, Handle, Readiness, datagram};
+use super::{Engine, Events, Handle, Pieces, Readiness, datagram};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
@@ -89,10 +89,10 @@ fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
     let result = call();
     if blocked {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let raised = matches!(result, Err(error) if error == Errno::PIPE.raw_os_error());
+        // Whatever the result: some bytes may have been taken before.
         // SAFETY: as above.
         unsafe {
-            if raised && !was_pending {
+            if !was_pending {
                 libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const now);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
@@ -253,8 +253,27 @@ impl Engine for Epoll {
     }
 
     fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
-        let pieces: Vec<IoSlice<'_>> = from.iter().map(|piece| IoSlice::new(readable(piece))).collect();
-        datagram::send(borrow(handle), &pieces, to)
+        datagram::send(handle, from, to)
+    }
+
+    fn receive_many(&self, handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
+        datagram::receive_many(handle, into, found)
+    }
+
+    fn send_many(&self, handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
+        datagram::send_many(handle, from, to)
+    }
+
+    fn keep_refusals(&self, handle: Handle, keep: bool) -> Result<(), i32> {
+        datagram::keep_refusals(handle, keep)
+    }
+
+    fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
+        datagram::refusal(handle)
+    }
+
+    fn has_peer(&self, handle: Handle) -> bool {
+        datagram::has_peer(handle)
     }
 
     fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {

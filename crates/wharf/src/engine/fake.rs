@@ -15,7 +15,7 @@
 //! **The hook** is called before and after the effect of every call, with no lock of the fake held. It may call the
 //! port: so one thread plays what another one would do at that moment, and the seed alone decides the interleaving.
 
-use super::{Engine, Events, Handle, Readiness};
+use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -842,6 +842,26 @@ impl Engine for Fake {
     }
 
     fn send_to(&self, _handle: Handle, _from: &[RawBuffer], _to: Option<&SocketAddr>) -> Result<(), i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn receive_many(&self, _handle: Handle, _into: &Pieces, _found: &mut Vec<Datagram>) -> Result<(), i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn send_many(&self, _handle: Handle, _from: &Pieces, _to: &[Option<SocketAddr>]) -> Result<usize, i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn keep_refusals(&self, _handle: Handle, _keep: bool) -> Result<(), i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn refusal(&self, _handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
+        unreachable!("only streams and listeners are adopted with this engine")
+    }
+
+    fn has_peer(&self, _handle: Handle) -> bool {
         unreachable!("only streams and listeners are adopted with this engine")
     }
 

@@ -27,7 +27,7 @@ pub(crate) mod epoll;
 pub(crate) mod fake;
 pub(crate) mod files;
 
-use crate::operation::{Datagram, RawBuffer};
+use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,40 @@ pub(crate) struct Events {
     pub(crate) deadline_passed: bool,
 }
 
+/// The pieces of several datagrams, one behind the other.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    all: Vec<RawBuffer>,
+    counts: Vec<usize>,
+}
+
+impl Pieces {
+    /// Adds a datagram: the first `most` pieces of an operation that are not empty.
+    pub(crate) fn push(&mut self, buffers: &Buffers, most: usize) {
+        let before = self.all.len();
+        buffers.each(|piece| {
+            if piece.length > 0 && self.all.len() - before < most {
+                self.all.push(*piece);
+            }
+        });
+        self.counts.push(self.all.len() - before);
+    }
+
+    /// How many datagrams.
+    pub(crate) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    pub(crate) fn all(&self) -> &[RawBuffer] {
+        &self.all
+    }
+
+    /// How many pieces each of them has.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = usize> {
+        self.counts.iter().copied()
+    }
+}
+
 /// See the top of this file.
 pub(crate) trait Engine: Send + Sync {
     fn name(&self) -> &'static str;
@@ -95,6 +129,19 @@ pub(crate) trait Engine: Send + Sync {
     fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32>;
     /// Sends the pieces as one datagram; without an address to the one the socket is connected to.
     fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32>;
+    /// Takes one datagram into each of `into`, in order, as many as there are. An error only when there was none; one that
+    /// comes behind the first is told by the next call.
+    fn receive_many(&self, handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32>;
+    /// Sends each of `from` as one datagram, in order, to the address beside it; returns how many the system took. An error
+    /// is that of the first; one that comes behind it is met again by the next call, or forgotten if the socket tells it
+    /// once (a refusal by a peer).
+    fn send_many(&self, handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32>;
+    /// Has refusals by peers kept in a list, from which `refusal` takes them.
+    fn keep_refusals(&self, handle: Handle, keep: bool) -> Result<(), i32>;
+    /// The next refusal, and the address that the refused datagram was sent to; `EAGAIN` when there is none.
+    fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32>;
+    /// Whether a datagram socket is connected.
+    fn has_peer(&self, handle: Handle) -> bool;
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.

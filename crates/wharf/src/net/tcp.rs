@@ -10,7 +10,6 @@ use crate::record::Memory;
 use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::net::sockopt;
 use std::io;
-use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -117,7 +116,7 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// A stream that is not connected yet, of the peer's address family; see [`connect`](Stream::connect).
     pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<Stream<K, C>> {
         let device = port.open_stream(peer, 0).map_err(|error| refusal(port, error))?;
-        Ok(Stream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData })))
+        Ok(Stream(Shared::new(port, device, key)))
     }
 
     /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).

@@ -145,8 +145,6 @@ impl Port {
             return Err(EACCES);
         }
         self.check()?;
-        operation.serial = device.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
         if !device.enter() {
             return Err(EBADF);
         }
@@ -157,8 +155,10 @@ impl Port {
                 self.leave(device);
                 return Err(EBADF);
             }
-            direction.gathered.push(operation.serial);
+            operation.serial = direction.next_serial();
+            direction.run_too([operation.serial]);
         }
+        let id = OperationId { device: device.number, serial: operation.serial };
         let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
         let Some(error) = at_once(&mut job, known) else {
             match self.driver().pump() {
@@ -168,7 +168,7 @@ impl Port {
             }
             return Ok(Issued::Pending(id));
         };
-        let skip = device.skip_on_success.load(Ordering::Relaxed) && matches!(job.operation.sink, Sink::Port);
+        let skip = device.skip_on_success.load(Ordering::Relaxed) && job.operation.is_for_port();
         let (sink, completion) = job.finish(error);
         if error == 0 && skip {
             return Ok(Issued::Done(completion));
@@ -247,11 +247,7 @@ impl FileJob {
     /// The operation leaves the device's list and gives up its hold on the descriptor.
     fn finish(self, error: i32) -> (Sink, super::Completion) {
         let serial = self.operation.serial;
-        {
-            let mut direction = self.device.receive.lock();
-            direction.gathered.retain(|&other| other != serial);
-            direction.cancelled.retain(|&other| other != serial);
-        }
+        self.device.receive.lock().ended(serial);
         self.port.leave(&self.device);
         finish(&self.device, self.operation, error, Payload::None)
     }
@@ -293,8 +289,7 @@ impl Job for FileJob {
     }
 
     fn is_wanted(&self) -> bool {
-        let direction = self.device.receive.lock();
-        !direction.closed && !direction.cancelled.contains(&self.operation.serial)
+        !self.device.receive.lock().must_end(self.operation.serial)
     }
 
     fn end(self, error: i32) {

@@ -11,6 +11,7 @@
 //!
 //! This layer may change between minor versions until 1.0.
 
+mod datagram;
 mod file;
 mod parts;
 mod receive;
@@ -20,6 +21,7 @@ mod timer;
 
 pub use crate::device::DeviceKind;
 pub use crate::engine::files::FileEngine;
+pub use datagram::{Incoming, Outgoing};
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use parts::ENODATA;
 
@@ -28,7 +30,8 @@ pub use crate::operation::{
 };
 
 use crate::buffer::Pool;
-use crate::device::{Device as Inner, Devices, Direction, Side, phase, shut, traits};
+use crate::device::{Device as Inner, Devices, phase, shut, traits};
+use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, Readiness};
 use crate::operation::Operation;
@@ -90,7 +93,7 @@ impl From<Post> for Completion {
     #[inline]
     fn from(Post { key, token, bytes }: Post) -> Completion {
         let (kind, payload) = (Kind::Posted, Payload::None);
-        Completion { key, token, bytes, error: 0, kind, device: 0, more: false, payload }
+        Completion { key, token, bytes, error: 0, kind, device: 0, more: false, payload, named_memory: false }
     }
 }
 
@@ -109,9 +112,19 @@ impl Device {
         self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
     }
 
+    /// A datagram socket is connected from now on.
+    pub(crate) fn has_peer(&self) {
+        self.0.traits.fetch_or(traits::PEER, Ordering::AcqRel);
+    }
+
     /// The key it was associated with.
     pub fn key(&self) -> usize {
-        self.0.key
+        self.0.key()
+    }
+
+    /// Gives it another key than it was associated with. Operations that were issued before have the old one or this.
+    pub(crate) fn set_key(&self, key: usize) {
+        self.0.set_key(key);
     }
 
     /// The system's descriptor. Valid until the device is closed or released.
@@ -167,6 +180,7 @@ pub struct Config {
 }
 
 pub(crate) struct PortDriver {
+    home: crate::fork::Home,
     engine: Arc<dyn Engine>,
     events: Lock<Events>,
     devices: Lock<Devices>,
@@ -264,7 +278,6 @@ impl Driver<Entry> for PortDriver {
 #[derive(Clone)]
 pub struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
-    home: crate::fork::Home,
 }
 
 impl std::fmt::Debug for Port {
@@ -290,6 +303,7 @@ impl Port {
         };
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
+                home: crate::fork::Home::here()?,
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
                 devices: Lock::new(Devices::default()),
@@ -304,7 +318,7 @@ impl Port {
                 dispose: config.dispose,
             })
         })?;
-        Ok(Port { queue: Arc::new(queue), home: crate::fork::Home::here()? })
+        Ok(Port { queue: Arc::new(queue) })
     }
 
     fn driver(&self) -> &PortDriver {
@@ -336,6 +350,9 @@ impl Port {
         };
         let device = self.driver().devices.lock().add(handle, kind, key, phase);
         device.traits.store(traits, Ordering::Relaxed);
+        if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
+            device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
+        }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(Device(device));
@@ -365,8 +382,14 @@ impl Port {
         Ok(())
     }
 
+    /// Is this the process that made the port, and no forked child?
+    #[inline]
+    fn is_home(&self) -> bool {
+        self.driver().home.is_here()
+    }
+
     fn check(&self) -> Result<(), i32> {
-        if !self.home.is_here() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
+        if !self.is_home() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
@@ -374,10 +397,11 @@ impl Port {
     pub fn close_device(&self, device: &Device) {
         let device = &device.0;
         self.abandon(device);
-        if !self.home.is_here() {
+        if !self.is_home() {
             // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
             if self.driver().devices.lock().remove(device.number) {
                 device.registered.store(false, Ordering::Release);
+                device.lend_to_owners();
                 device.leave(self.engine());
             }
             return;
@@ -385,8 +409,29 @@ impl Port {
         let open = self.driver().devices.lock().remove(device.number);
         if open {
             device.deregister(self.engine());
-            if device.leave(self.engine()) {
-                self.resume_accepting();
+            device.lend_to_owners();
+            self.leave(device);
+        }
+    }
+
+    /// Ends a use of a device's handle.
+    fn leave(&self, device: &Inner) {
+        if device.leave(self.engine()) {
+            self.resume_accepting();
+        }
+    }
+
+    /// What is left after a turn.
+    fn turn_over(&self, device: &Arc<Inner>, side: Side, left: Left) {
+        if left.handle {
+            self.leave(device);
+        }
+        if left.goes_on {
+            let entry = Entry::Ready(device.clone(), side);
+            match (side, device.kind) {
+                // A receive is the business of a worker that has a slot.
+                (Side::Receive, kind) if kind != DeviceKind::Listener => self.insert(entry),
+                _ => self.insert_work(entry),
             }
         }
     }
@@ -399,7 +444,7 @@ impl Port {
         {
             let mut receive = device.receive.lock();
             let mut send = device.send.lock();
-            let busy = |side: &Direction| side.pending() > 0 || side.turn == crate::device::Turn::Running;
+            let busy = |side: &Direction| side.pending() > 0 || side.turn == Turn::Running;
             if receive.closed {
                 return Err(EBADF);
             }
@@ -425,8 +470,7 @@ impl Port {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 direction.closed = true;
-                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
-                (std::mem::take(&mut direction.operations), files)
+                (direction.operations.take(), files_under_way(device, &direction))
             };
             self.cancel_files(device, &files);
             for operation in pending {
@@ -494,7 +538,7 @@ impl Port {
     /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return Cancel::TooLate;
         }
         if id.device == 0 {
@@ -502,31 +546,24 @@ impl Port {
         }
         let device = self.driver().devices.lock().find(id.device).cloned();
         let Some(device) = device else { return Cancel::TooLate };
-        for side in [Side::Receive, Side::Send] {
-            let operation = {
-                let mut direction = device.direction(side).lock();
-                if direction.is_running(id.serial) {
-                    direction.cancelled.push(id.serial);
-                    drop(direction);
-                    if device.kind == DeviceKind::File {
-                        self.cancel_files(&device, &[id.serial]);
-                    }
-                    return Cancel::Requested;
-                }
-                let at = direction.operations.iter().position(|operation| operation.serial == id.serial);
-                at.and_then(|at| direction.operations.remove(at))
-            };
-            if let Some(operation) = operation {
-                self.complete(&device, operation, ECANCELED);
-                return Cancel::Requested;
+        let mut direction = device.direction(Side::of(id.serial)).lock();
+        if direction.is_running(id.serial) {
+            direction.cancel(id.serial);
+            drop(direction);
+            if device.kind == DeviceKind::File {
+                self.cancel_files(&device, &[id.serial]);
             }
+            return Cancel::Requested;
         }
-        Cancel::TooLate
+        let Some(operation) = direction.operations.remove(id.serial) else { return Cancel::TooLate };
+        drop(direction);
+        self.complete(&device, operation, ECANCELED);
+        Cancel::Requested
     }
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were.
     pub fn cancel_all(&self, device: &Device) -> usize {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return 0;
         }
         let device = &device.0;
@@ -535,12 +572,11 @@ impl Port {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
                 count += direction.cancel_running();
-                let files = if device.kind == DeviceKind::File { direction.gathered.clone() } else { Vec::new() };
-                (std::mem::take(&mut direction.operations), files)
+                (direction.operations.take(), files_under_way(device, &direction))
             };
             self.cancel_files(device, &files);
-            count += pending.len();
             for operation in pending {
+                count += 1;
                 self.complete(device, operation, ECANCELED);
             }
         }
@@ -553,13 +589,13 @@ impl Port {
     #[inline]
     pub fn post(&self, post: Post) -> Result<(), Post> {
         let Post { key, token, bytes } = post;
-        let taken = self.home.is_here() && self.queue.insert_with(move || Entry::Post(Post { key, token, bytes }));
+        let taken = self.is_home() && self.queue.insert_with(move || Entry::Post(Post { key, token, bytes }));
         if taken { Ok(()) } else { Err(Post { key, token, bytes }) }
     }
 
     /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
     pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return Err((post, true));
         }
         self.queue.try_insert(Entry::Post(post), limit).map_err(|(_, closed)| (post, closed))
@@ -568,7 +604,7 @@ impl Port {
     /// The common case: the calling worker comes back, and something is there for it.
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
-        if self.home.is_here() { self.queue.take_again() } else { None }
+        if self.is_home() { self.queue.take_again() } else { None }
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.
@@ -578,7 +614,7 @@ impl Port {
 
     pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, Empty> {
         loop {
-            if !self.home.is_here() {
+            if !self.is_home() {
                 return Err(Empty::Forked);
             }
             match self.queue.get(deadline)? {
@@ -595,7 +631,7 @@ impl Port {
     /// Waits for a packet, and takes up to `most` entries that are there then.
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
-            if !self.home.is_here() {
+            if !self.is_home() {
                 return Err(Empty::Forked);
             }
             let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
@@ -624,7 +660,7 @@ impl Port {
     /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
     /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
     pub fn close(&self) {
-        if !self.home.is_here() {
+        if !self.is_home() {
             // The descriptors that wake and time the port are the parent's too: a child leaves them alone.
             return;
         }
@@ -761,11 +797,17 @@ fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
     }
 }
 
-fn finish(device: &Inner, operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
-    let Operation { kind, token, sink, done, .. } = operation;
-    let completion =
-        Completion { key: device.key, token, bytes: done, error, kind, device: device.number, more: false, payload };
-    (sink, completion)
+/// A file's operations: they are in the pump's hands.
+fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
+    if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
+}
+
+fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
+    let named_memory = operation.names_memory();
+    let sink = operation.take_sink();
+    let Operation { kind, token, done: bytes, .. } = operation;
+    let (key, device) = (device.key(), device.number);
+    (sink, Completion { key, token, bytes, error, kind, device, more: false, payload, named_memory })
 }
 
 pub(crate) use queue::Held;

@@ -54,9 +54,8 @@ impl Port {
         }
         self.may_send(device)?;
         let list = parts.into_iter().filter(|part| part.length() > 0).collect();
-        let mut operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);
-        operation.parts = Some(Box::new(Parts { list, fetched: 0 }));
-        self.issue_send(device, operation)
+        let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);
+        self.issue_send(device, operation.with_parts(Parts { list, fetched: 0 }))
     }
 
     /// Tries to send more of an operation's parts. The calling thread owns the send side.
@@ -170,15 +169,15 @@ impl Job for FetchJob {
     }
 
     fn is_wanted(&self) -> bool {
-        let direction = self.device.send.lock();
-        !direction.closed && !direction.cancelled.contains(&self.operation.serial)
+        !self.device.send.lock().must_end(self.operation.serial)
     }
 
     fn end(self, error: i32) {
         let FetchJob { port, device, mut operation, done, .. } = self;
-        if let Some(parts) = &mut operation.parts {
+        let moved = operation.done;
+        if let Some(parts) = operation.parts_mut() {
             // Nothing at all: the file has become shorter. The next attempt finds the end, and says so.
-            parts.fetched = operation.done + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
+            parts.fetched = moved + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
         }
         // A closed port frees the packet here, with what the program hung on it.
         if catch_unwind(AssertUnwindSafe(|| port.end_interrupted_turn(&device, operation, error))).is_err() {

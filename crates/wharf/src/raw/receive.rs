@@ -1,12 +1,14 @@
 //! The receive side: receives in the order of issue, and accepting.
 
+use super::datagram::{Refusal, take_receives};
 use super::{
-    Accepted, Buffers, Completion, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL,
-    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink,
-    entry, finish,
+    Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
+    EINVAL, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer,
+    Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
-use crate::device::{Device as Inner, Turn, phase, shut};
+use crate::device::{Device as Inner, phase, shut};
+use crate::direction::Turn;
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +28,13 @@ const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 /// What one attempt came to.
 enum Attempt {
-    Done { bytes: usize, payload: Payload, more_likely: bool },
+    Done {
+        bytes: usize,
+        payload: Payload,
+        more_likely: bool,
+    },
+    /// Another datagram, sent before, was refused.
+    Refused(i32, Datagram),
     Failed(i32),
     NotNow,
 }
@@ -108,21 +116,21 @@ impl Port {
 
     fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
-        operation.serial = device.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
         let mut direction = device.receive.lock();
         if direction.closed {
             return Err(EBADF);
         }
+        operation.serial = direction.next_serial();
+        let id = OperationId { device: device.number, serial: operation.serial };
         let at_once = device.kind != DeviceKind::Listener
             && device.skip_on_success.load(Ordering::Relaxed)
-            && matches!(operation.sink, Sink::Port)
+            && operation.is_for_port()
             && direction.operations.is_empty()
             && direction.turn == Turn::Idle
             && !direction.drained;
         if at_once {
             direction.begin();
-            direction.running = Some(operation.serial);
+            direction.run(operation.serial);
             drop(direction);
             let done = self.execute_receive(device, operation, true);
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
@@ -140,17 +148,24 @@ impl Port {
         Ok(Issued::Pending(id))
     }
 
-    /// Executes the head of a stream's receive list, and returns its packet to be handed out.
+    /// Executes the head of a receive list, and returns its packet to be handed out.
     pub(super) fn receive_turn(&self, device: &Arc<Inner>) -> Option<Completion> {
         let operation = {
             let mut direction = device.receive.lock();
             direction.begin();
+            if device.kind == DeviceKind::Datagram && direction.operations.len() > 1 {
+                let batch = take_receives(device, &mut direction);
+                drop(direction);
+                return self.execute_receives(device, batch);
+            }
             let Some(operation) = direction.operations.pop_front() else {
                 // Cancelled or closed meanwhile; the direction stays maybe ready.
-                direction.let_go(false);
+                let left = direction.let_go(false);
+                drop(direction);
+                self.turn_over(device, Side::Receive, left);
                 return None;
             };
-            direction.running = Some(operation.serial);
+            direction.run(operation.serial);
             operation
         };
         self.execute_receive(device, operation, false)
@@ -160,26 +175,18 @@ impl Port {
     /// to be handed out; to an issuing call only that of a success.
     fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
         loop {
-            let attempt = if device.enter() {
-                let attempt = self.try_receive(device, &mut operation);
-                self.leave(device);
-                attempt
-            } else {
-                Attempt::Failed(ECANCELED)
-            };
+            let attempt = self.try_receive(device, &mut operation);
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
+                Attempt::NotNow if direction.must_end(operation.serial) => (ECANCELED, Payload::None, false),
                 Attempt::NotNow if direction.edge => {
                     direction.edge = false;
                     continue;
                 }
-                Attempt::NotNow if direction.closed || direction.cancelled.contains(&operation.serial) => {
-                    (ECANCELED, Payload::None, false)
-                }
                 Attempt::NotNow => {
                     direction.operations.push_front(operation);
-                    let again = direction.let_go(true);
-                    debug_assert!(!again, "an edge was looked at above, under the same lock");
+                    let left = direction.let_go(true);
+                    debug_assert!(!left.goes_on && !left.handle, "an edge and the end were looked at above");
                     return None;
                 }
                 Attempt::Done { bytes, payload, more_likely } => {
@@ -188,9 +195,10 @@ impl Port {
                     let cut = matches!(&payload, Payload::Datagram(what) if what.0.truncated);
                     (if cut { EMSGSIZE } else { 0 }, payload, !more_likely)
                 }
+                Attempt::Refused(error, datagram) => (error, Payload::Datagram(Box::new((datagram, None))), false),
                 Attempt::Failed(error) => (error, Payload::None, false),
             };
-            let goes_on = direction.let_go(drained);
+            let left = direction.let_go(drained);
             drop(direction);
             let (sink, completion) = finish(device, operation, error, payload);
             let packet = if issuing && error != 0 {
@@ -199,10 +207,8 @@ impl Port {
             } else {
                 self.hand_out(sink, completion)
             };
-            if goes_on {
-                // Behind a completion that went into the queue: the next operation's must not overtake it.
-                self.insert(Entry::Ready(device.clone(), Side::Receive));
-            }
+            // Behind a completion that went into the queue: the next operation's must not overtake it.
+            self.turn_over(device, Side::Receive, left);
             return packet;
         }
     }
@@ -252,16 +258,21 @@ impl Port {
             Buffers::None => &[],
         };
         if operation.kind == Kind::ReceivedFrom {
-            return match engine.receive_from(device.handle, into) {
-                Ok(datagram) => {
-                    let payload = Payload::Datagram(Box::new((datagram, pooled)));
-                    // More may have come with the same event.
-                    Attempt::Done { bytes: datagram.bytes, payload, more_likely: true }
+            for attempt in 1.. {
+                match engine.receive_from(device.handle, into) {
+                    Ok(datagram) => {
+                        let payload = Payload::Datagram(Box::new((datagram, pooled)));
+                        // More may have come with the same event.
+                        return Attempt::Done { bytes: datagram.bytes, payload, more_likely: true };
+                    }
+                    Err(error) => match self.refused_receive(device, error, attempt) {
+                        Refusal::By(error, datagram) => return Attempt::Refused(error, datagram),
+                        Refusal::NotNow => return Attempt::NotNow,
+                        Refusal::Failed(error) => return Attempt::Failed(error),
+                        Refusal::Again => {}
+                    },
                 }
-                Err(EAGAIN) => Attempt::NotNow,
-                // Of the network, not of the socket: the next receive works again (row U-09).
-                Err(error) => Attempt::Failed(error),
-            };
+            }
         }
         let space: usize = into.iter().map(|piece| piece.length).sum();
         if device.kind == DeviceKind::Handle {
@@ -300,12 +311,6 @@ impl Port {
         Attempt::Failed(error)
     }
 
-    pub(super) fn leave(&self, device: &Inner) {
-        if device.leave(self.engine()) {
-            self.resume_accepting();
-        }
-    }
-
     /// Takes connections for the outstanding accepts of a listener.
     pub(super) fn accept_turn(&self, device: &Arc<Inner>) {
         let mut taken = Vec::new();
@@ -315,17 +320,11 @@ impl Port {
         let mut drained = false;
         while taken.len() < ACCEPTS_PER_TURN {
             let Some(operation) = direction.operations.pop_front() else { break };
-            direction.running = Some(operation.serial);
+            direction.run(operation.serial);
             drop(direction);
-            let result = if device.enter() {
-                let result = self.engine().accept(device.handle);
-                self.leave(device);
-                result
-            } else {
-                Err(ECANCELED)
-            };
+            let result = self.engine().accept(device.handle);
             direction = device.receive.lock();
-            direction.running = None;
+            direction.run_none();
             match result {
                 Ok((handle, peer)) => {
                     self.driver().starving.store(false, Ordering::Relaxed);
@@ -346,7 +345,7 @@ impl Port {
                 }
             }
             // It has to wait, unless somebody has asked that it does not.
-            if direction.closed || direction.cancelled.contains(&operation.serial) {
+            if direction.must_end(operation.serial) {
                 taken.push(finish(device, operation, ECANCELED, Payload::None));
             } else {
                 direction.operations.push_front(operation);
@@ -361,13 +360,11 @@ impl Port {
             self.queue.insert_all(entries);
         }
         // Only now may another worker take connections: its packets come behind these (row A-18).
-        let goes_on = device.receive.lock().let_go(drained);
+        let left = device.receive.lock().let_go(drained);
         if let Some(error) = starved {
             self.starve(device, error);
         }
-        if goes_on {
-            self.insert_work(Entry::Ready(device.clone(), Side::Receive));
-        }
+        self.turn_over(device, Side::Receive, left);
     }
 
     /// A listener without a free descriptor waits. An edge-triggered engine will not report it again, so the port

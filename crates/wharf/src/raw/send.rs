@@ -5,17 +5,20 @@
 //! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
+use super::datagram::{DATAGRAMS_MAX, gathers};
 use super::parts::Window;
 use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
     EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
-    Payload, Port, RawBuffer, Side, Sink, finish,
+    Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
-use crate::device::{Device as Inner, Direction, Turn, phase, shut};
+use crate::device::{Device as Inner, phase, shut};
+use crate::direction::{Direction, Left, Turn};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 const ENETUNREACH: i32 = 101;
@@ -23,14 +26,14 @@ const EHOSTUNREACH: i32 = 113;
 const ECONNREFUSED: i32 = 111;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
-const DATAGRAM_MAX: usize = 65535 - 8;
+pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
 
 /// Operations taken from the list to be executed together: more than one only if all are sends.
-struct Batch {
+pub(super) struct Batch {
     head: Operation,
     more: Vec<Operation>,
 }
@@ -41,6 +44,8 @@ pub(super) enum Attempt {
         bytes: usize,
         short: bool,
     },
+    /// So many of the batch's datagrams were taken, at least one.
+    Sent(usize),
     Failed(i32),
     NotNow,
     /// A part of a file has to be read first.
@@ -91,9 +96,7 @@ impl Port {
         if buffers.total() > DATAGRAM_MAX {
             return Err(EMSGSIZE);
         }
-        let mut operation = Operation::new(Kind::SentTo, token, sink, buffers);
-        operation.to = to.map(Box::new);
-        self.issue_send(&device.0, operation)
+        self.issue_send(&device.0, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
@@ -125,10 +128,9 @@ impl Port {
         device.failed_receive.store(0, Ordering::Release);
         device.failed_send.store(0, Ordering::Release);
         let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
-        {
+        // Space is what tells that a connect has ended.
+        device.wants_space.store(true, Ordering::SeqCst);
+        let serial = {
             let mut direction = device.send.lock();
             if direction.closed {
                 return Err(EBADF);
@@ -139,40 +141,45 @@ impl Port {
                 return Err(EINVAL);
             }
             // From here on a cancel finds it.
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
-        }
+            direction.begin();
+            operation.serial = direction.next_serial();
+            direction.run(operation.serial);
+            operation.serial
+        };
+        let id = OperationId { device: device.number, serial };
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
-        let ended = direction.closed || direction.cancelled.contains(&serial);
+        let ended = direction.must_end(serial);
         let error = match result {
             Ok(()) if direction.closed => ECANCELED,
             Ok(()) => 0,
             Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
                 direction.operations.push_back(operation);
-                let goes_on = device.end_sending(&mut direction, true);
+                let left = direction.let_go(true);
                 drop(direction);
-                if goes_on {
-                    self.insert_work(Entry::Ready(device.clone(), Side::Send));
-                }
+                self.turn_over(device, Side::Send, left);
                 return Ok(Issued::Pending(id));
             }
             Err(error) => error,
         };
-        device.end_sending(&mut direction, false);
+        if error == 0 {
+            device.wants_space.store(false, Ordering::SeqCst);
+        }
+        let left = direction.let_go(false);
         drop(direction);
         match error {
             0 => device.phase.store(phase::CONNECTED, Ordering::Release),
             ECANCELED => self.abort_connect(device),
             _ => device.phase.store(phase::FRESH, Ordering::Release),
         }
+        self.turn_over(device, Side::Send, left);
         match error {
             // Ends of the attempt, which come as a packet however soon they are known.
             0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
             error => return Err(error),
         }
-        let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+        let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
         let (sink, completion) = finish(device, operation, error, Payload::None);
         if error == 0 && at_once {
             return Ok(Issued::Done(completion));
@@ -183,17 +190,13 @@ impl Port {
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
     fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
-        if !device.enter() {
-            return Err(EBADF);
-        }
-        let mut result = self.engine().connect(device.handle, peer);
+        let result = self.engine().connect(device.handle, peer);
         if matches!(result, Ok(()) | Err(EINPROGRESS)) {
             if let Err(error) = self.register(device) {
                 self.engine().abort_connect(device.handle);
-                result = Err(error);
+                return Err(error);
             }
         }
-        self.leave(device);
         result
     }
 
@@ -218,9 +221,6 @@ impl Port {
 
     pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
-        operation.serial = device.next_serial();
-        let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
         let mut direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
@@ -232,13 +232,18 @@ impl Port {
         if operation.kind == Kind::Disconnected {
             device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
         }
+        operation.serial = direction.next_serial();
+        let serial = operation.serial;
+        let id = OperationId { device: device.number, serial };
         if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
-            device.begin_sending(&mut direction);
-            direction.running = Some(serial);
+            direction.begin();
+            direction.run(serial);
             drop(direction);
-            let at_once = device.skip_on_success.load(Ordering::Relaxed) && matches!(operation.sink, Sink::Port);
+            let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
             let batch = Batch { head: operation, more: Vec::new() };
-            let done = self.execute_sends(device, batch, at_once.then_some(serial));
+            let mut done = None;
+            let wanted = if at_once { serial..serial + 1 } else { 0..0 };
+            self.execute_sends(device, batch, wanted, &mut |_, completion| done = Some(completion));
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
@@ -268,44 +273,46 @@ impl Port {
                 // A connect has taken the turn of the one that was cancelled before it.
                 return;
             }
-            device.begin_sending(&mut direction);
-            match take_batch(&mut direction) {
+            direction.begin();
+            match take_batch(device, &mut direction) {
                 Some(batch) => batch,
                 None => {
-                    device.end_sending(&mut direction, false);
+                    let left = direction.let_go(false);
+                    drop(direction);
+                    self.turn_over(device, Side::Send, left);
                     return;
                 }
             }
         };
-        self.execute_sends(device, batch, None);
+        self.execute_sends(device, batch, 0..0, &mut |_, _| {});
     }
 
     /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
-    /// direction. Returns the completion of `wanted`, if that operation succeeded, instead of queueing it.
-    fn execute_sends(&self, device: &Arc<Inner>, mut batch: Batch, wanted: Option<u64>) -> Option<Completion> {
-        let mut done = None;
+    /// direction. The completions of `wanted`, of those operations that succeeded, are given to `take` instead of being
+    /// queued.
+    pub(super) fn execute_sends(
+        &self,
+        device: &Arc<Inner>,
+        mut batch: Batch,
+        wanted: Range<u64>,
+        take: &mut dyn FnMut(u64, Completion),
+    ) {
         let mut packets = Vec::new();
         let mut calls = 0;
-        let goes_on = loop {
+        let left = loop {
             calls += 1;
-            let attempt = if device.enter() {
-                let attempt = self.try_send(device, &batch);
-                self.leave(device);
-                attempt
-            } else {
-                Attempt::Failed(ECANCELED)
-            };
+            let attempt = self.try_send(device, &batch);
             if let Attempt::Fetch(window) = attempt {
                 self.deliver_sent(device, packets);
                 self.fetch(device, batch.head, window);
-                return done;
+                return;
             }
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
-                let take = error == 0 && wanted == Some(operation.serial);
+                let serial = operation.serial;
                 let (sink, completion) = finish(device, operation, error, Payload::None);
-                if take {
-                    done = Some(completion);
+                if error == 0 && wanted.contains(&serial) && matches!(sink, Sink::Port) {
+                    take(serial, completion);
                 } else {
                     packets.push((sink, completion));
                 }
@@ -316,6 +323,14 @@ impl Port {
                     let left = account(batch, bytes, &mut finished);
                     drained = short;
                     put_back(&mut direction, left, &mut finished);
+                }
+                Attempt::Sent(count) => {
+                    let mut operations = into_operations(batch);
+                    for mut operation in operations.drain(..count) {
+                        operation.done = operation.buffers.total();
+                        finished(operation, 0);
+                    }
+                    put_back(&mut direction, operations, &mut finished);
                 }
                 Attempt::NotNow => {
                     drained = true;
@@ -329,28 +344,31 @@ impl Port {
                     put_back(&mut direction, more, &mut finished);
                 }
             }
+            if drained && !device.wants_space.load(Ordering::Relaxed) {
+                // Space that came until now went unheard: one more attempt.
+                device.wants_space.store(true, Ordering::SeqCst);
+                drained = false;
+            }
             if drained && std::mem::take(&mut direction.edge) {
                 drained = false;
             }
-            direction.cancelled.clear();
+            direction.forget_cancelled();
             if !drained && calls < CALLS_PER_TURN {
-                if let Some(next) = take_batch(&mut direction) {
+                if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
                 }
             }
-            direction.running = None;
-            direction.gathered.clear();
+            direction.run_none();
             if !packets.is_empty() {
                 drop(direction);
                 self.deliver_sent(device, packets);
                 // Only now may another thread send: its packets come behind these.
                 direction = device.send.lock();
             }
-            break device.end_sending(&mut direction, drained);
+            break direction.let_go(drained);
         };
-        self.turn_over(device, goes_on);
-        done
+        self.sent(device, left);
     }
 
     /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
@@ -362,31 +380,35 @@ impl Port {
             0 => put_back(&mut direction, vec![operation], &mut finished),
             error => finished(operation, error),
         }
-        direction.running = None;
+        direction.run_none();
         if !packets.is_empty() {
             drop(direction);
             self.deliver_sent(device, packets);
             direction = device.send.lock();
         }
-        let goes_on = device.end_sending(&mut direction, false);
+        let left = direction.let_go(false);
         drop(direction);
-        self.turn_over(device, goes_on);
+        self.sent(device, left);
     }
 
     fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
-        for (sink, completion) in packets {
+        let several = packets.len() > 1;
+        let entries = packets.into_iter().filter_map(|(sink, completion)| {
             if completion.kind == Kind::Connected && completion.error == ECANCELED {
                 self.abort_connect(device);
             }
-            self.deliver(sink, completion);
+            entry(sink, completion)
+        });
+        if several {
+            self.queue.insert_all(entries.collect::<Vec<Entry>>());
+        } else {
+            entries.for_each(|entry| self.insert(entry));
         }
     }
 
-    /// A turn of the send side has ended.
-    fn turn_over(&self, device: &Arc<Inner>, goes_on: bool) {
-        if goes_on {
-            self.insert_work(Entry::Ready(device.clone(), Side::Send));
-        }
+    /// A turn of sending has ended.
+    fn sent(&self, device: &Arc<Inner>, left: Left) {
+        self.turn_over(device, Side::Send, left);
         // Set under the send side's lock while this turn ran: see `waits_for_send`.
         let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
         if waits && device.receive.lock().ready() {
@@ -400,6 +422,7 @@ impl Port {
         match head.kind {
             Kind::Connected => match engine.connect_result(device.handle) {
                 Ok(()) => {
+                    device.wants_space.store(false, Ordering::SeqCst);
                     device.phase.store(phase::CONNECTED, Ordering::Release);
                     Attempt::Done { bytes: 0, short: false }
                 }
@@ -413,21 +436,17 @@ impl Port {
                 Ok(()) => Attempt::Done { bytes: 0, short: false },
                 Err(error) => Attempt::Failed(error),
             },
-            Kind::SentTo => {
-                let mut pieces = Vec::with_capacity(1);
-                append_pieces(head, &mut pieces);
-                match engine.send_to(device.handle, &pieces, head.to.as_deref()) {
-                    Ok(()) => Attempt::Done { bytes: head.buffers.total(), short: false },
-                    Err(EAGAIN) => Attempt::NotNow,
-                    Err(error) => Attempt::Failed(error),
-                }
-            }
+            Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
+                Ok(count) => Attempt::Sent(count),
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
+            },
             _ => {
                 match device.failed_send.load(Ordering::Acquire) {
                     0 => {}
                     error => return Attempt::Failed(error),
                 }
-                if let Some(parts) = head.parts.as_deref() {
+                if let Some(parts) = head.parts() {
                     return self.try_parts(device, parts, head.done);
                 }
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
@@ -472,10 +491,19 @@ pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
 }
 
 /// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
-fn take_batch(direction: &mut Direction) -> Option<Batch> {
+pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Batch> {
     let head = direction.operations.pop_front()?;
     let mut more: Vec<Operation> = Vec::new();
-    if head.kind == Kind::Sent {
+    if head.kind == Kind::SentTo && gathers(device) {
+        let mut bytes = head.buffers.total();
+        while let Some(next) = direction.operations.front() {
+            bytes += next.buffers.total();
+            if next.kind != Kind::SentTo || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    } else if head.kind == Kind::Sent {
         let mut pieces = piece_count(&head);
         let mut bytes = head.buffers.total() - head.done;
         while let Some(next) = direction.operations.front() {
@@ -487,9 +515,9 @@ fn take_batch(direction: &mut Direction) -> Option<Batch> {
             more.extend(direction.operations.pop_front());
         }
     }
-    direction.running = Some(head.serial);
-    direction.gathered.clear();
-    direction.gathered.extend(more.iter().map(|operation| operation.serial));
+    direction.run_none();
+    direction.run(head.serial);
+    direction.run_too(more.iter().map(|operation| operation.serial));
     Some(Batch { head, more })
 }
 
@@ -527,9 +555,13 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
 }
 
 /// Operations that could not be finished go back to the head of the list, unless they were asked to end.
-fn put_back(direction: &mut Direction, operations: Vec<Operation>, finished: &mut impl FnMut(Operation, i32)) {
+pub(super) fn put_back(
+    direction: &mut Direction,
+    operations: Vec<Operation>,
+    finished: &mut impl FnMut(Operation, i32),
+) {
     for operation in operations.into_iter().rev() {
-        if direction.closed || direction.cancelled.contains(&operation.serial) {
+        if direction.must_end(operation.serial) {
             finished(operation, ECANCELED);
         } else {
             direction.operations.push_front(operation);

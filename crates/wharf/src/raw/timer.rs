@@ -25,7 +25,7 @@ impl Repeating {
             (self.retain)(self.token);
         }
         let (key, token) = (self.key, self.token);
-        Completion { key, token, bytes, error: 0, kind, device: 0, more, payload: Payload::None }
+        Completion { key, token, bytes, error: 0, kind, device: 0, more, payload: Payload::None, named_memory: false }
     }
 
     pub(super) fn ended(self, kind: Kind) -> (Sink, Completion) {

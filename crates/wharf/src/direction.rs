@@ -1,0 +1,346 @@
+//! One side of a device: its outstanding operations, and who works on them.
+//!
+//! A direction has a list of pending operations and one *owner* at a time:
+//!
+//! | turn      | meaning                                              | who may change it                          |
+//! |-----------|------------------------------------------------------|--------------------------------------------|
+//! | `Idle`    | nobody works on it                                   | an issuer or the leader, to take it         |
+//! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
+//! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
+//!
+//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one: it then comes to nothing.
+//!
+//! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
+//! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
+//! clears it. A direction without operations is never parked as drained by an edge: it stays *maybe ready*.
+//!
+//! Most connections are idle, with one receive outstanding: that state is kept small.
+
+use crate::operation::Operation;
+use std::collections::VecDeque;
+
+/// Which side of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Receive,
+    Send,
+}
+
+impl Side {
+    /// The side of an operation's serial number.
+    pub(crate) fn of(serial: u64) -> Side {
+        if serial & 1 == 0 { Side::Receive } else { Side::Send }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Idle,
+    Queued,
+    Running,
+}
+
+#[derive(Debug)]
+pub(crate) struct Direction {
+    pub(crate) operations: Operations,
+    /// The last one that was given: even on the receive side, odd on the send side, and 0 is none.
+    last_serial: u64,
+    /// The operation that is being executed, so that a cancel request can tell it from finished ones. 0: none.
+    running: u64,
+    pub(crate) turn: Turn,
+    pub(crate) edge: bool,
+    pub(crate) drained: bool,
+    pub(crate) closed: bool,
+    /// The device was closed while somebody owned this side: the owner holds the handle open, and gives it up.
+    pub(crate) holds_handle: bool,
+}
+
+impl Direction {
+    pub(crate) fn new(side: Side, drained: bool) -> Direction {
+        Direction {
+            operations: Operations::default(),
+            last_serial: match side {
+                Side::Receive => 0,
+                Side::Send => 1,
+            },
+            running: 0,
+            turn: Turn::Idle,
+            edge: false,
+            drained,
+            closed: false,
+            holds_handle: false,
+        }
+    }
+
+    /// A number that no other operation of the device has had.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.last_serial += 2;
+        self.last_serial
+    }
+
+    /// The owner executes an operation from here on.
+    pub(crate) fn run(&mut self, serial: u64) {
+        self.running = serial;
+    }
+
+    /// The owner executes none any more.
+    pub(crate) fn run_none(&mut self) {
+        self.running = 0;
+        if let Some(aside) = &mut self.operations.aside {
+            aside.gathered.clear();
+        }
+    }
+
+    /// Together with the one that runs these are executed; or, of a file, they are under way by themselves.
+    pub(crate) fn run_too(&mut self, serials: impl IntoIterator<Item = u64>) {
+        let mut serials = serials.into_iter().peekable();
+        if serials.peek().is_some() {
+            self.operations.aside().gathered.extend(serials);
+        }
+    }
+
+    /// An operation of a file has ended.
+    pub(crate) fn ended(&mut self, serial: u64) {
+        if let Some(aside) = &mut self.operations.aside {
+            aside.gathered.retain(|&other| other != serial);
+            aside.cancelled.retain(|&other| other != serial);
+        }
+    }
+
+    /// Operations that are executed, beside the one that runs.
+    pub(crate) fn running_too(&self) -> &[u64] {
+        self.operations.aside.as_ref().map_or(&[], |aside| &aside.gathered)
+    }
+
+    pub(crate) fn is_running(&self, serial: u64) -> bool {
+        self.running == serial || self.running_too().contains(&serial)
+    }
+
+    /// Operations issued and not completed.
+    pub(crate) fn pending(&self) -> usize {
+        self.operations.len() + self.running_count()
+    }
+
+    fn running_count(&self) -> usize {
+        usize::from(self.running != 0) + self.running_too().len()
+    }
+
+    /// Asks an operation that is being executed to end when it cannot go on.
+    pub(crate) fn cancel(&mut self, serial: u64) {
+        self.operations.aside().cancelled.push(serial);
+    }
+
+    /// Asks all of them. Returns how many there are.
+    pub(crate) fn cancel_running(&mut self) -> usize {
+        let running = self.running;
+        let count = self.running_count();
+        if count > 0 {
+            let Aside { cancelled, gathered, .. } = self.operations.aside();
+            cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered));
+        }
+        count
+    }
+
+    /// Whether it has to end if it cannot go on.
+    pub(crate) fn must_end(&self, serial: u64) -> bool {
+        self.closed || self.operations.aside.as_ref().is_some_and(|aside| aside.cancelled.contains(&serial))
+    }
+
+    /// An attempt is over: requests that came for it are answered.
+    pub(crate) fn forget_cancelled(&mut self) {
+        if let Some(aside) = &mut self.operations.aside {
+            aside.cancelled.clear();
+        }
+    }
+
+    /// Readiness arrived. True when the caller has to queue the direction.
+    pub(crate) fn ready(&mut self) -> bool {
+        if self.turn != Turn::Idle {
+            self.edge = true;
+            return false;
+        }
+        self.drained = false;
+        let wanted = !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// An operation was appended. True when the caller has to queue the direction.
+    pub(crate) fn wants_a_turn(&mut self) -> bool {
+        let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// The owner begins.
+    pub(crate) fn begin(&mut self) {
+        debug_assert_ne!(self.turn, Turn::Running, "two owners of one direction");
+        self.turn = Turn::Running;
+        self.edge = false;
+    }
+
+    /// The owner lets go, after an attempt that showed whether more is there.
+    pub(crate) fn let_go(&mut self, drained: bool) -> Left {
+        self.drained = drained && !std::mem::take(&mut self.edge);
+        self.run_none();
+        self.forget_cancelled();
+        self.turn = Turn::Idle;
+        Left { goes_on: self.wants_a_turn(), handle: std::mem::take(&mut self.holds_handle) }
+    }
+}
+
+/// What is left to do for whoever has let go of a direction.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// The direction goes on, and has to be queued.
+    pub(crate) goes_on: bool,
+    /// The handle was held open for the owner, who has to [leave](crate::device::Device::leave) it.
+    pub(crate) handle: bool,
+}
+
+/// Operations in the order of issue. One needs no more than its own memory.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    /// The first; if there is none the list is empty.
+    first: Option<Box<Operation>>,
+    aside: Option<Box<Aside>>,
+}
+
+/// What few directions need.
+#[derive(Debug, Default)]
+struct Aside {
+    /// Operations behind the first.
+    more: VecDeque<Operation>,
+    /// Operations that are being executed and were asked to end when they cannot go on.
+    cancelled: Vec<u64>,
+    /// Operations that are executed together with the one that runs.
+    gathered: Vec<u64>,
+}
+
+impl Operations {
+    fn aside(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.aside.as_ref().map_or(0, |aside| aside.more.len())
+    }
+
+    pub(crate) fn front(&self) -> Option<&Operation> {
+        self.first.as_deref()
+    }
+
+    pub(crate) fn push_back(&mut self, operation: Operation) {
+        match self.first {
+            None => self.first = Some(Box::new(operation)),
+            Some(_) => self.aside().more.push_back(operation),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, operation: Operation) {
+        match &mut self.first {
+            None => self.first = Some(Box::new(operation)),
+            Some(first) => {
+                let second = std::mem::replace(&mut **first, operation);
+                self.aside().more.push_front(second);
+            }
+        }
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<Operation> {
+        let second = self.aside.as_mut().and_then(|aside| aside.more.pop_front());
+        match second {
+            // Into the first's memory.
+            Some(second) => self.first.as_deref_mut().map(|first| std::mem::replace(first, second)),
+            None => self.first.take().map(|first| *first),
+        }
+    }
+
+    /// Takes one out of the middle.
+    pub(crate) fn remove(&mut self, serial: u64) -> Option<Operation> {
+        if self.first.as_ref()?.serial == serial {
+            return self.pop_front();
+        }
+        let more = &mut self.aside.as_mut()?.more;
+        let at = more.iter().position(|operation| operation.serial == serial)?;
+        more.remove(at)
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Operation> + use<> {
+        let first = self.first.take().map(|first| *first);
+        let more = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.more));
+        first.into_iter().chain(more.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{Buffers, Kind, Sink};
+
+    #[test]
+    fn readiness_that_arrives_during_a_turn_is_not_lost() {
+        let mut direction = Direction::new(Side::Receive, true);
+        direction.begin();
+        assert!(!direction.ready());
+        assert!(!direction.let_go(true).goes_on, "no operation waits");
+        assert!(!direction.drained, "the edge keeps the direction maybe ready");
+    }
+
+    fn operation(serial: u64) -> Operation {
+        let mut operation = Operation::new(Kind::Sent, 0, Sink::Port, Buffers::None);
+        operation.serial = serial;
+        operation
+    }
+
+    #[test]
+    fn the_list_is_a_queue_whatever_is_done_with_it() {
+        let mut model = VecDeque::new();
+        let mut list = Operations::default();
+        let mut random = fastrand::Rng::with_seed(5);
+        for serial in 1..20_000 {
+            match random.u8(..if model.len() > 6 { 5 } else { 4 }) {
+                0 | 1 => {
+                    list.push_back(operation(serial));
+                    model.push_back(serial);
+                }
+                2 => {
+                    list.push_front(operation(serial));
+                    model.push_front(serial);
+                }
+                3 => assert_eq!(list.pop_front().map(|taken| taken.serial), model.pop_front()),
+                _ => {
+                    let at = random.usize(..model.len());
+                    let removed = model.remove(at);
+                    assert_eq!(list.remove(removed.unwrap()).map(|taken| taken.serial), removed);
+                }
+            }
+            assert_eq!(list.len(), model.len());
+            assert_eq!(list.front().map(|first| first.serial), model.front().copied());
+            assert_eq!(list.is_empty(), model.is_empty());
+        }
+        assert!(list.remove(u64::MAX).is_none());
+        assert!(list.take().map(|taken| taken.serial).eq(model));
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn serial_numbers_tell_their_side() {
+        for side in [Side::Receive, Side::Send] {
+            let mut direction = Direction::new(side, true);
+            let (first, second) = (direction.next_serial(), direction.next_serial());
+            assert!(first > 0 && second > first);
+            assert_eq!((Side::of(first), Side::of(second)), (side, side));
+        }
+    }
+}
