@@ -3,6 +3,7 @@
 mod chat;
 mod copy;
 mod doctor;
+mod files;
 mod options;
 mod relay;
 mod serve;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Serve(Serve::Chat(server)) => serve::chat(&server),
         Command::Serve(Serve::Echo(server)) => serve::echo(&server),
         Command::Serve(Serve::Discard(server)) => serve::discard(&server),
+        Command::Serve(Serve::Files(files)) => files::run(&files),
         Command::Chat(client) => chat::run(&client),
         Command::Relay(relay) => relay::run(&relay),
         Command::Copy(copy) => copy::run(&copy),

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 use wharf::Workers;
 use wharf::session::{Builder, Service, SlowConsumer};
 
@@ -11,6 +12,9 @@ const OUTBOX_BYTES_MIN: u64 = 64 * 1024;
 
 /// The largest block of a copy: the kernel moves a page less than 2 GiB at a time.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+/// A week: who wants to wait for longer wants no limit.
+const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
 /// Servers, clients and copies on an I/O completion port.
 #[derive(Debug, Parser)]
@@ -51,6 +55,12 @@ pub enum Serve {
     Echo(Server),
     /// What comes is thrown away
     Discard(Server),
+    /// A directory over HTTP/1.1, for GET and HEAD
+    ///
+    /// Ranges, conditions (ETag, If-Modified-Since and the like), index.html, keep-alive and pipelining are served. Nothing
+    /// outside of DIRECTORY is, wherever symbolic links lead; nor is what is no regular file, nor, without --hidden, any
+    /// name that begins with a dot. Of several ranges at once the whole file is sent.
+    Files(Files),
 }
 
 /// How much at a time, and whether to tell: what everything that serves connections has in common.
@@ -63,7 +73,7 @@ pub struct Load {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
     /// Connections at a time; further ones are closed at once
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, visible_alias = "max-connections", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
     /// Print figures every so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -83,6 +93,36 @@ pub struct Server {
     /// What happens to a session whose outbox is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Disconnect)]
     pub slow_consumer: Policy,
+}
+
+/// See [`Serve::Files`].
+#[derive(Args, Clone, Debug)]
+pub struct Files {
+    /// What is served
+    pub directory: PathBuf,
+    /// Where to listen; 0.0.0.0:8000 serves others, port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub listen: String,
+    #[command(flatten)]
+    pub load: Load,
+    /// List directories that have no index.html
+    #[arg(long)]
+    pub list: bool,
+    /// Serve names that begin with a dot, too
+    #[arg(long)]
+    pub hidden: bool,
+    /// Seconds in which a request has to arrive, from its first byte, or from the connection's beginning, on
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    pub header_timeout: Duration,
+    /// Seconds that a connection may wait for its next request
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub idle_timeout: Duration,
+    /// Seconds in which a client has to take what is sent, or each MiB of it
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub send_timeout: Duration,
+    /// Append a line for each request, in the common log format, to this file; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
 }
 
 /// [`SlowConsumer`] as words.
@@ -158,6 +198,14 @@ fn parse_block(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Seconds, with a fraction if wanted.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give a number of seconds from 0.001 up to a week, such as 10 or 0.5".into()),
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct Relay {
     /// Where to listen; 0.0.0.0:PORT serves others, port 0 takes any free one
@@ -199,6 +247,15 @@ mod tests {
     #[test]
     fn the_options_contradict_each_other_nowhere() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_given_in_seconds() {
+        assert_eq!(parse_seconds("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["", "0", "-1", "1s", "inf", "nan", "1e9"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

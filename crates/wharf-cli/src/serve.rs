@@ -10,15 +10,15 @@ use wharf::Buffer;
 use wharf::session::{Closed, Group, Link, ServiceStats, Session};
 
 /// How long sessions may take to end when the server does.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
 /// A line that grows beyond this is passed on as it is: nobody's memory pays for a missing newline.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// What a shell reports of a program that Ctrl+C has ended.
-const ENDED_BY_SIGNAL: i32 = 130;
+pub const ENDED_BY_SIGNAL: i32 = 130;
 
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
+pub const SIGINT: i32 = 2;
+pub const SIGTERM: i32 = 15;
 
 /// Every line goes to everybody.
 pub fn chat(options: &Server) -> Result<(), String> {
