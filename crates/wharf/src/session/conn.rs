@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connecting ─→ open ─→ closing ─→ over
-//!                 └────────────────↗
+//!      └ handshake ┘ └────────────────↗
 //! ```
 //!
 //! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
@@ -17,16 +17,24 @@
 //! shut; what still arrives is discarded until the peer closes too, or half a second has passed. A session that is not
 //! connected yet and has something to send is closed when it is connected.
 //!
+//! A session with TLS goes through `handshake`: receives are outstanding and TLS sends its own; messages wait in the
+//! outbox, as while connecting, and the handler hears of nothing. A TLS failure closes gracefully too, so that the peer
+//! hears why, but nothing of the outbox goes out. Both directions go through `Tls`, whose lock is never held together
+//! with `sending`: see `tls/mod.rs`.
+//!
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
 //!
 //! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
 use super::Session;
+use super::Tls;
 use super::framing::FrameError;
 use super::group::Membership;
 use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
 use super::service::{Inner, Node, Op, Stream};
+#[cfg(feature = "tls")]
+use super::tls::{TlsError, TlsErrorKind, TlsInfo};
 use crate::associate::Outcome;
 use crate::buffer::Buffer;
 use crate::packet::Event;
@@ -65,8 +73,13 @@ pub enum Closed {
     /// Nothing was received, and no send completed, for as long as
     /// [`Builder::idle_timeout`](super::Builder::idle_timeout) says.
     IdleTimeout,
-    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](super::Builder::handshake_timeout).
+    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](super::Builder::handshake_timeout), or the
+    /// TLS handshake was not done.
     HandshakeTimeout,
+    /// TLS failed: in the handshake, then `opened` was not called, or later; or the peer ended the stream without the
+    /// end of TLS.
+    #[cfg(feature = "tls")]
+    Tls(TlsError),
     /// A handler of the session panicked.
     Panicked,
 }
@@ -82,12 +95,39 @@ impl fmt::Display for Closed {
             Closed::Framing(error) => write!(f, "{error}"),
             Closed::IdleTimeout => f.write_str("the peer has neither sent nor taken anything for too long"),
             Closed::HandshakeTimeout => f.write_str("the handshake took too long"),
+            #[cfg(feature = "tls")]
+            Closed::Tls(error) => write!(f, "{error}"),
             Closed::Panicked => f.write_str("a handler panicked"),
         }
     }
 }
 
-/// A session's figures.
+impl Closed {
+    /// Whether the peer has ended its side, well or not: it may still read what was accepted for it.
+    fn is_peers_end(&self) -> bool {
+        match self {
+            Closed::ByPeer => true,
+            #[cfg(feature = "tls")]
+            Closed::Tls(error) => error.kind() == TlsErrorKind::Truncated,
+            _ => false,
+        }
+    }
+}
+
+/// What TLS made of received bytes.
+#[derive(Default)]
+pub(super) struct Unsealed {
+    /// For the handler.
+    pub(super) plain: Vec<u8>,
+    /// The handshake is done now; the plaintext came after it.
+    pub(super) established: bool,
+    /// TLS has something to say to the peer.
+    pub(super) answers: bool,
+    /// After the plaintext, nothing more comes.
+    pub(super) end: Option<Closed>,
+}
+
+/// A session's figures. Over TLS bytes are those on the wire, encrypted, handshake included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinkStats {
@@ -115,6 +155,7 @@ pub(super) struct Conn {
     id: u64,
     peer: SocketAddr,
     service: Weak<Inner>,
+    tls: Option<Tls>,
     handler: Mutex<Option<Box<dyn Session>>>,
     sending: Mutex<Sending>,
     room: Condvar,
@@ -138,6 +179,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Connecting,
+    Handshake,
     Open,
     Closing,
     Over,
@@ -149,6 +191,10 @@ struct Sending {
     outbox: Outbox,
     /// Somebody sends, or a send is outstanding.
     busy: bool,
+    /// TLS has something to say of its own.
+    answers: bool,
+    /// The end of TLS has been sent.
+    sealed_off: bool,
     /// The sending side is to be shut when the outbox has gone out; and it was.
     finishing: bool,
     shut: bool,
@@ -159,7 +205,7 @@ struct Sending {
     /// Something that was accepted for sending has not gone out, and will not.
     cut: bool,
     groups: Vec<Membership>,
-    /// When a graceful close turns into an abrupt one.
+    /// When a graceful close turns into an abrupt one, and a handshake into a failure.
     linger_until: Option<Instant>,
 }
 
@@ -172,6 +218,19 @@ impl Link {
     /// The other end.
     pub fn peer(&self) -> SocketAddr {
         self.0.peer
+    }
+
+    /// Whether the session is over TLS.
+    #[cfg(feature = "tls")]
+    pub fn is_tls(&self) -> bool {
+        self.0.tls.is_some()
+    }
+
+    /// What was agreed on in the TLS handshake. `None` without TLS, and until the handshake is done, which it is when
+    /// `opened` is called.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<Arc<TlsInfo>> {
+        self.0.tls.as_ref().and_then(Tls::info).cloned()
     }
 
     /// Sends a message: it goes out after what was accepted before, in one piece.
@@ -304,7 +363,31 @@ impl Link {
 
 impl Sending {
     fn accepts(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.finishing && self.reason.is_none()
+        let may = matches!(self.phase, Phase::Open | Phase::Handshake | Phase::Connecting);
+        may && !self.finishing && self.reason.is_none()
+    }
+
+    /// What goes out next. Until its handshake is done only TLS speaks.
+    fn next(&mut self) -> Vec<Buffer> {
+        if self.phase == Phase::Handshake { Vec::new() } else { self.outbox.take() }
+    }
+
+    /// Whether the sending side is to be ended as soon as the outbox is empty.
+    fn ends(&self) -> bool {
+        match self.phase {
+            Phase::Connecting | Phase::Handshake => false,
+            Phase::Open => self.finishing && !self.shut,
+            Phase::Closing => !self.shut,
+            Phase::Over => true,
+        }
+    }
+
+    /// Whether TLS has to be asked for what to send, to encrypt the messages that were taken, or because it has something
+    /// to say; and whether it ends its side by it. Asked for each of them once.
+    fn ask_tls(&mut self, messages: &[Buffer]) -> Option<bool> {
+        let last = messages.is_empty() && self.ends() && !std::mem::replace(&mut self.sealed_off, true);
+        let answers = std::mem::take(&mut self.answers);
+        (!messages.is_empty() || answers || last).then_some(last)
     }
 
     /// Nothing more goes out. What waited is returned, to be dropped outside the lock.
@@ -320,18 +403,22 @@ impl Conn {
         peer: SocketAddr,
         service: Weak<Inner>,
         coarse_us: Arc<AtomicU64>,
+        tls: Option<Tls>,
         session: Box<dyn Session>,
     ) -> Arc<Conn> {
         Arc::new(Conn {
             id,
             peer,
             service,
+            tls,
             handler: Mutex::new(Some(session)),
             sending: Mutex::new(Sending {
                 phase: Phase::Connecting,
                 stream: None,
                 outbox: Outbox::default(),
                 busy: false,
+                answers: false,
+                sealed_off: false,
                 finishing: false,
                 shut: false,
                 paused: false,
@@ -370,7 +457,7 @@ impl Conn {
     pub(super) fn attach(&self, stream: Stream) {
         let mut sending = self.lock();
         match sending.phase {
-            Phase::Connecting | Phase::Open => sending.stream = Some(stream),
+            Phase::Connecting | Phase::Handshake | Phase::Open => sending.stream = Some(stream),
             // Ended before it had a stream: the connect, or the first receive, notices.
             Phase::Closing => {
                 sending.stream = Some(stream.clone());
@@ -386,22 +473,52 @@ impl Conn {
 
     /// The connection is made.
     pub(super) fn opened(self: &Arc<Self>, stream: &Stream) {
+        stream.skip_on_success();
+        if self.tls.is_some() {
+            self.shake_hands();
+            self.receive(stream);
+        } else if self.greet() {
+            self.receive(stream);
+        }
+    }
+
+    /// The session can begin. False when it is over.
+    fn greet(self: &Arc<Self>) -> bool {
         {
             let mut sending = self.lock();
-            if sending.phase == Phase::Connecting {
+            if matches!(sending.phase, Phase::Connecting | Phase::Handshake) {
                 sending.phase = if sending.reason.is_some() { Phase::Closing } else { Phase::Open };
+                if sending.phase == Phase::Open {
+                    sending.linger_until = None;
+                }
             }
         }
-        stream.skip_on_success();
         self.opened_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
-        if self.call(|session, link| session.opened(link)) {
-            self.heard();
-            // What `send` accepted before the connection was made.
-            self.pump(self.lock());
-            self.receive(stream);
-        } else {
+        if !self.call(|session, link| session.opened(link)) {
             self.over(Closed::Panicked);
+            return false;
         }
+        self.heard();
+        // What `send` accepted before the connection was made.
+        self.pump(self.lock());
+        true
+    }
+
+    /// The TLS handshake begins, and its time.
+    fn shake_hands(self: &Arc<Self>) {
+        let Some(service) = self.service.upgrade() else { return };
+        let mut sending = self.lock();
+        if sending.phase != Phase::Connecting {
+            // Closed meanwhile: the receive notices.
+            return;
+        }
+        sending.phase = Phase::Handshake;
+        // Closed gracefully, with something to send: then there is a limit already.
+        sending.linger_until.get_or_insert(Instant::now() + service.options.tls_handshake_timeout());
+        // A client's first words.
+        sending.answers = true;
+        self.pump(sending);
+        service.sweep_later(self);
     }
 
     /// Issues the next receive, and goes through those that are done at once.
@@ -450,7 +567,7 @@ impl Conn {
     fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
         match result {
             Ok(0) => {
-                self.over(Closed::ByPeer);
+                self.over(self.tls.as_ref().map_or(Closed::ByPeer, Tls::ended));
                 false
             }
             Ok(bytes) => {
@@ -458,23 +575,84 @@ impl Conn {
                 if let Some(service) = self.service.upgrade() {
                     service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
                 }
-                if self.lock().phase != Phase::Open {
+                let phase = self.lock().phase;
+                match (phase, &self.tls) {
+                    (Phase::Open | Phase::Handshake, Some(tls)) => self.unsealed(tls, buffer),
+                    (Phase::Open, None) => self.hand_over(buffer),
                     // Closing: what still comes is read so that the peer gets our end, and no reset.
-                    return true;
+                    _ => true,
                 }
-                self.heard_us.store(NEVER, Ordering::Relaxed);
-                if self.call(|session, link| session.received(link, buffer)) {
-                    self.heard();
-                    return true;
-                }
-                self.over(Closed::Panicked);
-                false
             }
             Err(error) => {
                 self.over(Closed::Failed(error));
                 false
             }
         }
+    }
+
+    /// Gives the handler what has come. False when the session is over.
+    fn hand_over(self: &Arc<Self>, buffer: Buffer) -> bool {
+        self.heard_us.store(NEVER, Ordering::Relaxed);
+        if self.call(|session, link| session.received(link, buffer)) {
+            self.heard();
+            return true;
+        }
+        self.over(Closed::Panicked);
+        false
+    }
+
+    /// Bytes of TLS have come. False when the session is over.
+    fn unsealed(self: &Arc<Self>, tls: &Tls, received: Buffer) -> bool {
+        let mut came = Unsealed::default();
+        // A configuration of the program's own has code of the program.
+        if !self.guarded(|| came = tls.unseal(&received)) {
+            self.over(Closed::Panicked);
+            return false;
+        }
+        // Its buffer is the pool's, and handlers may take their time.
+        drop(received);
+        if came.answers {
+            let mut sending = self.lock();
+            sending.answers = true;
+            self.pump(sending);
+        }
+        if came.established && !self.greet() {
+            return false;
+        }
+        // `opened` may have closed it.
+        if !came.plain.is_empty() && self.is_receiving() && !self.hand_over(came.plain.into()) {
+            return false;
+        }
+        match came.end {
+            None => true,
+            Some(end) if end.is_peers_end() => {
+                self.over(end);
+                false
+            }
+            Some(failure) => {
+                self.close_broken(failure);
+                // What still comes is discarded, as in any graceful end.
+                true
+            }
+        }
+    }
+
+    /// Ends the session because TLS failed: what TLS has to say of it goes out, and nothing else.
+    fn close_broken(self: &Arc<Self>, failure: Closed) {
+        let unsent = {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Over {
+                return;
+            }
+            log::info!("session {} with {}: {failure}", self.id, self.peer);
+            sending.reason.get_or_insert(failure);
+            sending.phase = Phase::Closing;
+            sending.give_up()
+        };
+        drop(unsent);
+        self.made_room();
+        self.pump(self.lock());
+        self.linger();
     }
 
     /// The peer is heard from, now.
@@ -559,13 +737,14 @@ impl Conn {
             if sending.phase == Phase::Over {
                 return;
             }
-            let graceful = matches!(reason, Closed::ByPeer);
+            let graceful = reason.is_peers_end();
             sending.phase = Phase::Over;
             let reason = sending.reason.get_or_insert(reason);
             log::debug!("session {} is over: {reason}", self.id);
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
             let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
-            let stream = if graceful && sending.busy { sending.stream.clone() } else { sending.stream.take() };
+            let stays = graceful && (sending.busy || self.tls.is_some());
+            let stream = if stays { sending.stream.clone() } else { sending.stream.take() };
             (stream, std::mem::take(&mut sending.groups), unsent, graceful)
         };
         self.made_room();
@@ -577,6 +756,10 @@ impl Conn {
         }
         self.tell_closed();
         if let Some(stream) = stream {
+            if graceful && self.tls.is_some() {
+                // TLS ends its side too, unless somebody sends and will come to it.
+                self.pump(self.lock());
+            }
             if graceful && self.lock().busy {
                 // `sent` closes it; the sweep does if the peer never reads.
                 self.linger();
@@ -644,12 +827,12 @@ impl Conn {
         let Some(stream) = sending.stream.clone() else { return sending };
         sending.busy = true;
         loop {
-            let mut messages = sending.outbox.take();
-            if messages.is_empty() {
+            let mut messages = sending.next();
+            let seal = self.tls.as_ref().and_then(|tls| Some((tls, sending.ask_tls(&messages)?)));
+            if messages.is_empty() && seal.is_none() {
                 sending.busy = false;
-                let finishing = sending.finishing || sending.phase == Phase::Closing;
                 match sending.phase {
-                    Phase::Open | Phase::Closing if finishing && !sending.shut => {
+                    Phase::Open | Phase::Closing if sending.ends() => {
                         sending.shut = true;
                         if sending.phase == Phase::Closing {
                             sending.linger_until = Some(Instant::now() + HEAR_OUT);
@@ -670,16 +853,26 @@ impl Conn {
                 return sending;
             }
             drop(sending);
-            let outcome = if messages.len() == 1 {
-                let message = messages.pop().expect("one message");
-                stream.send(message, Op::Send).map_err(io::Error::from)
-            } else {
-                stream.send_vectored(messages, Op::Send).map_err(io::Error::from)
+            if let Some((tls, last)) = seal {
+                messages = match tls.seal(messages, last) {
+                    Ok(sealed) => sealed,
+                    Err(error) => return self.send_failed(error),
+                };
+            }
+            let outcome = match messages.len() {
+                // TLS had nothing to say after all.
+                0 => None,
+                1 => {
+                    let message = messages.pop().expect("one message");
+                    Some(stream.send(message, Op::Send).map_err(io::Error::from))
+                }
+                _ => Some(stream.send_vectored(messages, Op::Send).map_err(io::Error::from)),
             };
             match outcome {
-                Ok(Outcome::Pending(_)) => return self.lock(),
-                Ok(Outcome::Done(packet)) => self.count_sent(&packet.event),
-                Err(error) => return self.send_failed(error),
+                Some(Ok(Outcome::Pending(_))) => return self.lock(),
+                Some(Ok(Outcome::Done(packet))) => self.count_sent(&packet.event),
+                Some(Err(error)) => return self.send_failed(error),
+                None => {}
             }
             sending = self.lock();
             sending.outbox.landed();
@@ -775,11 +968,11 @@ impl Conn {
             match sending.phase {
                 Phase::Open => {}
                 // There may be nobody at the other end: that is worth waiting for only if there is something to send.
-                Phase::Connecting if sending.outbox.queued_bytes() == 0 => {
+                Phase::Connecting | Phase::Handshake if sending.outbox.queued_bytes() == 0 => {
                     drop(sending);
                     return self.end(reason);
                 }
-                Phase::Connecting => {}
+                Phase::Connecting | Phase::Handshake => {}
                 Phase::Closing | Phase::Over => return,
             }
             sending.reason.get_or_insert(reason);
@@ -810,8 +1003,14 @@ impl Conn {
             if sending.phase == Phase::Over && sending.stream.is_none() {
                 return true;
             }
-            if sending.linger_until.is_some_and(|until| until > now) {
-                return false;
+            match sending.linger_until {
+                // It had a handshake to do, and has done it. Whoever sets a limit again has it looked at again.
+                None => return true,
+                Some(until) if until > now => return false,
+                Some(_) => {}
+            }
+            if sending.phase == Phase::Handshake {
+                sending.reason.get_or_insert(Closed::HandshakeTimeout);
             }
             let stream = match sending.phase {
                 Phase::Over => sending.stream.take(),

@@ -57,14 +57,29 @@
 mod conn;
 mod framing;
 mod group;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod outbox;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use conn::{Closed, Link, LinkStats};
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
 pub use group::Group;
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
 pub use service::{Builder, Service, ServiceStats, ShutdownReport, Signals};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
+
+/// The library that does TLS, for configurations of your own. Its version is part of this interface.
+#[cfg(feature = "tls")]
+pub use rustls;
+
+#[cfg(not(feature = "tls"))]
+use no_tls::{ServerTls, Tls};
+#[cfg(feature = "tls")]
+use tls::Tls;
 
 use crate::buffer::Buffer;
 

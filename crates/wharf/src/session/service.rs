@@ -3,6 +3,9 @@
 use super::Session;
 use super::conn::{Closed, Conn, Link};
 use super::outbox::SlowConsumer;
+#[cfg(feature = "tls")]
+use super::tls::ClientTls;
+use super::{ServerTls, Tls};
 use crate::net::{TcpListener, TcpStream};
 use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
@@ -31,6 +34,8 @@ const LOOK_LEAST: Duration = Duration::from_millis(5);
 const OUTBOX_BYTES: usize = 1024 * 1024;
 const MAX_SESSIONS: usize = 1_000_000;
 const LINGER: Duration = Duration::from_secs(5);
+/// For a TLS handshake: a few round trips, on a bad line, by a slow machine. Who needs longer will not be served well.
+const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What a device of a service is.
 #[derive(Clone)]
@@ -60,6 +65,7 @@ type MakeSession = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
 
 pub(super) struct Listening {
     make: Box<MakeSession>,
+    tls: Option<ServerTls>,
 }
 
 /// Options of a service.
@@ -80,6 +86,12 @@ pub(super) struct Options {
     pub(super) nodelay: bool,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) handshake_timeout: Option<Duration>,
+}
+
+impl Options {
+    pub(super) fn tls_handshake_timeout(&self) -> Duration {
+        self.handshake_timeout.unwrap_or(TLS_HANDSHAKE)
+    }
 }
 
 impl Builder {
@@ -139,6 +151,9 @@ impl Builder {
     /// Closes a session that has not called [`Link::ready`] that long after it was opened
     /// ([`Closed::HandshakeTimeout`]), whatever it receives. Default: never. As exact as
     /// [`idle_timeout`](Builder::idle_timeout).
+    ///
+    /// A TLS handshake, before `opened`, may take as long, and 10 s if nothing is said here; sessions that are at it are
+    /// looked at every 0.2 s.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.options.handshake_timeout = Some(time);
         self
@@ -351,14 +366,40 @@ impl Service {
         self.adopt_listener(crate::net::listen(address)?, make)
     }
 
+    /// Like [`listen`](Service::listen), over TLS: a session's `opened` is called when its handshake is done, and its
+    /// `closed` alone, with [`Closed::Tls`] or [`Closed::HandshakeTimeout`], if it fails. See [`Service`].
+    #[cfg(feature = "tls")]
+    pub fn listen_tls<S: Session>(
+        &self,
+        address: impl ToSocketAddrs,
+        tls: ServerTls,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        self.adopt_listener_tls(crate::net::listen(address)?, tls, make)
+    }
+
     /// Like [`listen`](Service::listen), on a socket that listens already.
     pub fn adopt_listener<S: Session>(
         &self,
         listener: std::net::TcpListener,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        let listening = Arc::new(Listening { make: Box::new(move |peer| Box::new(make(peer))) });
-        let listener = self.inner.port.associate(listener, Node::Listener(listening))?;
+        self.take_listener(listener, Listening { make: Box::new(move |peer| Box::new(make(peer))), tls: None })
+    }
+
+    /// Like [`listen_tls`](Service::listen_tls), on a socket that listens already.
+    #[cfg(feature = "tls")]
+    pub fn adopt_listener_tls<S: Session>(
+        &self,
+        listener: std::net::TcpListener,
+        tls: ServerTls,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        self.take_listener(listener, Listening { make: Box::new(move |peer| Box::new(make(peer))), tls: Some(tls) })
+    }
+
+    fn take_listener(&self, listener: std::net::TcpListener, listening: Listening) -> io::Result<SocketAddr> {
+        let listener = self.inner.port.associate(listener, Node::Listener(Arc::new(listening)))?;
         let address = listener.local_addr()?;
         for _ in 0..ACCEPTS {
             listener.accept(Op::Accept)?;
@@ -370,8 +411,30 @@ impl Service {
     /// Connects to an address. The session's `opened` is called when the connection is made, or its `closed` when it
     /// cannot be made. What is sent on the link before waits in its outbox.
     pub fn connect(&self, peer: SocketAddr, session: impl Session) -> io::Result<Link> {
+        self.connect_by(peer, None, Box::new(session))
+    }
+
+    /// Like [`connect`](Service::connect), over TLS. The server has to show a certificate for `server_name`, a host's
+    /// name or an address. The session's `opened` is called when the handshake is done, or its `closed` when the
+    /// connection cannot be made or the handshake fails.
+    ///
+    /// # Errors
+    ///
+    /// As `connect`; and `server_name` can be nobody's name.
+    #[cfg(feature = "tls")]
+    pub fn connect_tls(
+        &self,
+        peer: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+        session: impl Session,
+    ) -> io::Result<Link> {
+        self.connect_by(peer, Some(tls.connect(server_name)?), Box::new(session))
+    }
+
+    fn connect_by(&self, peer: SocketAddr, tls: Option<Tls>, session: Box<dyn Session>) -> io::Result<Link> {
         let inner = &self.inner;
-        let conn = inner.admit(peer, Box::new(session)).ok_or_else(|| {
+        let conn = inner.admit(peer, tls, session).ok_or_else(|| {
             io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
         })?;
         // The stream is attached by the packet, too: it may come before this call returns.
@@ -389,8 +452,18 @@ impl Service {
 
     /// Hands the service a connection that was made elsewhere. A worker calls the session's `opened`.
     pub fn adopt(&self, socket: StdStream, session: impl Session) -> io::Result<Link> {
+        self.adopt_by(socket, None, Box::new(session))
+    }
+
+    /// Like [`adopt`](Service::adopt), as the server's side of TLS.
+    #[cfg(feature = "tls")]
+    pub fn adopt_tls(&self, socket: StdStream, tls: &ServerTls, session: impl Session) -> io::Result<Link> {
+        self.adopt_by(socket, Some(tls.accept()?), Box::new(session))
+    }
+
+    fn adopt_by(&self, socket: StdStream, tls: Option<Tls>, session: Box<dyn Session>) -> io::Result<Link> {
         let peer = socket.peer_addr()?;
-        let conn = self.inner.admit(peer, Box::new(session)).ok_or_else(|| {
+        let conn = self.inner.admit(peer, tls, session).ok_or_else(|| {
             io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
         })?;
         self.inner.associate(socket, &conn)?;
@@ -522,7 +595,11 @@ impl Inner {
         } else {
             None
         };
-        let Some(conn) = session.and_then(|session| self.admit(peer, session)) else {
+        let tls = match listening.tls.as_ref().map(ServerTls::accept).transpose() {
+            Ok(tls) => tls,
+            Err(error) => return log::error!("a connection from {peer} could not be served: {error}"),
+        };
+        let Some(conn) = session.and_then(|session| self.admit(peer, tls, session)) else {
             self.totals.refused.fetch_add(1, Ordering::Relaxed);
             log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
             return;
@@ -539,13 +616,13 @@ impl Inner {
     }
 
     /// A place among the sessions, if there is one.
-    fn admit(self: &Arc<Self>, peer: SocketAddr, session: Box<dyn Session>) -> Option<Arc<Conn>> {
+    fn admit(self: &Arc<Self>, peer: SocketAddr, tls: Option<Tls>, session: Box<dyn Session>) -> Option<Arc<Conn>> {
         let mut sessions = lock(&self.sessions);
         if !self.has_room(&sessions) {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let conn = Conn::new(id, peer, Arc::downgrade(self), self.coarse_us.clone(), session);
+        let conn = Conn::new(id, peer, Arc::downgrade(self), self.coarse_us.clone(), tls, session);
         sessions.insert(id, conn.clone());
         self.totals.open.store(sessions.len(), Ordering::Relaxed);
         Some(conn)
