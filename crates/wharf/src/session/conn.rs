@@ -226,14 +226,15 @@ impl Link {
         let refuse = |reason, buffer| Err(SendError { reason, buffer });
         let conn = &self.0;
         let Some(service) = conn.service.upgrade() else { return refuse(SendErrorReason::Closed, buffer) };
-        let limit = service.options.outbox_bytes.min(service.memory.limit());
+        let limit = service.options.outbox_bytes;
+        let largest = limit.min(service.memory.limit());
         let mut cost = Outbox::cost(&buffer);
-        if cost > limit && buffer.len() <= limit {
+        if cost > largest && buffer.len() <= largest {
             // A few bytes in a large buffer, one that was received into, say: what is too large is the buffer.
             buffer = buffer.to_vec().into();
             cost = Outbox::cost(&buffer);
         }
-        if cost > limit {
+        if cost > largest {
             return refuse(SendErrorReason::TooLarge, buffer);
         }
         let mut sending = conn.lock();
@@ -381,10 +382,7 @@ impl Sending {
 
     /// Why a message is not accepted.
     fn refusal(&self) -> SendErrorReason {
-        match self.reason {
-            Some(Closed::MemoryLimit) => SendErrorReason::MemoryLimit,
-            _ => SendErrorReason::Closed,
-        }
+        if self.written_off { SendErrorReason::MemoryLimit } else { SendErrorReason::Closed }
     }
 
     /// Nothing more goes out. What waited is returned, to be dropped outside the lock.

@@ -121,7 +121,8 @@ mod tests {
     use super::*;
 
     fn told(variables: &[(&str, &str)]) -> Result<Option<i32>, String> {
-        let look = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let look =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         announced(look, 42).map_err(|error| error.to_string())
     }
 

@@ -100,16 +100,17 @@ struct Bucket {
 
 impl Bucket {
     fn new(limit: Limit) -> Bucket {
-        Bucket { limit, burst_ns: limit.time_of(limit.burst).max(BURST_LEAST_NS), paid_ns: 0 }
+        let burst_ns = limit.time_of(limit.burst).max(limit.time_of(1)).max(BURST_LEAST_NS);
+        Bucket { limit, burst_ns, paid_ns: 0 }
     }
 
     fn spend(&mut self, count: u64, now_ns: u64) {
         self.paid_ns = self.paid_ns.max(now_ns).saturating_add(self.limit.time_of(count));
     }
 
-    /// When there is a token again; not after `now_ns` if there is one.
+    /// When there is a whole token.
     fn due_ns(&self) -> u64 {
-        self.paid_ns.saturating_sub(self.burst_ns)
+        self.paid_ns.saturating_add(self.limit.time_of(1)).saturating_sub(self.burst_ns)
     }
 }
 
@@ -137,8 +138,7 @@ impl Buckets {
     /// When there are tokens again, if there are none now.
     pub(super) fn wait(&self, now_ns: u64) -> Option<u64> {
         let due = self.bytes.iter().chain(&self.messages).map(Bucket::due_ns).max()?;
-        // Due exactly now is the last moment without a token.
-        (due >= now_ns && due > 0).then_some(due.saturating_add(1))
+        (due > now_ns).then_some(due)
     }
 }
 
@@ -229,11 +229,11 @@ mod tests {
         assert_eq!(buckets.wait(now), None, "one byte is left");
         buckets.spend(1, 1, now);
         let due = buckets.wait(now).expect("it is empty");
-        assert_eq!(due, now + 1);
-        // 100 bytes too many are paid for in a tenth of a second.
+        assert_eq!(due, now + MS);
+        // 100 bytes too many are paid for in a tenth of a second, and one more has to come.
         buckets.spend(100, 1, now);
-        assert_eq!(buckets.wait(now), Some(now + 100 * MS + 1));
-        now += 100 * MS + 1;
+        assert_eq!(buckets.wait(now), Some(now + 101 * MS));
+        now += 101 * MS;
         assert_eq!(buckets.wait(now), None);
     }
 
@@ -256,9 +256,9 @@ mod tests {
         buckets.spend(1, 1, MS);
         assert_eq!(buckets.wait(MS), None);
         buckets.spend(1, 1, MS);
-        assert_eq!(buckets.wait(MS), Some(MS + 1));
+        assert_eq!(buckets.wait(MS), Some(101 * MS));
         buckets.spend(1, 1, MS);
-        assert_eq!(buckets.wait(MS), Some(101 * MS + 1));
+        assert_eq!(buckets.wait(MS), Some(201 * MS));
     }
 
     #[test]

@@ -392,12 +392,16 @@ impl Control {
         let session = match made {
             Ok(session) => session,
             Err(panic) => {
-                log::error!("a session could not be made: its constructor panicked: {}", crate::worker::message(&*panic));
+                log::error!(
+                    "a session could not be made: its constructor panicked: {}",
+                    crate::worker::message(&*panic)
+                );
                 service.totals.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 return self.over(number, Closed::Panicked);
             }
         };
-        let watched = Box::new(Watched { session: Some(session), control: self.clone(), number, reason: None, begun: false });
+        let watched =
+            Box::new(Watched { session: Some(session), control: self.clone(), number, reason: None, begun: false });
         let connected = match &target {
             Target::Tcp(peer) => service.connect_boxed(*peer, watched),
             Target::Local(name) => service.connect_local(name, watched),
@@ -418,7 +422,8 @@ impl Control {
         if stopped {
             return link.abort();
         }
-        let timer = service.port.timer(self.options.connect_timeout, Node::Client(self.clone()), Op::ConnectLate(number as u8));
+        let timer =
+            service.port.timer(self.options.connect_timeout, Node::Client(self.clone()), Op::ConnectLate(number as u8));
         if let Ok(timer) = timer {
             self.keep_timer(&service, number, timer);
         }

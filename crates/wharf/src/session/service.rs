@@ -625,11 +625,7 @@ impl Inner {
     }
 
     /// Issues the accepts of a new listener.
-    pub(super) fn begin_accepting(
-        &self,
-        listener: TcpListener<Node, Op>,
-        file: Option<SocketFile>,
-    ) -> io::Result<()> {
+    pub(super) fn begin_accepting(&self, listener: TcpListener<Node, Op>, file: Option<SocketFile>) -> io::Result<()> {
         lock(&self.socket_files).extend(file);
         for _ in 0..ACCEPTS {
             self.accept(&listener)?;
