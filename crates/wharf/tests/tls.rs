@@ -15,8 +15,8 @@ use std::time::Duration;
 use wharf::Buffer;
 use wharf::session::rustls::{self, ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use wharf::session::{
-    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Link, SendErrorReason,
-    ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
+    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Link, Rate, Reconnect,
+    SendErrorReason, ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
 };
 
 // --- Certificates ---
@@ -736,6 +736,166 @@ fn a_flood_is_echoed_at_the_pace_of_its_reader() {
     let all = pattern(6_000_000, 4);
     all.chunks(50_000).for_each(|piece| link.send(piece.to_vec()).unwrap());
     assert!(data(&told, all.len()) == all);
+}
+
+// --- With the other limits of a session ---
+
+/// Data and the end of TLS in one write, so that they arrive together.
+fn say_and_end(stream: &mut Blocking, data: &[u8]) {
+    stream.conn.writer().write_all(data).unwrap();
+    stream.conn.send_close_notify();
+    let mut sealed = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut sealed).unwrap();
+    }
+    stream.sock.write_all(&sealed).unwrap();
+}
+
+#[test]
+fn what_comes_to_a_paused_session_comes_before_the_end_that_came_with_it() {
+    struct Pausing(Teller);
+    impl Session for Pausing {
+        fn opened(&mut self, link: &Link) {
+            link.pause();
+            self.0.opened(link);
+        }
+        fn received(&mut self, link: &Link, data: Buffer) {
+            self.0.received(link, data);
+        }
+        fn closed(&mut self, link: &Link, reason: &Closed) {
+            self.0.closed(link, reason);
+        }
+    }
+    let (news, told) = channel();
+    let service = service(Service::builder());
+    let make = move |_| Pausing(Teller { news: news.clone(), echo: false });
+    let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
+    // With the last words of the handshake, which the session gets before it can pause, and after it.
+    for at_once in [true, false] {
+        let connection =
+            ClientConnection::new(Arc::new(client_config(TLS13)), "localhost".try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(connection, socket(address));
+        let link = if at_once {
+            while stream.conn.is_handshaking() {
+                if stream.conn.wants_read() && !stream.conn.wants_write() {
+                    stream.conn.read_tls(&mut stream.sock).unwrap();
+                    stream.conn.process_new_packets().unwrap();
+                } else {
+                    stream.conn.write_tls(&mut stream.sock).unwrap();
+                }
+            }
+            say_and_end(&mut stream, b"goodbye");
+            opened(&told)
+        } else {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+            let link = opened(&told);
+            say_and_end(&mut stream, b"goodbye");
+            link
+        };
+        let answer = link.send("are you there?");
+        assert!(answer.is_ok());
+        assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "it is paused");
+        link.resume();
+        assert_eq!(data(&told, 7), b"goodbye");
+        assert_eq!(closed(&told), ("ByPeer".into(), None));
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"are you there?");
+    }
+}
+
+#[test]
+fn frames_at_a_rate_all_come_before_the_end_of_tls() {
+    struct Count(Sender<News>, Vec<u8>);
+    impl FramedSession for Count {
+        type Codec = LengthPrefix;
+        fn frame(&mut self, _link: &FramedLink<LengthPrefix>, frame: &[u8]) {
+            self.1.extend_from_slice(frame);
+        }
+        fn closed(&mut self, _link: &FramedLink<LengthPrefix>, reason: &Closed) {
+            let _ = self.0.send(News::Data(std::mem::take(&mut self.1)));
+            let _ = self.0.send(News::Closed(format!("{reason:?}"), None));
+        }
+    }
+    let (news, told) = channel();
+    let service = service(Service::builder().rate_limit(Rate::messages(200, 5)));
+    let make = move |_| Framed::new(LengthPrefix::new(1, 10), Count(news.clone(), Vec::new()));
+    let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
+    let mut stream = blocking(address);
+    let frames: Vec<u8> = (0..60).flat_map(|number| [1, number]).collect();
+    say_and_end(&mut stream, &frames);
+    assert_eq!(data(&told, 60), (0..60).collect::<Vec<u8>>());
+    assert_eq!(closed(&told).0, "ByPeer");
+}
+
+#[test]
+fn memory_comes_back_when_tls_sessions_end() {
+    let builder = Service::builder().outbox(1 << 20, SlowConsumer::Disconnect).memory_limit(1 << 20);
+    let (server, address, told) = server(builder, authority().server(), false);
+    let streams: Vec<_> = (0..4).map(|_| blocking(address)).collect();
+    let links: Vec<Link> = streams.iter().map(|_| opened(&told)).collect();
+    // More than all of them may have: those who hold most are ended, and the rest goes on.
+    for _ in 0..2000 {
+        for link in &links {
+            let _ = link.send(pattern(4000, 2));
+        }
+        assert!(server.stats().memory.used_bytes <= 1 << 20);
+    }
+    assert!(links.iter().any(|link| !link.is_open()), "32 MB were accepted within a limit of 1 MiB");
+    drop(streams);
+    eventually("all have ended", || server.stats().sessions == 0);
+    eventually("nothing is kept", || server.stats().memory.used_bytes == 0);
+}
+
+#[test]
+fn messages_are_counted_as_they_were_sent_and_bytes_as_they_went_out() {
+    let (server, address, told) = server(Service::builder(), authority().server(), false);
+    let mut stream = blocking(address);
+    let link = opened(&told);
+    let before = link.stats();
+    for _ in 0..100 {
+        link.send("0123456789").unwrap();
+    }
+    let mut heard = [0; 1000];
+    stream.read_exact(&mut heard).unwrap();
+    eventually("all are counted", || link.stats().messages_sent == before.messages_sent + 100);
+    let sent = link.stats().bytes_sent - before.bytes_sent;
+    assert!((1000 + 22..1000 + 100 * 22 + 1).contains(&sent), "{sent}");
+    assert_eq!(server.stats().bytes_sent, link.stats().bytes_sent);
+}
+
+#[test]
+fn a_client_connects_again_over_tls_when_its_server_is_back_or_has_a_new_certificate() {
+    let strange = Authority::new("somebody else");
+    let (first, address, told) = server(Service::builder(), strange.server(), true);
+    let clients = service(Service::builder());
+    let (news, heard) = channel();
+    let options = Reconnect::new().first(Duration::from_millis(5)).most(Duration::from_millis(20));
+    let make = move || Teller { news: news.clone(), echo: false };
+    let client = clients.reconnect_tls(address, "localhost", &authority().client(), options, make).unwrap();
+    failed(&heard, TlsErrorKind::UnknownIssuer, &[]);
+    failed(&told, TlsErrorKind::Refused, &[]);
+    assert!(client.link().is_none());
+    drop(first);
+    let second = service(Service::builder());
+    let (news, told) = channel();
+    let make = move |_| Teller { news: news.clone(), echo: true };
+    second.listen_tls(address, authority().server(), make).unwrap();
+    let link = loop {
+        match next(&heard) {
+            News::Opened(link) => break link,
+            News::Closed(..) => {}
+            News::Data(data) => panic!("{data:?}"),
+        }
+    };
+    link.send("here again").unwrap();
+    assert_eq!(data(&heard, 10), b"here again");
+    opened(&told);
+    client.close();
+    assert_eq!(closed(&told).0, "ByPeer");
+    assert_eq!(client.wait().to_string(), "stopped");
+    let error = clients.reconnect_tls(address, "", &authority().client(), Reconnect::new(), || teller().0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 
 // --- Failures ---

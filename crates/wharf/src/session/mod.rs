@@ -46,7 +46,9 @@
 //! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked; also
 //!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
 //! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
-//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`].
+//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`]; all of them together at most
+//!   [`Builder::memory_limit`].
+//! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
 //! - A peer that breaks the framing, or is silent for longer than [`Builder::idle_timeout`], ends its own session only.
 //!
 //! # Not guaranteed
@@ -57,18 +59,29 @@
 mod conn;
 mod framing;
 mod group;
+mod hold;
+mod inherit;
+mod local;
+mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
 mod outbox;
+mod peer;
+mod rate;
+mod reconnect;
 mod service;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub use conn::{Closed, Link, LinkStats};
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
-pub use group::Group;
+pub use group::{Group, GroupStats};
+pub use inherit::{Inherited, InheritedSocket, inherited};
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
-pub use service::{Builder, Service, ServiceStats, ShutdownReport, Signals};
+pub use peer::{Credentials, LocalPeer, Peer};
+pub use rate::Rate;
+pub use reconnect::{GaveUp, Reconnect, ReconnectState, Reconnecting};
+pub use service::{Builder, MemoryStats, Service, ServiceStats, ShutdownReport, Signals};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
 
@@ -77,7 +90,7 @@ pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
 pub use rustls;
 
 #[cfg(not(feature = "tls"))]
-use no_tls::{ServerTls, Tls};
+use no_tls::{ClientTls, ServerTls, Tls};
 #[cfg(feature = "tls")]
 use tls::Tls;
 
@@ -94,6 +107,14 @@ pub trait Session: Send + 'static {
     ///
     /// The buffer is the session's to keep or to send on, without a copy.
     fn received(&mut self, link: &Link, data: Buffer);
+
+    /// Receiving goes on after it was held ([`Link::pause`], the rate limit, …), when the session was stopped before it had
+    /// gone through all that it was given. Only for a session that takes messages out of what it receives and has the link count
+    /// them, as [`Framed`] does; others are simply called with the next `received`.
+    #[doc(hidden)]
+    fn resumed(&mut self, link: &Link) {
+        let _ = link;
+    }
 
     /// The connection is over; nothing more comes. What was accepted for sending before still goes out if the
     /// connection ended well.
