@@ -3,6 +3,7 @@
 //! The main thread reads lines and hands them to the session's outbox; what arrives is printed by a worker, above the
 //! line that is being typed. When either end of the program is not a terminal it copies what comes, as it comes.
 
+use crate::listen::UNIX;
 use crate::options::Client;
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
@@ -57,7 +58,8 @@ impl Session for Terminal {
 /// Connects and talks until either side ends.
 pub fn run(options: &Client) -> Result<(), String> {
     let server = &options.server;
-    let peers = resolve(server)?;
+    let local = server.strip_prefix(UNIX);
+    let peers = if local.is_some() { Vec::new() } else { resolve(server)? };
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let no_terminal = |error| format!("the terminal cannot be used: {error}");
     let mut editor = if interactive { Some(DefaultEditor::new().map_err(no_terminal)?) } else { None };
@@ -78,7 +80,7 @@ pub fn run(options: &Client) -> Result<(), String> {
     let policy = if interactive { SlowConsumer::Disconnect } else { SlowConsumer::Wait };
     let service = Service::builder().workers(Workers::new(1)).outbox(OUTBOX_BYTES, policy).start();
     let service = service.map_err(|error| format!("the port cannot be made: {error}"))?;
-    let (link, told) = connect(&service, &peers, &print).map_err(|cause| {
+    let (link, told) = connect(&service, local, &peers, &print).map_err(|cause| {
         format!("cannot connect to {server}: {cause}; is the server running? `wharf serve chat` starts one")
     })?;
     let outcome = match &mut editor {
@@ -90,7 +92,20 @@ pub fn run(options: &Client) -> Result<(), String> {
 }
 
 /// Tries one address after another: a name often has one for each version of the protocol.
-fn connect(service: &Service, peers: &[SocketAddr], print: &Print) -> Result<(Link, Receiver<News>), String> {
+fn connect(
+    service: &Service,
+    local: Option<&str>,
+    peers: &[SocketAddr],
+    print: &Print,
+) -> Result<(Link, Receiver<News>), String> {
+    if let Some(path) = local {
+        let (news, told) = channel();
+        let link = service.connect_local(path, Terminal { print: print.clone(), news });
+        let link = link.map_err(|error| error.to_string())?;
+        // A Unix socket is connected at once.
+        let _ = told.recv();
+        return Ok((link, told));
+    }
     let mut last = "the name has no address".to_owned();
     for &peer in peers {
         let (news, told) = channel();

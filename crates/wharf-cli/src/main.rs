@@ -3,6 +3,7 @@
 mod chat;
 mod copy;
 mod doctor;
+mod listen;
 mod options;
 mod relay;
 mod serve;

@@ -1,0 +1,69 @@
+//! Where a server listens: at an address, on a Unix socket, or on the sockets that it was started with.
+
+use crate::serve::{cannot_listen, resolve};
+use std::io;
+use wharf::session::{InheritedSocket, Service, Session, inherited};
+
+/// What an address begins with that is the path of a Unix socket.
+pub const UNIX: &str = "unix:";
+
+/// Listens, and tells where, as words for people and scripts. Sockets that the program was started with (systemd's
+/// `LISTEN_FDS`) go before the address: whoever passes them on has decided where the server listens.
+pub fn listen<S: Session>(
+    service: &Service,
+    address: &str,
+    session: impl Fn() -> S + Clone + Send + Sync + 'static,
+) -> Result<Vec<String>, String> {
+    let given = inherited().map_err(|error| format!("the inherited sockets cannot be used: {error}"))?;
+    if given.is_empty() {
+        return at(service, address, session).map(|place| vec![place]);
+    }
+    let mut places = Vec::new();
+    for socket in given {
+        let session = session.clone();
+        let place = match socket.socket {
+            InheritedSocket::Tcp(listener) => {
+                service.adopt_listener(listener, move |_| session()).map(|address| address.to_string())
+            }
+            InheritedSocket::Local(listener) => {
+                let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(|at| at.to_owned()));
+                let place = path.map_or_else(|| format!("{UNIX}@…"), |path| format!("{UNIX}{}", path.display()));
+                service.adopt_local_listener(listener, move |_| session()).map(|()| place)
+            }
+            other => Err(io::Error::other(format!("{other:?} is not known here"))),
+        };
+        let place = place.map_err(|error| format!("an inherited socket cannot be listened on: {error}"))?;
+        log::info!("the socket {:?} at {place} was inherited; --listen is not used", socket.name);
+        places.push(place);
+    }
+    Ok(places)
+}
+
+fn at<S: Session>(
+    service: &Service,
+    address: &str,
+    session: impl Fn() -> S + Send + Sync + 'static,
+) -> Result<String, String> {
+    let Some(path) = address.strip_prefix(UNIX) else {
+        let addresses = resolve(address, "listen on")?;
+        let listening = service.listen(&addresses[..], move |_| session());
+        return match listening {
+            Ok(address) => Ok(address.to_string()),
+            Err(error) => Err(cannot_listen(address, &error, " with --listen")),
+        };
+    };
+    match service.listen_local(path, move |_| session()) {
+        Ok(()) => Ok(address.to_owned()),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::AddrInUse => "; another program listens there; end it, or choose another path",
+                io::ErrorKind::NotFound => "; is there such a directory?",
+                io::ErrorKind::PermissionDenied => "; choose a directory that you may write to",
+                // These say what to do.
+                io::ErrorKind::AlreadyExists | io::ErrorKind::InvalidInput => "",
+                _ => "; choose another path with --listen",
+            };
+            Err(format!("cannot listen on {address}: {error}{remedy}"))
+        }
+    }
+}
