@@ -1,30 +1,36 @@
 //! Where a server listens: at an address, on a Unix socket, or on the sockets that it was started with.
 
 use crate::serve::{cannot_listen, resolve};
+use crate::tls::Acceptor;
 use std::io;
 use wharf::session::{InheritedSocket, Service, Session, inherited};
 
 /// What an address begins with that is the path of a Unix socket.
 pub const UNIX: &str = "unix:";
 
+/// It never leaves the machine.
+pub const NO_TLS: &str = "a Unix socket has no use for TLS; leave out what begins with --tls";
+
 /// Listens, and tells where, as words for people and scripts. Sockets that the program was started with (systemd's
 /// `LISTEN_FDS`) go before the address: whoever passes them on has decided where the server listens.
 pub fn listen<S: Session>(
     service: &Service,
     address: &str,
+    acceptor: &Acceptor,
     session: impl Fn() -> S + Clone + Send + Sync + 'static,
 ) -> Result<Vec<String>, String> {
     let given = inherited().map_err(|error| format!("the inherited sockets cannot be used: {error}"))?;
     if given.is_empty() {
-        return at(service, address, session).map(|place| vec![place]);
+        return at(service, address, acceptor, session).map(|place| vec![place]);
     }
     let mut places = Vec::new();
     for socket in given {
         let session = session.clone();
         let place = match socket.socket {
             InheritedSocket::Tcp(listener) => {
-                service.adopt_listener(listener, move |_| session()).map(|address| address.to_string())
+                acceptor.adopt_listener(service, listener, session).map(|address| address.to_string())
             }
+            InheritedSocket::Local(_) if acceptor.is_tls() => return Err(NO_TLS.into()),
             InheritedSocket::Local(listener) => {
                 let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(|at| at.to_owned()));
                 let place = path.map_or_else(|| format!("{UNIX}@…"), |path| format!("{UNIX}{}", path.display()));
@@ -42,16 +48,20 @@ pub fn listen<S: Session>(
 fn at<S: Session>(
     service: &Service,
     address: &str,
+    acceptor: &Acceptor,
     session: impl Fn() -> S + Send + Sync + 'static,
 ) -> Result<String, String> {
     let Some(path) = address.strip_prefix(UNIX) else {
         let addresses = resolve(address, "listen on")?;
-        let listening = service.listen(&addresses[..], move |_| session());
+        let listening = acceptor.listen(service, &addresses, session);
         return match listening {
             Ok(address) => Ok(address.to_string()),
             Err(error) => Err(cannot_listen(address, &error, " with --listen")),
         };
     };
+    if acceptor.is_tls() {
+        return Err(NO_TLS.into());
+    }
     match service.listen_local(path, move |_| session()) {
         Ok(()) => Ok(address.to_owned()),
         Err(error) => {

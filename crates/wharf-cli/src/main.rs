@@ -7,6 +7,7 @@ mod listen;
 mod options;
 mod relay;
 mod serve;
+mod tls;
 
 use clap::Parser;
 use options::{Command, Options, Serve};

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use crate::tls;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,6 +105,8 @@ pub struct Server {
     /// When it is to end: take no more connections, and give those that there are so many seconds to end by themselves
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub drain: Option<u32>,
+    #[command(flatten)]
+    pub tls: tls::ServerOptions,
 }
 
 /// [`SlowConsumer`] as words.
@@ -122,6 +125,8 @@ pub struct Client {
     /// The server; unix:PATH for one on a Unix socket
     #[arg(value_name = "HOST:PORT")]
     pub server: String,
+    #[command(flatten)]
+    pub tls: tls::ClientOptions,
 }
 
 /// See [`Command::Copy`].

@@ -87,9 +87,10 @@ impl Session for Discard {
 }
 
 fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sync + 'static) -> Result<(), String> {
+    let acceptor = options.tls.acceptor()?;
     let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
     let service = Arc::new(service);
-    let places = listen(&service, &options.listen, session)?;
+    let places = listen(&service, &options.listen, &acceptor, session)?;
     // First of all: who reads the line below may end the server at once.
     let signals = service.signals(&[SIGINT, SIGTERM]);
     let signals = signals.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;

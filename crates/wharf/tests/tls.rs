@@ -973,8 +973,10 @@ fn certificates_that_are_not_right_are_told_on_both_sides() {
     };
     let future = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(3000, 1, 1);
     let nameless = |params: &mut CertificateParams| params.subject_alt_names.clear();
-    let cases: [(ServerTls, &str, TlsErrorKind, &[&str]); 6] = [
+    let namesake = Authority::new("wharf tests");
+    let cases: [(ServerTls, &str, TlsErrorKind, &[&str]); 7] = [
         (strange.server(), "localhost", TlsErrorKind::UnknownIssuer, &["signed by nobody", "authority"]),
+        (namesake.server(), "localhost", TlsErrorKind::UnknownIssuer, &["another key", "authority"]),
         (authority().odd_server(past), "localhost", TlsErrorKind::OutOfDate, &["has expired", "renewed"]),
         (authority().odd_server(future), "localhost", TlsErrorKind::OutOfDate, &["not valid yet", "clock"]),
         (

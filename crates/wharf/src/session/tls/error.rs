@@ -132,6 +132,14 @@ fn certificate(error: &CertificateError, peer: Peer) -> TlsError {
                  give the certificate of its authority as one to trust"
             ),
         ),
+        // One that is trusted has the name of the issuer, but another key.
+        E::BadSignature | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => (
+            TlsErrorKind::UnknownIssuer,
+            format!(
+                "the {peer}'s certificate is signed with another key than the authority of that name has that is trusted \
+                 here; if it is known to be right, give the certificate of its authority as one to trust"
+            ),
+        ),
         E::Expired | E::ExpiredContext { .. } => (
             TlsErrorKind::OutOfDate,
             format!(
@@ -181,7 +189,7 @@ fn bare(name: &str) -> &str {
 fn refused(alert: AlertDescription, peer: Peer) -> TlsError {
     use AlertDescription as A;
     let (kind, text) = match alert {
-        A::UnknownCA | A::BadCertificate | A::CertificateUnknown | A::UnsupportedCertificate => (
+        A::UnknownCA | A::DecryptError | A::BadCertificate | A::CertificateUnknown | A::UnsupportedCertificate => (
             TlsErrorKind::Refused,
             format!(
                 "the {peer} does not accept this side's certificate (alert {alert:?}); it has to trust its authority, \
