@@ -781,12 +781,12 @@ impl Conn {
             return false;
         }
         // TLS failed: what it has to say of that goes out, and nothing else.
+        log::info!("session {} with {}: {end}", self.id, self.peer);
         let unsent = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return false;
             }
-            log::info!("session {} with {}: {end}", self.id, self.peer);
             sending.reason.get_or_insert(end);
             sending.phase = Phase::Closing;
             let unsent = sending.give_up();

@@ -37,6 +37,9 @@
 //! A stream has no message boundaries. [`Framed`] finds them: with [`Lines`], with [`LengthPrefix`], or with a [`Codec`]
 //! of your own.
 //!
+//! With cargo's feature `tls` sessions go over TLS: `Service::listen_tls` with a `ServerTls`, `Service::connect_tls` with a
+//! `ClientTls`. `opened` is then called when the handshake is done.
+//!
 //! # Guaranteed
 //!
 //! - One handler at a time for each session: the methods of a `Session` never overlap and need no lock. Handlers of
@@ -98,7 +101,8 @@ use crate::buffer::Buffer;
 
 /// What one connection does, at either end. See the [module](self).
 pub trait Session: Send + 'static {
-    /// The connection is made; sending is possible from now on.
+    /// The connection is made, over TLS its handshake too; sending is possible from now on. (What [`Link::send`] accepted before
+    /// goes out now.)
     fn opened(&mut self, link: &Link) {
         let _ = link;
     }

@@ -22,7 +22,8 @@
 //! # Memory
 //!
 //! A message counts in the outbox with what it keeps in memory, before and after it is encrypted. Records add 22 bytes to
-//! each 16 KiB, or to what goes out together if that is less. For the time of the encryption both forms exist.
+//! each 16 KiB, or to what goes out together if that is less. For the time of the encryption both forms exist. What rustls
+//! keeps for itself, some ten kilobytes a session and at most a record that has not come whole, is not counted.
 
 mod config;
 mod error;
@@ -140,6 +141,8 @@ impl Tls {
                 reader.consume(bytes);
             }
         }
+        // A handler may send it on, and the outbox counts what a buffer keeps.
+        came.plain.shrink_to_fit();
         if strange {
             // At once, and not when there is enough of it to be no record: a person may have typed two letters.
             came.end = Some(TlsError::not_tls(self.peer, received).into());
