@@ -849,19 +849,44 @@ fn memory_comes_back_when_tls_sessions_end() {
 
 #[test]
 fn messages_are_counted_as_they_were_sent_and_bytes_as_they_went_out() {
-    let (server, address, told) = server(Service::builder(), authority().server(), false);
-    let mut stream = blocking(address);
-    let link = opened(&told);
-    let before = link.stats();
-    for _ in 0..100 {
-        link.send("0123456789").unwrap();
+    let (_server, address, told) = server(Service::builder(), authority().server(), false);
+    let clients = service(Service::builder());
+    let (session, heard) = teller();
+    let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
+    // They wait for the handshake, and then share records.
+    (0..100).for_each(|_| link.send("0123456789").unwrap());
+    opened(&heard);
+    let theirs = opened(&told);
+    assert_eq!(data(&told, 1000), b"0123456789".repeat(100));
+    eventually("all are counted", || link.stats().messages_sent == 100);
+    // With the handshake.
+    assert!((1200..10_000).contains(&link.stats().bytes_sent), "{}", link.stats().bytes_sent);
+    assert_eq!(theirs.stats().bytes_received, link.stats().bytes_sent);
+    assert_eq!(clients.stats().bytes_sent, link.stats().bytes_sent);
+}
+
+#[test]
+fn what_waits_for_a_handshake_counts_against_the_outbox() {
+    const LIMIT: usize = 100_000;
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let clients = service(Service::builder().outbox(LIMIT, SlowConsumer::Disconnect));
+    let (session, heard) = teller();
+    let address = silent.local_addr().unwrap();
+    let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
+    let (mut socket, _) = silent.accept().unwrap();
+    limited(&socket);
+    // Its first words: from now on it is in the handshake.
+    socket.read_exact(&mut [0; 5]).unwrap();
+    for number in 1..=10 {
+        link.send(pattern(LIMIT / 10, number)).unwrap();
+        assert_eq!(link.stats().queued_bytes, number as usize * LIMIT / 10);
     }
-    let mut heard = [0; 1000];
-    stream.read_exact(&mut heard).unwrap();
-    eventually("all are counted", || link.stats().messages_sent == before.messages_sent + 100);
-    let sent = link.stats().bytes_sent - before.bytes_sent;
-    assert!((1000 + 22..1000 + 100 * 22 + 1).contains(&sent), "{sent}");
-    assert_eq!(server.stats().bytes_sent, link.stats().bytes_sent);
+    assert_eq!(link.send("one more").unwrap_err().reason, SendErrorReason::SlowConsumer);
+    assert_eq!(closed(&heard).0, "SlowConsumer");
+    // And nothing of it was sent.
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest);
+    assert!(rest.len() < 1000, "{} bytes came before the handshake", rest.len());
 }
 
 #[test]
