@@ -32,8 +32,7 @@ pub fn listen<S: Session>(
             }
             InheritedSocket::Local(_) if acceptor.is_tls() => return Err(NO_TLS.into()),
             InheritedSocket::Local(listener) => {
-                let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(|at| at.to_owned()));
-                let place = path.map_or_else(|| format!("{UNIX}@…"), |path| format!("{UNIX}{}", path.display()));
+                let place = listener.local_addr().map_or_else(|_| UNIX.to_owned(), |address| name(&address));
                 service.adopt_local_listener(listener, move |_| session()).map(|()| place)
             }
             other => Err(io::Error::other(format!("{other:?} is not known here"))),
@@ -43,6 +42,15 @@ pub fn listen<S: Session>(
         places.push(place);
     }
     Ok(places)
+}
+
+fn name(address: &std::os::unix::net::SocketAddr) -> String {
+    use std::os::linux::net::SocketAddrExt;
+    match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => format!("{UNIX}{}", path.display()),
+        (_, Some(name)) => format!("{UNIX}@{}", name.escape_ascii()),
+        _ => UNIX.to_owned(),
+    }
 }
 
 fn at<S: Session>(

@@ -616,6 +616,30 @@ fn memory_that_nobody_reads_stops_the_others_for_a_moment_only() {
 }
 
 #[test]
+fn nobody_is_ended_for_memory_that_nobody_waits_for() {
+    let theatre = Theatre::new();
+    let (service, _echo, _stuck, link, _, _reasons) = full(&theatre, SlowConsumer::Wait);
+    let (casting, (tell, links)) = (theatre.casting(), channel());
+    let address = service
+        .listen("127.0.0.1:0", move |_| {
+            let tell = tell.clone();
+            casting.actor().opened(move |link| tell.send(link.clone()).unwrap())
+        })
+        .unwrap();
+    let mut socket = client(address);
+    socket.write_all(b"held back").unwrap();
+    let held = next(&links);
+    eventually("it is held back", || held.stats().held);
+    // Nobody waits any more, so nobody has to make room.
+    held.abort();
+    eventually("it is over", || theatre.closed() == 1);
+    // Two looks later. A look that comes late makes the test weaker, never fail.
+    thread::sleep(Duration::from_millis(2200));
+    assert!(link.is_open());
+    assert_eq!(service.stats().memory.ended, 0);
+}
+
+#[test]
 fn unfinished_frames_cannot_fill_the_memory_for_ever() {
     let builder = Service::builder().memory_limit(MIB).workers(Workers::new(2));
     let Lined { service, address, lines, reasons, .. } = lined(builder, |_, _| {});

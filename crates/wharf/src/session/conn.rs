@@ -545,6 +545,10 @@ impl Conn {
         }
     }
 
+    pub(super) fn has_waiting_senders(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until a message may fit, or the session ends: the caller looks which. Not under any lock.
     fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> MutexGuard<'_, Sending> {
         let full = |sending: &mut Sending| {
@@ -1200,6 +1204,9 @@ impl Drop for Conn {
     fn drop(&mut self) {
         // Over, with something on its way that never came back: the service had ended.
         let sending = self.sending.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if sending.accounted == 0 {
+            return;
+        }
         if let Some(service) = self.service.upgrade() {
             if service.memory.free(sending.accounted) {
                 service.tell_of_memory();

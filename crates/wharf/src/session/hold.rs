@@ -325,6 +325,11 @@ impl Conn {
         calm || !waits_on
     }
 
+    /// Whether it still waits for memory: to be received from, or with a sender.
+    pub(super) fn waits_for_memory(&self) -> bool {
+        self.lock().inbox.held == Some(Hold::Memory) || self.has_waiting_senders()
+    }
+
     fn go_on_if(self: &Arc<Self>, such: impl FnOnce(Hold) -> bool) {
         let go_on = {
             let mut sending = self.lock();

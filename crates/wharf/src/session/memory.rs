@@ -164,9 +164,12 @@ impl Inner {
     pub(super) fn memory_look(&self) {
         let memory = &self.memory;
         memory.looking.store(false, Ordering::SeqCst);
-        if memory.waiting.load(Ordering::SeqCst) == 0 {
+        // Some have ended meanwhile: nobody is to pay for those.
+        let waiting: Vec<Arc<Conn>> = memory.take_list().into_iter().filter(|conn| conn.waits_for_memory()).collect();
+        if waiting.is_empty() {
             return;
         }
+        memory.put_back(waiting);
         let freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
         if !memory.is_short() {
             // Between the marks, and nothing moves: there is no reason to wait for the lower one.
@@ -175,9 +178,9 @@ impl Inner {
         } else if freed < (memory.limit / PROGRESS_SHARE) as u64 {
             self.end_largest(None);
         }
-        if memory.waiting.load(Ordering::SeqCst) > 0 {
-            self.look_at_memory();
-        }
+        // What was freed while the list was not in its place has told nobody.
+        self.tell_of_memory();
+        self.look_at_memory();
     }
 
     /// Who holds most. `with`: a session, and a message for it that counts too.

@@ -9,7 +9,7 @@
 //!     └────────────────────↗  └─→ ended
 //! ```
 //!
-//! The control's lock is held for none of the program's code and no call into the service. Each attempt has a number, and what
+//! The lock of the control's state is held for none of the program's code and no call into the service. Each attempt has a number, and what
 //! comes from an earlier one does nothing.
 
 use super::conn::{Closed, Link};

@@ -75,10 +75,13 @@ pub(super) enum Op {
 
 pub(super) type Stream = TcpStream<Node, Op>;
 
+type MakeTcp = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
+type MakeLocal = dyn Fn(&LocalPeer) -> Box<dyn Session> + Send + Sync;
+
 /// Makes sessions, of connections of one kind.
 pub(super) enum Make {
-    Tcp(Box<dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync>),
-    Local(Box<dyn Fn(&LocalPeer) -> Box<dyn Session> + Send + Sync>),
+    Tcp(Box<MakeTcp>),
+    Local(Box<MakeLocal>),
 }
 
 pub(super) struct Listening {
@@ -423,6 +426,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// That time from now on; a century where the clock cannot express it.
+fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now + Duration::from_secs(3_000_000_000))
+}
+
 pub(super) fn full() -> io::Error {
     io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
 }
@@ -601,13 +610,13 @@ impl Service {
     pub fn drain(&self, deadline: Duration) -> usize {
         self.inner.close_listeners();
         let accepting = || self.inner.accepting.load(Ordering::SeqCst) > 0;
-        self.inner.wait_while(Instant::now() + deadline, |sessions| !sessions.is_empty() || accepting())
+        self.inner.wait_while(after(deadline), |sessions| !sessions.is_empty() || accepting())
     }
 
     /// Ends the service: takes no more connections, closes every session gracefully, and after `deadline` those that
     /// are left at once.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
-        let until = Instant::now() + deadline;
+        let until = after(deadline);
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
         inner.end_clients();
