@@ -587,7 +587,7 @@ fn what_may_not_be_read_is_refused() {
     }
     let tree = Tree::new("permissions");
     let path = tree.write("private", "x");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     let wharf = Wharf::serve(&tree.root(), &[]);
     assert_eq!(wharf.get("/private", "").status, 403);
     wharf.lives();
