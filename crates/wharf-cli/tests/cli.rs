@@ -332,8 +332,17 @@ fn figures_are_printed_every_second_if_asked_for() {
     says(&mut socket, "x\n");
     hears(&mut socket, "x\n");
     let line = wharf.error();
-    let names =
-        ["sessions 1", "packets/s ", "queued 0", "active ", "waiting ", "blocked ", "wake-ups/packet ", "refused 0"];
+    let names = [
+        "sessions 1",
+        "packets/s ",
+        "queued 0",
+        "active ",
+        "waiting ",
+        "blocked ",
+        "wake-ups/packet ",
+        "memory 0",
+        "refused 0",
+    ];
     let figures: Vec<&str> = line.split("  ").collect();
     assert_eq!(figures.len(), names.len(), "{line}");
     for (figure, name) in figures.iter().zip(names) {
