@@ -4,9 +4,11 @@ mod chat;
 mod copy;
 mod doctor;
 mod files;
+mod listen;
 mod options;
 mod relay;
 mod serve;
+mod tls;
 
 use clap::Parser;
 use options::{Command, Options, Serve};

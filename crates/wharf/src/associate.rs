@@ -4,7 +4,7 @@
 use crate::buffer::Buffer;
 use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
-use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId};
+use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId, RawBuffer};
 use crate::record::{Memory, Record};
 use crate::word;
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -245,47 +245,57 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
-    /// Issues many operations of one kind with one call. `name` tells a buffer's memory, or that it cannot be used; the rest
-    /// of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
+    /// Issues many operations that have a buffer each, with one call. `name` tells a buffer's memory, or that it cannot be
+    /// used; the rest of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
     pub(crate) fn issue_many<T>(
         self: &Arc<Self>,
-        operations: Vec<(Memory, T, C)>,
-        name: impl Fn(&mut Memory) -> Option<Buffers>,
+        operations: Vec<(Buffer, T, C)>,
+        name: impl Fn(&mut Buffer) -> Option<RawBuffer>,
         issue: impl FnOnce(Vec<(Buffers, T, usize)>) -> Vec<Result<Issued, i32>>,
     ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
         let mut tokens = Vec::with_capacity(operations.len());
-        let mut issued = Vec::with_capacity(operations.len());
-        for (mut memory, rest, context) in operations {
-            // A buffer's bytes do not move with it.
-            let Some(buffers) = name(&mut memory) else {
-                tokens.push(Err((context, memory)));
-                continue;
-            };
-            let plain = matches!(memory, Memory::None);
-            let token = if plain { word::pack(context) } else { Record::new(context, memory).into_token() };
-            self.hold();
-            tokens.push(Ok((token, plain)));
-            issued.push((buffers, rest, token));
+        let mut named = Vec::with_capacity(operations.len());
+        for (buffer, rest, context) in operations {
+            let mut record = Record::new(context, Memory::One(buffer));
+            let Memory::One(buffer) = record.memory() else { unreachable!("given just above") };
+            let memory = name(buffer);
+            let token = record.into_token();
+            tokens.push((token, memory.is_some()));
+            named.extend(memory.map(|memory| (Buffers::One(memory), rest, token)));
         }
-        let mut results = issue(issued).into_iter();
-        let outcome = |token: Result<(usize, bool), (C, Memory)>| {
-            let (token, plain) = match token {
-                Ok(token) => token,
-                Err((context, memory)) => {
-                    return Err(Refused { error: not_writable(), context, buffer: memory.into_one() });
-                }
-            };
-            self.outcome(results.next().expect("one for each operation")).map_err(|error| {
-                let (context, memory) = match plain {
-                    #[allow(unsafe_code)]
-                    // SAFETY: packed above, and no completion will bring it back.
-                    true => (unsafe { word::unpack(token) }, Memory::None),
-                    false => Record::from_token(token),
-                };
-                Refused { error, context, buffer: memory.into_one() }
-            })
+        named.iter().for_each(|_| self.hold());
+        let mut results = issue(named).into_iter();
+        let refused = |token, error| {
+            let (context, memory) = Record::from_token(token);
+            Refused { error, context, buffer: memory.into_one() }
+        };
+        let outcome = |(token, named): (usize, bool)| {
+            if !named {
+                return Err(refused(token, not_writable()));
+            }
+            let issued = results.next().expect("one for each operation");
+            self.outcome(issued).map_err(|error| refused(token, error))
         };
         tokens.into_iter().map(outcome).collect()
+    }
+
+    /// Issues many operations without memory of their own.
+    pub(crate) fn issue_many_plain(
+        self: &Arc<Self>,
+        contexts: Vec<C>,
+        issue: impl FnOnce(&[usize]) -> Vec<Result<Issued, i32>>,
+    ) -> Vec<Result<Outcome<K, C>, Refused<C, ()>>> {
+        let tokens: Vec<usize> = contexts.into_iter().map(word::pack).collect();
+        tokens.iter().for_each(|_| self.hold());
+        let outcome = |(issued, token): (Result<Issued, i32>, usize)| {
+            self.outcome(issued).map_err(|error| {
+                #[allow(unsafe_code)]
+                // SAFETY: packed just above, and no completion will bring it back.
+                let context = unsafe { word::unpack(token) };
+                Refused { error, context, buffer: () }
+            })
+        };
+        issue(&tokens).into_iter().zip(tokens).map(outcome).collect()
     }
 
     /// Issues an operation that fills a buffer, from its start up to its capacity.

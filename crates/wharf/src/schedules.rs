@@ -16,6 +16,7 @@
 //! WHARF_SCHEDULES=1000000 cargo test --release -p wharf schedules
 //! ```
 
+mod datagrams;
 mod scenarios;
 
 use crate::engine::fake::{Call, Fake, pattern};
@@ -102,6 +103,9 @@ struct Operation {
     total: usize,
     /// What a buffer of the pool held.
     pooled: Vec<u8>,
+    /// Of datagrams: where it goes, and who sent or refused it.
+    to: Option<SocketAddr>,
+    from: Option<SocketAddr>,
     /// For timers.
     first: Instant,
     period: Option<Duration>,
@@ -134,6 +138,10 @@ struct Socket {
     device: Device,
     listener: bool,
     connection: Option<usize>,
+    /// A datagram socket's, whether it is connected, and whether its refusals are listed.
+    mailbox: Option<usize>,
+    peer: bool,
+    listed: bool,
     /// A connect completed well, or it was connected when adopted.
     connected: bool,
     /// Closed or released, or about to be.
@@ -158,6 +166,7 @@ struct Model {
     operations: Vec<Operation>,
     sockets: Vec<Socket>,
     connections: Vec<usize>,
+    mailboxes: Vec<usize>,
     /// Handles that belong to the model: accepted, or released.
     handles: Vec<Handle>,
     arrivals: u64,
@@ -199,7 +208,7 @@ impl Model {
     /// A stream, rarely one that is closed.
     fn pick_stream(&mut self) -> Option<usize> {
         let any = self.chance(12);
-        self.pick(|socket| !socket.listener && (any || !socket.ending))
+        self.pick(|socket| !socket.listener && socket.mailbox.is_none() && (any || !socket.ending))
     }
 
     fn pick_connection(&mut self) -> Option<usize> {
@@ -227,6 +236,8 @@ impl Model {
             pieces: Vec::new(),
             total: 0,
             pooled: Vec::new(),
+            to: None,
+            from: None,
             first: now,
             period: None,
             count: 0,
@@ -273,6 +284,29 @@ impl Model {
         }
     }
 
+    fn add_socket(&mut self, device: Device, listener: bool, connection: Option<usize>) -> usize {
+        self.sockets.push(Socket {
+            device,
+            listener,
+            connection,
+            mailbox: None,
+            peer: false,
+            listed: false,
+            connected: false,
+            ending: false,
+            closing: false,
+            cancelled: false,
+            ended: false,
+            released: false,
+            shut_tried: [false; 2],
+            shut: [false; 2],
+            failed: [false; 2],
+            skip: false,
+            operations: [Vec::new(), Vec::new()],
+        });
+        self.sockets.len() - 1
+    }
+
     fn end_all(&mut self, device: Option<usize>) {
         let fits = |operation: &&mut Operation| device.is_none() || operation.device == device;
         self.operations.iter_mut().filter(fits).for_each(|operation| operation.ends = true);
@@ -306,6 +340,7 @@ impl Schedule {
                 operations: Vec::new(),
                 sockets: Vec::new(),
                 connections: Vec::new(),
+                mailboxes: Vec::new(),
                 handles: Vec::new(),
                 arrivals: 0,
                 more: 0,
@@ -351,8 +386,12 @@ impl Schedule {
     // --- Steps ---
 
     fn step(&self) {
-        let what = self.model().rng.u8(..128);
+        let what = self.model().rng.u8(..152);
         match what {
+            128..129 => self.adopt_datagrams(),
+            129..137 => self.receive_from(),
+            137..144 => self.send_to(),
+            144.. => self.datagram_peer(),
             0..20 => self.receive(),
             20..36 => self.send(),
             36..41 => self.accept(),
@@ -379,8 +418,11 @@ impl Schedule {
 
     /// What another thread does meanwhile.
     fn nested_step(&self, call: Call) {
-        let what = self.model().rng.u8(..64);
+        let what = self.model().rng.u8(..80);
         match what {
+            64..68 => self.receive_from(),
+            68..72 => self.send_to(),
+            72.. => self.datagram_peer(),
             0..10 if call != Call::Poll => drop(self.get()),
             0..16 => self.receive(),
             16..24 => self.send(),
@@ -750,24 +792,7 @@ impl Schedule {
     }
 
     fn add_socket(&self, device: Device, listener: bool, connection: Option<usize>) -> usize {
-        let mut model = self.model();
-        model.sockets.push(Socket {
-            device,
-            listener,
-            connection,
-            connected: false,
-            ending: false,
-            closing: false,
-            cancelled: false,
-            ended: false,
-            released: false,
-            shut_tried: [false; 2],
-            shut: [false; 2],
-            failed: [false; 2],
-            skip: false,
-            operations: [Vec::new(), Vec::new()],
-        });
-        model.sockets.len() - 1
+        self.model().add_socket(device, listener, connection)
     }
 
     fn get(&self) -> bool {
@@ -1049,10 +1074,14 @@ impl Model {
             (0, Kind::Disconnected) => unknown || view.is_some_and(|view| view.shut),
             (0, Kind::Connected) => unknown || view.is_some() || operation.ends,
             (0, Kind::Posted) => bytes == token,
-            (0, _) => true,
+            (0, Kind::Accepted | Kind::Elapsed) => true,
             (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent) => reset,
             (ENOTCONN, Kind::Disconnected) => reset,
             (ECONNREFUSED, Kind::Connected) => true,
+            (error, Kind::ReceivedFrom | Kind::SentTo) => {
+                let listed = socket.as_ref().is_some_and(|socket| socket.listed);
+                Model::datagram_may_end(operation, listed, error, bytes)
+            }
             _ => false,
         };
         assert!(allowed, "operation {token} ended with error {error} and {bytes} bytes: {operation:?}, {view:?}");
@@ -1068,7 +1097,16 @@ impl Model {
                 assert!(kind == Kind::Accepted && fake.is_at_rest(handle));
                 self.handles.push(handle);
             }
-            Payload::Datagram(_) => panic!("no datagram socket takes part"),
+            Payload::Datagram(datagram) => {
+                let (datagram, pooled) = *datagram;
+                assert_eq!((kind, datagram.bytes), (Kind::ReceivedFrom, bytes));
+                operation.from = datagram.from;
+                if let Some(pooled) = pooled {
+                    let mut buffer = crate::Buffer::pooled(pooled);
+                    buffer.received(bytes);
+                    operation.pooled = buffer.to_vec();
+                }
+            }
             Payload::Pooled(buffer) => {
                 assert!(operation.memory.is_empty());
                 let mut buffer = crate::Buffer::pooled(buffer);
@@ -1125,6 +1163,13 @@ impl Schedule {
                     view.is_some_and(|view| view.written == view.taken && !view.finished && !view.reset)
                 }
                 Kind::Sent => view.is_some_and(|view| view.space == 0 && !view.reset),
+                Kind::ReceivedFrom | Kind::SentTo => {
+                    let view = self.fake.mailbox_view(socket.and_then(|socket| socket.mailbox).expect("of a mailbox"));
+                    match operation.kind {
+                        Kind::SentTo => view.space == 0,
+                        _ => view.taken == view.arrived && !view.failed,
+                    }
+                }
                 Kind::Disconnected => view.is_some_and(|view| view.space == 0 && !view.reset),
                 Kind::Connected => !self.fake.connect_is_over(socket.unwrap().device.handle()),
                 Kind::Accepted => self.fake.backlog(socket.unwrap().device.handle()) == 0,
@@ -1208,12 +1253,16 @@ impl Schedule {
                     assert!(error == 0 || bytes == 0, "a failed receive took {bytes} bytes");
                     assert!(operation.is_untouched_beyond(bytes), "operation {token} wrote beyond {bytes} bytes");
                 }
+                Kind::ReceivedFrom => {
+                    assert!(operation.is_untouched_beyond(bytes), "operation {token} wrote beyond {bytes} bytes");
+                }
                 _ => {}
             }
         }
         if !self.threads {
             model.sockets.iter().for_each(|socket| model.check_order(socket));
             model.connections.iter().for_each(|&connection| model.check_streams(connection, &self.fake));
+            model.mailboxes.iter().for_each(|&mailbox| model.check_mailbox(mailbox, &self.fake));
         }
     }
 }
@@ -1304,6 +1353,9 @@ fn run(seed: u64) {
     if seed.is_multiple_of(2) {
         schedule.listen();
     }
+    if seed.is_multiple_of(3) {
+        schedule.adopt_datagrams();
+    }
     for _ in 0..steps {
         if schedule.model().closed {
             break;
@@ -1319,6 +1371,7 @@ fn run_threads(seed: u64) {
     let schedule = Schedule::new(seed, true);
     schedule.adopt();
     schedule.listen();
+    schedule.adopt_datagrams();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
             .map(|nth| {

@@ -279,7 +279,7 @@ fn many_threads_echo_datagrams_and_none_is_handled_twice() {
 // --- Batches ---
 
 #[track_caller]
-fn all_pending(outcomes: Vec<Result<Outcome<u64, Token>, wharf::Refused<Token>>>) -> Vec<wharf::OperationId> {
+fn all_pending<B>(outcomes: Vec<Result<Outcome<u64, Token>, wharf::Refused<Token, B>>>) -> Vec<wharf::OperationId> {
     outcomes.into_iter().map(|outcome| pending(outcome.unwrap())).collect()
 }
 

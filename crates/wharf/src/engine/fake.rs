@@ -15,6 +15,10 @@
 //! **The hook** is called before and after the effect of every call, with no lock of the fake held. It may call the
 //! port: so one thread plays what another one would do at that moment, and the seed alone decides the interleaving.
 
+mod datagrams;
+
+pub(crate) use datagrams::{CARRIED_MAX, content, sender};
+
 use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
@@ -178,6 +182,7 @@ enum State {
     Refused(i32),
     Stream(usize),
     Listener(VecDeque<usize>),
+    Mailbox(usize),
 }
 
 #[derive(Debug)]
@@ -202,6 +207,7 @@ struct Net {
     /// The last closed is the next opened.
     free: Vec<Handle>,
     connections: Vec<Connection>,
+    mailboxes: Vec<datagrams::Mailbox>,
     late: Vec<(u64, Readiness)>,
     /// Errors that calls to come return, whatever the state is.
     scripted: Vec<(Call, i32)>,
@@ -281,6 +287,7 @@ impl Net {
             State::Listener(backlog) if backlog.is_empty() => 0,
             State::Listener(_) => Readiness::RECEIVE,
             &State::Stream(connection) => self.connections[connection].bits(),
+            &State::Mailbox(mailbox) => self.mailboxes[mailbox].bits(),
         }
     }
 
@@ -410,6 +417,7 @@ impl Fake {
                 sockets: Vec::new(),
                 free: Vec::new(),
                 connections: Vec::new(),
+                mailboxes: Vec::new(),
                 late: Vec::new(),
                 scripted: Vec::new(),
                 time: Instant::now(),
@@ -837,50 +845,51 @@ impl Engine for Fake {
         self.send(handle, &[piece], false)
     }
 
-    fn receive_from(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<Datagram, i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
+        self.take(handle, into)
     }
 
-    fn send_to(&self, _handle: Handle, _from: &[RawBuffer], _to: Option<&SocketAddr>) -> Result<(), i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
+        self.post(handle, from, to)
     }
 
-    fn receive_many(&self, _handle: Handle, _into: &Pieces, _found: &mut Vec<Datagram>) -> Result<(), i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn receive_many(&self, handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
+        self.take_many(handle, into, found)
     }
 
-    fn send_many(&self, _handle: Handle, _from: &Pieces, _to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn send_many(&self, handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
+        self.post_many(handle, from, to)
     }
 
-    fn keep_refusals(&self, _handle: Handle, _keep: bool) -> Result<(), i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn keep_refusals(&self, handle: Handle, keep: bool) -> Result<(), i32> {
+        self.list_refusals(handle, keep);
+        Ok(())
     }
 
-    fn refusal(&self, _handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
+        self.next_refusal(handle)
     }
 
-    fn has_peer(&self, _handle: Handle) -> bool {
-        unreachable!("only streams and listeners are adopted with this engine")
+    fn has_peer(&self, handle: Handle) -> bool {
+        self.is_connected(handle)
     }
 
-    // The fake network has streams and listeners. The rest is tested with the real thing.
+    // The fake network has sockets. The rest is tested with the real thing.
 
     fn read(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<usize, i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+        unreachable!("only sockets are adopted with this engine")
     }
 
     fn write(&self, _handle: Handle, _from: &[RawBuffer]) -> Result<usize, i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+        unreachable!("only sockets are adopted with this engine")
     }
 
     fn is_readable(&self, _handle: Handle) -> Result<(), i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+        unreachable!("only sockets are adopted with this engine")
     }
 
     fn exit_status(&self, _handle: Handle) -> Result<i32, i32> {
-        unreachable!("only streams and listeners are adopted with this engine")
+        unreachable!("only sockets are adopted with this engine")
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
@@ -991,10 +1000,14 @@ impl Engine for Fake {
         let socket = net.socket(handle);
         assert_eq!(socket.calls, 0, "handle {handle} is closed while calls are under way: {:?}", socket.under_way);
         assert_eq!(socket.device, None, "handle {handle} is closed before it was deregistered");
-        if let State::Stream(connection) = socket.state {
-            let one = &mut net.connections[connection];
-            one.closed = true;
-            one.handle = None;
+        match socket.state {
+            State::Stream(connection) => {
+                let one = &mut net.connections[connection];
+                one.closed = true;
+                one.handle = None;
+            }
+            State::Mailbox(mailbox) => net.mailboxes[mailbox].close(),
+            _ => {}
         }
         net.sockets[usize::try_from(handle - FIRST_HANDLE).unwrap()] = None;
         net.free.push(handle);

@@ -7,7 +7,6 @@ use crate::engine::datagram::set_option;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Incoming, Outgoing, Sink};
-use crate::record::Memory;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,11 +149,8 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         datagrams: impl IntoIterator<Item = (B, A, C)>,
     ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
         let shared = &self.0;
-        let operation = |(buffer, to, context): (B, A, C)| (Memory::One(buffer.into()), to.into(), context);
-        let name = |memory: &mut Memory| match memory {
-            Memory::One(buffer) => Some(Buffers::One(buffer.content())),
-            _ => unreachable!("given just above"),
-        };
+        let operation = |(buffer, to, context): (B, A, C)| (buffer.into(), to.into(), context);
+        let name = |buffer: &mut Buffer| Some(buffer.content());
         shared.issue_many(datagrams.into_iter().map(operation).collect(), name, |operations| {
             let outgoing = |(buffers, to, token)| Outgoing { buffers, to, token, sink: Sink::Port };
             #[allow(unsafe_code)]
@@ -174,30 +170,30 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         &self,
         receives: impl IntoIterator<Item = (B, C)>,
     ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
-        let operation = |(buffer, context): (B, C)| (Memory::One(buffer.into()), (), context);
-        self.issue_receives(receives.into_iter().map(operation).collect())
+        let shared = &self.0;
+        let operation = |(buffer, context): (B, C)| (buffer.into(), (), context);
+        shared.issue_many(receives.into_iter().map(operation).collect(), Buffer::space, |operations| {
+            let incoming = |(buffers, (), token)| Incoming { buffers, token, sink: Sink::Port };
+            #[allow(unsafe_code)]
+            // SAFETY: as in `recv_from`, for each of them.
+            unsafe {
+                shared.port.receive_from_many(&shared.device, operations.into_iter().map(incoming).collect())
+            }
+        })
     }
 
     /// Issues many receives whose buffers are taken from the port's pool when datagrams are there: one for each context.
     pub fn recv_from_many_pooled(
         &self,
         contexts: impl IntoIterator<Item = C>,
-    ) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
-        self.issue_receives(contexts.into_iter().map(|context| (Memory::None, (), context)).collect())
-    }
-
-    fn issue_receives(&self, operations: Vec<(Memory, (), C)>) -> Vec<Result<Outcome<K, C>, Refused<C>>> {
+    ) -> Vec<Result<Outcome<K, C>, Refused<C, ()>>> {
         let shared = &self.0;
-        let name = |memory: &mut Memory| match memory {
-            Memory::One(buffer) => buffer.space().map(Buffers::One),
-            _ => Some(Buffers::Pooled),
-        };
-        shared.issue_many(operations, name, |operations| {
-            let incoming = |(buffers, (), token)| Incoming { buffers, token, sink: Sink::Port };
+        shared.issue_many_plain(contexts.into_iter().collect(), |tokens| {
+            let incoming = |&token| Incoming { buffers: Buffers::Pooled, token, sink: Sink::Port };
             #[allow(unsafe_code)]
-            // SAFETY: as in `recv_from`, for each of them; the pool's buffers belong to the packets.
+            // SAFETY: no memory is named; the pool's buffers belong to the packets.
             unsafe {
-                shared.port.receive_from_many(&shared.device, operations.into_iter().map(incoming).collect())
+                shared.port.receive_from_many(&shared.device, tokens.iter().map(incoming).collect())
             }
         })
     }

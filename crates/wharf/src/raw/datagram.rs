@@ -26,8 +26,9 @@ use std::sync::atomic::Ordering;
 pub(super) const DATAGRAMS_MAX: usize = 64;
 /// The least one receiving call asks for: the one that is there, and whether there is another.
 const DATAGRAMS_MIN: usize = 2;
-/// How often a call is repeated that was told of something that is not its own affair.
-const ATTEMPTS: usize = 4;
+/// How often a call is repeated that was told of something that may not be its own affair.
+const ATTEMPTS: usize = 16;
+const ECONNREFUSED: i32 = 111;
 
 /// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
 /// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
@@ -38,7 +39,6 @@ fn is_of_network(error: i32) -> bool {
     const ENOPROTOOPT: i32 = 92;
     const EOPNOTSUPP: i32 = 95;
     const ENETUNREACH: i32 = 101;
-    const ECONNREFUSED: i32 = 111;
     const EHOSTDOWN: i32 = 112;
     const EHOSTUNREACH: i32 = 113;
     matches!(
@@ -131,50 +131,51 @@ impl Port {
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
-        let mut refusal = if device.kind == DeviceKind::Datagram { self.check().err() } else { Some(EINVAL) };
-        let mut results = Vec::with_capacity(operations.len());
-        // Where in `results` an operation's is.
-        let mut places: Vec<(u64, usize)> = Vec::new();
+        let refusal = if device.kind == DeviceKind::Datagram { self.check().err() } else { Some(EINVAL) };
+        if let Some(error) = refusal {
+            return refuse_all(operations, error);
+        }
         let mut direction = device.direction(side).lock();
-        if direction.closed {
-            refusal = refusal.or(Some(EBADF));
-        } else if side == Side::Send && device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
-            refusal = refusal.or(Some(ESHUTDOWN));
+        let shut = side == Side::Send && device.shut.load(Ordering::Acquire) & shut::SEND != 0;
+        if direction.closed || shut {
+            let error = if direction.closed { EBADF } else { ESHUTDOWN };
+            drop(direction);
+            return refuse_all(operations, error);
         }
         let idle = direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty();
-        for (place, operation) in operations.into_iter().enumerate() {
-            results.push(match (refusal, operation) {
-                (Some(error), _) | (None, Err(error)) => Err(error),
-                (None, Ok(mut operation)) => {
-                    operation.serial = direction.next_serial();
-                    let serial = operation.serial;
-                    places.push((serial, place));
-                    direction.operations.push_back(operation);
-                    Ok(Issued::Pending(OperationId { device: device.number, serial }))
-                }
+        let mut results = Vec::with_capacity(operations.len());
+        // Which result is whose.
+        let mut serials = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let issued = operation.map(|mut operation| {
+                let serial = direction.next_serial();
+                operation.serial = serial;
+                direction.operations.push_back(operation);
+                serials.push((serial, results.len()));
+                Issued::Pending(OperationId { device: device.number, serial })
             });
+            results.push(issued);
         }
-        let (Some(&(first, _)), Some(&(last, _))) = (places.first(), places.last()) else { return results };
-        if side == Side::Receive {
-            let wanted = direction.wants_a_turn();
-            drop(direction);
-            if wanted {
-                self.insert(Entry::Ready(device.clone(), side));
-            }
-        } else if idle {
+        let (Some(&(first, _)), Some(&(last, _))) = (serials.first(), serials.last()) else { return results };
+        if side == Side::Send && idle {
             direction.begin();
             let batch = take_batch(device, &mut direction).expect("appended just above");
             drop(direction);
+            // Nobody else's lie between them.
             let wanted = if device.skip_on_success.load(Ordering::Relaxed) { first..last + 1 } else { 0..0 };
             self.execute_sends(device, batch, wanted, &mut |serial, completion| {
-                let place = places.binary_search_by_key(&serial, |&(serial, _)| serial).expect("one of ours");
-                results[places[place].1] = Ok(Issued::Done(completion));
+                let at = serials.binary_search_by_key(&serial, |&(serial, _)| serial).expect("one of these");
+                results[serials[at].1] = Ok(Issued::Done(completion));
             });
-        } else {
-            let wanted = direction.wants_a_turn();
-            drop(direction);
-            if wanted {
-                self.insert_work(Entry::Ready(device.clone(), side));
+            return results;
+        }
+        let wanted = direction.wants_a_turn();
+        drop(direction);
+        if wanted {
+            let entry = Entry::Ready(device.clone(), side);
+            match side {
+                Side::Receive => self.insert(entry),
+                Side::Send => self.insert_work(entry),
             }
         }
         results
@@ -228,12 +229,15 @@ impl Port {
                 engine.send_many(device.handle, &pieces, &to)
             };
             match result {
-                // A refusal, which a receive will tell: this datagram was not tried.
+                // A refusal, which a receive will tell: this datagram was not tried. The system tells the next call of
+                // the next in the list whenever one is taken from there, so that may take a few attempts. A send's own
+                // errors come every time; this one is none.
+                Err(ECONNREFUSED) if device.has(traits::REFUSALS) => {}
                 Err(error) if device.has(traits::REFUSALS) && is_of_network(error) && attempt < ATTEMPTS => {}
                 result => return result,
             }
         }
-        unreachable!("the last attempt returns")
+        unreachable!("there is no last attempt")
     }
 
     /// What a receive comes to that was given an error instead of a datagram.
@@ -244,7 +248,7 @@ impl Port {
                 Ok((error, from)) => {
                     return Refusal::By(error, Datagram { bytes: 0, from, truncated: false, segment: 0 });
                 }
-                // The list is empty: what the error told was taken from there before.
+                // The list is empty: it was full when that came, or what the error told was taken before.
                 Err(_) if error != EAGAIN && attempt < ATTEMPTS => return Refusal::Again,
                 Err(_) => {}
             }
@@ -258,18 +262,15 @@ impl Port {
     pub(super) fn execute_receives(&self, device: &Arc<Inner>, batch: Vec<Operation>) -> Option<Completion> {
         let asked = batch.len();
         let mut attempt = 0;
-        let (result, mut direction) = loop {
+        let result = loop {
             attempt += 1;
             let result = self.try_receive_many(device, &batch);
-            let result = result.map_err(|error| self.refused_receive(device, error, attempt));
-            let mut direction = device.receive.lock();
-            match result {
-                Err(Refusal::Again | Refusal::NotNow) if direction.closed => break (Err(Refusal::NotNow), direction),
+            match result.map_err(|error| self.refused_receive(device, error, attempt)) {
                 Err(Refusal::Again) => {}
-                Err(Refusal::NotNow) if std::mem::take(&mut direction.edge) => {}
-                result => break (result, direction),
+                result => break result,
             }
         };
+        let mut direction = device.receive.lock();
         let mut packets: Vec<(Sink, Completion)> = Vec::with_capacity(asked);
         let mut left = batch.into_iter();
         let mut drained = false;
@@ -339,13 +340,18 @@ impl Port {
     }
 }
 
+fn refuse_all(operations: Vec<Result<Operation, i32>>, error: i32) -> Vec<Result<Issued, i32>> {
+    operations.into_iter().map(|operation| Err(operation.err().unwrap_or(error))).collect()
+}
+
 /// Receives to be executed together: the head, and those behind it for which there may be something.
 pub(super) fn take_receives(device: &Inner, direction: &mut Direction) -> Vec<Operation> {
     let most = usize::from(device.burst.load(Ordering::Relaxed)).min(direction.operations.len());
-    let batch: Vec<Operation> = std::iter::from_fn(|| direction.operations.pop_front()).take(most).collect();
-    direction.run_none();
-    direction.run(batch.first().map_or(0, |operation| operation.serial));
-    direction.run_too(batch.iter().skip(1).map(|operation| operation.serial));
+    let batch: Vec<Operation> = (0..most).filter_map(|_| direction.operations.pop_front()).collect();
+    if let [head, more @ ..] = &batch[..] {
+        direction.run(head.serial);
+        direction.run_too(more.iter().map(|operation| operation.serial));
+    }
     batch
 }
 

@@ -1,0 +1,215 @@
+//! What is fuzzed: each target is a plain function of some bytes that panics when a rule is broken. `tests/fuzz.rs` calls
+//! them in `cargo test`, the programs in `fuzz_targets/` under libfuzzer.
+//!
+//! A codec is compared with a few lines that say the same of the stream as a whole: however the stream is cut into
+//! pieces, the same frames must come out of it, and the same error, at linear cost.
+
+use std::io;
+use wharf::error::{Class, ErrorExt, NtStatus, io_error, nt_status, win32, winsock, winsock_from_errno};
+use wharf::session::{Codec, FrameError, Input, LengthPrefix, Lines};
+
+const CLASSES: [Class; 6] = [Class::Stream, Class::Connect, Class::Datagram, Class::File, Class::Pipe, Class::Any];
+
+/// The frames of a stream, and how it ends: bytes that are left over, or an error.
+type Frames = (Vec<Vec<u8>>, Result<usize, FrameError>);
+
+/// Takes the first bytes of an input as parameters; what is missing is 0.
+fn parameters<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {
+    let mut taken = [0; N];
+    let count = data.len().min(N);
+    taken[..count].copy_from_slice(&data[..count]);
+    (taken, &data[count..])
+}
+
+/// Feeds the stream in pieces that `cuts` decides, and takes what frames there are after each.
+fn decode(mut codec: impl Codec, stream: &[u8], cuts: u8) -> Frames {
+    let mut input = Input::new();
+    let mut frames = Vec::new();
+    let mut rest = stream;
+    let mut state = u32::from(cuts);
+    loop {
+        loop {
+            match codec.decode(&mut input) {
+                Ok(Some(frame)) => frames.push(frame.to_vec()),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+        if rest.is_empty() {
+            break;
+        }
+        state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        let longest = match cuts {
+            0 => rest.len(),
+            1 => 1,
+            _ => usize::from(cuts),
+        };
+        let (piece, others) = rest.split_at((1 + (state >> 16) as usize % longest).min(rest.len()));
+        // All at once means all.
+        let (piece, others) = if cuts == 0 { (rest, &rest[..0]) } else { (piece, others) };
+        input.feed(piece.to_vec());
+        rest = others;
+    }
+    let stats = input.stats();
+    assert_eq!(stats.fed, stream.len() as u64);
+    // Each byte is copied once or twice, and a byte that is needed twice (the prefix of a frame that is not complete) is
+    // looked at again with each piece.
+    assert!(stats.copied <= 3 * stats.fed, "more than linear: {stats:?}");
+    (frames, Ok(input.len()))
+}
+
+/// What is encoded is decoded as it was, and nothing is left over.
+fn comes_back(codec: impl Codec, message: &[u8], cuts: u8) -> Result<(), FrameError> {
+    let before = b"before".to_vec();
+    let mut frame = before.clone();
+    match codec.encode(message, &mut frame) {
+        Ok(()) => {
+            assert_eq!(frame[..before.len()], before, "encoding appends");
+            assert_eq!(codec.frame_of(message).map(|frame| frame.to_vec()), Ok(frame[before.len()..].to_vec()));
+            let (frames, rest) = decode(codec, &frame[before.len()..], cuts);
+            assert_eq!((frames, rest), (vec![message.to_vec()], Ok(0)));
+            Ok(())
+        }
+        Err(error) => {
+            assert_eq!(frame, before, "what cannot be framed leaves nothing behind");
+            assert!(!error.to_string().is_empty());
+            Err(error)
+        }
+    }
+}
+
+/// `Lines`: maximum, flags, cuts, then the stream.
+pub fn lines(data: &[u8]) {
+    let ([maximum, flags, cuts], stream) = parameters(data);
+    let maximum = usize::from(maximum);
+    let codec = if flags & 1 == 0 { Lines::new(maximum) } else { Lines::new(maximum).crlf() };
+    let too_long = FrameError::TooLong { length: None, maximum: maximum as u64 };
+
+    let mut expected: Frames = (Vec::new(), Ok(0));
+    let mut pieces = stream.split(|&byte| byte == b'\n').peekable();
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            // No end has come. One byte more than the maximum may be a `\r`.
+            expected.1 = if piece.len() > maximum + 1 { Err(too_long) } else { Ok(piece.len()) };
+            break;
+        }
+        let line = piece.strip_suffix(b"\r").unwrap_or(piece);
+        if line.len() > maximum {
+            expected.1 = Err(too_long);
+            break;
+        }
+        expected.0.push(line.to_vec());
+    }
+    assert_eq!(decode(codec, stream, cuts), expected, "cut by {cuts}");
+
+    for message in expected.0.iter().map(Vec::as_slice).chain([stream]) {
+        let possible = message.len() <= maximum && !message.contains(&b'\n') && !message.ends_with(b"\r");
+        assert_eq!(comes_back(codec, message, cuts).is_ok(), possible);
+    }
+}
+
+/// `LengthPrefix`: what kind, maximum, cuts, then the stream.
+pub fn length_prefix(data: &[u8]) {
+    let ([kind, maximum, cuts], stream) = parameters(data);
+    let bytes = [1, 2, 4, 8][usize::from(kind & 3)];
+    let (little, counts_itself) = (kind & 4 != 0, kind & 8 != 0);
+    // Sometimes more than a prefix of one byte can say, and sometimes all there can be.
+    let maximum = if kind & 16 != 0 { usize::MAX } else { usize::from(maximum) * 2 };
+    let mut codec = LengthPrefix::new(bytes, maximum);
+    if little {
+        codec = codec.little_endian();
+    }
+    if counts_itself {
+        codec = codec.counting_itself();
+    }
+    let least = if counts_itself { bytes as u64 } else { 0 };
+
+    let mut expected: Frames = (Vec::new(), Ok(0));
+    let mut rest = stream;
+    expected.1 = loop {
+        let Some(prefix) = rest.get(..bytes) else { break Ok(rest.len()) };
+        let mut number = [0; 8];
+        let length = if little {
+            number[..bytes].copy_from_slice(prefix);
+            u64::from_le_bytes(number)
+        } else {
+            number[8 - bytes..].copy_from_slice(prefix);
+            u64::from_be_bytes(number)
+        };
+        if length < least {
+            break Err(FrameError::TooShort { length, least });
+        }
+        let content = length - least;
+        if content > maximum as u64 {
+            break Err(FrameError::TooLong { length: Some(content), maximum: maximum as u64 });
+        }
+        if content > (rest.len() - bytes) as u64 {
+            break Ok(rest.len());
+        }
+        let (frame, others) = rest[bytes..].split_at(content as usize);
+        expected.0.push(frame.to_vec());
+        rest = others;
+    };
+    assert_eq!(decode(codec, stream, cuts), expected, "cut by {cuts}");
+
+    for message in expected.0.iter().map(Vec::as_slice).chain([stream]) {
+        let most = if bytes == 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
+        let possible = message.len() <= maximum && message.len() as u64 + least <= most;
+        assert_eq!(comes_back(codec, message, cuts).is_ok(), possible);
+    }
+}
+
+/// The tables of errors: four bytes each are an errno and a status. A few in one input are enough: they know nothing of each
+/// other.
+pub fn errors(data: &[u8]) {
+    for four in data.chunks(4).take(4) {
+        let (number, _) = parameters::<4>(four);
+        errno(i32::from_le_bytes(number));
+        status(NtStatus(u32::from_le_bytes(number)));
+    }
+}
+
+/// What holds for every errno.
+pub fn errno(errno: i32) {
+    let error = io_error(errno);
+    assert_eq!(error.raw_os_error(), Some(errno), "the system's number is kept");
+    assert_eq!(winsock_from_errno(errno) == 0, errno == 0, "errno {errno} is passed off as a success");
+    assert_eq!(error.win32(Class::Any), win32(error.nt_status(Class::Any)));
+    assert_ne!(error.winsock(), 0, "an error with the number {errno} is one");
+    let mut last = None;
+    for class in CLASSES {
+        let found = nt_status(errno, class);
+        if last.replace(found) == Some(found) {
+            // Nearly always: the classes differ in a few numbers.
+            continue;
+        }
+        assert_eq!(found == NtStatus::SUCCESS, errno == 0, "errno {errno} of {class:?}");
+        // A number that the table does not have is kept inside, where there is room for it.
+        match found.unmapped_errno() {
+            Some(inside) => assert_eq!((inside, found.name()), (errno, None)),
+            None => {
+                let unknown = found == NtStatus::UNMAPPED;
+                assert!(!unknown || !(1..=0xFFFF).contains(&errno), "errno {errno} of {class:?} is lost");
+            }
+        }
+        if errno != 0 {
+            assert!(found.is_error() || found.is_warning(), "errno {errno} of {class:?} is {found}");
+            assert_eq!(error.nt_status(class), found);
+            assert!(win32(found) != 0 && winsock(found) != 0, "errno {errno} of {class:?}");
+            assert_ne!(win32(found), 38, "errno {errno} of {class:?} is passed off as the end of a file");
+        }
+    }
+}
+
+/// What holds for every status.
+pub fn status(status: NtStatus) {
+    assert_eq!(win32(status) == 0, status == NtStatus::SUCCESS, "{status}");
+    assert_eq!(winsock(status) == 0, status == NtStatus::SUCCESS, "{status}");
+    let severities = [status.is_success(), status.is_warning(), status.is_error()];
+    assert_eq!(severities.iter().filter(|&&is| is).count(), 1, "{status}");
+    assert!(format!("{status}").contains(&format!("0x{:08X}", status.0)));
+    // An error of that kind without a system's number says no success either.
+    let kind = status.kind();
+    let of_kind = io::Error::from(kind).nt_status(Class::Any);
+    assert!(!of_kind.is_success(), "{status}: {kind:?} is {of_kind}");
+}
