@@ -54,6 +54,8 @@ enum Scenario {
     Echo,
     /// Bursts of datagrams beside sendmmsg and recvmmsg
     Datagrams,
+    /// Direct and cached reads beside fio and pread, copies beside cp
+    Files,
     /// 20 and 100 messages a second: what watching costs
     Trickle,
     /// What an idle server does: nothing
@@ -99,7 +101,8 @@ fn threads(options: &Options) -> io::Result<(usize, usize)> {
 
 fn run(options: &Options) -> io::Result<()> {
     let quick = options.quick;
-    let networked = !matches!(options.scenario, Scenario::Queue | Scenario::Wake | Scenario::Datagrams);
+    let networked =
+        !matches!(options.scenario, Scenario::Queue | Scenario::Wake | Scenario::Datagrams | Scenario::Files);
     if networked {
         process::build_peers(options.peers_target.as_deref())?;
         machine::enter_own_network();
@@ -110,6 +113,7 @@ fn run(options: &Options) -> io::Result<()> {
         Scenario::Queue => scenario::queue::run(quick)?,
         Scenario::Wake => scenario::wake::run(quick)?,
         Scenario::Datagrams => scenario::datagrams::run(quick)?,
+        Scenario::Files => scenario::files::run(quick)?,
         Scenario::Echo => scenario::echo::run(quick, options.beside.as_deref())?,
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,

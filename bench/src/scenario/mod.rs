@@ -3,6 +3,7 @@
 pub mod blocked;
 pub mod datagrams;
 pub mod echo;
+pub mod files;
 pub mod idle;
 pub mod queue;
 pub mod trickle;

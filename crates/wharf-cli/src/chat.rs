@@ -3,7 +3,9 @@
 //! The main thread reads lines and hands them to the session's outbox; what arrives is printed by a worker, above the
 //! line that is being typed. When either end of the program is not a terminal it copies what comes, as it comes.
 
+use crate::listen::{NO_TLS, UNIX};
 use crate::options::Client;
+use crate::tls::{self, Connector};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -26,7 +28,8 @@ enum News {
 /// How it ended, to be told to a person.
 enum End {
     Well,
-    Badly(String),
+    /// With the cause; and whether that says what to do, too.
+    Badly(String, bool),
 }
 
 type Print = Arc<Mutex<dyn FnMut(&[u8]) + Send>>;
@@ -34,14 +37,24 @@ type Print = Arc<Mutex<dyn FnMut(&[u8]) + Send>>;
 struct Terminal {
     print: Print,
     news: Sender<News>,
+    tls: bool,
+    begun: bool,
 }
+
+/// What a server for TLS answers to plain text: an alert.
+const TLS_ALERT: &[u8] = &[21, 3];
 
 impl Session for Terminal {
     fn opened(&mut self, _link: &Link) {
         let _ = self.news.send(News::Connected);
     }
 
-    fn received(&mut self, _link: &Link, data: Buffer) {
+    fn received(&mut self, link: &Link, data: Buffer) {
+        if !std::mem::replace(&mut self.begun, true) && !self.tls && data.starts_with(TLS_ALERT) {
+            let cause = "the server speaks TLS; connect with --tls".to_owned();
+            let _ = self.news.send(News::Over(End::Badly(cause, true)));
+            return link.abort();
+        }
         let mut print = self.print.lock().unwrap_or_else(PoisonError::into_inner);
         (*print)(&data);
     }
@@ -49,7 +62,10 @@ impl Session for Terminal {
     fn closed(&mut self, _link: &Link, reason: &Closed) {
         let _ = self.news.send(News::Over(match reason {
             Closed::ByPeer | Closed::ByUs | Closed::Shutdown => End::Well,
-            other => End::Badly(other.to_string()),
+            other => match tls::remedy(other) {
+                Some(remedy) => End::Badly(format!("{other}{remedy}"), true),
+                None => End::Badly(other.to_string(), false),
+            },
         }));
     }
 }
@@ -57,7 +73,12 @@ impl Session for Terminal {
 /// Connects and talks until either side ends.
 pub fn run(options: &Client) -> Result<(), String> {
     let server = &options.server;
-    let peers = resolve(server)?;
+    let local = server.strip_prefix(UNIX);
+    let peers = if local.is_some() { Vec::new() } else { resolve(server)? };
+    let connector = options.tls.connector(server)?;
+    if local.is_some() && connector.is_tls() {
+        return Err(NO_TLS.into());
+    }
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let no_terminal = |error| format!("the terminal cannot be used: {error}");
     let mut editor = if interactive { Some(DefaultEditor::new().map_err(no_terminal)?) } else { None };
@@ -78,8 +99,9 @@ pub fn run(options: &Client) -> Result<(), String> {
     let policy = if interactive { SlowConsumer::Disconnect } else { SlowConsumer::Wait };
     let service = Service::builder().workers(Workers::new(1)).outbox(OUTBOX_BYTES, policy).start();
     let service = service.map_err(|error| format!("the port cannot be made: {error}"))?;
-    let (link, told) = connect(&service, &peers, &print).map_err(|cause| {
-        format!("cannot connect to {server}: {cause}; is the server running? `wharf serve chat` starts one")
+    let (link, told) = connect(&service, &connector, local, &peers, &print).map_err(|(cause, explained)| {
+        let remedy = if explained { "" } else { "; is the server running? `wharf serve chat` starts one" };
+        format!("cannot connect to {server}: {cause}{remedy}")
     })?;
     let outcome = match &mut editor {
         Some(editor) => type_lines(editor, &link, &told, server),
@@ -89,18 +111,37 @@ pub fn run(options: &Client) -> Result<(), String> {
     outcome
 }
 
-/// Tries one address after another: a name often has one for each version of the protocol.
-fn connect(service: &Service, peers: &[SocketAddr], print: &Print) -> Result<(Link, Receiver<News>), String> {
-    let mut last = "the name has no address".to_owned();
-    for &peer in peers {
+/// Tries one address after another: a name often has one for each version of the protocol. An error is its cause, and whether
+/// that says what to do, too.
+fn connect(
+    service: &Service,
+    connector: &Connector,
+    local: Option<&str>,
+    peers: &[SocketAddr],
+    print: &Print,
+) -> Result<(Link, Receiver<News>), (String, bool)> {
+    let terminal = || {
         let (news, told) = channel();
-        match service.connect(peer, Terminal { print: print.clone(), news }) {
+        (Terminal { print: print.clone(), news, tls: connector.is_tls(), begun: false }, told)
+    };
+    if let Some(path) = local {
+        let (terminal, told) = terminal();
+        let link = service.connect_local(path, terminal);
+        let link = link.map_err(|error| (error.to_string(), false))?;
+        // A Unix socket is connected at once.
+        let _ = told.recv();
+        return Ok((link, told));
+    }
+    let mut last = ("the name has no address".to_owned(), true);
+    for &peer in peers {
+        let (terminal, told) = terminal();
+        match connector.connect(service, peer, terminal) {
             Ok(link) => match told.recv() {
                 Ok(News::Connected) => return Ok((link, told)),
-                Ok(News::Over(End::Badly(cause))) => last = cause,
-                _ => last = "the connection ended before it was made".into(),
+                Ok(News::Over(End::Badly(cause, explained))) => last = (cause, explained),
+                _ => last = ("the connection ended before it was made".into(), false),
             },
-            Err(error) => last = error.to_string(),
+            Err(error) => last = (error.to_string(), false),
         }
     }
     Err(last)
@@ -156,7 +197,7 @@ fn ended(end: End) -> Result<(), String> {
             eprintln!("the server closed the connection");
             Ok(())
         }
-        End::Badly(cause) => Err(format!("the connection ended: {cause}")),
+        End::Badly(cause, _) => Err(format!("the connection ended: {cause}")),
     }
 }
 

@@ -3,9 +3,12 @@
 mod chat;
 mod copy;
 mod doctor;
+mod files;
+mod listen;
 mod options;
 mod relay;
 mod serve;
+mod tls;
 
 use clap::Parser;
 use options::{Command, Options, Serve};
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         Command::Serve(Serve::Chat(server)) => serve::chat(&server),
         Command::Serve(Serve::Echo(server)) => serve::echo(&server),
         Command::Serve(Serve::Discard(server)) => serve::discard(&server),
+        Command::Serve(Serve::Files(files)) => files::run(&files),
         Command::Chat(client) => chat::run(&client),
         Command::Relay(relay) => relay::run(&relay),
         Command::Copy(copy) => copy::run(&copy),

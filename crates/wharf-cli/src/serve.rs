@@ -1,5 +1,6 @@
 //! The servers.
 
+use crate::listen::listen;
 use crate::options::Server;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -10,30 +11,30 @@ use wharf::Buffer;
 use wharf::session::{Closed, Group, Link, ServiceStats, Session};
 
 /// How long sessions may take to end when the server does.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
 /// A line that grows beyond this is passed on as it is: nobody's memory pays for a missing newline.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// What a shell reports of a program that Ctrl+C has ended.
-const ENDED_BY_SIGNAL: i32 = 130;
+pub const ENDED_BY_SIGNAL: i32 = 130;
 
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
+pub const SIGINT: i32 = 2;
+pub const SIGTERM: i32 = 15;
 
 /// Every line goes to everybody.
 pub fn chat(options: &Server) -> Result<(), String> {
     let room = Group::new();
-    run(options, move |_peer| Chat { room: room.clone(), begun: Vec::new() })
+    run(options, move || Chat { room: room.clone(), begun: Vec::new() })
 }
 
 /// What comes goes back.
 pub fn echo(options: &Server) -> Result<(), String> {
-    run(options, |_peer| Echo)
+    run(options, || Echo)
 }
 
 /// What comes is thrown away.
 pub fn discard(options: &Server) -> Result<(), String> {
-    run(options, |_peer| Discard)
+    run(options, || Discard)
 }
 
 struct Chat {
@@ -85,19 +86,19 @@ impl Session for Discard {
     fn received(&mut self, _link: &Link, _data: Buffer) {}
 }
 
-fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + Sync + 'static) -> Result<(), String> {
-    let addresses = resolve(&options.listen, "listen on")?;
+fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sync + 'static) -> Result<(), String> {
+    let acceptor = options.tls.acceptor()?;
     let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
     let service = Arc::new(service);
-    let address = service
-        .listen(&addresses[..], session)
-        .map_err(|error| cannot_listen(&options.listen, &error, " with --listen"))?;
+    let places = listen(&service, &options.listen, &acceptor, session)?;
     // First of all: who reads the line below may end the server at once.
     let signals = service.signals(&[SIGINT, SIGTERM]);
     let signals = signals.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     // For people and for scripts: the first line, with the real port. Serving does not depend on who reads it.
     let mut out = io::stdout();
-    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    for place in places {
+        let _ = writeln!(out, "listening on {place}").and_then(|()| out.flush());
+    }
 
     let (stop, stopped) = channel::<()>();
     let printer = options.load.stats.map(|seconds| {
@@ -119,6 +120,10 @@ fn run<S: Session>(options: &Server, session: impl Fn(SocketAddr) -> S + Send + 
         eprintln!("wharf: ended at once by a second signal");
         std::process::exit(ENDED_BY_SIGNAL);
     });
+    if let Some(seconds) = options.drain {
+        let left = service.drain(Duration::from_secs(seconds.into()));
+        log::info!("drained: {left} sessions are left");
+    }
     drop(stop);
     if let Some(printer) = printer {
         let _ = printer.join();
@@ -138,7 +143,7 @@ fn figures((then, before): &(Instant, ServiceStats), (now, after): &(Instant, Se
     let packets = after.port.removed.saturating_sub(before.port.removed);
     let wakes = after.port.wakes.saturating_sub(before.port.wakes);
     format!(
-        "sessions {}  packets/s {:.0}  queued {}  active {}  waiting {}  blocked {}  wake-ups/packet {:.3}  refused {}",
+        "sessions {}  packets/s {:.0}  queued {}  active {}  waiting {}  blocked {}  wake-ups/packet {:.3}  memory {}  refused {}",
         after.sessions,
         packets as f64 / seconds,
         after.port.queued,
@@ -146,6 +151,7 @@ fn figures((then, before): &(Instant, ServiceStats), (now, after): &(Instant, Se
         after.port.waiting,
         after.port.blocked,
         wakes as f64 / packets.max(1) as f64,
+        after.memory.used_bytes,
         after.refused,
     )
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! connecting ─→ open ─→ closing ─→ over
-//!                 └────────────────↗
+//!      └ handshake ┘ └────────────────↗
 //! ```
 //!
 //! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
-//! exactly one place where the end is noticed, and that place calls `closed`. Whoever wants a session to end closes
+//! exactly one place where the end is noticed, and that place calls `closed`. A session that is not received from for a while
+//! is *held*, and whoever takes that back issues the next one: see `hold.rs`. Whoever wants a session to end closes
 //! its device; the receive then completes as cancelled, or the next one is refused. A send that finds the connection
 //! broken closes nothing: what the peer said before can still be received, and then the receive fails too.
 //!
@@ -17,25 +18,33 @@
 //! shut; what still arrives is discarded until the peer closes too, or half a second has passed. A session that is not
 //! connected yet and has something to send is closed when it is connected.
 //!
+//! A session with TLS goes through `handshake`: receives are outstanding and TLS sends its own; messages wait in the
+//! outbox, as while connecting, and the handler hears of nothing. A TLS failure closes gracefully too, so that the peer
+//! hears why, but nothing of the outbox goes out. Both directions go through `Tls`, whose lock is never held together
+//! with `sending`: see `tls/mod.rs`.
+//!
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
 //!
 //! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
-use super::Session;
 use super::framing::FrameError;
 use super::group::Membership;
+use super::hold::{Hold, Inbox, Turn};
 use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
+use super::peer::Peer;
 use super::service::{Inner, Node, Op, Stream};
+#[cfg(feature = "tls")]
+use super::tls::{TlsError, TlsErrorKind, TlsInfo};
+use super::{Session, Tls};
 use crate::associate::Outcome;
 use crate::buffer::Buffer;
 use crate::packet::Event;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -60,13 +69,21 @@ pub enum Closed {
     Failed(io::Error),
     /// The peer did not read, and its outbox was full.
     SlowConsumer,
+    /// The service's memory limit was reached, and this session held most of it: see
+    /// [`Builder::memory_limit`](super::Builder::memory_limit).
+    MemoryLimit,
     /// The peer broke the framing, or ended the stream inside a frame. Only for a [`Framed`](super::Framed) session.
     Framing(FrameError),
     /// Nothing was received, and no send completed, for as long as
     /// [`Builder::idle_timeout`](super::Builder::idle_timeout) says.
     IdleTimeout,
-    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](super::Builder::handshake_timeout).
+    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](super::Builder::handshake_timeout), or the
+    /// TLS handshake was not done.
     HandshakeTimeout,
+    /// TLS failed: in the handshake, then `opened` was not called, or later; or the peer ended the stream without the
+    /// end of TLS.
+    #[cfg(feature = "tls")]
+    Tls(TlsError),
     /// A handler of the session panicked.
     Panicked,
 }
@@ -79,12 +96,42 @@ impl fmt::Display for Closed {
             Closed::Shutdown => f.write_str("the service was shut down"),
             Closed::Failed(error) => write!(f, "{error}"),
             Closed::SlowConsumer => f.write_str("the peer does not read what it is sent"),
+            Closed::MemoryLimit => {
+                f.write_str("the service's memory limit was reached, and this session held most of the memory")
+            }
             Closed::Framing(error) => write!(f, "{error}"),
             Closed::IdleTimeout => f.write_str("the peer has neither sent nor taken anything for too long"),
             Closed::HandshakeTimeout => f.write_str("the handshake took too long"),
+            #[cfg(feature = "tls")]
+            Closed::Tls(error) => write!(f, "{error}"),
             Closed::Panicked => f.write_str("a handler panicked"),
         }
     }
+}
+
+impl Closed {
+    /// Whether the peer has ended its side, well or not: it may still read what was accepted for it.
+    fn is_peers_end(&self) -> bool {
+        match self {
+            Closed::ByPeer => true,
+            #[cfg(feature = "tls")]
+            Closed::Tls(error) => error.kind() == TlsErrorKind::Truncated,
+            _ => false,
+        }
+    }
+}
+
+/// What TLS made of received bytes.
+#[derive(Default)]
+pub(super) struct Unsealed {
+    /// For the handler.
+    pub(super) plain: Vec<u8>,
+    /// The handshake is done now; the plaintext came after it.
+    pub(super) established: bool,
+    /// TLS has something to say to the peer.
+    pub(super) answers: bool,
+    /// After the plaintext, nothing more comes.
+    pub(super) end: Option<Closed>,
 }
 
 /// A session's figures.
@@ -99,6 +146,21 @@ pub struct LinkStats {
     pub dropped: u64,
     /// Bytes of memory that wait to be sent.
     pub queued_bytes: usize,
+    /// Bytes of memory that were received and wait to be handled: the beginning of a frame, and what came when the session
+    /// was paused already.
+    pub unhandled_bytes: usize,
+    /// Messages received: frames of a [`Framed`](super::Framed) session, else calls of
+    /// [`Session::received`](super::Session::received).
+    pub messages_received: u64,
+    /// Messages that the system took for sending.
+    pub messages_sent: u64,
+    /// How long it has been open; `None` before it is. As exact as [`silent_for`](LinkStats::silent_for).
+    pub open_for: Option<Duration>,
+    /// How long nothing was received, or since it was opened; `None` before. Exact to a tick of the system (1 to 10 ms).
+    pub silent_for: Option<Duration>,
+    /// Whether it is not received from now, for whatever reason: [`Link::pause`], a half-full outbox, the rate limit, the
+    /// memory limit.
+    pub held: bool,
 }
 
 /// How anybody reaches a session, from any thread. Clones name the same session; a link does not keep it open.
@@ -113,8 +175,11 @@ impl fmt::Debug for Link {
 
 pub(super) struct Conn {
     id: u64,
-    peer: SocketAddr,
-    service: Weak<Inner>,
+    peer: Peer,
+    pub(super) service: Weak<Inner>,
+    tls: Option<Tls>,
+    /// Messages that are in the send under way, where TLS has made one buffer of them.
+    sealed_messages: AtomicU64,
     handler: Mutex<Option<Box<dyn Session>>>,
     sending: Mutex<Sending>,
     room: Condvar,
@@ -122,6 +187,15 @@ pub(super) struct Conn {
     waiting: AtomicU32,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    pub(super) messages_received: AtomicU64,
+    messages_sent: AtomicU64,
+    /// Frames are its messages.
+    pub(super) framed: AtomicBool,
+    /// What it keeps in memory: written under `sending`'s lock, read without.
+    pub(super) holds: AtomicUsize,
+    /// When it was opened, and when it last received something, by `tick_ms`; 0: never.
+    opened_ms: AtomicU64,
+    received_ms: AtomicU64,
     /// The service's coarse clock, which `heard_us` and `opened_us` go by.
     coarse_us: Arc<AtomicU64>,
     /// When something was received, or a send completed; `NEVER` while a handler runs, whose time is not the peer's, and before the session
@@ -136,30 +210,37 @@ pub(super) struct Conn {
 const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Connecting,
+    Handshake,
     Open,
     Closing,
     Over,
 }
 
-struct Sending {
-    phase: Phase,
-    stream: Option<Stream>,
-    outbox: Outbox,
+pub(super) struct Sending {
+    pub(super) phase: Phase,
+    pub(super) stream: Option<Stream>,
+    pub(super) outbox: Outbox,
+    pub(super) inbox: Inbox,
+    /// What the service counts for this session, in bytes; and that it counts nothing for it any more.
+    pub(super) accounted: usize,
+    pub(super) written_off: bool,
     /// Somebody sends, or a send is outstanding.
     busy: bool,
+    /// TLS has something to say of its own.
+    answers: bool,
+    /// The end of TLS has been sent.
+    sealed_off: bool,
     /// The sending side is to be shut when the outbox has gone out; and it was.
     finishing: bool,
     shut: bool,
-    /// Nothing is received for now: the outbox is half full, and whoever sends so much has to read first.
-    paused: bool,
     /// Why it ends, once that is decided.
     reason: Option<Closed>,
     /// Something that was accepted for sending has not gone out, and will not.
     cut: bool,
     groups: Vec<Membership>,
-    /// When a graceful close turns into an abrupt one.
+    /// When a graceful close turns into an abrupt one, and a handshake into a failure.
     linger_until: Option<Instant>,
 }
 
@@ -169,9 +250,22 @@ impl Link {
         self.0.id
     }
 
-    /// The other end.
-    pub fn peer(&self) -> SocketAddr {
-        self.0.peer
+    /// The other end. For TCP it compares with, and prints as, its address; [`Peer::tcp`] is the address itself.
+    pub fn peer(&self) -> Peer {
+        self.0.peer.clone()
+    }
+
+    /// Whether the session is over TLS.
+    #[cfg(feature = "tls")]
+    pub fn is_tls(&self) -> bool {
+        self.0.tls.is_some()
+    }
+
+    /// What was agreed on in the TLS handshake. `None` without TLS, and until the handshake is done, which it is when
+    /// `opened` is called.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<Arc<TlsInfo>> {
+        self.0.tls.as_ref().and_then(Tls::info).cloned()
     }
 
     /// Sends a message: it goes out after what was accepted before, in one piece.
@@ -181,65 +275,93 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The message comes back when the session is closed, when it is larger than the outbox may be, and when the
-    /// outbox is full and the policy is to end the session.
+    /// The message comes back when the session is closed, when it is larger than the outbox or the service's memory may be,
+    /// and when the outbox is full, or the service's memory is, and the policy is to end the session.
     pub fn send(&self, message: impl Into<Buffer>) -> Result<(), SendError> {
-        let mut buffer = message.into();
+        self.offer(message.into()).map(|_| ())
+    }
+
+    /// Like [`send`](Link::send); returns how many messages were dropped for it.
+    pub(super) fn offer(&self, mut buffer: Buffer) -> Result<u64, SendError> {
         let refuse = |reason, buffer| Err(SendError { reason, buffer });
         let conn = &self.0;
         let Some(service) = conn.service.upgrade() else { return refuse(SendErrorReason::Closed, buffer) };
         let limit = service.options.outbox_bytes;
+        let largest = limit.min(service.memory.limit());
         let mut cost = Outbox::cost(&buffer);
-        if cost > limit && buffer.len() <= limit {
+        if cost > largest && buffer.len() <= largest {
             // A few bytes in a large buffer, one that was received into, say: what is too large is the buffer.
             buffer = buffer.to_vec().into();
             cost = Outbox::cost(&buffer);
         }
-        let mut sending = conn.lock();
-        if cost > limit {
+        if cost > largest {
             return refuse(SendErrorReason::TooLarge, buffer);
         }
-        if !sending.accepts() {
-            return refuse(SendErrorReason::Closed, buffer);
-        }
-        if !sending.outbox.has_room(cost, limit) {
+        let mut sending = conn.lock();
+        let dropped_before = sending.outbox.dropped;
+        // Each turn that does not end here has made room, or waited for it.
+        loop {
+            if !sending.accepts() {
+                return refuse(sending.refusal(), buffer);
+            }
+            let here = sending.outbox.has_room(cost, limit);
+            if here && service.memory.reserve(cost) {
+                break;
+            }
             match service.options.slow_consumer {
                 SlowConsumer::Disconnect => {
                     drop(sending);
-                    conn.end(Closed::SlowConsumer);
-                    return refuse(SendErrorReason::SlowConsumer, buffer);
+                    if !here {
+                        conn.end(Closed::SlowConsumer);
+                        return refuse(SendErrorReason::SlowConsumer, buffer);
+                    }
+                    if !service.end_largest(Some((conn, cost))) {
+                        return refuse(SendErrorReason::MemoryLimit, buffer);
+                    }
+                    sending = conn.lock();
                 }
                 SlowConsumer::DropOldest => {
-                    sending.outbox.drop_oldest(cost, limit);
-                    if !sending.outbox.has_room(cost, limit) {
-                        // All of it is on its way: the newest is the oldest that has not begun.
-                        sending.outbox.dropped += 1;
-                        return Ok(());
+                    if here {
+                        drop(sending);
+                        let freed = service.largest(Some((conn, cost))).map_or(0, |largest| largest.drop_oldest(cost));
+                        sending = conn.lock();
+                        if freed > 0 {
+                            continue;
+                        }
+                    } else {
+                        sending.outbox.drop_oldest(cost, limit);
+                        conn.account(&mut sending);
+                        if sending.outbox.has_room(cost, limit) {
+                            continue;
+                        }
                     }
+                    // All of it is on its way: the newest is the oldest that has not begun.
+                    sending.outbox.dropped += 1;
+                    return Ok(sending.outbox.dropped - dropped_before);
                 }
                 SlowConsumer::Wait => {
                     drop(sending);
                     let Some(_waiting) = service.may_wait() else {
+                        if here {
+                            if service.end_largest(Some((conn, cost))) {
+                                sending = conn.lock();
+                                continue;
+                            }
+                            return refuse(SendErrorReason::MemoryLimit, buffer);
+                        }
                         conn.end(Closed::SlowConsumer);
                         return refuse(SendErrorReason::SlowConsumer, buffer);
                     };
-                    sending = crate::blocking(|| {
-                        let full = |sending: &mut Sending| sending.accepts() && !sending.outbox.has_room(cost, limit);
-                        let sending = conn.lock();
-                        conn.waiting.fetch_add(1, Ordering::Relaxed);
-                        let sending = conn.room.wait_while(sending, full).unwrap_or_else(PoisonError::into_inner);
-                        conn.waiting.fetch_sub(1, Ordering::Relaxed);
-                        sending
-                    });
-                    if !sending.accepts() {
-                        return refuse(SendErrorReason::Closed, buffer);
-                    }
+                    sending = crate::blocking(|| conn.wait_for_room(&service, cost, limit));
                 }
             }
         }
+        sending.accounted += cost;
+        conn.holds.store(sending.accounted, Ordering::Relaxed);
         sending.outbox.push(buffer);
+        let dropped = sending.outbox.dropped - dropped_before;
         conn.pump(sending);
-        Ok(())
+        Ok(dropped)
     }
 
     /// Says that nothing more will be sent: what was accepted goes out, then the peer sees the end of the stream.
@@ -277,11 +399,22 @@ impl Link {
     /// The session's figures.
     pub fn stats(&self) -> LinkStats {
         let sending = self.0.lock();
+        let now = tick_ms();
+        let since = |stamp: &AtomicU64| match stamp.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(Duration::from_millis(now.saturating_sub(at))),
+        };
         LinkStats {
             bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
             bytes_sent: self.0.bytes_sent.load(Ordering::Relaxed),
             dropped: sending.outbox.dropped,
             queued_bytes: sending.outbox.queued_bytes(),
+            unhandled_bytes: sending.inbox.bytes(),
+            messages_received: self.0.messages_received.load(Ordering::Relaxed),
+            messages_sent: self.0.messages_sent.load(Ordering::Relaxed),
+            open_for: since(&self.0.opened_ms),
+            silent_for: since(&self.0.received_ms).or_else(|| since(&self.0.opened_ms)),
+            held: sending.inbox.held.is_some(),
         }
     }
 
@@ -304,11 +437,40 @@ impl Link {
 
 impl Sending {
     fn accepts(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.finishing && self.reason.is_none()
+        let may = matches!(self.phase, Phase::Open | Phase::Handshake | Phase::Connecting);
+        may && !self.finishing && self.reason.is_none()
+    }
+
+    /// What goes out next. Until its handshake is done only TLS speaks.
+    fn next(&mut self) -> Vec<Buffer> {
+        if self.phase == Phase::Handshake { Vec::new() } else { self.outbox.take() }
+    }
+
+    /// Whether the sending side is to be ended as soon as the outbox is empty.
+    fn ends(&self) -> bool {
+        match self.phase {
+            Phase::Connecting | Phase::Handshake => false,
+            Phase::Open => self.finishing && !self.shut,
+            Phase::Closing => !self.shut,
+            Phase::Over => true,
+        }
+    }
+
+    /// Whether TLS has to be asked for what to send, to encrypt the messages that were taken, or because it has something
+    /// to say; and whether it ends its side by it. Asked for each of them once.
+    fn ask_tls(&mut self, messages: &[Buffer]) -> Option<bool> {
+        let last = messages.is_empty() && self.ends() && !std::mem::replace(&mut self.sealed_off, true);
+        let answers = std::mem::take(&mut self.answers);
+        (!messages.is_empty() || answers || last).then_some(last)
+    }
+
+    /// Why a message is not accepted.
+    fn refusal(&self) -> SendErrorReason {
+        if self.written_off { SendErrorReason::MemoryLimit } else { SendErrorReason::Closed }
     }
 
     /// Nothing more goes out. What waited is returned, to be dropped outside the lock.
-    fn give_up(&mut self) -> VecDeque<Buffer> {
+    pub(super) fn give_up(&mut self) -> VecDeque<Buffer> {
         self.cut |= self.outbox.queued_bytes() > 0;
         self.outbox.clear()
     }
@@ -317,24 +479,31 @@ impl Sending {
 impl Conn {
     pub(super) fn new(
         id: u64,
-        peer: SocketAddr,
-        service: Weak<Inner>,
+        peer: Peer,
+        service: &Arc<Inner>,
         coarse_us: Arc<AtomicU64>,
+        tls: Option<Tls>,
         session: Box<dyn Session>,
     ) -> Arc<Conn> {
         Arc::new(Conn {
             id,
             peer,
-            service,
+            service: Arc::downgrade(service),
+            tls,
+            sealed_messages: AtomicU64::new(0),
             handler: Mutex::new(Some(session)),
             sending: Mutex::new(Sending {
                 phase: Phase::Connecting,
                 stream: None,
                 outbox: Outbox::default(),
+                inbox: Inbox::new(service.options.rate),
+                accounted: 0,
+                written_off: false,
                 busy: false,
+                answers: false,
+                sealed_off: false,
                 finishing: false,
                 shut: false,
-                paused: false,
                 reason: None,
                 cut: false,
                 groups: Vec::new(),
@@ -344,6 +513,12 @@ impl Conn {
             waiting: AtomicU32::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
+            messages_sent: AtomicU64::new(0),
+            framed: AtomicBool::new(false),
+            holds: AtomicUsize::new(0),
+            opened_ms: AtomicU64::new(0),
+            received_ms: AtomicU64::new(0),
             coarse_us,
             heard_us: AtomicU64::new(NEVER),
             opened_us: AtomicU64::new(NEVER),
@@ -355,22 +530,63 @@ impl Conn {
         self.id
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sending> {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sending> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something changed, under the lock, that a waiting sender may wait for. It counted itself under the same lock.
-    fn made_room(&self) {
+    pub(super) fn made_room(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.room.notify_all();
         }
+    }
+
+    pub(super) fn has_waiting_senders(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until a message may fit, or the session ends: the caller looks which. Not under any lock.
+    fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> MutexGuard<'_, Sending> {
+        let full = |sending: &mut Sending| {
+            if !sending.accepts() {
+                return false;
+            }
+            if !sending.outbox.has_room(cost, limit) {
+                return true;
+            }
+            // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list again.
+            let memory = &service.memory;
+            if memory.used().saturating_add(cost) <= memory.limit() || memory.enlist(self, Some(cost)) {
+                return false;
+            }
+            service.look_at_memory();
+            true
+        };
+        let sending = self.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let sending = self.room.wait_while(sending, full).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        sending
+    }
+
+    /// Drops the oldest messages that have not begun to go out, for so many bytes; returns how many were dropped.
+    fn drop_oldest(&self, bytes: usize) -> usize {
+        let mut sending = self.lock();
+        let dropped = sending.outbox.drop_bytes(bytes);
+        self.account(&mut sending);
+        drop(sending);
+        dropped.len()
     }
 
     /// The stream exists, connected or not. What was sent while connecting waits in the outbox.
     pub(super) fn attach(&self, stream: Stream) {
         let mut sending = self.lock();
         match sending.phase {
-            Phase::Connecting | Phase::Open => sending.stream = Some(stream),
+            Phase::Connecting | Phase::Handshake | Phase::Open => sending.stream = Some(stream),
             // Ended before it had a stream: the connect, or the first receive, notices.
             Phase::Closing => {
                 sending.stream = Some(stream.clone());
@@ -386,34 +602,80 @@ impl Conn {
 
     /// The connection is made.
     pub(super) fn opened(self: &Arc<Self>, stream: &Stream) {
+        stream.skip_on_success();
+        if self.tls.is_some() {
+            self.shake_hands();
+            self.receive(stream);
+        } else if self.greet() {
+            self.receive(stream);
+        }
+    }
+
+    /// The session can begin. False when it is over.
+    fn greet(self: &Arc<Self>) -> bool {
         {
             let mut sending = self.lock();
-            if sending.phase == Phase::Connecting {
+            if matches!(sending.phase, Phase::Connecting | Phase::Handshake) {
                 sending.phase = if sending.reason.is_some() { Phase::Closing } else { Phase::Open };
+                if sending.phase == Phase::Open {
+                    sending.linger_until = None;
+                }
             }
         }
-        stream.skip_on_success();
         self.opened_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
-        if self.call(|session, link| session.opened(link)) {
-            self.heard();
-            // What `send` accepted before the connection was made.
-            self.pump(self.lock());
-            self.receive(stream);
-        } else {
+        self.opened_ms.store(tick_ms(), Ordering::Relaxed);
+        if !self.call(|session, link| session.opened(link)) {
             self.over(Closed::Panicked);
+            return false;
         }
+        self.heard();
+        // What `send` accepted before the connection was made.
+        self.pump(self.lock());
+        true
+    }
+
+    /// The TLS handshake begins, and its time.
+    fn shake_hands(self: &Arc<Self>) {
+        let Some(service) = self.service.upgrade() else { return };
+        let mut sending = self.lock();
+        if sending.phase != Phase::Connecting {
+            // Closed meanwhile: the receive notices.
+            return;
+        }
+        sending.phase = Phase::Handshake;
+        // Closed gracefully, with something to send: then there is a limit already.
+        sending.linger_until.get_or_insert(Instant::now() + service.options.tls_handshake_timeout());
+        // A client's first words.
+        sending.answers = true;
+        self.pump(sending);
+        service.sweep_later(self);
     }
 
     /// Issues the next receive, and goes through those that are done at once.
     pub(super) fn receive(self: &Arc<Self>, stream: &Stream) {
         let Some(service) = self.service.upgrade() else { return };
         for _ in 0..RECEIVES_PER_TURN {
-            {
-                let mut sending = self.lock();
-                if sending.phase == Phase::Open && sending.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
-                    sending.paused = true;
-                    return;
+            match self.turn(&service) {
+                Turn::Held => return,
+                Turn::Handle(buffer) => {
+                    if !self.handle(|session, link| session.received(link, buffer)) {
+                        return;
+                    }
+                    continue;
                 }
+                Turn::GoOn => {
+                    if !self.handle(|session, link| session.resumed(link)) {
+                        return;
+                    }
+                    continue;
+                }
+                Turn::End(end) => {
+                    if !self.ended_in_tls(end) {
+                        return;
+                    }
+                    continue;
+                }
+                Turn::Receive => {}
             }
             match stream.recv_pooled(Op::Receive) {
                 Ok(Outcome::Pending(_)) => return,
@@ -428,15 +690,8 @@ impl Conn {
                 Err(refused) => return self.over(Closed::Failed(refused.error)),
             }
         }
-        // Others first. A closed port takes no post; the session then ends with it.
-        self.resume();
-    }
-
-    /// Receiving goes on, on a worker.
-    fn resume(self: &Arc<Self>) {
-        if let Some(service) = self.service.upgrade() {
-            let _ = service.port.post(0, Node::Session(self.clone()), Op::Resume);
-        }
+        // Others first.
+        self.receive_later();
     }
 
     /// A receive that was outstanding has completed.
@@ -450,7 +705,7 @@ impl Conn {
     fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
         match result {
             Ok(0) => {
-                self.over(Closed::ByPeer);
+                self.over(self.tls.as_ref().map_or(Closed::ByPeer, Tls::ended));
                 false
             }
             Ok(bytes) => {
@@ -458,17 +713,13 @@ impl Conn {
                 if let Some(service) = self.service.upgrade() {
                     service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
                 }
-                if self.lock().phase != Phase::Open {
-                    // Closing: what still comes is read so that the peer gets our end, and no reset.
-                    return true;
+                self.received_ms.store(tick_ms(), Ordering::Relaxed);
+                if let Some(tls) = &self.tls {
+                    return self.unseal(tls, buffer);
                 }
-                self.heard_us.store(NEVER, Ordering::Relaxed);
-                if self.call(|session, link| session.received(link, buffer)) {
-                    self.heard();
-                    return true;
-                }
-                self.over(Closed::Panicked);
-                false
+                // Closing: what still comes is read so that the peer gets our end, and no reset. Or it is kept for later.
+                let Some(buffer) = self.take_in(buffer) else { return true };
+                self.handle(|session, link| session.received(link, buffer))
             }
             Err(error) => {
                 self.over(Closed::Failed(error));
@@ -477,13 +728,90 @@ impl Conn {
         }
     }
 
+    /// Has the session handle something. False when it panicked, and is over.
+    fn handle(self: &Arc<Self>, run: impl FnOnce(&mut dyn Session, &Link)) -> bool {
+        self.heard_us.store(NEVER, Ordering::Relaxed);
+        if self.call(run) {
+            self.heard();
+            return true;
+        }
+        self.over(Closed::Panicked);
+        false
+    }
+
+    /// Bytes of TLS have come. False when the session is over.
+    fn unseal(self: &Arc<Self>, tls: &Tls, received: Buffer) -> bool {
+        if !matches!(self.lock().phase, Phase::Handshake | Phase::Open) {
+            return true;
+        }
+        let mut came = Unsealed::default();
+        // A configuration of the program's own has code of the program.
+        if !self.guarded(|| came = tls.unseal(&received)) {
+            self.over(Closed::Panicked);
+            return false;
+        }
+        // Its buffer is the pool's, and handlers may take their time.
+        drop(received);
+        if came.answers {
+            let mut sending = self.lock();
+            sending.answers = true;
+            self.pump(sending);
+        }
+        if came.established && !self.greet() {
+            return false;
+        }
+        if let Some(end) = came.end {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Handshake {
+                drop(sending);
+                return self.ended_in_tls(end);
+            }
+            // Its turn comes when all before it was handled, which a pause, say, can put off.
+            sending.inbox.end = Some(end);
+        }
+        if came.plain.is_empty() {
+            return true;
+        }
+        match self.take_in(came.plain.into()) {
+            Some(buffer) => self.handle(|session, link| session.received(link, buffer)),
+            None => true,
+        }
+    }
+
+    /// What came in TLS ends here. False when the session is over.
+    fn ended_in_tls(self: &Arc<Self>, end: Closed) -> bool {
+        if end.is_peers_end() {
+            self.over(end);
+            return false;
+        }
+        // TLS failed: what it has to say of that goes out, and nothing else.
+        log::info!("session {} with {}: {end}", self.id, self.peer);
+        let unsent = {
+            let mut sending = self.lock();
+            if sending.phase == Phase::Over {
+                return false;
+            }
+            sending.reason.get_or_insert(end);
+            sending.phase = Phase::Closing;
+            let unsent = sending.give_up();
+            self.account(&mut sending);
+            unsent
+        };
+        drop(unsent);
+        self.made_room();
+        self.pump(self.lock());
+        self.linger();
+        // What still comes is discarded, as in any graceful end.
+        true
+    }
+
     /// The peer is heard from, now.
     fn heard(&self) {
         self.heard_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The peer has taken what it was sent. While a handler runs no time counts, and none begins to.
-    fn taken(&self) {
+    pub(super) fn taken(&self) {
         let now = self.coarse_us.load(Ordering::Relaxed);
         let stamp = |at| (at != NEVER).then_some(now);
         let _ = self.heard_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, stamp);
@@ -505,6 +833,10 @@ impl Conn {
         }
         if late {
             return Some(Closed::HandshakeTimeout);
+        }
+        if sending.inbox.asked || sending.inbox.held.is_some_and(Hold::is_ours) {
+            // We do not listen: that it is silent is not its doing.
+            return None;
         }
         // It may have taken something since the look above.
         passed(&self.heard_us, idle_us).then_some(Closed::IdleTimeout)
@@ -554,22 +886,25 @@ impl Conn {
 
     /// The end, once: noticed on the receiving side, or made by the end of the service.
     pub(super) fn over(self: &Arc<Self>, reason: Closed) {
-        let (stream, groups, unsent, graceful) = {
+        let (stream, groups, unsent, unhandled, graceful) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return;
             }
-            let graceful = matches!(reason, Closed::ByPeer);
+            let unhandled = sending.inbox.clear();
+            let graceful = reason.is_peers_end();
             sending.phase = Phase::Over;
             let reason = sending.reason.get_or_insert(reason);
             log::debug!("session {} is over: {reason}", self.id);
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
             let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
-            let stream = if graceful && sending.busy { sending.stream.clone() } else { sending.stream.take() };
-            (stream, std::mem::take(&mut sending.groups), unsent, graceful)
+            self.account(&mut sending);
+            let stays = graceful && (sending.busy || self.tls.is_some());
+            let stream = if stays { sending.stream.clone() } else { sending.stream.take() };
+            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful)
         };
         self.made_room();
-        drop(unsent);
+        drop((unsent, unhandled));
         for group in groups {
             if let Some(group) = group.upgrade() {
                 group.leave(self.id);
@@ -577,6 +912,10 @@ impl Conn {
         }
         self.tell_closed();
         if let Some(stream) = stream {
+            if graceful && self.tls.is_some() {
+                // TLS ends its side too, unless somebody sends and will come to it.
+                self.pump(self.lock());
+            }
             if graceful && self.lock().busy {
                 // `sent` closes it; the sweep does if the peer never reads.
                 self.linger();
@@ -590,11 +929,6 @@ impl Conn {
         }
     }
 
-    /// Whether what is received goes to the session.
-    pub(super) fn is_receiving(&self) -> bool {
-        self.lock().phase == Phase::Open
-    }
-
     pub(super) fn stream(&self) -> Option<Stream> {
         self.lock().stream.clone()
     }
@@ -605,7 +939,9 @@ impl Conn {
         // It may have been over before, with something still on its way.
         let (stream, unsent) = {
             let mut sending = self.lock();
-            (sending.stream.take(), sending.give_up())
+            let unsent = sending.give_up();
+            self.account(&mut sending);
+            (sending.stream.take(), unsent)
         };
         drop(unsent);
         if let Some(stream) = stream {
@@ -629,11 +965,11 @@ impl Conn {
     fn pump<'a>(self: &'a Arc<Self>, sending: MutexGuard<'a, Sending>) {
         let mut sending = self.send_waiting(sending);
         let limit = self.service.upgrade().map_or(0, |service| service.options.outbox_bytes);
-        let resume = sending.paused && sending.outbox.queued_bytes() <= limit / 4;
-        sending.paused &= !resume;
+        let has_room = sending.outbox.queued_bytes() <= limit / 4;
+        let go_on = has_room && sending.take_hold(|hold| hold == Hold::Outbox);
         drop(sending);
-        if resume {
-            self.resume();
+        if go_on {
+            self.receive_later();
         }
     }
 
@@ -644,12 +980,12 @@ impl Conn {
         let Some(stream) = sending.stream.clone() else { return sending };
         sending.busy = true;
         loop {
-            let mut messages = sending.outbox.take();
-            if messages.is_empty() {
+            let mut messages = sending.next();
+            let seal = self.tls.as_ref().and_then(|tls| Some((tls, sending.ask_tls(&messages)?)));
+            if messages.is_empty() && seal.is_none() {
                 sending.busy = false;
-                let finishing = sending.finishing || sending.phase == Phase::Closing;
                 match sending.phase {
-                    Phase::Open | Phase::Closing if finishing && !sending.shut => {
+                    Phase::Open | Phase::Closing if sending.ends() => {
                         sending.shut = true;
                         if sending.phase == Phase::Closing {
                             sending.linger_until = Some(Instant::now() + HEAR_OUT);
@@ -670,19 +1006,31 @@ impl Conn {
                 return sending;
             }
             drop(sending);
-            let outcome = if messages.len() == 1 {
-                let message = messages.pop().expect("one message");
-                stream.send(message, Op::Send).map_err(io::Error::from)
-            } else {
-                stream.send_vectored(messages, Op::Send).map_err(io::Error::from)
+            if let Some((tls, last)) = seal {
+                self.sealed_messages.store(messages.len() as u64, Ordering::Relaxed);
+                messages = match tls.seal(messages, last) {
+                    Ok(sealed) => sealed,
+                    Err(error) => return self.send_failed(error),
+                };
+            }
+            let outcome = match messages.len() {
+                // TLS had nothing to say after all.
+                0 => None,
+                1 => {
+                    let message = messages.pop().expect("one message");
+                    Some(stream.send(message, Op::Send).map_err(io::Error::from))
+                }
+                _ => Some(stream.send_vectored(messages, Op::Send).map_err(io::Error::from)),
             };
             match outcome {
-                Ok(Outcome::Pending(_)) => return self.lock(),
-                Ok(Outcome::Done(packet)) => self.count_sent(&packet.event),
-                Err(error) => return self.send_failed(error),
+                Some(Ok(Outcome::Pending(_))) => return self.lock(),
+                Some(Ok(Outcome::Done(packet))) => self.count_sent(&packet.event),
+                Some(Err(error)) => return self.send_failed(error),
+                None => {}
             }
             sending = self.lock();
             sending.outbox.landed();
+            self.account(&mut sending);
             self.made_room();
         }
     }
@@ -690,7 +1038,13 @@ impl Conn {
     fn count_sent(&self, event: &Event<Node, Op>) {
         let (Event::Sent { result, .. } | Event::SentVectored { result, .. }) = event else { return };
         let bytes = *result.as_ref().unwrap_or(&0) as u64;
+        let messages = match event {
+            _ if self.tls.is_some() => self.sealed_messages.load(Ordering::Relaxed) * u64::from(result.is_ok()),
+            Event::SentVectored { result: Ok(_), buffers, .. } => buffers.len() as u64,
+            _ => u64::from(result.is_ok()),
+        };
         self.taken();
+        self.messages_sent.fetch_add(messages, Ordering::Relaxed);
         self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         if let Some(service) = self.service.upgrade() {
             service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
@@ -708,6 +1062,7 @@ impl Conn {
                 let mut sending = self.lock();
                 sending.busy = false;
                 sending.outbox.landed();
+                self.account(&mut sending);
                 self.made_room();
                 sending
             }
@@ -724,6 +1079,7 @@ impl Conn {
             let unsent = sending.give_up();
             sending.busy = false;
             sending.outbox.landed();
+            self.account(&mut sending);
             sending.shut = true;
             sending.reason.get_or_insert(Closed::Failed(error));
             let stream = match sending.phase {
@@ -743,22 +1099,22 @@ impl Conn {
 
     /// Ends the session now: the receive completes as cancelled, and the receiving side does the rest.
     pub(super) fn end(self: &Arc<Self>, reason: Closed) {
-        let (stream, resume) = {
+        let (stream, go_on) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return;
             }
             sending.reason.get_or_insert(reason);
             sending.phase = Phase::Closing;
-            (sending.stream.clone(), std::mem::take(&mut sending.paused))
+            (sending.stream.clone(), sending.take_hold(|_| true))
         };
         self.made_room();
         if let Some(stream) = stream {
             stream.close();
         }
-        if resume {
+        if go_on {
             // No receive is outstanding; the next one is refused, and notices the end.
-            self.resume();
+            self.receive_later();
         }
     }
 
@@ -770,23 +1126,29 @@ impl Conn {
 
     /// Ends the session after its outbox has gone out.
     pub(super) fn close(self: &Arc<Self>, reason: Closed) {
-        {
+        let go_on = {
             let mut sending = self.lock();
             match sending.phase {
                 Phase::Open => {}
                 // There may be nobody at the other end: that is worth waiting for only if there is something to send.
-                Phase::Connecting if sending.outbox.queued_bytes() == 0 => {
+                Phase::Connecting | Phase::Handshake if sending.outbox.queued_bytes() == 0 => {
                     drop(sending);
                     return self.end(reason);
                 }
-                Phase::Connecting => {}
+                Phase::Connecting | Phase::Handshake => {}
                 Phase::Closing | Phase::Over => return,
             }
             sending.reason.get_or_insert(reason);
             if sending.phase == Phase::Open {
                 sending.phase = Phase::Closing;
             }
+            // The peer's end can be noticed only by receiving; what comes before it is discarded from now on.
+            let go_on = sending.phase == Phase::Closing && sending.take_hold(|_| true);
             self.pump(sending);
+            go_on
+        };
+        if go_on {
+            self.receive_later();
         }
         self.made_room();
         self.linger();
@@ -805,13 +1167,19 @@ impl Conn {
 
     /// The sweep: true when nothing more has to be waited for.
     pub(super) fn linger_over(self: &Arc<Self>, now: Instant) -> bool {
-        let (stream, resume) = {
+        let (stream, go_on) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over && sending.stream.is_none() {
                 return true;
             }
-            if sending.linger_until.is_some_and(|until| until > now) {
-                return false;
+            match sending.linger_until {
+                // It had a handshake to do, and has done it. Whoever sets a limit again has it looked at again.
+                None => return true,
+                Some(until) if until > now => return false,
+                Some(_) => {}
+            }
+            if sending.phase == Phase::Handshake {
+                sending.reason.get_or_insert(Closed::HandshakeTimeout);
             }
             let stream = match sending.phase {
                 Phase::Over => sending.stream.take(),
@@ -820,14 +1188,35 @@ impl Conn {
                     sending.stream.clone()
                 }
             };
-            (stream, std::mem::take(&mut sending.paused))
+            (stream, sending.take_hold(|_| true))
         };
         if let Some(stream) = stream {
             stream.close();
         }
-        if resume {
-            self.resume();
+        if go_on {
+            self.receive_later();
         }
         true
     }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // Over, with something on its way that never came back: the service had ended.
+        let sending = self.sending.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if sending.accounted == 0 {
+            return;
+        }
+        if let Some(service) = self.service.upgrade() {
+            if service.memory.free(sending.accounted) {
+                service.tell_of_memory();
+            }
+        }
+    }
+}
+
+/// The system's coarse clock: its reading costs next to nothing, and it moves 100 to 1000 times a second. Never 0.
+fn tick_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    (now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000).max(1)
 }

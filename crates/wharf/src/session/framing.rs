@@ -7,9 +7,11 @@
 //! frame in pieces each byte is copied once or twice. The input also remembers how far it was searched, so a line that
 //! comes byte by byte is not searched from its start again and again: the cost is linear, whatever the peer does.
 //!
-//! Not done here: a limit on memory. That is the codec's maximum, and each codec has to have one.
+//! The limit on memory is the codec's maximum, and each codec has to have one; [`Builder::inbox`](super::Builder::inbox) can
+//! be a lower one for all sessions of a service.
 
 use super::conn::{Closed, Link};
+use super::hold::Frames;
 use super::outbox::{SendError, SendErrorReason};
 use super::{Buffer, Session};
 use std::fmt;
@@ -256,6 +258,13 @@ impl Input {
     /// The cost so far.
     pub fn stats(&self) -> InputStats {
         self.stats
+    }
+
+    /// Bytes of memory that it keeps, when there is something in it.
+    fn memory(&self) -> usize {
+        let carried = if self.carried().is_empty() { 0 } else { self.carry.capacity() };
+        let fresh = if self.unread().is_empty() { 0 } else { self.fresh.capacity().max(self.fresh.len()) };
+        carried + fresh
     }
 
     fn carried(&self) -> &[u8] {
@@ -539,40 +548,75 @@ pub struct Framed<S: FramedSession> {
     encoder: S::Codec,
     input: Input,
     session: S,
+    /// How many bytes the session was told that the input keeps.
+    told: usize,
 }
 
 impl<S: FramedSession> Framed<S> {
     /// A session whose frames a codec finds.
     pub fn new(codec: S::Codec, session: S) -> Framed<S> {
-        Framed { encoder: codec.clone(), decoder: codec, input: Input::new(), session }
+        Framed { encoder: codec.clone(), decoder: codec, input: Input::new(), session, told: 0 }
     }
 
     // Made for each call: kept, it would be a circle, for the link holds the session.
     fn link(&self, link: &Link) -> FramedLink<S::Codec> {
         FramedLink::new(self.encoder.clone(), link.clone())
     }
+
+    /// Hands on the frames that are there, unless the session is closed, or held: then the rest comes with `resumed`. A
+    /// handler that closes or pauses the session hears no more frames, as it would hear no more receives.
+    fn hand_on(&mut self, link: &Link) {
+        let conn = link.0.clone();
+        let link = self.link(link);
+        loop {
+            match conn.next_frame() {
+                Frames::Next => {}
+                Frames::Later => break,
+                Frames::Over => {
+                    self.input = Input::new();
+                    break;
+                }
+            }
+            let error = match self.decoder.decode(&mut self.input) {
+                Ok(Some(frame)) => {
+                    conn.count_frame();
+                    self.session.frame(&link, frame);
+                    continue;
+                }
+                Ok(None) => {
+                    self.input.settle();
+                    let limit = conn.inbox_limit();
+                    if self.input.len() <= limit {
+                        break;
+                    }
+                    FrameError::TooLong { length: None, maximum: limit as u64 }
+                }
+                Err(error) => error,
+            };
+            self.session.broken(&link, &error);
+            conn.close(Closed::Framing(error));
+        }
+        let keeps = self.input.memory();
+        if keeps != self.told {
+            self.told = keeps;
+            conn.framing_keeps(keeps);
+        }
+    }
 }
 
 impl<S: FramedSession> Session for Framed<S> {
     fn opened(&mut self, link: &Link) {
+        link.0.is_framed();
         self.session.opened(&self.link(link));
     }
 
     fn received(&mut self, link: &Link, data: Buffer) {
-        let link = self.link(link);
         self.input.feed(data);
-        // A handler that closes the session hears no more frames, as it would hear no more receives.
-        while link.link().0.is_receiving() {
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(frame)) => self.session.frame(&link, frame),
-                Ok(None) => return self.input.settle(),
-                Err(error) => {
-                    self.session.broken(&link, &error);
-                    link.link().0.close(Closed::Framing(error));
-                }
-            }
-        }
-        self.input = Input::new();
+        self.hand_on(link);
+    }
+
+    fn resumed(&mut self, link: &Link) {
+        self.hand_on(link);
     }
 
     fn closed(&mut self, link: &Link, reason: &Closed) {

@@ -3,6 +3,7 @@
 use super::conn::Link;
 use crate::buffer::Buffer;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A set of sessions that receive the same messages. Clones name the same group.
@@ -16,6 +17,31 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     members: Mutex<Members>,
+    broadcasts: AtomicU64,
+    accepted: AtomicU64,
+    bytes: AtomicU64,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// A group's figures. Totals count since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// Members that there are.
+    pub members: usize,
+    /// Messages that were broadcast.
+    pub broadcasts: u64,
+    /// Deliveries that a member accepted: at most the broadcasts times the members then. A message that was accepted may
+    /// have been dropped in the same call, see there.
+    pub accepted: u64,
+    /// Bytes of the deliveries that were accepted, each counted for each member.
+    pub bytes: u64,
+    /// Deliveries that a member did not accept: it was closed, or has ended for not reading.
+    pub refused: u64,
+    /// Messages of slow members that were dropped for one of the group's, or were that one themselves
+    /// ([`SlowConsumer::DropOldest`](super::SlowConsumer::DropOldest)).
+    pub dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +94,42 @@ impl Group {
         let members = self.inner.list();
         let shared: Arc<[u8]> = Arc::from(message);
         let receivers = members.iter().filter(|link| Some(link.id()) != except);
-        receivers.filter(|link| link.send(Buffer::from(shared.clone())).is_ok()).count()
+        let (mut accepted, mut refused, mut dropped) = (0, 0, 0);
+        for link in receivers {
+            match link.offer(Buffer::from(shared.clone())) {
+                Ok(others) => {
+                    accepted += 1;
+                    dropped += others;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        let inner = &self.inner;
+        for (total, count) in [
+            (&inner.broadcasts, 1),
+            (&inner.accepted, accepted),
+            (&inner.bytes, accepted * message.len() as u64),
+            (&inner.refused, refused),
+            (&inner.dropped, dropped),
+        ] {
+            if count > 0 {
+                total.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        usize::try_from(accepted).unwrap_or(usize::MAX)
+    }
+
+    /// The group's figures.
+    pub fn stats(&self) -> GroupStats {
+        let inner = &self.inner;
+        GroupStats {
+            members: self.len(),
+            broadcasts: inner.broadcasts.load(Ordering::Relaxed),
+            accepted: inner.accepted.load(Ordering::Relaxed),
+            bytes: inner.bytes.load(Ordering::Relaxed),
+            refused: inner.refused.load(Ordering::Relaxed),
+            dropped: inner.dropped.load(Ordering::Relaxed),
+        }
     }
 
     /// How many members there are.

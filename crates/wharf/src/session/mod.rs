@@ -37,6 +37,9 @@
 //! A stream has no message boundaries. [`Framed`] finds them: with [`Lines`], with [`LengthPrefix`], or with a [`Codec`]
 //! of your own.
 //!
+//! With cargo's feature `tls` sessions go over TLS: `Service::listen_tls` with a `ServerTls`, `Service::connect_tls` with a
+//! `ClientTls`. `opened` is then called when the handshake is done.
+//!
 //! # Guaranteed
 //!
 //! - One handler at a time for each session: the methods of a `Session` never overlap and need no lock. Handlers of
@@ -46,7 +49,9 @@
 //! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked; also
 //!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
 //! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
-//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`].
+//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`]; all of them together at most
+//!   [`Builder::memory_limit`].
+//! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
 //! - A peer that breaks the framing, or is silent for longer than [`Builder::idle_timeout`], ends its own session only.
 //!
 //! # Not guaranteed
@@ -57,20 +62,47 @@
 mod conn;
 mod framing;
 mod group;
+mod hold;
+mod inherit;
+mod local;
+mod memory;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod outbox;
+mod peer;
+mod rate;
+mod reconnect;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use conn::{Closed, Link, LinkStats};
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
-pub use group::Group;
+pub use group::{Group, GroupStats};
+pub use inherit::{Inherited, InheritedSocket, inherited};
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
-pub use service::{Builder, Service, ServiceStats, ShutdownReport, Signals};
+pub use peer::{Credentials, LocalPeer, Peer};
+pub use rate::Rate;
+pub use reconnect::{GaveUp, Reconnect, ReconnectState, Reconnecting};
+pub use service::{Builder, MemoryStats, Service, ServiceStats, ShutdownReport, Signals};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
+
+/// The library that does TLS, for configurations of your own. Its version is part of this interface.
+#[cfg(feature = "tls")]
+pub use rustls;
+
+#[cfg(not(feature = "tls"))]
+use no_tls::{ClientTls, ServerTls, Tls};
+#[cfg(feature = "tls")]
+use tls::Tls;
 
 use crate::buffer::Buffer;
 
 /// What one connection does, at either end. See the [module](self).
 pub trait Session: Send + 'static {
-    /// The connection is made; sending is possible from now on.
+    /// The connection is made, over TLS its handshake too; sending is possible from now on. (What [`Link::send`] accepted before
+    /// goes out now.)
     fn opened(&mut self, link: &Link) {
         let _ = link;
     }
@@ -79,6 +111,14 @@ pub trait Session: Send + 'static {
     ///
     /// The buffer is the session's to keep or to send on, without a copy.
     fn received(&mut self, link: &Link, data: Buffer);
+
+    /// Receiving goes on after it was held ([`Link::pause`], the rate limit, …), when the session was stopped before it had
+    /// gone through all that it was given. Only for a session that takes messages out of what it receives and has the link count
+    /// them, as [`Framed`] does; others are simply called with the next `received`.
+    #[doc(hidden)]
+    fn resumed(&mut self, link: &Link) {
+        let _ = link;
+    }
 
     /// The connection is over; nothing more comes. What was accepted for sending before still goes out if the
     /// connection ended well.

@@ -43,8 +43,11 @@ pub enum SendErrorReason {
     Closed,
     /// The outbox was full, and the session ends for it ([`SlowConsumer::Disconnect`]).
     SlowConsumer,
-    /// The message alone is larger than the outbox may be.
+    /// The message alone is larger than the outbox may be, or than the memory of the whole service.
     TooLarge,
+    /// The service's memory limit is reached ([`Builder::memory_limit`](super::Builder::memory_limit)), and this session held
+    /// most of it, so it ends; or nobody holds anything that could be let go of, and the session goes on.
+    MemoryLimit,
     /// The message cannot be made a frame.
     Framing(FrameError),
 }
@@ -55,7 +58,12 @@ impl fmt::Display for SendErrorReason {
             SendErrorReason::Framing(error) => return error.fmt(f),
             SendErrorReason::Closed => "the session is closed",
             SendErrorReason::SlowConsumer => "the peer does not read and its outbox is full; the session was ended",
-            SendErrorReason::TooLarge => "the message is larger than the outbox; raise its limit or send pieces",
+            SendErrorReason::TooLarge => {
+                "the message is larger than the outbox, or than the memory limit; raise its limit or send pieces"
+            }
+            SendErrorReason::MemoryLimit => {
+                "the service's memory limit is reached; raise it, or see who does not read what it is sent"
+            }
         })
     }
 }
@@ -79,6 +87,7 @@ impl From<SendError> for io::Error {
         let kind = match error.reason {
             SendErrorReason::Closed => io::ErrorKind::NotConnected,
             SendErrorReason::SlowConsumer => io::ErrorKind::ConnectionAborted,
+            SendErrorReason::MemoryLimit => io::ErrorKind::OutOfMemory,
             SendErrorReason::TooLarge | SendErrorReason::Framing(_) => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error.reason.to_string())
@@ -110,6 +119,21 @@ impl Outbox {
             self.waiting_cost -= Self::cost(&oldest);
             self.dropped += 1;
         }
+    }
+
+    /// Drops the oldest for so many bytes, if there are so many that have not begun to go out. They are returned, to be
+    /// dropped outside the lock.
+    pub(super) fn drop_bytes(&mut self, bytes: usize) -> Vec<Buffer> {
+        let mut dropped = Vec::new();
+        let mut freed = 0;
+        while freed < bytes {
+            let Some(oldest) = self.waiting.pop_front() else { break };
+            freed += Self::cost(&oldest);
+            dropped.push(oldest);
+        }
+        self.waiting_cost -= freed;
+        self.dropped += dropped.len() as u64;
+        dropped
     }
 
     pub(super) fn push(&mut self, buffer: Buffer) {

@@ -1,8 +1,15 @@
 //! A port, its workers, its listeners and its sessions.
 
-use super::Session;
 use super::conn::{Closed, Conn, Link};
+use super::local::SocketFile;
+use super::memory::{LOOK, Memory};
 use super::outbox::SlowConsumer;
+use super::peer::{LocalPeer, Peer};
+use super::rate::{Rate, Rates};
+use super::reconnect::{Control, GaveUp};
+#[cfg(feature = "tls")]
+use super::tls::ClientTls;
+use super::{ServerTls, Session, Tls};
 use crate::net::{TcpListener, TcpStream};
 use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
@@ -15,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Accepts outstanding for each listener: a flood of connections is then taken in few turns.
@@ -31,12 +38,15 @@ const LOOK_LEAST: Duration = Duration::from_millis(5);
 const OUTBOX_BYTES: usize = 1024 * 1024;
 const MAX_SESSIONS: usize = 1_000_000;
 const LINGER: Duration = Duration::from_secs(5);
+/// For a TLS handshake: a few round trips, on a bad line, by a slow machine. Who needs longer will not be served well.
+const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What a device of a service is.
 #[derive(Clone)]
 pub(super) enum Node {
     Listener(Arc<Listening>),
     Session(Arc<Conn>),
+    Client(Arc<Control>),
     Service,
 }
 
@@ -53,13 +63,30 @@ pub(super) enum Op {
     Sweep,
     Timeouts,
     Signal,
+    /// Sessions have tokens again.
+    Rates,
+    /// Memory was freed, and somebody waits for it; and the look whether it is.
+    Memory,
+    MemoryLook,
+    /// A client's wait is over; and an address has not answered, in the attempt with these last bits of its number.
+    ConnectAgain,
+    ConnectLate(u8),
 }
 
 pub(super) type Stream = TcpStream<Node, Op>;
-type MakeSession = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
+
+type MakeTcp = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
+type MakeLocal = dyn Fn(&LocalPeer) -> Box<dyn Session> + Send + Sync;
+
+/// Makes sessions, of connections of one kind.
+pub(super) enum Make {
+    Tcp(Box<MakeTcp>),
+    Local(Box<MakeLocal>),
+}
 
 pub(super) struct Listening {
-    make: Box<MakeSession>,
+    pub(super) make: Make,
+    pub(super) tls: Option<ServerTls>,
 }
 
 /// Options of a service.
@@ -80,6 +107,15 @@ pub(super) struct Options {
     pub(super) nodelay: bool,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) handshake_timeout: Option<Duration>,
+    pub(super) rate: Option<Rate>,
+    pub(super) inbox_bytes: usize,
+    pub(super) memory_bytes: usize,
+}
+
+impl Options {
+    pub(super) fn tls_handshake_timeout(&self) -> Duration {
+        self.handshake_timeout.unwrap_or(TLS_HANDSHAKE)
+    }
 }
 
 impl Builder {
@@ -114,6 +150,43 @@ impl Builder {
         self
     }
 
+    /// How many bytes of an unfinished frame one [`Framed`](super::Framed) session may keep, beside its codec's own maximum. One
+    /// with more is closed ([`FrameError::TooLong`](super::FrameError::TooLong)). Default: as the codec says.
+    ///
+    /// A session without framing keeps what it is given itself. Beside a frame one receive (16 KiB) may wait, when a session
+    /// was paused as it came.
+    pub fn inbox(mut self, bytes: usize) -> Self {
+        self.options.inbox_bytes = bytes;
+        self
+    }
+
+    /// How many bytes all sessions together may keep: what waits to be sent, and what was received and waits to be handled
+    /// (see [`outbox`](Builder::outbox) and [`inbox`](Builder::inbox)). Default: no limit.
+    ///
+    /// - A send that would exceed it is treated as the policy for slow consumers says, with *the session that holds most*,
+    ///   the new message counted, as the slow one: it ends ([`Closed::MemoryLimit`]), or loses its oldest messages, or the
+    ///   sender waits.
+    /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own means.
+    /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, the session that
+    ///   holds most ends. So a service whose memory is full of what nobody reads gets on again by itself.
+    ///
+    /// Sends never exceed it; receives by one for each worker (16 KiB). A broadcast counts for each member, though its bytes
+    /// are shared. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each
+    /// session. Everything that is ended for it is logged, and counted in [`ServiceStats::memory`].
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.options.memory_bytes = bytes;
+        self
+    }
+
+    /// How fast each session may receive: see [`Rate`]. [`Link::set_rate_limit`] says otherwise for one. Default: no limit.
+    ///
+    /// Nothing is lost, and nobody is ended: a session that has used up its rate is not received from until it may
+    /// again. Its time in waiting does not count as idle.
+    pub fn rate_limit(mut self, rate: Rate) -> Self {
+        self.options.rate = Some(rate);
+        self
+    }
+
     /// How long a session that is being closed may take to send what was accepted, and to hear the peer's end (5 s).
     pub fn linger(mut self, time: Duration) -> Self {
         self.options.linger = time;
@@ -139,6 +212,9 @@ impl Builder {
     /// Closes a session that has not called [`Link::ready`] that long after it was opened
     /// ([`Closed::HandshakeTimeout`]), whatever it receives. Default: never. As exact as
     /// [`idle_timeout`](Builder::idle_timeout).
+    ///
+    /// A TLS handshake, before `opened`, may take as long, and 10 s if nothing is said here; sessions that are at it are
+    /// looked at every 0.2 s.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.options.handshake_timeout = Some(time);
         self
@@ -156,12 +232,17 @@ impl Builder {
             port,
             timeouts,
             coarse_us: Arc::default(),
+            rates: Rates::new(),
+            memory: Memory::new(self.options.memory_bytes),
             options: self.options,
             totals: Totals::default(),
             next_id: AtomicU64::new(1),
             sessions: Mutex::new(HashMap::new()),
             none_left: Condvar::new(),
             listeners: Mutex::new(Vec::new()),
+            socket_files: Mutex::new(Vec::new()),
+            accepting: AtomicUsize::new(0),
+            clients: Mutex::new(Vec::new()),
             lingering: Mutex::new(Vec::new()),
             sweeping: AtomicBool::new(false),
             signals: Mutex::new(Vec::new()),
@@ -217,10 +298,26 @@ pub struct ServiceStats {
     pub bytes_sent: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// What all sessions keep in memory.
+    pub memory: MemoryStats,
     /// The port's figures.
     pub port: PortStats,
     /// The workers'.
     pub pool: PoolReport,
+}
+
+/// What the sessions of a service keep in memory: see [`Builder::memory_limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Bytes that wait to be sent or to be handled.
+    pub used_bytes: usize,
+    /// How many there may be.
+    pub limit_bytes: Option<usize>,
+    /// How many times a session was not received from because memory was short.
+    pub held_back: u64,
+    /// Sessions that were ended because they held most of it.
+    pub ended: u64,
 }
 
 /// How a shutdown went.
@@ -270,7 +367,7 @@ impl Drop for Signals {
 ///
 /// Dropping it closes everything at once; [`shutdown`](Service::shutdown) does so gracefully.
 pub struct Service {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     pool: Option<WorkerPool>,
 }
 
@@ -281,10 +378,17 @@ pub(super) struct Inner {
     /// The coarse clock: see `look_for_timeouts`.
     coarse_us: Arc<AtomicU64>,
     timeouts: Option<Timeouts>,
+    pub(super) rates: Rates,
+    pub(super) memory: Memory,
     next_id: AtomicU64,
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
     none_left: Condvar,
     listeners: Mutex<Vec<TcpListener<Node, Op>>>,
+    pub(super) socket_files: Mutex<Vec<SocketFile>>,
+    /// Accepts that are outstanding, or whose connection is just being made a session.
+    accepting: AtomicUsize,
+    /// Clients that connect again.
+    clients: Mutex<Vec<Weak<Control>>>,
     /// Sessions that are being closed, to be looked at when their time is over.
     lingering: Mutex<Vec<Arc<Conn>>>,
     sweeping: AtomicBool,
@@ -318,8 +422,18 @@ impl fmt::Debug for Service {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// That time from now on; a century where the clock cannot express it.
+fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now + Duration::from_secs(3_000_000_000))
+}
+
+pub(super) fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
 }
 
 impl Service {
@@ -337,6 +451,9 @@ impl Service {
                 nodelay: true,
                 idle_timeout: None,
                 handshake_timeout: None,
+                rate: None,
+                inbox_bytes: usize::MAX,
+                memory_bytes: usize::MAX,
             },
         }
     }
@@ -351,48 +468,85 @@ impl Service {
         self.adopt_listener(crate::net::listen(address)?, make)
     }
 
+    /// Like [`listen`](Service::listen), over TLS: a session's `opened` is called when its handshake is done, and its
+    /// `closed` alone, mostly with [`Closed::Tls`] or [`Closed::HandshakeTimeout`], if it fails.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls<S: Session>(
+        &self,
+        address: impl ToSocketAddrs,
+        tls: ServerTls,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        self.adopt_listener_tls(crate::net::listen(address)?, tls, make)
+    }
+
     /// Like [`listen`](Service::listen), on a socket that listens already.
     pub fn adopt_listener<S: Session>(
         &self,
         listener: std::net::TcpListener,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        let listening = Arc::new(Listening { make: Box::new(move |peer| Box::new(make(peer))) });
-        let listener = self.inner.port.associate(listener, Node::Listener(listening))?;
+        let make = Make::Tcp(Box::new(move |peer| Box::new(make(peer))));
+        self.take_listener(listener, Listening { make, tls: None })
+    }
+
+    /// Like [`listen_tls`](Service::listen_tls), on a socket that listens already.
+    #[cfg(feature = "tls")]
+    pub fn adopt_listener_tls<S: Session>(
+        &self,
+        listener: std::net::TcpListener,
+        tls: ServerTls,
+        make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
+        let make = Make::Tcp(Box::new(move |peer| Box::new(make(peer))));
+        self.take_listener(listener, Listening { make, tls: Some(tls) })
+    }
+
+    fn take_listener(&self, listener: std::net::TcpListener, listening: Listening) -> io::Result<SocketAddr> {
+        let listener = self.inner.port.associate(listener, Node::Listener(Arc::new(listening)))?;
         let address = listener.local_addr()?;
-        for _ in 0..ACCEPTS {
-            listener.accept(Op::Accept)?;
-        }
-        lock(&self.inner.listeners).push(listener);
+        self.inner.begin_accepting(listener, None)?;
         Ok(address)
     }
 
     /// Connects to an address. The session's `opened` is called when the connection is made, or its `closed` when it
     /// cannot be made. What is sent on the link before waits in its outbox.
     pub fn connect(&self, peer: SocketAddr, session: impl Session) -> io::Result<Link> {
-        let inner = &self.inner;
-        let conn = inner.admit(peer, Box::new(session)).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
-        })?;
-        // The stream is attached by the packet, too: it may come before this call returns.
-        match inner.port.connect(peer, Node::Session(conn.clone()), Op::Connect) {
-            Ok(stream) => {
-                inner.attach(&conn, stream);
-                Ok(Link(conn))
-            }
-            Err(refused) => {
-                inner.forget(&conn);
-                Err(refused.error)
-            }
-        }
+        self.inner.connect_boxed(peer, None, Box::new(session))
+    }
+
+    /// Like [`connect`](Service::connect), over TLS. The server has to show a certificate for `server_name`, a host's
+    /// name or an address. The session's `opened` is called when the handshake is done, or its `closed` when the
+    /// connection cannot be made or the handshake fails.
+    ///
+    /// # Errors
+    ///
+    /// As `connect`; and `InvalidInput`: `server_name` can be nobody's name.
+    #[cfg(feature = "tls")]
+    pub fn connect_tls(
+        &self,
+        peer: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+        session: impl Session,
+    ) -> io::Result<Link> {
+        self.inner.connect_boxed(peer, Some(tls.connect(server_name)?), Box::new(session))
     }
 
     /// Hands the service a connection that was made elsewhere. A worker calls the session's `opened`.
     pub fn adopt(&self, socket: StdStream, session: impl Session) -> io::Result<Link> {
+        self.adopt_boxed(socket, None, Box::new(session))
+    }
+
+    /// Like [`adopt`](Service::adopt), as the server's side of TLS.
+    #[cfg(feature = "tls")]
+    pub fn adopt_tls(&self, socket: StdStream, tls: &ServerTls, session: impl Session) -> io::Result<Link> {
+        self.adopt_boxed(socket, Some(tls.accept()?), Box::new(session))
+    }
+
+    fn adopt_boxed(&self, socket: StdStream, tls: Option<Tls>, session: Box<dyn Session>) -> io::Result<Link> {
         let peer = socket.peer_addr()?;
-        let conn = self.inner.admit(peer, Box::new(session)).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::QuotaExceeded, "the service has as many sessions as it may have")
-        })?;
+        let conn = self.inner.admit(peer.into(), tls, session).ok_or_else(full)?;
         self.inner.associate(socket, &conn)?;
         // The port is open as long as the service is.
         let _ = self.inner.port.post(0, Node::Session(conn.clone()), Op::Start);
@@ -426,6 +580,12 @@ impl Service {
             bytes_received: totals.bytes_received.load(Ordering::Relaxed),
             bytes_sent: totals.bytes_sent.load(Ordering::Relaxed),
             panics: totals.panics.load(Ordering::Relaxed),
+            memory: MemoryStats {
+                used_bytes: self.inner.memory.used(),
+                limit_bytes: (self.inner.memory.limit() != usize::MAX).then(|| self.inner.memory.limit()),
+                held_back: self.inner.memory.held_back.load(Ordering::Relaxed),
+                ended: self.inner.memory.ended.load(Ordering::Relaxed),
+            },
             port: self.inner.port.stats(),
             pool: self.pool.as_ref().expect("taken by shutdown only").report(),
         }
@@ -436,12 +596,30 @@ impl Service {
         self.inner.port.workers()
     }
 
+    /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process that
+    /// has the listening socket takes those that come from now on.
+    pub fn stop_listening(&self) {
+        self.inner.close_listeners();
+    }
+
+    /// Takes no more connections, and waits until all sessions have ended by themselves, or `deadline` has passed; returns how
+    /// many are left. [`shutdown`](Service::shutdown), which comes next, closes those.
+    ///
+    /// So a server is started anew without one connection refused: the new process listens on the same socket (see
+    /// [`inherited`](super::inherited)), and then the old one drains.
+    pub fn drain(&self, deadline: Duration) -> usize {
+        self.inner.close_listeners();
+        let accepting = || self.inner.accepting.load(Ordering::SeqCst) > 0;
+        self.inner.wait_while(after(deadline), |sessions| !sessions.is_empty() || accepting())
+    }
+
     /// Ends the service: takes no more connections, closes every session gracefully, and after `deadline` those that
     /// are left at once.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
-        let until = Instant::now() + deadline;
+        let until = after(deadline);
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
+        inner.end_clients();
         inner.close_listeners();
         let sessions: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
         sessions.iter().for_each(|conn| conn.close(Closed::Shutdown));
@@ -472,11 +650,24 @@ impl Inner {
         match (key, context, event) {
             (Node::Listener(listening), _, Event::Accepted { listener, result }) => {
                 // First of all the next one: what follows may block.
-                let _ = listener.accept(Op::Accept);
+                let _ = self.accept(&listener);
                 if let Ok((socket, peer)) = result {
                     self.accepted(&listening, socket, peer);
                 }
+                self.accept_over();
             }
+            (Node::Listener(listening), _, Event::AcceptedLocal { listener, result }) => {
+                let _ = self.accept(&listener);
+                if let Ok(socket) = result {
+                    self.accepted_local(&listening, socket);
+                }
+                self.accept_over();
+            }
+            (Node::Client(client), Op::ConnectAgain, Event::Elapsed { result: Ok(_) }) => client.attempt(),
+            (Node::Client(client), Op::ConnectLate(attempt), Event::Elapsed { result: Ok(_) }) => {
+                client.connect_late(attempt);
+            }
+            (Node::Client(_), ..) => {}
             (Node::Session(conn), _, Event::Connected { stream, result }) => match result {
                 Ok(()) => {
                     let _ = stream.set_nodelay(self.options.nodelay);
@@ -501,6 +692,9 @@ impl Inner {
             (Node::Session(conn), _, event) => conn.sent(event),
             (_, Op::Sweep, _) => self.sweep(),
             (_, Op::Timeouts, _) => self.look_for_timeouts(),
+            (_, Op::Rates, _) => self.rates_due(),
+            (_, Op::Memory, _) => self.memory_freed(),
+            (_, Op::MemoryLook, _) => self.memory_look(),
             (_, Op::Signal, Event::Signal { result: Ok(number) }) => {
                 lock(&self.signals).push(number);
                 self.signalled.notify_all();
@@ -509,28 +703,102 @@ impl Inner {
         }
     }
 
+    /// Issues the accepts of a new listener.
+    pub(super) fn begin_accepting(&self, listener: TcpListener<Node, Op>, file: Option<SocketFile>) -> io::Result<()> {
+        lock(&self.socket_files).extend(file);
+        for _ in 0..ACCEPTS {
+            self.accept(&listener)?;
+        }
+        lock(&self.listeners).push(listener);
+        if self.shutting_down.load(Ordering::SeqCst) {
+            self.close_listeners();
+        }
+        Ok(())
+    }
+
+    fn accept(&self, listener: &TcpListener<Node, Op>) -> io::Result<()> {
+        self.accepting.fetch_add(1, Ordering::SeqCst);
+        match listener.accept(Op::Accept) {
+            Ok(_) => Ok(()),
+            Err(refused) => {
+                self.accept_over();
+                Err(refused.error)
+            }
+        }
+    }
+
+    fn accept_over(&self) {
+        if self.accepting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Under the lock, so that who has looked and is about to wait hears of it.
+            let _sessions = lock(&self.sessions);
+            self.none_left.notify_all();
+        }
+    }
+
     fn accepted(self: &Arc<Self>, listening: &Listening, socket: StdStream, peer: SocketAddr) {
+        let Make::Tcp(make) = &listening.make else { unreachable!("a listener takes one kind of connections") };
+        let tls = match listening.tls.as_ref().map(ServerTls::accept).transpose() {
+            Ok(tls) => tls,
+            Err(error) => return log::error!("a connection from {peer} could not be served: {error}"),
+        };
+        if let Some(conn) = self.welcome(peer.into(), tls, || make(peer)) {
+            self.served(&conn, self.associate(socket, &conn));
+        }
+    }
+
+    /// A session for a connection that was accepted, unless there are enough.
+    pub(super) fn welcome(
+        self: &Arc<Self>,
+        peer: Peer,
+        tls: Option<Tls>,
+        make: impl FnOnce() -> Box<dyn Session>,
+    ) -> Option<Arc<Conn>> {
         // Looked at before a session is made for nothing; `admit` decides.
         let session = if self.has_room(&lock(&self.sessions)) {
-            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listening.make)(peer)));
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
             let Ok(session) = made else {
                 log::error!("the session for {peer} could not be made: its constructor panicked");
                 self.totals.panics.fetch_add(1, Ordering::Relaxed);
-                return;
+                return None;
             };
             Some(session)
         } else {
             None
         };
-        let Some(conn) = session.and_then(|session| self.admit(peer, session)) else {
-            self.totals.refused.fetch_add(1, Ordering::Relaxed);
+        let conn = session.and_then(|session| self.admit(peer.clone(), tls, session));
+        let totals = &self.totals;
+        let count = if conn.is_some() { &totals.accepted } else { &totals.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        if conn.is_none() {
             log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
-            return;
-        };
-        self.totals.accepted.fetch_add(1, Ordering::Relaxed);
-        match self.associate(socket, &conn) {
+        }
+        conn
+    }
+
+    pub(super) fn served(&self, conn: &Arc<Conn>, stream: io::Result<Stream>) {
+        match stream {
             Ok(stream) => conn.opened(&stream),
-            Err(error) => log::warn!("a connection from {peer} could not be served: {error}"),
+            Err(error) => log::warn!("a connection from {} could not be served: {error}", conn.peer()),
+        }
+    }
+
+    pub(super) fn connect_boxed(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        tls: Option<Tls>,
+        session: Box<dyn Session>,
+    ) -> io::Result<Link> {
+        let conn = self.admit(peer.into(), tls, session).ok_or_else(full)?;
+        // The stream is attached by the packet, too: it may come before this call returns.
+        match self.port.connect(peer, Node::Session(conn.clone()), Op::Connect) {
+            Ok(stream) => {
+                self.attach(&conn, stream);
+                Ok(Link(conn))
+            }
+            Err(refused) => {
+                self.forget(&conn);
+                Err(refused.error)
+            }
         }
     }
 
@@ -539,13 +807,18 @@ impl Inner {
     }
 
     /// A place among the sessions, if there is one.
-    fn admit(self: &Arc<Self>, peer: SocketAddr, session: Box<dyn Session>) -> Option<Arc<Conn>> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        peer: Peer,
+        tls: Option<Tls>,
+        session: Box<dyn Session>,
+    ) -> Option<Arc<Conn>> {
         let mut sessions = lock(&self.sessions);
         if !self.has_room(&sessions) {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let conn = Conn::new(id, peer, Arc::downgrade(self), self.coarse_us.clone(), session);
+        let conn = Conn::new(id, peer, self, self.coarse_us.clone(), tls, session);
         sessions.insert(id, conn.clone());
         self.totals.open.store(sessions.len(), Ordering::Relaxed);
         Some(conn)
@@ -567,7 +840,7 @@ impl Inner {
     }
 
     /// A session that came while the service was being shut down is closed with the others.
-    fn attach(self: &Arc<Self>, conn: &Arc<Conn>, stream: Stream) {
+    pub(super) fn attach(self: &Arc<Self>, conn: &Arc<Conn>, stream: Stream) {
         conn.attach(stream);
         if self.shutting_down.load(Ordering::SeqCst) {
             conn.end(Closed::Shutdown);
@@ -589,8 +862,12 @@ impl Inner {
 
     /// How many are left when the time is over.
     fn wait_for_sessions(&self, until: Instant) -> usize {
+        self.wait_while(until, |sessions| !sessions.is_empty())
+    }
+
+    fn wait_while(&self, until: Instant, wait: impl Fn(&HashMap<u64, Arc<Conn>>) -> bool) -> usize {
         let mut sessions = lock(&self.sessions);
-        while !sessions.is_empty() {
+        while wait(&sessions) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -603,6 +880,49 @@ impl Inner {
     fn close_listeners(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         listeners.iter().for_each(TcpListener::close);
+        self.remove_socket_files();
+    }
+
+    // --- Clients that connect again ---
+
+    pub(super) fn note_client(&self, client: &Arc<Control>) {
+        let mut clients = lock(&self.clients);
+        clients.retain(|known| known.strong_count() > 0);
+        clients.push(Arc::downgrade(client));
+    }
+
+    fn end_clients(&self) {
+        let clients = std::mem::take(&mut *lock(&self.clients));
+        clients.iter().filter_map(Weak::upgrade).for_each(|client| client.end(GaveUp::Stopped));
+    }
+
+    // --- Sessions that are held: see `hold.rs` ---
+
+    pub(super) fn arm_rates(&self, after: Duration) {
+        let _ = self.port.timer(after, Node::Service, Op::Rates);
+    }
+
+    fn rates_due(&self) {
+        let (due, next) = self.rates.due();
+        if let Some(after) = next {
+            self.arm_rates(after);
+        }
+        due.iter().for_each(Conn::rate_due);
+    }
+
+    pub(super) fn post_memory(&self) {
+        let _ = self.port.post(0, Node::Service, Op::Memory);
+    }
+
+    pub(super) fn arm_memory_look(&self) {
+        let _ = self.port.timer(LOOK, Node::Service, Op::MemoryLook);
+    }
+
+    /// The session that keeps most in memory, ended ones that still send included.
+    pub(super) fn holder_of_most(&self) -> Option<Arc<Conn>> {
+        let most = lock(&self.sessions).values().max_by_key(|conn| conn.holds()).cloned();
+        let lingering = lock(&self.lingering).iter().max_by_key(|conn| conn.holds()).cloned();
+        most.into_iter().chain(lingering).max_by_key(|conn| conn.holds())
     }
 
     /// A sender asks whether it may wait for room in an outbox. All workers but one may: if none were left, nobody
@@ -683,6 +1003,7 @@ impl Inner {
     /// Everything at once. Whoever runs a handler now is not waited for: see `Conn::tell_closed`.
     fn end_all(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);
+        self.end_clients();
         self.close_listeners();
         self.port.close();
         let sessions = std::mem::take(&mut *lock(&self.sessions));
@@ -690,5 +1011,7 @@ impl Inner {
         for conn in sessions.into_values().chain(lingering) {
             conn.discard();
         }
+        self.rates.clear();
+        self.memory.clear();
     }
 }

@@ -5,6 +5,8 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub mod theatre;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;

@@ -1,0 +1,123 @@
+//! Every connection's deadline, without a timer per connection and without a lock on the way of a request.
+//!
+//! A connection writes its deadline into a word of its own before each operation. One thread looks at all words now and
+//! then, marks those that are over, and cancels what the connection waits for; the operation's packet then finds the mark.
+//! A connection that went on meanwhile has written another deadline, so the mark fails; one that finds the mark when it
+//! wants to go on is too late, and ends. A mark that nobody has found until the next look closes the connection.
+
+use super::connection::Stream;
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The first byte of a request: whoever waits so is closed without a word, and at once when the server ends.
+    Request = 0,
+    /// The rest of a request's head: 408.
+    Head = 1,
+    /// Anything else: closed.
+    Other = 2,
+}
+
+/// Time is over.
+const OVER: u64 = u64::MAX;
+
+/// A connection's deadline, in milliseconds, and what it waits for.
+#[derive(Debug)]
+pub struct Deadline(AtomicU64);
+
+impl Deadline {
+    /// False: the last one is over. Then nothing may be waited for any more.
+    pub fn set(&self, at: u64, wait: Wait) -> bool {
+        let next = at << 2 | wait as u64;
+        let last = self.0.load(Acquire);
+        last != OVER && self.0.compare_exchange(last, next, AcqRel, Acquire).is_ok()
+    }
+
+    /// Takes the mark away, to say something about it until `at`; whether there was one.
+    pub fn take_over(&self, at: u64) -> bool {
+        self.0.compare_exchange(OVER, at << 2 | Wait::Other as u64, AcqRel, Acquire).is_ok()
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    deadline: Arc<Deadline>,
+    stream: Stream,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    slots: Vec<Option<Entry>>,
+    free: Vec<usize>,
+}
+
+/// Where a connection is in the list.
+#[derive(Debug)]
+pub struct Slot(usize);
+
+impl Deadlines {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add(&self, stream: Stream, at: u64) -> (Slot, Arc<Deadline>) {
+        let deadline = Arc::new(Deadline(AtomicU64::new(at << 2 | Wait::Request as u64)));
+        let entry = Some(Entry { deadline: deadline.clone(), stream });
+        let mut entries = self.lock();
+        let slot = match entries.free.pop() {
+            Some(slot) => {
+                entries.slots[slot] = entry;
+                slot
+            }
+            None => {
+                entries.slots.push(entry);
+                entries.slots.len() - 1
+            }
+        };
+        (Slot(slot), deadline)
+    }
+
+    /// The list's handle of the stream goes; outside of the lock, because it may be the last.
+    pub fn remove(&self, slot: &Slot) {
+        let entry = {
+            let mut entries = self.lock();
+            entries.free.push(slot.0);
+            entries.slots[slot.0].take()
+        };
+        drop(entry);
+    }
+
+    /// Ends what is over at `now`; with `ending` also whoever waits for a request.
+    pub fn sweep(&self, now: u64, ending: bool) {
+        let (mut cancelled, mut closed) = (Vec::new(), Vec::new());
+        for entry in self.lock().slots.iter().flatten() {
+            let word = entry.deadline.0.load(Acquire);
+            if word == OVER {
+                closed.push(entry.stream.clone());
+                continue;
+            }
+            let idle = word & 3 == Wait::Request as u64;
+            if word >> 2 > now && !(ending && idle) {
+                continue;
+            }
+            if entry.deadline.0.compare_exchange(word, OVER, AcqRel, Acquire).is_err() {
+                continue;
+            }
+            // Who is to be told why must not be closed; the operation alone ends.
+            let list = if word & 3 == Wait::Head as u64 { &mut cancelled } else { &mut closed };
+            list.push(entry.stream.clone());
+        }
+        for stream in cancelled {
+            stream.cancel_all();
+        }
+        closed.iter().for_each(Stream::close);
+    }
+}
