@@ -56,6 +56,8 @@ enum Scenario {
     Datagrams,
     /// Direct and cached reads beside fio and pread, copies beside cp
     Files,
+    /// Files over HTTP beside nginx, by wrk
+    Static,
     /// 20 and 100 messages a second: what watching costs
     Trickle,
     /// What an idle server does: nothing
@@ -114,6 +116,7 @@ fn run(options: &Options) -> io::Result<()> {
         Scenario::Wake => scenario::wake::run(quick)?,
         Scenario::Datagrams => scenario::datagrams::run(quick)?,
         Scenario::Files => scenario::files::run(quick)?,
+        Scenario::Static => scenario::statics::run(quick)?,
         Scenario::Echo => scenario::echo::run(quick, options.beside.as_deref())?,
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,

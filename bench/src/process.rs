@@ -73,14 +73,14 @@ impl Server {
         Server::start(name, &peers.join(program), arguments)
     }
 
+    /// A program that does not say where it listens.
+    pub fn silent(name: &str, program: &Path, arguments: &[&str], address: SocketAddr) -> io::Result<Server> {
+        let child = command(program, arguments)?.stdout(Stdio::null()).spawn()?;
+        Ok(Server { name: name.into(), address, running: Running(child) })
+    }
+
     fn start(name: &str, program: &Path, arguments: &[&str]) -> io::Result<Server> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["launch", "--"])
-            .arg(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut child = command(program, arguments)?.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take();
         let running = Running(child);
         let mut line = String::new();
@@ -93,6 +93,45 @@ impl Server {
 
     pub fn usage(&self) -> Usage {
         usage(&format!("/proc/{}/task", self.running.0.id()))
+    }
+}
+
+/// The lab, about to become `program`.
+fn command(program: &Path, arguments: &[&str]) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["launch", "--"]).arg(program).args(arguments).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Whether a program is there, and answers a question.
+pub fn has(program: &str, question: &str) -> bool {
+    Command::new(program).arg(question).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// A program of this workspace: beside the lab, where cargo puts it.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.with_file_name(name);
+    program.exists().then_some(program)
+}
+
+/// A folder of our own, below the one for temporary files; gone with everything in it when it is dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> io::Result<Folder> {
+        let path = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Folder(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

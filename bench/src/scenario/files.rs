@@ -6,11 +6,12 @@
 //! cold: the system is asked to forget the source, and each copy goes into an empty folder.
 
 use crate::measure::{Sample, in_turns, process_cpu_us, ratios, rows, thread_cpu_us};
+use crate::process::{Folder, has, program};
 use crate::rows::{Goal, Report, Wanted, median};
 use std::fs::{File as StdFile, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wharf::{Buffer, CompletionPort, Event, Outcome};
@@ -22,31 +23,14 @@ pub fn run(quick: bool) -> io::Result<Report> {
     let folder = Folder::new()?;
     let mut report = Report::default();
     let (size, rounds, slice) = if quick { (256 * MIB, 5, 1) } else { (1024 * MIB, 11, 2) };
-    let file = folder.0.join("reads");
+    let file = folder.path().join("reads");
     fill(&file, size)?;
     direct(&mut report, &file, size, rounds, Duration::from_secs(slice))?;
     cached(&mut report, &file, size.min(256 * MIB), if quick { 9 } else { 31 })?;
     std::fs::remove_file(&file)?;
     let (large, small, rounds) = if quick { (256 * MIB, 2000, 5) } else { (1024 * MIB, 10_000, 9) };
-    copies(&mut report, &folder.0, large, small, rounds)?;
+    copies(&mut report, folder.path(), large, small, rounds)?;
     Ok(report)
-}
-
-/// A folder of our own, below the one for temporary files.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> io::Result<Folder> {
-        let path = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Numbers without a pattern, the same in each run.
@@ -133,11 +117,6 @@ fn sample(count: u64, time: Duration, cpu_us: f64) -> Sample {
     }
 }
 
-fn has(program: &str, question: &str) -> bool {
-    let tried = Command::new(program).arg(question).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    tried.is_ok_and(|status| status.success())
-}
-
 fn fio_reads(path: &Path, depth: usize, slice: Duration, further: &[&str]) -> io::Result<Sample> {
     let output = Command::new("fio")
         .args(["--name=reads", "--rw=randread", "--bs=4k", "--direct=1", "--ioengine=io_uring", "--time_based"])
@@ -219,7 +198,7 @@ fn cached_reads(path: &Path, size: u64, reads: u64, skip: bool) -> io::Result<Sa
 // --- Copies ---
 
 fn copies(report: &mut Report, folder: &Path, large: u64, small: usize, rounds: usize) -> io::Result<()> {
-    let Some(wharf) = program() else {
+    let Some(wharf) = program("wharf") else {
         report.notes.push("the program wharf is not built (cargo build --release -p wharf-cli): no copies".into());
         return Ok(());
     };
@@ -263,12 +242,6 @@ fn copies(report: &mut Report, folder: &Path, large: u64, small: usize, rounds: 
         report.goals.push(Goal::new(format!("{case}, rate of cp's"), rate, Wanted::AtLeast(1.0)));
     }
     Ok(())
-}
-
-/// Beside the lab, where cargo puts it.
-fn program() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?.with_file_name("wharf");
-    program.exists().then_some(program)
 }
 
 /// Takes the files of a tree out of the system's cache.

@@ -6,5 +6,6 @@ pub mod echo;
 pub mod files;
 pub mod idle;
 pub mod queue;
+pub mod statics;
 pub mod trickle;
 pub mod wake;
