@@ -229,37 +229,24 @@ pub(crate) fn try_now(job: &mut impl Job) -> Tried {
     }
 }
 
-/// What a look at a piece of a file came to.
+/// What a look at a byte of a file came to.
 pub(crate) enum Look {
-    /// It can be read without waiting, or nothing of it is there.
+    /// It can be read without waiting, or is not there.
     Cached,
     /// The disk would have to be waited for, or that is not known.
     Away,
     Failed(i32),
 }
 
-/// The system reads ahead by this much, so what lies between two bytes of it came along with them.
-const LOOK_STEP: u64 = 128 * 1024;
-
-/// Whether a piece of a file is in the system's cache: one byte in each step, and the last one, are read without waiting.
-/// A guess, as good as the cache's own habits: what was evicted in between has to be waited for after all.
-pub(crate) fn look(handle: Handle, offset: u64, length: u64) -> Look {
-    let mut at = offset;
-    let last = offset + length.saturating_sub(1);
-    loop {
-        let mut byte = 0_u8;
-        let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        match transfer(handle, Work::Read { offset: at }, &[piece], libc::RWF_NOWAIT) {
-            Ok(1) => {}
-            // The file ends here.
-            Ok(_) => return Look::Cached,
-            Err(EAGAIN | EOPNOTSUPP) => return Look::Away,
-            Err(error) => return Look::Failed(error),
-        }
-        if at == last {
-            return Look::Cached;
-        }
-        at = (at + LOOK_STEP).min(last);
+/// Whether a byte of a file is in the system's cache: it is read, without waiting.
+pub(crate) fn look(handle: Handle, offset: u64) -> Look {
+    let mut byte = 0_u8;
+    let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    match transfer(handle, Work::Read { offset }, &[piece], libc::RWF_NOWAIT) {
+        // 0: the file ends before.
+        Ok(_) => Look::Cached,
+        Err(EAGAIN | EOPNOTSUPP) => Look::Away,
+        Err(error) => Look::Failed(error),
     }
 }
 
