@@ -5,8 +5,10 @@
 //! counted and cancelled.
 
 use super::parts::FetchJob;
+use super::send::rest_of;
 use super::{
-    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, Sink, finish,
+    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
+    finish,
 };
 use crate::device::{Device as Inner, traits};
 use crate::engine::Handle;
@@ -148,32 +150,36 @@ impl Port {
         if !device.enter() {
             return Err(EBADF);
         }
-        {
-            let mut direction = device.receive.lock();
-            if direction.closed {
-                drop(direction);
-                self.leave(device);
-                return Err(EBADF);
-            }
-            operation.serial = direction.next_serial();
+        // Listed only if it has to wait: nobody can name it before this call has returned.
+        let ended = at_once(device, &mut operation, work, known);
+        let skip = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
+        if ended == Some(0) && skip {
+            self.leave(device);
+            return Ok(Issued::Done(finish(device, operation, 0, Payload::None).1));
+        }
+        let mut direction = device.receive.lock();
+        operation.serial = direction.next_serial();
+        let id = OperationId { device: device.number, serial: operation.serial };
+        let ended = ended.or(direction.closed.then_some(ECANCELED));
+        if ended.is_none() {
             direction.run_too([operation.serial]);
         }
-        let id = OperationId { device: device.number, serial: operation.serial };
-        let mut job = FileJob { port: self.clone(), device: device.clone(), operation, work };
-        let Some(error) = at_once(&mut job, known) else {
-            match self.driver().pump() {
-                Ok(pump) => pump.submit(Errand::Transfer(job)),
-                // What the kernel lacks has no number of its own.
-                Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
+        drop(direction);
+        match ended {
+            Some(error) => {
+                self.leave(device);
+                let (sink, completion) = finish(device, operation, error, Payload::None);
+                self.deliver(sink, completion);
             }
-            return Ok(Issued::Pending(id));
-        };
-        let skip = device.skip_on_success.load(Ordering::Relaxed) && job.operation.is_for_port();
-        let (sink, completion) = job.finish(error);
-        if error == 0 && skip {
-            return Ok(Issued::Done(completion));
+            None => {
+                let job = FileJob { port: self.clone(), device: device.clone(), operation, work };
+                match self.driver().pump() {
+                    Ok(pump) => pump.submit(Errand::Transfer(job)),
+                    // What the kernel lacks has no number of its own.
+                    Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
+                }
+            }
         }
-        self.deliver(sink, completion);
         Ok(Issued::Pending(id))
     }
 
@@ -191,23 +197,71 @@ impl Port {
 }
 
 /// The operation's error if it could be ended without blocking.
-fn at_once(job: &mut FileJob, known: u8) -> Option<i32> {
-    if matches!(job.work, Work::Sync { .. }) {
+fn at_once(device: &Inner, operation: &mut Operation, work: Work, known: u8) -> Option<i32> {
+    if matches!(work, Work::Sync { .. }) {
         return None;
     }
-    if job.operation.buffers.total() == 0 {
+    let total = operation.buffers.total();
+    if total == 0 {
         return Some(0);
     }
     if known & (traits::DIRECT | traits::NO_TRYING) != 0 {
         return None;
     }
-    match try_now(job) {
-        Tried::Ended(error) => Some(error),
-        Tried::WouldBlock => None,
-        Tried::Unsupported => {
-            job.device.traits.fetch_or(traits::NO_TRYING, Ordering::Relaxed);
+    let mut several = Vec::new();
+    loop {
+        let one = if let Buffers::One(piece) = &operation.buffers {
+            Some(vector(&rest_of(piece, operation.done)))
+        } else {
             None
+        };
+        let pieces = match &one {
+            Some(one) => std::slice::from_ref(one),
+            None => {
+                several.clear();
+                pieces_left(operation, &mut several);
+                &several
+            }
+        };
+        match try_now(device.handle, work_left(work, operation.done), pieces) {
+            Tried::Moved(bytes) => {
+                operation.done += bytes;
+                if operation.done >= total {
+                    return Some(0);
+                }
+            }
+            Tried::Ended(error) => return Some(error),
+            Tried::WouldBlock => return None,
+            Tried::Unsupported => {
+                device.traits.fetch_or(traits::NO_TRYING, Ordering::Relaxed);
+                return None;
+            }
         }
+    }
+}
+
+fn vector(piece: &RawBuffer) -> libc::iovec {
+    libc::iovec { iov_base: piece.pointer.cast(), iov_len: piece.length }
+}
+
+/// The memory that has not been moved yet.
+fn pieces_left(operation: &Operation, into: &mut Vec<libc::iovec>) {
+    let mut skip = operation.done;
+    operation.buffers.each(|piece| {
+        let skipped = skip.min(piece.length);
+        skip -= skipped;
+        if skipped < piece.length {
+            into.push(vector(&rest_of(piece, skipped)));
+        }
+    });
+}
+
+fn work_left(work: Work, done: usize) -> Work {
+    let done = done as u64;
+    match work {
+        Work::Read { offset } => Work::Read { offset: offset + done },
+        Work::Write { offset } => Work::Write { offset: offset + done },
+        other => other,
     }
 }
 
@@ -259,12 +313,7 @@ impl Job for FileJob {
     }
 
     fn work(&self) -> Work {
-        let done = self.operation.done as u64;
-        match self.work {
-            Work::Read { offset } => Work::Read { offset: offset + done },
-            Work::Write { offset } => Work::Write { offset: offset + done },
-            other => other,
-        }
+        work_left(self.work, self.operation.done)
     }
 
     fn id(&self) -> (u64, u64) {
@@ -272,15 +321,7 @@ impl Job for FileJob {
     }
 
     fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
-        let mut skip = self.operation.done;
-        self.operation.buffers.each(|piece| {
-            let skipped = skip.min(piece.length);
-            skip -= skipped;
-            if skipped < piece.length {
-                let start = piece.pointer.wrapping_add(skipped);
-                into.push(libc::iovec { iov_base: start.cast(), iov_len: piece.length - skipped });
-            }
-        });
+        pieces_left(&self.operation, into);
     }
 
     fn advance(&mut self, bytes: usize) -> bool {

@@ -205,27 +205,22 @@ impl<J: Job> Drop for Pump<J> {
 
 /// What a try without blocking came to.
 pub(crate) enum Tried {
+    Moved(usize),
     Ended(i32),
-    /// It would block: a job for the pump. Some bytes may have been moved.
+    /// It would block: a job for the pump.
     WouldBlock,
     /// The file system does not offer this way.
     Unsupported,
 }
 
-/// Does as much of a read or write as does not block.
-pub(crate) fn try_now(job: &mut impl Job) -> Tried {
-    let mut pieces = Vec::new();
-    loop {
-        pieces.clear();
-        job.pieces(&mut pieces);
-        match transfer(job.handle(), job.work(), &pieces, libc::RWF_NOWAIT) {
-            Ok(0) => return Tried::Ended(ended_early(job.work())),
-            Ok(bytes) if job.advance(bytes) => return Tried::Ended(0),
-            Ok(_) => {}
-            Err(EAGAIN) => return Tried::WouldBlock,
-            Err(EOPNOTSUPP) => return Tried::Unsupported,
-            Err(error) => return Tried::Ended(error),
-        }
+/// Does as much of a read or write, with one call, as does not block.
+pub(crate) fn try_now(handle: Handle, work: Work, pieces: &[libc::iovec]) -> Tried {
+    match transfer(handle, work, pieces, libc::RWF_NOWAIT) {
+        Ok(0) => Tried::Ended(ended_early(work)),
+        Ok(bytes) => Tried::Moved(bytes),
+        Err(EAGAIN) => Tried::WouldBlock,
+        Err(EOPNOTSUPP) => Tried::Unsupported,
+        Err(error) => Tried::Ended(error),
     }
 }
 
