@@ -8,7 +8,7 @@ use super::parts::FetchJob;
 use super::send::rest_of;
 use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
-    finish,
+    entry, finish,
 };
 use crate::device::{Device as Inner, traits};
 use crate::engine::Handle;
@@ -75,6 +75,32 @@ impl Job for Errand {
 
     fn end(self, error: i32) {
         either!(self, job => job.end(error));
+    }
+
+    fn end_all(ended: Vec<(Errand, i32)>) {
+        let mut port = None;
+        let mut entries = Vec::with_capacity(ended.len());
+        for (errand, error) in ended {
+            match errand {
+                Errand::Transfer(job) => {
+                    // A pump has one port.
+                    port.get_or_insert_with(|| job.port.clone());
+                    let (sink, completion) = job.finish(error);
+                    entries.extend(entry(sink, completion));
+                }
+                Errand::Fetch(job) => job.end(error),
+            }
+        }
+        if let Some(port) = port {
+            freeing(|| port.queue.insert_all(entries));
+        }
+    }
+}
+
+/// A closed port frees packets here, with what the program hung on them.
+pub(super) fn freeing(deliver: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+        log::error!("a context panicked when it was dropped with its closed port");
     }
 }
 
@@ -300,6 +326,9 @@ fn name(kind: rustix::fs::FileType) -> &'static str {
 impl FileJob {
     /// The operation leaves the device's list and gives up its hold on the descriptor.
     fn finish(self, error: i32) -> (Sink, super::Completion) {
+        // A read that was asked to end after it had got something reports what it has.
+        let error =
+            if error == ECANCELED && self.operation.done > 0 && self.operation.kind == Kind::Read { 0 } else { error };
         let serial = self.operation.serial;
         self.device.receive.lock().ended(serial);
         self.port.leave(&self.device);
@@ -334,14 +363,8 @@ impl Job for FileJob {
     }
 
     fn end(self, error: i32) {
-        // A read that was asked to end after it had got something reports what it has.
-        let error =
-            if error == ECANCELED && self.operation.done > 0 && self.operation.kind == Kind::Read { 0 } else { error };
         let port = self.port.clone();
         let (sink, completion) = self.finish(error);
-        // A closed port frees the packet here, with what the program hung on it.
-        if catch_unwind(AssertUnwindSafe(|| port.deliver(sink, completion))).is_err() {
-            log::error!("a context panicked when it was dropped with its closed port");
-        }
+        freeing(|| port.deliver(sink, completion));
     }
 }

@@ -7,13 +7,13 @@
 //! the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for after all. To
 //! look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of sending.
 
+use super::file::freeing;
 use super::send::{Attempt, failed_send, rest_of};
 use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
 use crate::device::Device as Inner;
 use crate::engine::files::{Job, Look, Work, look};
 use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bytes of a file that are looked at and sent at a time, and that are fetched at a time.
 const WINDOW: u64 = 2 * 1024 * 1024;
@@ -189,10 +189,7 @@ impl Job for FetchJob {
             // Nothing at all: the file has become shorter. The next attempt finds the end, and says so.
             parts.fetched = moved + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
         }
-        // A closed port frees the packet here, with what the program hung on it.
-        if catch_unwind(AssertUnwindSafe(|| port.end_interrupted_turn(&device, operation, error))).is_err() {
-            log::error!("a context panicked when it was dropped with its closed port");
-        }
+        freeing(|| port.end_interrupted_turn(&device, operation, error));
     }
 }
 

@@ -53,6 +53,13 @@ pub(crate) trait Job: Send + 'static {
     fn is_wanted(&self) -> bool;
     /// Its completion: 0, or the system's error number.
     fn end(self, error: i32);
+    /// The completions of several jobs of one pump, in their order.
+    fn end_all(ended: Vec<(Self, i32)>)
+    where
+        Self: Sized,
+    {
+        ended.into_iter().for_each(|(job, error)| job.end(error));
+    }
 }
 
 /// Which way files go.

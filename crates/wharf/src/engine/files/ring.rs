@@ -228,6 +228,7 @@ impl<J: Job> Loop<J> {
     }
 
     fn reap(&mut self) {
+        let mut done = Vec::new();
         while let Some(completion) = self.next_completion() {
             match completion.user_data() {
                 BELL => {
@@ -239,14 +240,19 @@ impl<J: Job> Loop<J> {
                 at => {
                     let at = usize::try_from(at).unwrap_or(usize::MAX);
                     if let Some(slot) = self.vacate(at) {
-                        self.ended(slot, completion.result());
+                        done.extend(self.ended(slot, completion.result()));
                     }
                 }
             }
         }
+        // Together: each by itself would wake a worker that then waits for the queue's lock.
+        if !done.is_empty() {
+            J::end_all(done);
+        }
     }
 
-    fn ended(&mut self, Slot { mut job, pieces }: Slot<J>, result: i32) {
+    /// The job and its error, unless it goes on.
+    fn ended(&mut self, Slot { mut job, pieces }: Slot<J>, result: i32) -> Option<(J, i32)> {
         let again = match (usize::try_from(result), job.work()) {
             (Ok(_), Work::Sync { .. }) => Err(0),
             (Ok(0), work) => Err(ended_early(work)),
@@ -256,9 +262,12 @@ impl<J: Job> Loop<J> {
             (Err(_), _) => Err(-result),
         };
         match again {
-            Err(error) => job.end(error),
-            Ok(()) if !job.is_wanted() => job.end(ECANCELED),
-            Ok(()) => drop(self.issue(job, pieces)),
+            Err(error) => Some((job, error)),
+            Ok(()) if !job.is_wanted() => Some((job, ECANCELED)),
+            Ok(()) => {
+                self.issue(job, pieces);
+                None
+            }
         }
     }
 
