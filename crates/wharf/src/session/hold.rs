@@ -154,7 +154,8 @@ impl Sending {
         taken
     }
 
-    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it.
+    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is none:
+    /// what was received frees its own by being handed on.
     fn reason_to_hold(&self, service: &Inner) -> Option<Hold> {
         if self.inbox.asked {
             return Some(Hold::Asked);
@@ -162,10 +163,8 @@ impl Sending {
         if self.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
             return Some(Hold::Outbox);
         }
-        if let Some(due) = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns())) {
-            return Some(Hold::Rate(due));
-        }
-        service.memory.is_short().then_some(Hold::Memory)
+        let due = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns()))?;
+        Some(Hold::Rate(due))
     }
 }
 
@@ -187,18 +186,23 @@ impl Conn {
                 drop(unhandled);
                 return Turn::Receive;
             }
-            match sending.reason_to_hold(service) {
-                None => {
-                    if let Some(buffer) = sending.inbox.stash.take() {
-                        self.account(&mut sending);
-                        self.spend(&mut sending, service, buffer.len());
-                        return Turn::Handle(buffer);
-                    }
-                    if std::mem::take(&mut sending.inbox.more) {
-                        return Turn::GoOn;
-                    }
-                    return sending.inbox.end.take().map_or(Turn::Receive, Turn::End);
+            let mut hold = sending.reason_to_hold(service);
+            if hold.is_none() {
+                if let Some(buffer) = sending.inbox.stash.take() {
+                    self.account(&mut sending);
+                    self.spend(&mut sending, buffer.len());
+                    return Turn::Handle(buffer);
                 }
+                if std::mem::take(&mut sending.inbox.more) {
+                    return Turn::GoOn;
+                }
+                if let Some(end) = sending.inbox.end.take() {
+                    return Turn::End(end);
+                }
+                hold = service.memory.is_short().then_some(Hold::Memory);
+            }
+            match hold {
+                None => return Turn::Receive,
                 Some(hold) => {
                     sending.inbox.held = Some(hold);
                     match hold {
@@ -209,7 +213,7 @@ impl Conn {
                         }
                         Hold::Memory => {
                             service.memory.held_back.fetch_add(1, Ordering::Relaxed);
-                            tell = service.memory.enlist(self, None);
+                            tell = service.memory.enlist(self);
                             look = true;
                         }
                         Hold::Asked | Hold::Outbox => {}
@@ -231,7 +235,6 @@ impl Conn {
 
     /// Something was received. Returns what is to be handed on; `None` when nobody is to get it, or not yet.
     pub(super) fn take_in(self: &Arc<Self>, buffer: Buffer) -> Option<Buffer> {
-        let service = self.service.upgrade()?;
         let mut sending = self.lock();
         if sending.phase != Phase::Open {
             return None;
@@ -242,16 +245,17 @@ impl Conn {
             self.account(&mut sending);
             return None;
         }
-        self.spend(&mut sending, &service, buffer.len());
+        self.spend(&mut sending, buffer.len());
         Some(buffer)
     }
 
-    fn spend(&self, sending: &mut Sending, service: &Inner, bytes: usize) {
+    fn spend(&self, sending: &mut Sending, bytes: usize) {
         let framed = self.framed.load(Ordering::Relaxed);
         if !framed {
             self.messages_received.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(rate) = &mut sending.inbox.rate {
+        let Some(rate) = &mut sending.inbox.rate else { return };
+        if let Some(service) = self.service.upgrade() {
             rate.spend(bytes as u64, u64::from(!framed), service.rates.now_ns());
         }
     }
@@ -293,6 +297,10 @@ impl Conn {
             sending.inbox.framing_bytes = bytes;
             self.account(&mut sending);
         }
+        drop(sending);
+        if let Some(service) = self.limited.then(|| self.service.upgrade()).flatten() {
+            service.bound_memory();
+        }
     }
 
     /// How many bytes of an unfinished frame may be kept.
@@ -314,20 +322,13 @@ impl Conn {
         self.go_on_if(|hold| matches!(hold, Hold::Rate(_)));
     }
 
-    /// Memory was freed; `calm`: so much that receiving may go on. False: it still waits.
-    pub(super) fn memory_freed(self: &Arc<Self>, calm: bool) -> bool {
-        if calm {
-            self.go_on_if(|hold| hold == Hold::Memory);
-        }
-        let waits_on = self.lock().inbox.held == Some(Hold::Memory);
-        // After the lock was held: a sender entered the list under it, so by now it waits on the condition.
-        self.made_room();
-        calm || !waits_on
+    /// So much memory was freed that receiving may go on.
+    pub(super) fn memory_freed(self: &Arc<Self>) {
+        self.go_on_if(|hold| hold == Hold::Memory);
     }
 
-    /// Whether it still waits for memory: to be received from, or with a sender.
-    pub(super) fn waits_for_memory(&self) -> bool {
-        self.lock().inbox.held == Some(Hold::Memory) || self.has_waiting_senders()
+    pub(super) fn is_held_for_memory(&self) -> bool {
+        self.lock().inbox.held == Some(Hold::Memory)
     }
 
     fn go_on_if(self: &Arc<Self>, such: impl FnOnce(Hold) -> bool) {
@@ -354,6 +355,9 @@ impl Conn {
             return;
         }
         self.holds.store(now, Ordering::Relaxed);
+        if !self.limited {
+            return;
+        }
         let Some(service) = self.service.upgrade() else { return };
         if now > before {
             service.memory.add(now - before);
@@ -367,10 +371,13 @@ impl Conn {
     }
 
     /// Ends the session, and lets go of what it keeps at once: it does not count any more, even what the system is just
-    /// taking.
-    pub(super) fn write_off(self: &Arc<Self>, reason: Closed) {
+    /// taking. False when somebody has done so before.
+    pub(super) fn write_off(self: &Arc<Self>, reason: Closed) -> bool {
         let (unsent, unhandled, stream) = {
             let mut sending = self.lock();
+            if sending.written_off {
+                return false;
+            }
             let unsent = sending.give_up();
             sending.written_off = true;
             let unhandled = sending.inbox.clear();
@@ -384,5 +391,6 @@ impl Conn {
             stream.close();
         }
         self.end(reason);
+        true
     }
 }
