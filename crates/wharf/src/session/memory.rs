@@ -24,14 +24,24 @@
 
 use super::conn::{Closed, Conn};
 use super::service::Inner;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// How often somebody looks whether memory is being freed while others wait for it.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// The share of the limit that has to be freed between two looks.
 const PROGRESS_SHARE: usize = 100;
+
+/// Sessions that a look at all of them finds as the largest, and for how long at least nobody looks again. Who has no more
+/// sessions than that looks each time.
+const CANDIDATES: usize = 1024;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The part of the time that looks at all sessions may take.
+const LOOKING_SHARE: u32 = 8;
 
 pub(super) struct Memory {
     /// `usize::MAX`: there is none.
@@ -48,10 +58,85 @@ pub(super) struct Memory {
     /// The timer for the next look is set; and what `freed` was when it was.
     looking: AtomicBool,
     freed_then: AtomicU64,
+    largest: Mutex<Largest>,
+    /// Looks at all sessions.
+    looks: AtomicU64,
     /// Sessions that were ended for it.
     pub(super) ended: AtomicU64,
     /// Times that a session was held back for it.
     pub(super) held_back: AtomicU64,
+}
+
+/// The sessions that held most when all were looked at. With a hundred thousand sessions a look takes milliseconds, and a
+/// broadcast into a full memory may need to know for each member: so it serves for many, while it is fresh.
+#[derive(Default)]
+struct Largest {
+    /// With what each held then, or when it was looked at since.
+    candidates: BinaryHeap<Candidate>,
+    /// All others held less.
+    least: usize,
+    fresh_until: Option<Instant>,
+}
+
+struct Candidate {
+    holds: usize,
+    conn: Weak<Conn>,
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Candidate) -> bool {
+        self.holds == other.holds
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> std::cmp::Ordering {
+        self.holds.cmp(&other.holds)
+    }
+}
+
+impl Largest {
+    /// The one that holds most, of those that are known. Handles that are not needed any more, perhaps the last ones, are to be
+    /// dropped outside the lock.
+    fn first(&mut self, unneeded: &mut Vec<Arc<Conn>>) -> Option<Arc<Conn>> {
+        while let Some(mut first) = self.candidates.peek_mut() {
+            let conn = first.conn.upgrade();
+            let holds = conn.as_ref().map_or(0, |conn| conn.holds());
+            if holds > 0 && holds >= first.holds {
+                return conn;
+            }
+            unneeded.extend(conn);
+            if holds >= self.least {
+                first.holds = holds;
+            } else {
+                PeekMut::pop(first);
+            }
+        }
+        None
+    }
+
+    fn look(&mut self, service: &Inner) {
+        let begin = Instant::now();
+        let mut all = service.holders();
+        service.memory.looks.fetch_add(1, Ordering::Relaxed);
+        self.least = 1;
+        if all.len() > CANDIDATES {
+            let (_, last, _) = all.select_nth_unstable_by_key(CANDIDATES - 1, |(holds, _)| Reverse(*holds));
+            self.least = last.0;
+            all.truncate(CANDIDATES);
+        }
+        self.candidates = all.into_iter().map(|(holds, conn)| Candidate { holds, conn }).collect();
+        let now = Instant::now();
+        self.fresh_until = now.checked_add(LOOK_AGAIN.max((now - begin) * LOOKING_SHARE));
+    }
 }
 
 /// Sessions that are to be told when memory was freed.
@@ -100,6 +185,8 @@ impl Memory {
             telling: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             freed_then: AtomicU64::new(0),
+            largest: Mutex::default(),
+            looks: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
         }
@@ -237,7 +324,18 @@ impl Inner {
 
     /// Who holds most. `with`: a session, and a message for it that counts too.
     pub(super) fn largest(&self, with: Option<(&Arc<Conn>, usize)>) -> Option<Arc<Conn>> {
-        let most = self.holder_of_most()?;
+        let mut unneeded = Vec::new();
+        let most = {
+            let mut largest = self.memory.largest.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_fresh =
+                self.has_many_sessions(CANDIDATES) && largest.fresh_until.is_some_and(|until| Instant::now() < until);
+            let known = if is_fresh { largest.first(&mut unneeded) } else { None };
+            known.or_else(|| {
+                largest.look(self);
+                largest.first(&mut unneeded)
+            })
+        };
+        let Some(most) = most else { return with.map(|(conn, _)| conn.clone()) };
         match with {
             Some((conn, bytes)) if conn.holds() + bytes >= most.holds() => Some(conn.clone()),
             _ => (most.holds() > 0).then_some(most),
@@ -263,7 +361,9 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Link, Service, Session, SlowConsumer};
     use super::*;
+    use crate::buffer::Buffer;
 
     #[test]
     fn reservations_never_exceed_the_limit_and_what_is_freed_is_there_again() {
@@ -275,6 +375,37 @@ mod tests {
         assert!(!memory.reserve(usize::MAX));
         memory.add(100);
         assert_eq!(memory.used(), 150);
+    }
+
+    #[test]
+    fn a_full_memory_of_many_sessions_costs_a_send_no_look_at_all_of_them() {
+        const SESSIONS: usize = 20_000;
+        struct Idle;
+        impl Session for Idle {
+            fn received(&mut self, _link: &Link, _data: Buffer) {}
+        }
+        let builder = Service::builder().memory_limit(SESSIONS * 10).outbox(1 << 20, SlowConsumer::DropOldest);
+        let service = builder.start().unwrap();
+        // They are never connected: what they are sent waits.
+        let nobody = "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap();
+        let admit = |_| Link(service.inner.admit(nobody.into(), None, Box::new(Idle)).unwrap());
+        let links: Vec<Link> = (0..SESSIONS).map(admit).collect();
+        links.iter().for_each(|link| link.send(vec![1; 10]).unwrap());
+        assert_eq!(service.stats().memory.used_bytes, SESSIONS * 10);
+        links[0].send(vec![2; 10]).unwrap();
+        let looks = || service.inner.memory.looks.load(Ordering::Relaxed);
+        let before = (looks(), Instant::now());
+        links.iter().for_each(|link| link.send(vec![2; 10]).unwrap());
+        // One for each time that the last one was too old, which is as often as all of them take an eighth of the time.
+        let most = 2 + before.1.elapsed().as_millis() / LOOK_AGAIN.as_millis() + SESSIONS as u128 / CANDIDATES as u128;
+        assert!(u128::from(looks() - before.0) <= most, "{} looks at all, where {most} are enough", looks() - before.0);
+        // Each in turn lost its oldest, for its own message made it the largest.
+        assert!(links.iter().all(|link| link.stats().queued_bytes == 10));
+        // Others make room for one that is small still.
+        let small = admit(0);
+        small.send(vec![3; 5]).unwrap();
+        assert_eq!(small.stats().queued_bytes, 5);
+        assert!(service.stats().memory.used_bytes <= SESSIONS * 10);
     }
 
     #[test]

@@ -924,11 +924,16 @@ impl Inner {
         let _ = self.port.timer(LOOK, Node::Service, Op::MemoryLook);
     }
 
-    /// The session that keeps most in memory, ended ones that still send included.
-    pub(super) fn holder_of_most(&self) -> Option<Arc<Conn>> {
-        let most = lock(&self.sessions).values().max_by_key(|conn| conn.holds()).cloned();
-        let lingering = lock(&self.lingering).iter().max_by_key(|conn| conn.holds()).cloned();
-        most.into_iter().chain(lingering).max_by_key(|conn| conn.holds())
+    /// What each session keeps, if anything, ended ones that still send included. One that is being closed may be there twice.
+    pub(super) fn holders(&self) -> Vec<(usize, Weak<Conn>)> {
+        let of = |conn: &Arc<Conn>| Some((conn.holds(), Arc::downgrade(conn))).filter(|(holds, _)| *holds > 0);
+        let mut holders: Vec<_> = lock(&self.sessions).values().filter_map(of).collect();
+        holders.extend(lock(&self.lingering).iter().filter_map(of));
+        holders
+    }
+
+    pub(super) fn has_many_sessions(&self, many: usize) -> bool {
+        self.totals.open.load(Ordering::Relaxed) > many
     }
 
     /// What all sessions keep. With a limit it is known; without one, each is asked: those that are being closed too, of which
