@@ -13,7 +13,7 @@
 //! A receive that is outstanding when the program pauses is not cancelled. What it brings is kept, a receive at most, and is
 //! the first that the session gets when it is resumed.
 
-use super::conn::{Closed, Conn, Link, Phase, Sending};
+use super::conn::{Closed, Conn, Link, Phase, Sending, count};
 use super::rate::{Buckets, Place, Rate};
 use super::service::{Inner, Node, Op};
 use crate::buffer::Buffer;
@@ -92,7 +92,10 @@ pub(super) enum Turn {
 /// Whether a frame may be handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
-    Next,
+    Next {
+        /// It has a rate limit.
+        is_rated: bool,
+    },
     Later,
     Over,
 }
@@ -252,7 +255,7 @@ impl Conn {
     fn spend(&self, sending: &mut Sending, bytes: usize) {
         let framed = self.framed.load(Ordering::Relaxed);
         if !framed {
-            self.messages_received.fetch_add(1, Ordering::Relaxed);
+            count(&self.messages_received, 1);
         }
         let Some(rate) = &mut sending.inbox.rate else { return };
         if let Some(service) = self.service.upgrade() {
@@ -267,45 +270,38 @@ impl Conn {
     }
 
     /// Asked before a frame is looked for.
-    pub(super) fn next_frame(&self) -> Frames {
-        let Some(service) = self.service.upgrade() else { return Frames::Over };
+    pub(super) fn next_frame(&self, service: &Inner) -> Frames {
         let mut sending = self.lock();
         if sending.phase != Phase::Open {
             return Frames::Over;
         }
-        if sending.reason_to_hold(&service).is_some() {
+        if sending.reason_to_hold(service).is_some() {
             sending.inbox.more = true;
             return Frames::Later;
         }
-        Frames::Next
+        Frames::Next { is_rated: sending.inbox.rate.is_some() }
     }
 
     /// A frame was found.
-    pub(super) fn count_frame(&self) {
-        self.messages_received.fetch_add(1, Ordering::Relaxed);
-        let mut sending = self.lock();
-        let Some(rate) = &mut sending.inbox.rate else { return };
-        if let Some(service) = self.service.upgrade() {
+    pub(super) fn count_frame(&self, service: &Inner, is_rated: bool) {
+        count(&self.messages_received, 1);
+        if !is_rated {
+            return;
+        }
+        if let Some(rate) = &mut self.lock().inbox.rate {
             rate.spend(0, 1, service.rates.now_ns());
         }
     }
 
     /// The framing layer keeps so many bytes from now on.
-    pub(super) fn framing_keeps(&self, bytes: usize) {
+    pub(super) fn framing_keeps(&self, service: &Inner, bytes: usize) {
         let mut sending = self.lock();
         if sending.phase != Phase::Over {
             sending.inbox.framing_bytes = bytes;
             self.account(&mut sending);
         }
         drop(sending);
-        if let Some(service) = self.limited.then(|| self.service.upgrade()).flatten() {
-            service.bound_memory();
-        }
-    }
-
-    /// How many bytes of an unfinished frame may be kept.
-    pub(super) fn inbox_limit(&self) -> usize {
-        self.service.upgrade().map_or(usize::MAX, |service| service.options.inbox_bytes)
+        service.bound_memory();
     }
 
     // --- Who lets it go on ---
