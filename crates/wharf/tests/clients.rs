@@ -12,10 +12,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
-use wharf::session::{Closed, GaveUp, Peer, Reconnect, ReconnectState, Service};
+use wharf::session::{Closed, GaveUp, Peer, Reconnect, ReconnectState, Reconnecting, Service};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -286,6 +286,29 @@ fn clients_that_are_stopped_while_they_connect_leave_nothing_behind() {
     taker.join().unwrap();
     eventually("every session is gone", || service.stats().sessions == 0);
     eventually("every session was closed", || theatre.closed() == theatre.made());
+}
+
+#[test]
+fn what_decides_whether_to_connect_again_may_ask_the_client_itself_and_may_panic() {
+    static CLIENT: OnceLock<Reconnecting> = OnceLock::new();
+    fn ask(_: &Closed) -> bool {
+        CLIENT.get().is_none_or(|client| client.counts().0 < 3)
+    }
+    fn fail(_: &Closed) -> bool {
+        fall()
+    }
+    quiet_panics();
+    let theatre = Theatre::new();
+    let service = service(Service::builder());
+    let casting = theatre.casting();
+    let client = service.reconnect(dead_address(), hasty().again_after(ask), move || casting.actor()).unwrap();
+    CLIENT.set(client.clone()).unwrap();
+    assert!(matches!(&*client.wait(), GaveUp::Final(Closed::Failed(_))));
+    assert!(client.counts().0 >= 3);
+    let casting = theatre.casting();
+    let client = service.reconnect(dead_address(), hasty().again_after(fail), move || casting.actor()).unwrap();
+    assert!(matches!(&*client.wait(), GaveUp::Final(Closed::Failed(_))));
+    assert_eq!(service.stats().panics, 1);
 }
 
 // --- Unix sockets ---

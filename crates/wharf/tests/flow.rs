@@ -702,6 +702,139 @@ fn a_service_can_allow_shorter_frames_than_the_codec() {
     all_memory_is_free(&service);
 }
 
+#[test]
+fn a_sender_that_needs_more_than_is_left_does_not_wait_for_ever_though_memory_is_not_short() {
+    let theatre = Theatre::new();
+    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let told = telling(&theatre, builder);
+    let deaf = deaf(&told, 2);
+    // More than half, and less than three quarters.
+    stuff(&deaf[0].1, MIB + 256 * KIB);
+    let link = deaf[1].1.clone();
+    let sender = thread::spawn(move || link.send(vec![2; MIB]));
+    assert_eq!(next(&told.reasons), "MemoryLimit");
+    sender.join().unwrap().unwrap();
+    assert!(!deaf[0].1.is_open() && deaf[1].1.is_open());
+    assert_eq!(told.service.stats().memory.ended, 1);
+    drop(deaf);
+    all_memory_is_free(&told.service);
+}
+
+#[test]
+fn what_was_received_is_handed_on_though_memory_is_short() {
+    static STUCK: Mutex<Option<Link>> = Mutex::new(None);
+    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let Lined { service, address, links, lines, .. } = lined(builder, |_, _| {
+        // Nobody waits for memory yet, so nobody was ended for it.
+        let stuck = STUCK.lock().unwrap();
+        assert!(stuck.as_ref().is_none_or(Link::is_open), "a frame waited for memory");
+    });
+    let theatre = Theatre::new();
+    let (casting, (link, stuck_links)) = (theatre.casting(), channel());
+    let stuck_address = service
+        .listen("127.0.0.1:0", move |_| {
+            let link = link.clone();
+            casting.actor().opened(move |opened| link.send(opened.clone()).unwrap())
+        })
+        .unwrap();
+    let mut socket = client(address);
+    next(&links);
+    receive_is_outstanding();
+    let _stuck = client(stuck_address);
+    let link = next(&stuck_links);
+    stuff(&link, MIB + 3 * MIB / 4);
+    *STUCK.lock().unwrap() = Some(link);
+    socket.write_all(b"one\ntwo\nthr").unwrap();
+    assert_eq!((next(&lines), next(&lines)), ("one".into(), "two".into()));
+    assert_eq!(service.stats().panics, 0);
+    *STUCK.lock().unwrap() = None;
+}
+
+#[test]
+fn what_came_in_pauses_is_handed_on_when_it_alone_makes_memory_short() {
+    const SESSIONS: usize = 5;
+    let theatre = Theatre::new();
+    // Each keeps a receive of 16 KiB: five are short, and less than all.
+    let told = telling(&theatre, Service::builder().memory_limit(100 * KIB));
+    let mut sessions = deaf(&told, SESSIONS);
+    receive_is_outstanding();
+    for (socket, link) in &mut sessions {
+        link.pause();
+        socket.write_all(&[b'x'; 10]).unwrap();
+    }
+    eventually("all are held", || sessions.iter().all(|(_, link)| link.stats().held));
+    sessions.iter().for_each(|(_, link)| link.resume());
+    assert_eq!(collect(&told.data, SESSIONS * 10).len(), SESSIONS * 10);
+    let memory = told.service.stats().memory;
+    assert_eq!((memory.ended, memory.held_back), (0, 0));
+    all_memory_is_free(&told.service);
+}
+
+#[test]
+fn receives_that_were_outstanding_exceed_the_limit_by_a_quarter_at_most() {
+    const LIMIT: usize = 512 * KIB;
+    let Lined { service, address, links, .. } = lined(Service::builder().memory_limit(LIMIT), |_, _| {});
+    let mut sockets: Vec<TcpStream> = (0..120).map(|_| client(address)).collect();
+    sockets.iter().for_each(|_| drop(next(&links)));
+    receive_is_outstanding();
+    let mut most = 0;
+    for socket in &mut sockets {
+        let _ = socket.write_all(&[b'x'; 15 * KIB]);
+        most = most.max(service.stats().memory.used_bytes);
+    }
+    let begin = Instant::now();
+    while service.stats().memory.ended == 0 && begin.elapsed() < Duration::from_secs(5) {
+        most = most.max(service.stats().memory.used_bytes);
+    }
+    // Each worker may be about to end somebody.
+    assert!(most <= LIMIT + LIMIT / 4 + 16 * 32 * KIB, "{most} bytes were kept");
+    assert!(service.stats().memory.ended > 0);
+    drop(sockets);
+    all_memory_is_free(&service);
+}
+
+#[test]
+fn many_who_are_ended_for_memory_at_once_are_counted_once_each() {
+    const SESSIONS: usize = 12;
+    let theatre = Theatre::new();
+    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
+    let told = telling(&theatre, builder);
+    let deaf = deaf(&told, SESSIONS);
+    let senders: Vec<_> = (0..4)
+        .map(|_| {
+            let links: Vec<Link> = deaf.iter().map(|(_, link)| link.clone()).collect();
+            thread::spawn(move || while links.iter().any(|link| link.send(vec![1; 64 * KIB]).is_ok()) {})
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    (0..SESSIONS).for_each(|_| assert_eq!(next(&told.reasons), "MemoryLimit"));
+    assert_eq!(told.service.stats().memory.ended, SESSIONS as u64);
+    drop(deaf);
+    all_memory_is_free(&told.service);
+}
+
+#[test]
+fn without_a_limit_the_figure_tells_what_is_kept_of_those_that_are_being_closed_too() {
+    let theatre = Theatre::new();
+    let told = telling(&theatre, Service::builder().outbox(16 * MIB, SlowConsumer::Disconnect));
+    let deaf = deaf(&told, 2);
+    stuff(&deaf[0].1, MIB);
+    stuff(&deaf[1].1, 2 * MIB);
+    let kept = || deaf.iter().map(|(_, link)| link.stats().queued_bytes).sum::<usize>();
+    assert_eq!(told.service.stats().memory.limit_bytes, None);
+    assert_eq!(told.service.stats().memory.used_bytes, kept());
+    deaf[0].1.close();
+    // Once, though it is among the sessions and among those that are being closed.
+    eventually("both are counted", || told.service.stats().memory.used_bytes == kept());
+    // The peer's end leaves what was accepted for it.
+    deaf[1].0.shutdown(Shutdown::Write).unwrap();
+    eventually("one is over", || theatre.closed() == 1);
+    assert!(kept() >= 3 * MIB);
+    eventually("both are counted still", || told.service.stats().memory.used_bytes == kept());
+    drop(deaf);
+    all_memory_is_free(&told.service);
+}
+
 // --- Figures ---
 
 #[test]

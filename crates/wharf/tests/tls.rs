@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf::Buffer;
 use wharf::session::rustls::{self, ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use wharf::session::{
@@ -372,6 +372,33 @@ fn a_handshake_and_messages_that_drip_byte_by_byte_are_understood() {
         stream.conn.send_close_notify();
         stream.flush().unwrap();
         assert_eq!(closed(&told), ("ByPeer".into(), None));
+    }
+}
+
+#[test]
+fn a_peer_whose_record_takes_longer_than_the_idle_time_out_is_not_idle() {
+    let idle = Duration::from_millis(400);
+    let (_server, address, told) = server(Service::builder().idle_timeout(idle), authority().server(), true);
+    let mut stream = blocking(address);
+    opened(&told);
+    stream.conn.writer().write_all(b"slowly").unwrap();
+    let mut record = Vec::new();
+    stream.conn.write_tls(&mut record).unwrap();
+    let (mut longest, mut before) = (Duration::ZERO, Instant::now());
+    // Twice the time-out and more, in all.
+    for bytes in record.chunks(record.len().div_ceil(20)) {
+        longest = longest.max(before.elapsed());
+        before = Instant::now();
+        if stream.sock.write_all(bytes).is_err() {
+            break;
+        }
+        thread::sleep(idle / 8);
+    }
+    // Unless this machine stood still, and it was idle.
+    if longest.max(before.elapsed()) < idle {
+        let mut echo = [0; 6];
+        stream.read_exact(&mut echo).unwrap();
+        assert_eq!(&echo, b"slowly");
     }
 }
 

@@ -193,6 +193,8 @@ pub(super) struct Conn {
     pub(super) framed: AtomicBool,
     /// What it keeps in memory: written under `sending`'s lock, read without.
     pub(super) holds: AtomicUsize,
+    /// The service has a limit, and counts it.
+    pub(super) limited: bool,
     /// When it was opened, and when it last received something, by `tick_ms`; 0: never.
     opened_ms: AtomicU64,
     received_ms: AtomicU64,
@@ -226,6 +228,9 @@ pub(super) struct Sending {
     /// What the service counts for this session, in bytes; and that it counts nothing for it any more.
     pub(super) accounted: usize,
     pub(super) written_off: bool,
+    /// Senders that wait for the service's memory; and that the session is in the list of those to be told.
+    starved: u32,
+    listed: bool,
     /// Somebody sends, or a send is outstanding.
     busy: bool,
     /// TLS has something to say of its own.
@@ -438,7 +443,7 @@ impl Link {
 impl Sending {
     fn accepts(&self) -> bool {
         let may = matches!(self.phase, Phase::Open | Phase::Handshake | Phase::Connecting);
-        may && !self.finishing && self.reason.is_none()
+        may && !self.finishing && self.reason.is_none() && !self.written_off
     }
 
     /// What goes out next. Until its handshake is done only TLS speaks.
@@ -499,6 +504,8 @@ impl Conn {
                 inbox: Inbox::new(service.options.rate),
                 accounted: 0,
                 written_off: false,
+                starved: 0,
+                listed: false,
                 busy: false,
                 answers: false,
                 sealed_off: false,
@@ -517,6 +524,7 @@ impl Conn {
             messages_sent: AtomicU64::new(0),
             framed: AtomicBool::new(false),
             holds: AtomicUsize::new(0),
+            limited: service.memory.is_limited(),
             opened_ms: AtomicU64::new(0),
             received_ms: AtomicU64::new(0),
             coarse_us,
@@ -545,32 +553,45 @@ impl Conn {
         }
     }
 
-    pub(super) fn has_waiting_senders(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
     /// Waits until a message may fit, or the session ends: the caller looks which. Not under any lock.
     fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> MutexGuard<'_, Sending> {
-        let full = |sending: &mut Sending| {
-            if !sending.accepts() {
-                return false;
-            }
-            if !sending.outbox.has_room(cost, limit) {
-                return true;
-            }
-            // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list again.
-            let memory = &service.memory;
-            if memory.used().saturating_add(cost) <= memory.limit() || memory.enlist(self, Some(cost)) {
-                return false;
-            }
-            service.look_at_memory();
-            true
-        };
-        let sending = self.lock();
+        let mut sending = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let sending = self.room.wait_while(sending, full).unwrap_or_else(PoisonError::into_inner);
+        while sending.accepts() {
+            let for_memory = sending.outbox.has_room(cost, limit);
+            if for_memory {
+                // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list again. One
+                // that is in the list, or has just been taken out of it, is told when it waits.
+                let memory = &service.memory;
+                if memory.fits(cost) {
+                    break;
+                }
+                let enters = !std::mem::replace(&mut sending.listed, true);
+                if enters && memory.enlist_sender(self, cost) {
+                    break;
+                }
+                service.look_at_memory();
+            }
+            sending.starved += u32::from(for_memory);
+            sending = self.room.wait(sending).unwrap_or_else(PoisonError::into_inner);
+            sending.starved -= u32::from(for_memory);
+        }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         sending
+    }
+
+    /// Memory was freed, and its senders look whether it is enough.
+    pub(super) fn have_senders_look(&self) {
+        // The lock was held: a sender entered the list under it, so by now it waits on the condition.
+        self.lock().listed = false;
+        self.made_room();
+    }
+
+    /// Whether a sender waits for memory. One that does not is not in the list any more.
+    pub(super) fn has_starved_senders(&self) -> bool {
+        let mut sending = self.lock();
+        sending.listed &= sending.starved > 0;
+        sending.listed
     }
 
     /// Drops the oldest messages that have not begun to go out, for so many bytes; returns how many were dropped.
@@ -709,7 +730,7 @@ impl Conn {
                 false
             }
             Ok(bytes) => {
-                self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+                count(&self.bytes_received, bytes as u64);
                 if let Some(service) = self.service.upgrade() {
                     service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
                 }
@@ -770,6 +791,8 @@ impl Conn {
             sending.inbox.end = Some(end);
         }
         if came.plain.is_empty() {
+            // A record may take longer than an idle peer may be silent.
+            self.taken();
             return true;
         }
         match self.take_in(came.plain.into()) {
@@ -886,7 +909,9 @@ impl Conn {
 
     /// The end, once: noticed on the receiving side, or made by the end of the service.
     pub(super) fn over(self: &Arc<Self>, reason: Closed) {
-        let (stream, groups, unsent, unhandled, graceful) = {
+        // Said when the lock is free: the logger is the program's.
+        let say = log::log_enabled!(log::Level::Debug);
+        let (stream, groups, unsent, unhandled, graceful, words) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return;
@@ -895,14 +920,17 @@ impl Conn {
             let graceful = reason.is_peers_end();
             sending.phase = Phase::Over;
             let reason = sending.reason.get_or_insert(reason);
-            log::debug!("session {} is over: {reason}", self.id);
+            let words = say.then(|| reason.to_string());
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
             let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
             self.account(&mut sending);
             let stays = graceful && (sending.busy || self.tls.is_some());
             let stream = if stays { sending.stream.clone() } else { sending.stream.take() };
-            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful)
+            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful, words)
         };
+        if let Some(words) = words {
+            log::debug!("session {} is over: {words}", self.id);
+        }
         self.made_room();
         drop((unsent, unhandled));
         for group in groups {
@@ -1044,8 +1072,8 @@ impl Conn {
             _ => u64::from(result.is_ok()),
         };
         self.taken();
-        self.messages_sent.fetch_add(messages, Ordering::Relaxed);
-        self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        count(&self.messages_sent, messages);
+        count(&self.bytes_sent, bytes);
         if let Some(service) = self.service.upgrade() {
             service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -1204,7 +1232,7 @@ impl Drop for Conn {
     fn drop(&mut self) {
         // Over, with something on its way that never came back: the service had ended.
         let sending = self.sending.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if sending.accounted == 0 {
+        if sending.accounted == 0 || !self.limited {
             return;
         }
         if let Some(service) = self.service.upgrade() {
@@ -1213,6 +1241,12 @@ impl Drop for Conn {
             }
         }
     }
+}
+
+/// Counts in a figure that one thread at a time writes, the one that receives or the one that sends: without an atomic
+/// addition, which costs as much as a lock.
+pub(super) fn count(figure: &AtomicU64, more: u64) {
+    figure.store(figure.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 /// The system's coarse clock: its reading costs next to nothing, and it moves 100 to 1000 times a second. Never 0.

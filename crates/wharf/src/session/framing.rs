@@ -568,24 +568,25 @@ impl<S: FramedSession> Framed<S> {
     fn hand_on(&mut self, link: &Link) {
         let conn = link.0.clone();
         let link = self.link(link);
+        let Some(service) = conn.service.upgrade() else { return };
         loop {
-            match conn.next_frame() {
-                Frames::Next => {}
+            let is_rated = match conn.next_frame(&service) {
+                Frames::Next { is_rated } => is_rated,
                 Frames::Later => break,
                 Frames::Over => {
                     self.input = Input::new();
                     break;
                 }
-            }
+            };
             let error = match self.decoder.decode(&mut self.input) {
                 Ok(Some(frame)) => {
-                    conn.count_frame();
+                    conn.count_frame(&service, is_rated);
                     self.session.frame(&link, frame);
                     continue;
                 }
                 Ok(None) => {
                     self.input.settle();
-                    let limit = conn.inbox_limit();
+                    let limit = service.options.inbox_bytes;
                     if self.input.len() <= limit {
                         break;
                     }
@@ -599,7 +600,7 @@ impl<S: FramedSession> Framed<S> {
         let keeps = self.input.memory();
         if keeps != self.told {
             self.told = keeps;
-            conn.framing_keeps(keeps);
+            conn.framing_keeps(&service, keeps);
         }
     }
 }

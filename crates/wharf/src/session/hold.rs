@@ -13,7 +13,7 @@
 //! A receive that is outstanding when the program pauses is not cancelled. What it brings is kept, a receive at most, and is
 //! the first that the session gets when it is resumed.
 
-use super::conn::{Closed, Conn, Link, Phase, Sending};
+use super::conn::{Closed, Conn, Link, Phase, Sending, count};
 use super::rate::{Buckets, Place, Rate};
 use super::service::{Inner, Node, Op};
 use crate::buffer::Buffer;
@@ -92,7 +92,10 @@ pub(super) enum Turn {
 /// Whether a frame may be handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
-    Next,
+    Next {
+        /// It has a rate limit.
+        is_rated: bool,
+    },
     Later,
     Over,
 }
@@ -154,7 +157,8 @@ impl Sending {
         taken
     }
 
-    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it.
+    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is none:
+    /// what was received frees its own by being handed on.
     fn reason_to_hold(&self, service: &Inner) -> Option<Hold> {
         if self.inbox.asked {
             return Some(Hold::Asked);
@@ -162,10 +166,8 @@ impl Sending {
         if self.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
             return Some(Hold::Outbox);
         }
-        if let Some(due) = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns())) {
-            return Some(Hold::Rate(due));
-        }
-        service.memory.is_short().then_some(Hold::Memory)
+        let due = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns()))?;
+        Some(Hold::Rate(due))
     }
 }
 
@@ -187,18 +189,23 @@ impl Conn {
                 drop(unhandled);
                 return Turn::Receive;
             }
-            match sending.reason_to_hold(service) {
-                None => {
-                    if let Some(buffer) = sending.inbox.stash.take() {
-                        self.account(&mut sending);
-                        self.spend(&mut sending, service, buffer.len());
-                        return Turn::Handle(buffer);
-                    }
-                    if std::mem::take(&mut sending.inbox.more) {
-                        return Turn::GoOn;
-                    }
-                    return sending.inbox.end.take().map_or(Turn::Receive, Turn::End);
+            let mut hold = sending.reason_to_hold(service);
+            if hold.is_none() {
+                if let Some(buffer) = sending.inbox.stash.take() {
+                    self.account(&mut sending);
+                    self.spend(&mut sending, buffer.len());
+                    return Turn::Handle(buffer);
                 }
+                if std::mem::take(&mut sending.inbox.more) {
+                    return Turn::GoOn;
+                }
+                if let Some(end) = sending.inbox.end.take() {
+                    return Turn::End(end);
+                }
+                hold = service.memory.is_short().then_some(Hold::Memory);
+            }
+            match hold {
+                None => return Turn::Receive,
                 Some(hold) => {
                     sending.inbox.held = Some(hold);
                     match hold {
@@ -209,7 +216,7 @@ impl Conn {
                         }
                         Hold::Memory => {
                             service.memory.held_back.fetch_add(1, Ordering::Relaxed);
-                            tell = service.memory.enlist(self, None);
+                            tell = service.memory.enlist(self);
                             look = true;
                         }
                         Hold::Asked | Hold::Outbox => {}
@@ -231,7 +238,6 @@ impl Conn {
 
     /// Something was received. Returns what is to be handed on; `None` when nobody is to get it, or not yet.
     pub(super) fn take_in(self: &Arc<Self>, buffer: Buffer) -> Option<Buffer> {
-        let service = self.service.upgrade()?;
         let mut sending = self.lock();
         if sending.phase != Phase::Open {
             return None;
@@ -242,16 +248,17 @@ impl Conn {
             self.account(&mut sending);
             return None;
         }
-        self.spend(&mut sending, &service, buffer.len());
+        self.spend(&mut sending, buffer.len());
         Some(buffer)
     }
 
-    fn spend(&self, sending: &mut Sending, service: &Inner, bytes: usize) {
+    fn spend(&self, sending: &mut Sending, bytes: usize) {
         let framed = self.framed.load(Ordering::Relaxed);
         if !framed {
-            self.messages_received.fetch_add(1, Ordering::Relaxed);
+            count(&self.messages_received, 1);
         }
-        if let Some(rate) = &mut sending.inbox.rate {
+        let Some(rate) = &mut sending.inbox.rate else { return };
+        if let Some(service) = self.service.upgrade() {
             rate.spend(bytes as u64, u64::from(!framed), service.rates.now_ns());
         }
     }
@@ -263,41 +270,38 @@ impl Conn {
     }
 
     /// Asked before a frame is looked for.
-    pub(super) fn next_frame(&self) -> Frames {
-        let Some(service) = self.service.upgrade() else { return Frames::Over };
+    pub(super) fn next_frame(&self, service: &Inner) -> Frames {
         let mut sending = self.lock();
         if sending.phase != Phase::Open {
             return Frames::Over;
         }
-        if sending.reason_to_hold(&service).is_some() {
+        if sending.reason_to_hold(service).is_some() {
             sending.inbox.more = true;
             return Frames::Later;
         }
-        Frames::Next
+        Frames::Next { is_rated: sending.inbox.rate.is_some() }
     }
 
     /// A frame was found.
-    pub(super) fn count_frame(&self) {
-        self.messages_received.fetch_add(1, Ordering::Relaxed);
-        let mut sending = self.lock();
-        let Some(rate) = &mut sending.inbox.rate else { return };
-        if let Some(service) = self.service.upgrade() {
+    pub(super) fn count_frame(&self, service: &Inner, is_rated: bool) {
+        count(&self.messages_received, 1);
+        if !is_rated {
+            return;
+        }
+        if let Some(rate) = &mut self.lock().inbox.rate {
             rate.spend(0, 1, service.rates.now_ns());
         }
     }
 
     /// The framing layer keeps so many bytes from now on.
-    pub(super) fn framing_keeps(&self, bytes: usize) {
+    pub(super) fn framing_keeps(&self, service: &Inner, bytes: usize) {
         let mut sending = self.lock();
         if sending.phase != Phase::Over {
             sending.inbox.framing_bytes = bytes;
             self.account(&mut sending);
         }
-    }
-
-    /// How many bytes of an unfinished frame may be kept.
-    pub(super) fn inbox_limit(&self) -> usize {
-        self.service.upgrade().map_or(usize::MAX, |service| service.options.inbox_bytes)
+        drop(sending);
+        service.bound_memory();
     }
 
     // --- Who lets it go on ---
@@ -314,20 +318,13 @@ impl Conn {
         self.go_on_if(|hold| matches!(hold, Hold::Rate(_)));
     }
 
-    /// Memory was freed; `calm`: so much that receiving may go on. False: it still waits.
-    pub(super) fn memory_freed(self: &Arc<Self>, calm: bool) -> bool {
-        if calm {
-            self.go_on_if(|hold| hold == Hold::Memory);
-        }
-        let waits_on = self.lock().inbox.held == Some(Hold::Memory);
-        // After the lock was held: a sender entered the list under it, so by now it waits on the condition.
-        self.made_room();
-        calm || !waits_on
+    /// So much memory was freed that receiving may go on.
+    pub(super) fn memory_freed(self: &Arc<Self>) {
+        self.go_on_if(|hold| hold == Hold::Memory);
     }
 
-    /// Whether it still waits for memory: to be received from, or with a sender.
-    pub(super) fn waits_for_memory(&self) -> bool {
-        self.lock().inbox.held == Some(Hold::Memory) || self.has_waiting_senders()
+    pub(super) fn is_held_for_memory(&self) -> bool {
+        self.lock().inbox.held == Some(Hold::Memory)
     }
 
     fn go_on_if(self: &Arc<Self>, such: impl FnOnce(Hold) -> bool) {
@@ -354,6 +351,9 @@ impl Conn {
             return;
         }
         self.holds.store(now, Ordering::Relaxed);
+        if !self.limited {
+            return;
+        }
         let Some(service) = self.service.upgrade() else { return };
         if now > before {
             service.memory.add(now - before);
@@ -367,10 +367,13 @@ impl Conn {
     }
 
     /// Ends the session, and lets go of what it keeps at once: it does not count any more, even what the system is just
-    /// taking.
-    pub(super) fn write_off(self: &Arc<Self>, reason: Closed) {
+    /// taking. False when somebody has done so before.
+    pub(super) fn write_off(self: &Arc<Self>, reason: Closed) -> bool {
         let (unsent, unhandled, stream) = {
             let mut sending = self.lock();
+            if sending.written_off {
+                return false;
+            }
             let unsent = sending.give_up();
             sending.written_off = true;
             let unhandled = sending.inbox.clear();
@@ -384,5 +387,6 @@ impl Conn {
             stream.close();
         }
         self.end(reason);
+        true
     }
 }

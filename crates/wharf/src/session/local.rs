@@ -123,7 +123,8 @@ impl Inner {
 
     /// A listener of the service is gone: its file too.
     pub(super) fn remove_socket_files(&self) {
-        for file in std::mem::take(&mut *lock(&self.socket_files)) {
+        let files = std::mem::take(&mut *lock(&self.socket_files));
+        for file in files {
             file.remove();
         }
     }

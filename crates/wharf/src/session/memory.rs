@@ -7,41 +7,171 @@
 //! treated by the [`SlowConsumer`](super::SlowConsumer) policy, with *the session that holds most*, the new message counted,
 //! in the part of the slow consumer: it is ended, or loses its oldest messages, or the sender waits.
 //!
-//! *Receives* are held back while more than three quarters are used, until no more than half is. Of itself that could stand
-//! still for ever: what is used may belong to peers that never read, or to frames whose end cannot come because
-//! nothing is received. So while anybody waits for memory somebody looks once a second, and if less than a hundredth of the
-//! limit was freed since the last look, the session that holds most is ended.
+//! *Receives* are held back while more than three quarters are used, until no more than half is. What was received already is
+//! still handed on, for that is how its memory is freed: of receives that were outstanding only unfinished frames are kept. If
+//! all of those together are a quarter more than the limit, the session that holds most is ended at once.
 //!
-//! Who waits is in one list, put there under the session's lock. No wake-up is lost: whoever waits enters the list and then
-//! looks at the figure; whoever frees changes the figure and then looks at the list.
+//! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end cannot
+//! come because nothing is received. So while anybody waits for memory somebody looks once a second, and if less than a
+//! hundredth of the limit was freed since the last look, the session that holds most is ended.
+//!
+//! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a free that
+//! leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is lost: whoever waits
+//! enters the list and then looks at the figure; whoever frees changes the figure and then looks at the list.
+//!
+//! Without a limit there is no common figure, which all processors would write for each message: the shares are added up
+//! when somebody asks.
 
 use super::conn::{Closed, Conn};
 use super::service::Inner;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// How often somebody looks whether memory is being freed while others wait for it.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// The share of the limit that has to be freed between two looks.
 const PROGRESS_SHARE: usize = 100;
 
+/// Sessions that a look at all of them finds as the largest, and for how long at least nobody looks again. Who has no more
+/// sessions than that looks each time.
+const CANDIDATES: usize = 1024;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The part of the time that looks at all sessions may take.
+const LOOKING_SHARE: u32 = 8;
+
 pub(super) struct Memory {
+    /// `usize::MAX`: there is none.
     limit: usize,
     used: AtomicUsize,
+    /// Counts while `looking` only.
     freed: AtomicU64,
-    /// Sessions that are not received from, and those whose senders wait: to be told when memory was freed.
-    list: Mutex<Vec<Arc<Conn>>>,
-    waiting: AtomicUsize,
+    /// Sessions that are not received from.
+    receivers: List,
+    /// Sessions whose senders wait.
+    senders: List,
     /// Somebody is on the way to tell them.
     telling: AtomicBool,
     /// The timer for the next look is set; and what `freed` was when it was.
     looking: AtomicBool,
     freed_then: AtomicU64,
+    largest: Mutex<Largest>,
+    /// Looks at all sessions.
+    looks: AtomicU64,
     /// Sessions that were ended for it.
     pub(super) ended: AtomicU64,
     /// Times that a session was held back for it.
     pub(super) held_back: AtomicU64,
+}
+
+/// The sessions that held most when all were looked at. With a hundred thousand sessions a look takes milliseconds, and a
+/// broadcast into a full memory may need to know for each member: so it serves for many, while it is fresh.
+#[derive(Default)]
+struct Largest {
+    /// With what each held then, or when it was looked at since.
+    candidates: BinaryHeap<Candidate>,
+    /// All others held less.
+    least: usize,
+    fresh_until: Option<Instant>,
+}
+
+struct Candidate {
+    holds: usize,
+    conn: Weak<Conn>,
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Candidate) -> bool {
+        self.holds == other.holds
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> std::cmp::Ordering {
+        self.holds.cmp(&other.holds)
+    }
+}
+
+impl Largest {
+    /// The one that holds most, of those that are known. Handles that are not needed any more, perhaps the last ones, are to be
+    /// dropped outside the lock.
+    fn first(&mut self, unneeded: &mut Vec<Arc<Conn>>) -> Option<Arc<Conn>> {
+        while let Some(mut first) = self.candidates.peek_mut() {
+            let conn = first.conn.upgrade();
+            let holds = conn.as_ref().map_or(0, |conn| conn.holds());
+            if holds > 0 && holds >= first.holds {
+                return conn;
+            }
+            unneeded.extend(conn);
+            if holds >= self.least {
+                first.holds = holds;
+            } else {
+                PeekMut::pop(first);
+            }
+        }
+        None
+    }
+
+    fn look(&mut self, service: &Inner) {
+        let begin = Instant::now();
+        let mut all = service.holders();
+        service.memory.looks.fetch_add(1, Ordering::Relaxed);
+        self.least = 1;
+        if all.len() > CANDIDATES {
+            let (_, last, _) = all.select_nth_unstable_by_key(CANDIDATES - 1, |(holds, _)| Reverse(*holds));
+            self.least = last.0;
+            all.truncate(CANDIDATES);
+        }
+        self.candidates = all.into_iter().map(|(holds, conn)| Candidate { holds, conn }).collect();
+        let now = Instant::now();
+        self.fresh_until = now.checked_add(LOOK_AGAIN.max((now - begin) * LOOKING_SHARE));
+    }
+}
+
+/// Sessions that are to be told when memory was freed.
+#[derive(Default)]
+struct List {
+    conns: Mutex<Vec<Arc<Conn>>>,
+    count: AtomicUsize,
+}
+
+impl List {
+    fn add(&self, more: impl IntoIterator<Item = Arc<Conn>>) {
+        let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
+        conns.extend(more);
+        self.count.store(conns.len(), Ordering::SeqCst);
+    }
+
+    fn take(&self) -> Vec<Arc<Conn>> {
+        let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.store(0, Ordering::SeqCst);
+        std::mem::take(&mut conns)
+    }
+
+    /// Keeps those that still wait; true if any does. Their locks are taken, so the list's is not held. The caller sees to it
+    /// that those hear of what was freed meanwhile.
+    fn keep(&self, waits: impl FnMut(&Arc<Conn>) -> bool) -> bool {
+        let mut conns = self.take();
+        conns.retain(waits);
+        let any = !conns.is_empty();
+        self.add(conns);
+        any
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
 }
 
 impl Memory {
@@ -50,20 +180,27 @@ impl Memory {
             limit,
             used: AtomicUsize::new(0),
             freed: AtomicU64::new(0),
-            list: Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            receivers: List::default(),
+            senders: List::default(),
             telling: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             freed_then: AtomicU64::new(0),
+            largest: Mutex::default(),
+            looks: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit != usize::MAX
     }
 
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
+    /// 0 without a limit.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
@@ -71,21 +208,24 @@ impl Memory {
     /// Counts bytes that are to be kept, if there is room for them.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        !self.is_limited() || self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    /// Counts bytes that are kept already.
+    /// Counts bytes that are kept already. Only with a limit.
     pub(super) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// True when somebody waits who has to be told: by [`Inner::tell_of_memory`], which needs no lock.
+    /// True when somebody waits who has to be told: by [`Inner::tell_of_memory`], which needs no lock. Only with a limit.
     #[must_use]
     pub(super) fn free(&self, bytes: usize) -> bool {
         let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
         debug_assert!(before >= bytes, "more memory was freed than counted");
-        self.freed.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.waiting.load(Ordering::SeqCst) > 0
+        if self.looking.load(Ordering::SeqCst) {
+            self.freed.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        // Those that are not received from are many, perhaps, and go on at the lower mark only.
+        !self.senders.is_empty() || (before - bytes <= self.limit / 2 && !self.receivers.is_empty())
     }
 
     /// Whether nothing more is to be received.
@@ -94,38 +234,37 @@ impl Memory {
     }
 
     /// Whether receiving may go on.
-    pub(super) fn is_calm(&self) -> bool {
+    fn is_calm(&self) -> bool {
         self.used() <= self.limit / 2
     }
 
-    /// Has a session told when memory was freed. True when it has to be told now: memory was freed meanwhile.
+    /// Whether there is room for a message.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.used().saturating_add(bytes) <= self.limit
+    }
+
+    /// Whether what was received has taken more than all that it may.
+    fn is_exceeded(&self) -> bool {
+        self.used() > self.limit.saturating_add(self.limit / 4)
+    }
+
+    /// Has a session that is not received from told. True when it has to be told now: memory was freed meanwhile.
     #[must_use]
-    pub(super) fn enlist(&self, conn: &Arc<Conn>, sender_needs: Option<usize>) -> bool {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push(conn.clone());
-        self.waiting.store(list.len(), Ordering::SeqCst);
-        drop(list);
-        match sender_needs {
-            Some(bytes) => self.used().saturating_add(bytes) <= self.limit,
-            None => self.is_calm(),
-        }
+    pub(super) fn enlist(&self, conn: &Arc<Conn>) -> bool {
+        self.receivers.add([conn.clone()]);
+        self.is_calm()
     }
 
-    fn take_list(&self) -> Vec<Arc<Conn>> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.store(0, Ordering::SeqCst);
-        std::mem::take(&mut list)
-    }
-
-    fn put_back(&self, mut conns: Vec<Arc<Conn>>) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.append(&mut conns);
-        self.waiting.store(list.len(), Ordering::SeqCst);
+    /// Has a session told whose sender needs so many bytes. True when there is room now.
+    #[must_use]
+    pub(super) fn enlist_sender(&self, conn: &Arc<Conn>, bytes: usize) -> bool {
+        self.senders.add([conn.clone()]);
+        self.fits(bytes)
     }
 
     /// The service ends.
     pub(super) fn clear(&self) {
-        drop(self.take_list());
+        drop((self.receivers.take(), self.senders.take()));
     }
 }
 
@@ -147,16 +286,11 @@ impl Inner {
 
     /// On a worker: those that wait may look again.
     pub(super) fn memory_freed(&self) {
-        self.memory.telling.store(false, Ordering::SeqCst);
-        let calm = self.memory.is_calm();
-        let waiting = self.memory.take_list();
-        let left: Vec<Arc<Conn>> = waiting.into_iter().filter(|conn| !conn.memory_freed(calm)).collect();
-        if !left.is_empty() {
-            self.memory.put_back(left);
-            // It may have become calm between the look and here, when nobody was in the list.
-            if !calm && self.memory.is_calm() {
-                self.tell_of_memory();
-            }
+        let memory = &self.memory;
+        memory.telling.store(false, Ordering::SeqCst);
+        memory.senders.take().iter().for_each(|conn| conn.have_senders_look());
+        if memory.is_calm() {
+            memory.receivers.take().iter().for_each(Conn::memory_freed);
         }
     }
 
@@ -165,27 +299,43 @@ impl Inner {
         let memory = &self.memory;
         memory.looking.store(false, Ordering::SeqCst);
         // Some have ended meanwhile: nobody is to pay for those.
-        let waiting: Vec<Arc<Conn>> = memory.take_list().into_iter().filter(|conn| conn.waits_for_memory()).collect();
-        if waiting.is_empty() {
+        let held = memory.receivers.keep(|conn| conn.is_held_for_memory());
+        let starved = memory.senders.keep(|conn| conn.has_starved_senders());
+        if !held && !starved {
             return;
         }
-        memory.put_back(waiting);
         let freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
-        if !memory.is_short() {
-            // Between the marks, and nothing moves: there is no reason to wait for the lower one.
-            let waiting = memory.take_list();
-            waiting.into_iter().for_each(|conn| _ = conn.memory_freed(true));
-        } else if freed < (memory.limit / PROGRESS_SHARE) as u64 {
+        // A large message may find no room, though memory is not short.
+        if (starved || memory.is_short()) && freed < (memory.limit / PROGRESS_SHARE) as u64 {
             self.end_largest(None);
+        } else if !memory.is_short() {
+            // Between the marks: there is no reason to wait for the lower one.
+            memory.receivers.take().iter().for_each(Conn::memory_freed);
         }
-        // What was freed while the list was not in its place has told nobody.
+        // What was freed while the lists were not in their places has told nobody.
         self.tell_of_memory();
         self.look_at_memory();
     }
 
+    /// Something was received that is kept.
+    pub(super) fn bound_memory(&self) {
+        while self.memory.is_exceeded() && self.end_largest(None) {}
+    }
+
     /// Who holds most. `with`: a session, and a message for it that counts too.
     pub(super) fn largest(&self, with: Option<(&Arc<Conn>, usize)>) -> Option<Arc<Conn>> {
-        let most = self.holder_of_most()?;
+        let mut unneeded = Vec::new();
+        let most = {
+            let mut largest = self.memory.largest.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_fresh =
+                self.has_many_sessions(CANDIDATES) && largest.fresh_until.is_some_and(|until| Instant::now() < until);
+            let known = if is_fresh { largest.first(&mut unneeded) } else { None };
+            known.or_else(|| {
+                largest.look(self);
+                largest.first(&mut unneeded)
+            })
+        };
+        let Some(most) = most else { return with.map(|(conn, _)| conn.clone()) };
         match with {
             Some((conn, bytes)) if conn.holds() + bytes >= most.holds() => Some(conn.clone()),
             _ => (most.holds() > 0).then_some(most),
@@ -195,22 +345,25 @@ impl Inner {
     /// Ends the session that holds most. False when nobody holds anything.
     pub(super) fn end_largest(&self, with: Option<(&Arc<Conn>, usize)>) -> bool {
         let Some(conn) = self.largest(with) else { return false };
-        log::warn!(
-            "session {} with {} is ended: the service's memory limit ({} bytes) is reached and this session holds most of it ({} bytes)",
-            conn.id(),
-            conn.peer(),
-            self.memory.limit,
-            conn.holds(),
-        );
-        self.memory.ended.fetch_add(1, Ordering::Relaxed);
-        conn.write_off(Closed::MemoryLimit);
+        let held = conn.holds();
+        if conn.write_off(Closed::MemoryLimit) {
+            self.memory.ended.fetch_add(1, Ordering::Relaxed);
+            log::warn!(
+                "session {} with {} is ended: the service's memory limit ({} bytes) is reached and this session held most of it ({held} bytes)",
+                conn.id(),
+                conn.peer(),
+                self.memory.limit,
+            );
+        }
         true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Link, Service, Session, SlowConsumer};
     use super::*;
+    use crate::buffer::Buffer;
 
     #[test]
     fn reservations_never_exceed_the_limit_and_what_is_freed_is_there_again() {
@@ -225,9 +378,40 @@ mod tests {
     }
 
     #[test]
+    fn a_full_memory_of_many_sessions_costs_a_send_no_look_at_all_of_them() {
+        const SESSIONS: usize = 20_000;
+        struct Idle;
+        impl Session for Idle {
+            fn received(&mut self, _link: &Link, _data: Buffer) {}
+        }
+        let builder = Service::builder().memory_limit(SESSIONS * 10).outbox(1 << 20, SlowConsumer::DropOldest);
+        let service = builder.start().unwrap();
+        // They are never connected: what they are sent waits.
+        let nobody = "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap();
+        let admit = |_| Link(service.inner.admit(nobody.into(), None, Box::new(Idle)).unwrap());
+        let links: Vec<Link> = (0..SESSIONS).map(admit).collect();
+        links.iter().for_each(|link| link.send(vec![1; 10]).unwrap());
+        assert_eq!(service.stats().memory.used_bytes, SESSIONS * 10);
+        links[0].send(vec![2; 10]).unwrap();
+        let looks = || service.inner.memory.looks.load(Ordering::Relaxed);
+        let before = (looks(), Instant::now());
+        links.iter().for_each(|link| link.send(vec![2; 10]).unwrap());
+        // One for each time that the last one was too old, which is as often as all of them take an eighth of the time.
+        let most = 2 + before.1.elapsed().as_millis() / LOOK_AGAIN.as_millis() + SESSIONS as u128 / CANDIDATES as u128;
+        assert!(u128::from(looks() - before.0) <= most, "{} looks at all, where {most} are enough", looks() - before.0);
+        // Each in turn lost its oldest, for its own message made it the largest.
+        assert!(links.iter().all(|link| link.stats().queued_bytes == 10));
+        // Others make room for one that is small still.
+        let small = admit(0);
+        small.send(vec![3; 5]).unwrap();
+        assert_eq!(small.stats().queued_bytes, 5);
+        assert!(service.stats().memory.used_bytes <= SESSIONS * 10);
+    }
+
+    #[test]
     fn without_a_limit_nothing_is_short() {
         let memory = Memory::new(usize::MAX);
-        memory.add(1 << 40);
-        assert!(!memory.is_short() && memory.is_calm() && memory.reserve(1 << 40));
+        assert!(memory.reserve(1 << 40) && memory.reserve(usize::MAX), "nothing is counted in common");
+        assert!(!memory.is_short() && memory.is_calm() && memory.fits(usize::MAX) && memory.used() == 0);
     }
 }

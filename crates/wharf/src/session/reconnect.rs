@@ -114,7 +114,7 @@ impl Reconnect {
         self
     }
 
-    /// After which ends it connects again. Default: all but [`Closed::ByUs`] and [`Closed::Shutdown`]; a session that was refused
+    /// After which ends it connects again; one for which `which` panics is not among them. Default: all but [`Closed::ByUs`] and [`Closed::Shutdown`]; a session that was refused
     /// at login, say, closes itself and stays closed.
     pub fn again_after(mut self, which: fn(&Closed) -> bool) -> Self {
         self.again_after = which;
@@ -505,7 +505,9 @@ impl Control {
     /// An attempt's session is gone.
     fn over(self: &Arc<Self>, number: u64, reason: Closed) {
         let Some(service) = self.service.upgrade() else { return self.end(GaveUp::Stopped) };
-        let (timer, next) = {
+        let again = !matches!(reason, Closed::Shutdown) && self.again_after(&service, &reason);
+        let words = log::log_enabled!(log::Level::Debug).then(|| reason.to_string());
+        let (timer, next, failures) = {
             let mut state = self.lock();
             if state.attempt != number || !state.alive {
                 return;
@@ -516,7 +518,7 @@ impl Control {
             let timer = state.timer.take();
             let next = if state.ended.is_some() {
                 Next::Nothing
-            } else if !(self.options.again_after)(&reason) || matches!(reason, Closed::Shutdown) {
+            } else if !again {
                 Next::End(match reason {
                     Closed::Shutdown => GaveUp::Stopped,
                     reason => GaveUp::Final(reason),
@@ -524,15 +526,19 @@ impl Control {
             } else {
                 self.after_failure(&mut state, held, reason)
             };
+            let failures = state.failures;
             drop(state);
             drop(link);
-            (timer, next)
+            (timer, next, failures)
         };
         self.cancel(timer);
         match next {
             Next::Nothing => {}
             Next::End(why) => self.end(why),
             Next::Wait(wait) => {
+                if let Some(words) = words {
+                    log::debug!("not connected: {words}; the next attempt, after {failures} failures, is in {wait:?}");
+                }
                 self.changed.notify_all();
                 // A closed port sets no timer: the service has ended.
                 match service.port.timer(wait, Node::Client(self.clone()), Op::ConnectAgain) {
@@ -550,13 +556,21 @@ impl Control {
         }
     }
 
+    /// Asks the program whether this end is to be followed by another attempt: under no lock, and once.
+    fn again_after(&self, service: &Inner, reason: &Closed) -> bool {
+        catch_unwind(AssertUnwindSafe(|| (self.options.again_after)(reason))).unwrap_or_else(|panic| {
+            log::error!("what decides whether to connect again panicked: {}", crate::worker::message(&*panic));
+            service.totals.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            false
+        })
+    }
+
     fn after_failure(&self, state: &mut State, held: Option<Duration>, reason: Closed) -> Next {
         if held.is_some_and(|held| held >= self.options.steady) {
             state.failures = 0;
             state.target = 0;
         } else if held.is_none() && state.target != 0 {
             // The name has further addresses.
-            log::debug!("not connected: {reason}; the next address is tried");
             return Next::Wait(Duration::ZERO);
         }
         state.target = 0;
@@ -564,9 +578,7 @@ impl Control {
         if self.options.attempts.is_some_and(|most| state.failures >= most) {
             return Next::End(GaveUp::Failed { attempts: state.failures, last: reason });
         }
-        let wait = self.options.wait(state.failures, fastrand::f64());
-        log::debug!("not connected: {reason}; the next attempt, after {} failures, is in {wait:?}", state.failures);
-        Next::Wait(wait)
+        Next::Wait(self.options.wait(state.failures, fastrand::f64()))
     }
 
     /// Connects no more. The first reason stays.

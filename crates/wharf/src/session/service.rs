@@ -17,7 +17,7 @@ use crate::queue::{Wake, WorkerReport};
 use crate::raw::OperationId;
 use crate::worker::{PoolReport, WorkerPool, Workers};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
@@ -170,9 +170,11 @@ impl Builder {
     /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, the session that
     ///   holds most ends. So a service whose memory is full of what nobody reads gets on again by itself.
     ///
-    /// Sends never exceed it; receives by one for each worker (16 KiB). A broadcast counts for each member, though its bytes
-    /// are shared. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each
-    /// session. Everything that is ended for it is logged, and counted in [`ServiceStats::memory`].
+    /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their unfinished
+    /// frames come to more, the session that holds most ends at once. What came as a session was just paused is not
+    /// bounded by it, but by one receive (16 KiB) for each such session. A broadcast counts for each member, though its bytes are
+    /// shared. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each session.
+    /// Everything that is ended for it is logged, and counted in [`ServiceStats::memory`].
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.options.memory_bytes = bytes;
         self
@@ -570,7 +572,8 @@ impl Service {
         Ok(self.signals(numbers)?.wait())
     }
 
-    /// The service's figures.
+    /// The service's figures. Without a memory limit [`MemoryStats::used_bytes`] is added up in this call, a few nanoseconds
+    /// for each session.
     pub fn stats(&self) -> ServiceStats {
         let totals = &self.inner.totals;
         ServiceStats {
@@ -581,8 +584,8 @@ impl Service {
             bytes_sent: totals.bytes_sent.load(Ordering::Relaxed),
             panics: totals.panics.load(Ordering::Relaxed),
             memory: MemoryStats {
-                used_bytes: self.inner.memory.used(),
-                limit_bytes: (self.inner.memory.limit() != usize::MAX).then(|| self.inner.memory.limit()),
+                used_bytes: self.inner.memory_used(),
+                limit_bytes: self.inner.memory.is_limited().then(|| self.inner.memory.limit()),
                 held_back: self.inner.memory.held_back.load(Ordering::Relaxed),
                 ended: self.inner.memory.ended.load(Ordering::Relaxed),
             },
@@ -887,7 +890,10 @@ impl Inner {
 
     pub(super) fn note_client(&self, client: &Arc<Control>) {
         let mut clients = lock(&self.clients);
-        clients.retain(|known| known.strong_count() > 0);
+        if clients.len() == clients.capacity() {
+            // Before it grows, so that a client pays for a few others and not for all.
+            clients.retain(|known| known.strong_count() > 0);
+        }
         clients.push(Arc::downgrade(client));
     }
 
@@ -918,11 +924,30 @@ impl Inner {
         let _ = self.port.timer(LOOK, Node::Service, Op::MemoryLook);
     }
 
-    /// The session that keeps most in memory, ended ones that still send included.
-    pub(super) fn holder_of_most(&self) -> Option<Arc<Conn>> {
-        let most = lock(&self.sessions).values().max_by_key(|conn| conn.holds()).cloned();
-        let lingering = lock(&self.lingering).iter().max_by_key(|conn| conn.holds()).cloned();
-        most.into_iter().chain(lingering).max_by_key(|conn| conn.holds())
+    /// What each session keeps, if anything, ended ones that still send included. One that is being closed may be there twice.
+    pub(super) fn holders(&self) -> Vec<(usize, Weak<Conn>)> {
+        let of = |conn: &Arc<Conn>| Some((conn.holds(), Arc::downgrade(conn))).filter(|(holds, _)| *holds > 0);
+        let mut holders: Vec<_> = lock(&self.sessions).values().filter_map(of).collect();
+        holders.extend(lock(&self.lingering).iter().filter_map(of));
+        holders
+    }
+
+    pub(super) fn has_many_sessions(&self, many: usize) -> bool {
+        self.totals.open.load(Ordering::Relaxed) > many
+    }
+
+    /// What all sessions keep. With a limit it is known; without one, each is asked: those that are being closed too, of which
+    /// some are still among the others.
+    fn memory_used(&self) -> usize {
+        if self.memory.is_limited() {
+            return self.memory.used();
+        }
+        let sessions = lock(&self.sessions);
+        let open: usize = sessions.values().map(|conn| conn.holds()).sum();
+        let lingering = lock(&self.lingering);
+        let mut counted = HashSet::new();
+        let over = lingering.iter().filter(|conn| !sessions.contains_key(&conn.id()) && counted.insert(conn.id()));
+        open + over.map(|conn| conn.holds()).sum::<usize>()
     }
 
     /// A sender asks whether it may wait for room in an outbox. All workers but one may: if none were left, nobody
