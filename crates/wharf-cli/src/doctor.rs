@@ -20,6 +20,8 @@ const FILES_PERCENT_MAX: u64 = 90;
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
 
@@ -108,7 +110,15 @@ fn processors() -> Finding {
 
 /// What runs sockets and files, and why.
 fn engines() -> Result<Vec<Finding>, String> {
-    let port = CompletionPort::<(), ()>::new().map_err(|error| format!("the port cannot be made: {error}"))?;
+    let port = match CompletionPort::<(), ()>::new() {
+        Ok(port) => port,
+        // The limits are told below, and they are why it was asked.
+        Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            let (why, remedy) = explain(&error);
+            return Ok(vec![Finding::warning("sockets", "none", format!("the port cannot be made: {why}"), remedy)]);
+        }
+        Err(error) => return Err(format!("the port cannot be made: {error}")),
+    };
     let synced = sync(&port);
     let stats = port.stats();
     let asked = std::env::var("WHARF_ENGINE").unwrap_or_default();
@@ -139,6 +149,10 @@ fn engines() -> Result<Vec<Finding>, String> {
                 }
             }
         }
+        (Err(Trouble::Engine(error)), _) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            let (why, remedy) = explain(&error);
+            Finding::warning("files", "none", format!("no file can be opened: {why}"), remedy)
+        }
         (Err(Trouble::Engine(error)), _) => Finding::warning(
             "files",
             "none",
@@ -162,6 +176,10 @@ fn sync(port: &CompletionPort<(), ()>) -> Result<(), Trouble> {
     let path =
         std::env::temp_dir().join(format!("wharf-doctor-{}-{:?}", std::process::id(), std::thread::current().id()));
     let no_file = |error: io::Error| {
+        // Not the directory's fault.
+        if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+            return Trouble::Engine(error);
+        }
         let (path, why) = (path.display(), "set TMPDIR to a directory that can be written to");
         Trouble::File(format!("the temporary file {path} cannot be made: {error}; {why}"))
     };
@@ -215,6 +233,8 @@ fn explain(error: &io::Error) -> (String, String) {
         (Some(EINVAL), _) => {
             ("the kernel is older than 6.1".to_owned(), "uname -r  # and install a newer one".to_owned())
         }
+        (Some(EMFILE), _) => ("the limit of descriptors is too low even for this".to_owned(), raise_descriptors()),
+        (Some(ENFILE), _) => ("the whole system has too many open files".to_owned(), "sysctl fs.file-nr".to_owned()),
         (Some(ENOMEM), _) => ("memory is limited too much".to_owned(), "ulimit -l unlimited".to_owned()),
         _ => ("the reason is not known".to_owned(), "RUST_LOG=debug wharf doctor".to_owned()),
     };
@@ -260,18 +280,20 @@ fn limits() -> Vec<Finding> {
 
 fn descriptors() -> Finding {
     let limit = getrlimit(Resource::Nofile);
-    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let soft = limit.current.unwrap_or(u64::MAX);
     let value = format!("{} (at most {})", count(limit.current), count(limit.maximum));
     if soft >= DESCRIPTORS {
         return Finding::fine("descriptors", value, "each connection and open file takes one");
     }
     let why = format!("each connection and open file takes one: {soft} are less than {DESCRIPTORS} connections need");
-    let remedy = if hard >= DESCRIPTORS {
-        format!("ulimit -n {}", hard.min(1 << 20))
-    } else {
-        format!("sudo prlimit --pid $$ --nofile={0}:{0}", 1 << 20)
-    };
-    Finding::warning("descriptors", value, why, remedy)
+    Finding::warning("descriptors", value, why, raise_descriptors())
+}
+
+fn raise_descriptors() -> String {
+    match getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) {
+        hard @ DESCRIPTORS.. => format!("ulimit -n {}", hard.min(1 << 20)),
+        _ => format!("sudo prlimit --pid $$ --nofile={0}:{0}", 1 << 20),
+    }
 }
 
 /// `fs.file-nr`: open, free and most (proc_sys_fs(5)).

@@ -3,7 +3,9 @@
 use crate::serve::{cannot_listen, resolve};
 use crate::tls::Acceptor;
 use std::io;
-use wharf::session::{InheritedSocket, Service, Session, inherited};
+use std::net::SocketAddr;
+use wharf::session::{Inherited, InheritedSocket, Service, Session, inherited};
+use wharf::{CompletionPort, Context, TcpListener};
 
 /// What an address begins with that is the path of a Unix socket.
 pub const UNIX: &str = "unix:";
@@ -19,7 +21,7 @@ pub fn listen<S: Session>(
     acceptor: &Acceptor,
     session: impl Fn() -> S + Clone + Send + Sync + 'static,
 ) -> Result<Vec<String>, String> {
-    let given = inherited().map_err(|error| format!("the inherited sockets cannot be used: {error}"))?;
+    let given = given()?;
     if given.is_empty() {
         return at(service, address, acceptor, session).map(|place| vec![place]);
     }
@@ -42,6 +44,44 @@ pub fn listen<S: Session>(
         places.push(place);
     }
     Ok(places)
+}
+
+/// A port's listeners, and where they listen: those that the program was started with, or else one at the address. `place`:
+/// where another address can be given. TCP only.
+pub fn on_port<C: Context>(
+    port: &CompletionPort<(), C>,
+    address: &str,
+    place: &str,
+) -> Result<Vec<(TcpListener<(), C>, SocketAddr)>, String> {
+    let given = given()?;
+    let mut listeners = Vec::new();
+    if given.is_empty() {
+        if address.starts_with(UNIX) {
+            return Err(format!("{address}: this serves TCP only; give ADDRESS:PORT, such as 127.0.0.1:8000{place}"));
+        }
+        let addresses = resolve(address, "listen on")?;
+        let listener = port.listen(&addresses[..], ());
+        listeners.push(listener.map_err(|error| cannot_listen(address, &error, place))?);
+    }
+    for socket in given {
+        let InheritedSocket::Tcp(listener) = socket.socket else {
+            return Err(format!("the inherited socket {:?} is no TCP socket; pass on one that is", socket.name));
+        };
+        let listener = port.associate(listener, ());
+        let listener =
+            listener.map_err(|rejected| format!("an inherited socket cannot be listened on: {}", rejected.error))?;
+        log::info!("the socket {:?} was inherited; the address {address} is not used", socket.name);
+        listeners.push(listener);
+    }
+    let with_address = |listener: TcpListener<(), C>| {
+        let address = listener.local_addr().map_err(|error| format!("a listener's address is unknown: {error}"))?;
+        Ok((listener, address))
+    };
+    listeners.into_iter().map(with_address).collect()
+}
+
+fn given() -> Result<Vec<Inherited>, String> {
+    inherited().map_err(|error| format!("the inherited sockets cannot be used: {error}"))
 }
 
 fn name(address: &std::os::unix::net::SocketAddr) -> String {

@@ -44,8 +44,8 @@ pub enum Command {
     ///
     /// Contents and permissions are copied, and links inside a tree are kept as links. Owners, times, set-user-ID bits
     /// and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is there when its end
-    /// is reached is copied. A copy that is interrupted, by Ctrl+C too, leaves what it has written, and --resume
-    /// continues it. Memory is --depth times --block at most, and twice that with --verify or --resume.
+    /// is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says what is left; what was
+    /// copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends it at once. Memory is --depth times --block at most, and twice that with --verify or --resume.
     Copy(Copy),
     /// Tell what this machine offers, and which limits will bite
     Doctor(Doctor),
@@ -124,6 +124,8 @@ pub struct Files {
     /// What is served
     pub directory: PathBuf,
     /// Where to listen; 0.0.0.0:8000 serves others, port 0 takes any free one
+    ///
+    /// Sockets that the program is started with (systemd's LISTEN_FDS) are used instead.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: String,
     #[command(flatten)]
@@ -251,6 +253,8 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 #[derive(Args, Clone, Debug)]
 pub struct Relay {
     /// Where to listen; 0.0.0.0:PORT serves others, port 0 takes any free one
+    ///
+    /// Sockets that the program is started with (systemd's LISTEN_FDS) are used instead.
     #[arg(value_name = "LISTEN")]
     pub listen: String,
     /// Where to forward to; of a name's addresses the first that answers is taken

@@ -1,7 +1,8 @@
 //! A forwarder: what comes to one address goes on to another, both ways, each way to its own end.
 
+use crate::listen;
 use crate::options::Relay;
-use crate::serve::{cannot_listen, resolve};
+use crate::serve::{SIGINT, SIGTERM, no_port, resolve};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -9,8 +10,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpListener, TcpStream, Workers};
 
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// Connections that are waited for at a time.
 const ACCEPTS: usize = 16;
 
@@ -90,11 +89,10 @@ struct Forwarder {
 }
 
 pub fn run(options: &Relay) -> Result<(), String> {
-    let listen = resolve(&options.listen, "listen on")?;
     let targets = resolve(&options.target, "relay to")?;
     let builder = CompletionPort::<(), Purpose>::builder().concurrency(options.load.concurrency.map_or(0, usize::from));
-    let port: Port = builder.build().map_err(|error| format!("the port cannot be made: {error}"))?;
-    let listener = port.listen(&listen[..], ()).map_err(|error| cannot_listen(&options.listen, &error, ""))?;
+    let port: Port = builder.build().map_err(|error| no_port(&error))?;
+    let listeners = listen::on_port(&port, &options.listen, "")?;
     let forwarder = Arc::new(Forwarder {
         port: port.clone(),
         targets,
@@ -103,25 +101,26 @@ pub fn run(options: &Relay) -> Result<(), String> {
         most: options.load.max_sessions.map_or(usize::MAX, |most| most as usize),
     });
     // A port of its own, so that the handlers' port can be closed from outside.
-    let control = CompletionPort::<(), Control>::new().map_err(|error| format!("the port cannot be made: {error}"))?;
+    let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
     let signals = [SIGINT, SIGTERM].map(|number| control.signal(number, (), Control::Signal));
     for signal in signals {
         signal.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }
-    for _ in 0..ACCEPTS {
+    for (listener, _) in std::iter::repeat_n(&listeners, ACCEPTS).flatten() {
         listener.accept(Purpose::Accept).map_err(|refused| format!("nothing can be accepted: {}", refused.error))?;
     }
     if let Some(seconds) = options.load.stats {
         let figures = control.interval(Duration::from_secs(seconds.into()), (), Control::Figures);
         figures.map_err(|error| format!("the figures' timer cannot be set: {error}"))?;
     }
-    let address = listener.local_addr().map_err(|error| format!("the listener's address is unknown: {error}"))?;
     let handler = forwarder.clone();
     let workers = options.load.workers.map_or_else(Workers::default, |count| Workers::new(count.into()));
     let pool = port.run(workers, move |packet| handler.handle(packet));
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
     let mut out = io::stdout();
-    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    for (_, address) in &listeners {
+        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    }
 
     let mut last = (Instant::now(), [0, 0]);
     while let Ok(packet) = control.get() {
@@ -130,7 +129,7 @@ pub fn run(options: &Relay) -> Result<(), String> {
             Control::Signal => break,
         }
     }
-    drop(listener);
+    drop(listeners);
     port.close();
     pool.join();
     let totals = &forwarder.totals;

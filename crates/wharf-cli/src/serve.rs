@@ -88,7 +88,7 @@ impl Session for Discard {
 
 fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sync + 'static) -> Result<(), String> {
     let acceptor = options.tls.acceptor()?;
-    let service = options.service().start().map_err(|error| format!("the port cannot be made: {error}"))?;
+    let service = options.service().start().map_err(|error| no_port(&error))?;
     let service = Arc::new(service);
     let places = listen(&service, &options.listen, &acceptor, session)?;
     // First of all: who reads the line below may end the server at once.
@@ -115,10 +115,8 @@ fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sy
     });
     let signal = signals.wait();
     std::thread::spawn(move || {
-        // Who asks again does not want to wait for the sessions.
         signals.wait();
-        eprintln!("wharf: ended at once by a second signal");
-        std::process::exit(ENDED_BY_SIGNAL);
+        end_at_once()
     });
     if let Some(seconds) = options.drain {
         let left = service.drain(Duration::from_secs(seconds.into()));
@@ -135,6 +133,22 @@ fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sy
     let cut = if report.aborted > 0 { format!(", {} of them cut off", report.aborted) } else { String::new() };
     eprintln!("ended: {} sessions served, {} at the end{cut}", stats.accepted, stats.sessions);
     Ok(())
+}
+
+/// Who asks again does not want to wait.
+pub fn end_at_once() -> ! {
+    eprintln!("wharf: ended at once by a second signal");
+    std::process::exit(ENDED_BY_SIGNAL);
+}
+
+/// The port's descriptors are the first that a program needs, and the ones that a low limit refuses.
+pub fn no_port(error: &io::Error) -> String {
+    let remedy = match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::MFILE) => "; raise the limit with `ulimit -n`",
+        Some(rustix::io::Errno::NFILE) => "; the whole system has too many open files; `wharf doctor` tells the limit",
+        _ => "",
+    };
+    format!("the port cannot be made: {error}{remedy}")
 }
 
 /// One line of `--stats`.

@@ -1,5 +1,6 @@
 //! Copies as their users meet them: real files in the temporary directory, and what is said when something is wrong.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -321,7 +322,87 @@ fn a_copy_that_was_killed_is_continued_wherever_it_was() {
     }
 }
 
+/// Starts a copy, asks it to end as soon as it has begun, and returns with which code it ended and what it said.
+fn interrupted(mut copy: Command, begun: impl Fn() -> bool, signal: Signal) -> (Option<i32>, String) {
+    let mut child = copy.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !begun() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+        thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+/// The bytes that an interrupted copy says are left.
+fn left(said: &str) -> u64 {
+    let rest = said.strip_prefix("wharf: interrupted: ").unwrap_or_else(|| panic!("{said}"));
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// So many small blocks, one after the other, that nobody copies them in the time of a signal.
+const SLOWLY: [&str; 4] = ["--block", "512", "--depth", "1"];
+
+#[test]
+fn ctrl_c_says_what_is_left_and_how_it_goes_on() {
+    let here = Temporary::new();
+    let source = here.with("source", content(64 << 20));
+    let target = here.path("target");
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (ended, said) = interrupted(command(&source, &target, &SLOWLY), || target.exists(), signal);
+        assert_eq!(ended, Some(code), "{said}");
+        // What was written is there, in whole blocks.
+        assert_eq!(length(&target), (64 << 20) - left(&said), "{said}");
+        let path = target.display();
+        let rest = format!(" of 67108864 bytes are left; what was copied stays in {path}, and --resume continues it\n");
+        assert!(said.ends_with(&rest), "{said}");
+        fs::remove_file(&target).unwrap();
+    }
+    fs::write(&target, "of an earlier copy").unwrap();
+    let force: Vec<_> = SLOWLY.into_iter().chain(["--force"]).collect();
+    let (_, said) = interrupted(command(&source, &target, &force), || length(&target) != 18, Signal::INT);
+    assert!(said.contains("--resume instead of --force continues it"), "{said}");
+    copies(&source, &target, &["--resume", "--verify"]);
+    same(&source, &target);
+}
+
+#[test]
+fn what_an_earlier_copy_has_written_is_not_left_to_be_copied() {
+    let here = Temporary::new();
+    let all = content(64 << 20);
+    let source = here.with("source", &all);
+    let target = here.with("target", &all[..63 << 20]);
+    let more: Vec<_> = SLOWLY.into_iter().chain(["--resume"]).collect();
+    // It is written to when all that is there was compared.
+    let copy = command(&source, &target, &more);
+    let (_, said) = interrupted(copy, || length(&target) != 63 << 20, Signal::INT);
+    assert_eq!(length(&target), (64 << 20) - left(&said), "{said}");
+}
+
 // --- Trees ---
+
+#[test]
+fn ctrl_c_in_a_tree_says_how_far_it_came() {
+    let here = Temporary::new();
+    let source = here.path("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("large"), content(64 << 20)).unwrap();
+    let target = here.path("target");
+    let more: Vec<_> = SLOWLY.into_iter().chain(["-r"]).collect();
+    let (code, said) = interrupted(command(&source, &target, &more), || target.join("large").exists(), Signal::INT);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.starts_with("wharf: interrupted: 0 files are done, "), "{said}");
+    assert!(
+        said.contains(" bytes were copied; what was copied stays in ") && said.ends_with("continues it\n"),
+        "{said}"
+    );
+    copies(&source, &target, &["-r", "--resume"]);
+    same(&source.join("large"), &target.join("large"));
+}
 
 #[test]
 fn ten_thousand_tiny_files_are_copied() {
@@ -396,7 +477,8 @@ fn a_tree_is_not_copied_into_itself() {
     let source = here.path("source");
     fs::create_dir_all(source.join("below")).unwrap();
     symlink("source", here.path("alias")).unwrap();
-    for inside in ["source", "source/copy", "source/below/copy", "alias/copy", "source/below"] {
+    fails(&copy(&source, &here.path("alias"), &["-r", "--force"]), "are the same directory", "choose another target");
+    for inside in ["source/copy", "source/below/copy", "alias/copy", "source/below"] {
         let output = copy(&source, &here.path(inside), &["-r", "--force"]);
         fails(&output, "is inside of", "choose a target elsewhere");
     }
@@ -436,6 +518,18 @@ fn a_target_in_no_directory_is_an_error() {
     let tree = here.path("tree");
     fs::create_dir(&tree).unwrap();
     fails(&copy(&tree, &source, &["-r", "--force"]), "File exists", "overwrites it");
+}
+
+#[test]
+fn a_target_that_leads_nowhere_is_an_error() {
+    let here = Temporary::new();
+    let source = here.with("source", "x");
+    let link = here.path("link");
+    symlink("nowhere", &link).unwrap();
+    for more in [&[][..], &["--force"]] {
+        fails(&copy(&source, &link, more), "is a link that leads nowhere", "remove it");
+    }
+    fails(&copy(&source, &here.path("none/"), &[]), "is no directory", "make it, or leave the slash at its end out");
 }
 
 #[test]

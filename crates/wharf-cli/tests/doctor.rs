@@ -194,6 +194,23 @@ fn a_low_limit_is_a_warning_with_the_command_that_raises_it() {
 }
 
 #[test]
+fn a_limit_that_is_too_low_for_anything_is_told_as_that() {
+    // Fewer than a program needs to start; then for a port, for a file, for a ring.
+    for most in 5..12 {
+        let script = format!("ulimit -n {most}; exec \"$0\" doctor");
+        let mut command = Command::new("/bin/sh");
+        let output =
+            command.args(["-c", &script, env!("CARGO_BIN_EXE_wharf")]).env_remove("RUST_LOG").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("TMPDIR") && !said.contains("not known"), "{most}: {said}");
+        if output.status.success() {
+            assert!(said.contains("remedy: ulimit -n ") || said.contains("remedy: sudo prlimit"), "{most}: {said}");
+            assert!(said.contains("descriptors   "), "{most}: {said}");
+        }
+    }
+}
+
+#[test]
 fn what_keeps_it_from_looking_is_one_sentence() {
     for (variable, value, part) in [
         ("WHARF_ENGINE", "steam", "give auto, io_uring or threads"),

@@ -604,6 +604,17 @@ fn what_may_not_be_read_is_refused() {
     };
     assert_eq!(wharf.get("/private", "").status, 403);
     wharf.lives();
+    // Of a directory that may not be searched nothing could be served: that is told at once, and not by each answer.
+    let closed = tree.0.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    if let Some(user) = nobody {
+        command.uid(user);
+    }
+    let output = command.args(["serve", "files", "--listen", "127.0.0.1:0"]).arg(&closed).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("give a directory that can be read"), "{said}");
 }
 
 // --- Files that change ---
@@ -879,7 +890,7 @@ fn each_request_is_a_line_of_the_log() {
         "\"HEAD /a.txt HTTP/1.1\" 200 -",
         "\"GET /sub/b.bin HTTP/1.1\" 200 100000",
         "\"GET /\\\"x\\\\ HTTP/1.1\" 400 ",
-        "\"bad\\x1b[1m\" 400 ",
+        "\"bad\\x1b[1m\" 400 81",
     ];
     assert_eq!(lines.len(), 1 + ends.len(), "{log}");
     for (line, end) in lines[1..].iter().zip(ends) {
@@ -906,6 +917,7 @@ fn what_cannot_be_served_is_an_error_with_its_remedy() {
         (vec![file.to_str().unwrap()], "give a directory"),
         (vec![".", "--access-log", "/nonexistent/log"], "give another file"),
         (vec![".", "--listen", "nowhere"], "give ADDRESS:PORT"),
+        (vec![".", "--listen", "unix:/tmp/x"], "serves TCP only; give ADDRESS:PORT"),
         (vec![".", "--header-timeout", "0"], "give a number of seconds"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_wharf"))

@@ -158,6 +158,7 @@ fn what_cannot_be_is_one_sentence_with_a_remedy() {
     for (arguments, words) in [
         (["relay", address.as_str(), "127.0.0.1:1"], "another program listens there"),
         (["relay", "nowhere", "127.0.0.1:1"], "give ADDRESS:PORT"),
+        (["relay", "unix:/tmp/x", "127.0.0.1:1"], "serves TCP only; give ADDRESS:PORT"),
         (["relay", "127.0.0.1:0", "nowhere"], "give ADDRESS:PORT"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_wharf")).args(arguments).output().unwrap();

@@ -164,6 +164,34 @@ fn a_unix_socket_can_be_inherited_too() {
 }
 
 #[test]
+fn the_file_server_and_the_relay_take_an_inherited_socket_too() {
+    let directory = place("directory");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a.txt"), "some text").unwrap();
+    let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (for_files, for_relay) = (listener(), listener());
+    let (files_at, relay_at) =
+        (for_files.local_addr().unwrap().to_string(), for_relay.local_addr().unwrap().to_string());
+    // The address that is not used is one that could not be.
+    let path = directory.to_str().unwrap();
+    let files = Server::start(activated(for_files, &["serve", "files", path, "--listen", "192.0.2.1:1"]));
+    let relay = Server::start(activated(for_relay, &["relay", "192.0.2.1:1", &files_at]));
+    assert_eq!((files.listening_on(), relay.listening_on()), (files_at, relay_at.clone()));
+    let mut socket = client(&relay_at);
+    socket.write_all(b"GET /a.txt HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("some text"), "{answer}");
+    for server in [relay, files] {
+        server.signal(Signal::TERM);
+        server.end();
+    }
+    let local = std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap();
+    fails(&activated(local, &["serve", "files", path]).output().unwrap(), "is no TCP socket", "pass on one that is");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
 fn sockets_that_are_for_another_process_are_not_touched() {
     let mut command = wharf(&["serve", "echo", "--listen", "127.0.0.1:0"]);
     command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");

@@ -10,18 +10,20 @@ mod plan;
 mod walk;
 
 use crate::options::{Copy, Options};
+use crate::serve::{SIGINT, SIGTERM, end_at_once, no_port};
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::Copier;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use walk::Walk;
+use wharf::{CompletionPort, GetError};
 
 /// Handlers issue the next operation and open files; two of them, because opening may wait for the disk.
 const THREADS: usize = 2;
@@ -36,6 +38,15 @@ struct Failure {
     sentence: String,
     /// Something was copied, and `--resume` can go on from there.
     resumable: bool,
+}
+
+/// What the main thread waits for.
+#[derive(Clone, Copy)]
+enum Control {
+    /// There is nothing more to do.
+    Ended,
+    /// Ctrl+C, or the like.
+    Signal(i32),
 }
 
 impl From<String> for Failure {
@@ -82,18 +93,32 @@ pub fn run(options: &Copy) -> Result<(), String> {
         refuse_inside(source, &target)?;
     }
     let walk = Walk::new(options, source.clone(), target.clone());
-    let (ended, wait) = channel();
-    let copier = Arc::new(
-        Copier::new(options.clone(), walk, ended).map_err(|error| format!("the port cannot be made: {error}"))?,
-    );
+    // A port of its own: the blocks' packets are the threads'.
+    let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
+    for signal in [SIGINT, SIGTERM] {
+        let waiting = control.signal(signal, (), Control::Signal(signal));
+        waiting.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
+    }
+    let copier = Copier::new(options.clone(), walk, control.clone()).map_err(|error| no_port(&error))?;
+    let copier = Arc::new(copier);
     let bar = progress(if tree { None } else { Some(about.len()) });
     let threads: Vec<_> =
         (0..THREADS).map(|_| copier.clone()).map(|copier| thread::spawn(move || copier.work())).collect();
     copier.start();
+    let mut interrupted = None;
     // A thread that panicked will not tell that it ended; the other might wait for ever.
-    while wait.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout)
-        && !threads.iter().any(|thread| thread.is_finished())
-    {
+    while !threads.iter().any(|thread| thread.is_finished()) {
+        match control.get_timeout(PROGRESS).map(|packet| packet.context) {
+            Ok(Control::Signal(signal)) if interrupted.is_none() => {
+                interrupted = Some(signal);
+                // Blocks that are under way are still written: what is there is then whole blocks.
+                copier.stop(Failure { sentence: "interrupted".into(), resumable: true });
+            }
+            Ok(Control::Signal(_)) => end_at_once(),
+            Ok(Control::Ended) => break,
+            Err(GetError::TimedOut) => {}
+            Err(_) => break,
+        }
         bar.set_position(copier.bytes.load(Ordering::Relaxed));
         bar.set_message(copier.files.load(Ordering::Relaxed).to_string());
     }
@@ -104,13 +129,26 @@ pub fn run(options: &Copy) -> Result<(), String> {
     let Some(outcome) = outcome.filter(|_| ended_well) else {
         return Err("a thread of the copy ended by a mistake of this program; please report what it printed".into());
     };
-    outcome.map_err(|failure| match failure.resumable {
-        true => {
-            format!("{}; what was copied stays in {}, and --resume continues it", failure.sentence, target.display())
-        }
-        false => failure.sentence,
-    })?;
     let (bytes, files) = (copier.bytes.load(Ordering::Relaxed), copier.files.load(Ordering::Relaxed));
+    if let Err(failure) = outcome {
+        let how = if options.force { "--resume instead of --force" } else { "--resume" };
+        let left = format!("what was copied stays in {}, and {how} continues it", target.display());
+        return match interrupted {
+            Some(signal) => {
+                let kept = copier.kept.load(Ordering::Relaxed);
+                let there = if tree {
+                    format!("{files} files are done, {bytes} bytes were copied")
+                } else {
+                    format!("{} of {} bytes are left", about.len().saturating_sub(bytes + kept), about.len())
+                };
+                eprintln!("wharf: {}: {there}; {left}", failure.sentence);
+                // As a shell reports who was ended by a signal: a script must not go on as if nothing was.
+                std::process::exit(128 + signal);
+            }
+            None if failure.resumable => Err(format!("{}; {left}", failure.sentence)),
+            None => Err(failure.sentence),
+        };
+    }
     let seconds = began.elapsed().as_secs_f64().max(1e-6);
     let files = if tree { format!("{files} files, ") } else { String::new() };
     let verified = if options.verify { ", verified" } else { "" };
@@ -126,6 +164,10 @@ pub fn run(options: &Copy) -> Result<(), String> {
 /// In a directory a file keeps its name.
 fn target_of(source: &Path, target: &Path) -> Result<PathBuf, String> {
     if !target.is_dir() {
+        if target.as_os_str().as_bytes().ends_with(b"/") {
+            let target = target.display();
+            return Err(format!("{target} is no directory; make it, or leave the slash at its end out"));
+        }
         return Ok(target.to_owned());
     }
     let name = source.file_name().map(ToOwned::to_owned);
@@ -140,6 +182,9 @@ fn refuse_inside(source: &Path, target: &Path) -> Result<(), String> {
     let absolute = std::path::absolute(target).map_err(|error| cannot("write", target, &error))?;
     let existing = absolute.ancestors().find_map(|path| fs::canonicalize(path).ok());
     match existing {
+        Some(existing) if existing == real && fs::canonicalize(target).is_ok() => {
+            Err(format!("{} and {} are the same directory; choose another target", source.display(), target.display()))
+        }
         Some(existing) if existing.starts_with(&real) => {
             Err(format!("{} is inside of {}; choose a target elsewhere", target.display(), source.display()))
         }

@@ -32,7 +32,16 @@ pub(super) fn open<C: Context>(
 ) -> Result<Ends<C>, Failure> {
     let &Entry { ref source, ref target, of_tree } = entry;
     let cannot_read = |error| Failure { sentence: cannot("read", source, &error), resumable: of_tree };
-    let cannot_write = |error| Failure { sentence: cannot("write", target, &error), resumable: of_tree };
+    let cannot_write = |error: io::Error| {
+        let sentence = match fs::symlink_metadata(target) {
+            // It is there, and what it leads to is not.
+            Ok(about) if about.is_symlink() && fs::metadata(target).is_err() => {
+                format!("{} is a link that leads nowhere; remove it, or choose another target", target.display())
+            }
+            _ => cannot("write", target, &error),
+        };
+        Failure { sentence, resumable: of_tree }
+    };
     let from = fs::File::open(source).map_err(cannot_read)?;
     let about = from.metadata().map_err(cannot_read)?;
     let mode = about.permissions().mode() & KEPT;

@@ -20,14 +20,13 @@
 use super::compare::{Compared, compare};
 use super::open::{Ends, File, open};
 use super::walk::{Entry, Walk};
-use super::{ALIGNMENT, Failure, cannot};
+use super::{ALIGNMENT, Control, Failure, cannot};
 use crate::options::Copy;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf::{Buffer, CompletionPort, Event, Packet};
 
@@ -113,9 +112,12 @@ pub(super) struct Copier {
     port: CompletionPort<(), Work>,
     options: Copy,
     plan: Mutex<Plan>,
-    ended: Sender<()>,
+    control: CompletionPort<(), Control>,
     pub(super) outcome: Mutex<Option<Result<(), Failure>>>,
+    /// Written.
     pub(super) bytes: AtomicU64,
+    /// Written by an earlier copy, and found equal. Whole blocks only: what is there by halves is copied again.
+    pub(super) kept: AtomicU64,
     pub(super) files: AtomicU64,
 }
 
@@ -124,16 +126,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Copier {
-    pub(super) fn new(options: Copy, walk: Walk, ended: Sender<()>) -> io::Result<Copier> {
+    /// `control` is told of the end.
+    pub(super) fn new(options: Copy, walk: Walk, control: CompletionPort<(), Control>) -> io::Result<Copier> {
         let port = CompletionPort::<(), Work>::builder().concurrency(super::THREADS).build()?;
         let plan = Mutex::new(Plan { walk, ready: VecDeque::new(), idle: Vec::new(), failure: None });
-        let (bytes, files) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Copier { port, options, plan, ended, outcome: Mutex::new(None), bytes, files })
+        let [bytes, kept, files] = [const { AtomicU64::new(0) }; 3];
+        Ok(Copier { port, options, plan, control, outcome: Mutex::new(None), bytes, kept, files })
     }
 
     /// Sets the slots off.
     pub(super) fn start(&self) {
         (0..self.options.depth).for_each(|_| self.set_off(Slot::default()));
+    }
+
+    /// Begins nothing more; it ends when what is under way has ended.
+    pub(super) fn stop(&self, failure: Failure) {
+        lock(&self.plan).failure.get_or_insert(failure);
     }
 
     /// Ends the threads.
@@ -218,7 +226,7 @@ impl Copier {
         };
         drop(plan);
         *lock(&self.outcome) = Some(outcome);
-        let _ = self.ended.send(());
+        let _ = self.control.post(0, (), Control::Ended);
     }
 
     fn fail(&self, slot: Slot, failure: Failure) {
@@ -475,7 +483,13 @@ impl Copier {
                 "{} became shorter while it was copied; let nobody else write to it, and copy it again with --force",
                 piece.file.entry.target.display()
             )),
-            Ok(_) => judge(piece, &first[..piece.planned], &second[..piece.planned]),
+            Ok(_) => match judge(piece, &first[..piece.planned], &second[..piece.planned]) {
+                Ok(kept) => {
+                    self.kept.fetch_add(kept as u64, Ordering::Relaxed);
+                    None
+                }
+                Err(sentence) => Some(sentence),
+            },
         };
         (slot.first, slot.second) = (Some(first), Some(second));
         match failure {
@@ -485,20 +499,20 @@ impl Copier {
     }
 }
 
-/// Compares a block, and says what is wrong. Gaps are noted, to be filled.
-fn judge(piece: &Piece, ours: &[u8], theirs: &[u8]) -> Option<String> {
+/// Compares a block, and says what is wrong, or how many bytes need not be copied any more. Gaps are noted, to be filled.
+fn judge(piece: &Piece, ours: &[u8], theirs: &[u8]) -> Result<usize, String> {
     let Entry { source, target, .. } = &piece.file.entry;
     let continued = lock(&piece.file.progress).phase == Phase::Compare;
     let at = match compare(ours, theirs, continued) {
-        Compared::Equal => return None,
+        Compared::Equal => return Ok(if continued && piece.planned == piece.room { piece.planned } else { 0 }),
         Compared::Gap => {
             lock(&piece.file.progress).gaps.push(piece.offset);
-            return None;
+            return Ok(0);
         }
         Compared::Differs(at) => piece.offset + at as u64,
     };
     let differs = format!("{} differs from {} at byte {at}", target.display(), source.display());
-    Some(if continued {
+    Err(if continued {
         format!("{differs}, so it cannot be continued; --force copies it anew")
     } else {
         format!("{differs}; if nobody wrote to either, look at the disk, and copy it again with --force")

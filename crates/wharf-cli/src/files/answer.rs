@@ -148,7 +148,7 @@ impl Site {
 }
 
 /// Bytes behind the head of the answer that begins at `start`. Only for the log, and only for answers that are text.
-fn content_bytes(output: &Output, start: usize) -> u64 {
+pub fn content_bytes(output: &Output, start: usize) -> u64 {
     let answer = &output.written()[start..];
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     (answer.len() - head) as u64

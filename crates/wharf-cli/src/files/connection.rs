@@ -7,7 +7,7 @@
 //! When the state is dropped, after an error, at an end, or because a handler panicked, the connection is closed.
 
 use super::access_log;
-use super::answer::Answer;
+use super::answer::{Answer, content_bytes};
 use super::body::{Skip, Skipped};
 use super::clock;
 use super::deadlines::{Deadline, Slot, Wait};
@@ -373,10 +373,11 @@ impl Connection {
             totals.late.fetch_add(1, Relaxed);
         }
         // It may have been a HEAD; the connection ends, so a content does no harm.
+        let start = self.output.len();
         response::text(status, Method::Get, 1, true, "", &mut self.output);
         if self.server.access_log.is_some() {
             let begun = access_log::begin(self.peer, &clock::now().1, line, status.code);
-            self.server.log(access_log::end(begun, 0));
+            self.server.log(access_log::end(begun, content_bytes(&self.output, start)));
         }
         self.half = false;
         self.ending = Some(Ending::Linger);

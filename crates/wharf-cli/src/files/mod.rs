@@ -24,8 +24,9 @@ mod response;
 mod server;
 mod status;
 
+use crate::listen;
 use crate::options::Files;
-use crate::serve::{ENDED_BY_SIGNAL, SHUTDOWN, SIGINT, SIGTERM, cannot_listen, resolve};
+use crate::serve::{SHUTDOWN, SIGINT, SIGTERM, end_at_once, no_port};
 use access_log::AccessLog;
 use answer::Site;
 use connection::{Port, Purpose};
@@ -51,7 +52,6 @@ enum Control {
 }
 
 pub fn run(options: &Files) -> Result<(), String> {
-    let addresses = resolve(&options.listen, "listen on")?;
     let directory = options.directory.display();
     let root = Root::open(&options.directory)
         .map_err(|error| format!("{directory} cannot be served: {error}; give a directory that can be read"))?;
@@ -70,13 +70,10 @@ pub fn run(options: &Files) -> Result<(), String> {
             (Some(opened.0), Some(opened.1))
         }
     };
-    let no_port = |error: io::Error| format!("the port cannot be made: {error}");
     let load = &options.load;
     let builder = CompletionPort::<(), Purpose>::builder().concurrency(load.concurrency.map_or(0, usize::from));
-    let port: Port = builder.build().map_err(no_port)?;
-    let listener =
-        port.listen(&addresses[..], ()).map_err(|error| cannot_listen(&options.listen, &error, " with --listen"))?;
-    let address = listener.local_addr().map_err(|error| format!("the listener's address is unknown: {error}"))?;
+    let port: Port = builder.build().map_err(|error| no_port(&error))?;
+    let listeners = listen::on_port(&port, &options.listen, " with --listen")?;
     let server = Arc::new(Server {
         port: port.clone(),
         site: Site { root, list: options.list, hidden: options.hidden },
@@ -91,7 +88,7 @@ pub fn run(options: &Files) -> Result<(), String> {
     });
 
     // A port of its own, so that the handlers' port can be closed from outside.
-    let control = CompletionPort::<(), Control>::new().map_err(no_port)?;
+    let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
     for signal in [SIGINT, SIGTERM] {
         let waiting = control.signal(signal, (), Control::Signal);
         waiting.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
@@ -103,7 +100,7 @@ pub fn run(options: &Files) -> Result<(), String> {
     if let Some(seconds) = load.stats {
         control.interval(Duration::from_secs(seconds.into()), (), Control::Figures).map_err(no_timer)?;
     }
-    for _ in 0..ACCEPTS {
+    for (listener, _) in std::iter::repeat_n(&listeners, ACCEPTS).flatten() {
         listener.accept(Purpose::Accept).map_err(|refused| format!("nothing can be accepted: {}", refused.error))?;
     }
     let handler = server.clone();
@@ -112,7 +109,9 @@ pub fn run(options: &Files) -> Result<(), String> {
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
     // For people and for scripts: the first line, with the real port. Serving does not depend on who reads it.
     let mut out = io::stdout();
-    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    for (_, address) in &listeners {
+        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    }
 
     let mut last = (Instant::now(), Figures::of(&server.totals));
     while let Ok(packet) = control.get() {
@@ -129,15 +128,12 @@ pub fn run(options: &Files) -> Result<(), String> {
 
     // Nobody new; who waits for a request is closed, who is being answered is answered.
     server.stopping.store(true, Relaxed);
-    listener.close();
+    listeners.iter().for_each(|(listener, _)| listener.close());
     let until = Instant::now() + SHUTDOWN;
     while server.totals.open.load(Relaxed) > 0 && Instant::now() < until {
         server.deadlines.sweep(clock::milliseconds(), true);
         match control.get_timeout(DRAIN_LOOK) {
-            Ok(packet) if matches!(packet.context, Control::Signal) => {
-                eprintln!("wharf: ended at once by a second signal");
-                std::process::exit(ENDED_BY_SIGNAL);
-            }
+            Ok(packet) if matches!(packet.context, Control::Signal) => end_at_once(),
             Ok(_) | Err(GetError::TimedOut) => {}
             Err(_) => break,
         }

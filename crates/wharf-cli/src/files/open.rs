@@ -8,7 +8,7 @@
 //! is announced to the port.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,6 +39,10 @@ impl Root {
     pub fn open(path: &Path) -> Result<Root, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        // Nothing below it could be opened. Whatever else this says is no reason not to try.
+        if let Err(Errno::ACCESS) = rustix::fs::accessat(&directory, ".", Access::EXEC_OK, AtFlags::EACCESS) {
+            return Err(Errno::ACCESS);
+        }
         // EPERM: a sandbox that knows the call less than the kernel does.
         let method = match rustix::fs::openat2(&directory, ".", flags, Mode::empty(), BELOW) {
             Err(Errno::NOSYS | Errno::PERM) => Method::Components,

@@ -1,7 +1,8 @@
 //! From bytes to a request, without a socket.
 //!
 //! `httparse` knows the syntax of a head. What is decided here is what a head *means*, and where doubt would let one
-//! message be taken for two it is refused: two lengths, a length beside chunks, codings nobody asked for, two hosts.
+//! message be taken for two it is refused: two lengths, a length beside chunks, codings nobody asked for, two hosts, lines
+//! of which some end with CRLF and some with a bare LF.
 
 use super::status::{Status, status};
 use std::mem::MaybeUninit;
@@ -71,6 +72,9 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut head = httparse::Request::new(&mut []);
     match head.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(length)) if length > HEAD_BYTES_MAX => Parsed::Refused(status::FIELDS_TOO_LARGE),
+        Ok(httparse::Status::Complete(length)) if ends_are_mixed(&bytes[..length]) => {
+            Parsed::Refused(status::BAD_REQUEST)
+        }
         Ok(httparse::Status::Complete(length)) => match interpret(&head) {
             Ok(request) => Parsed::Request(request, length),
             Err(status) => Parsed::Refused(status),
@@ -80,6 +84,15 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         Err(httparse::Error::Version) if names_a_version(bytes) => Parsed::Refused(status::VERSION_NOT_SUPPORTED),
         Err(_) => Parsed::Refused(status::BAD_REQUEST),
     }
+}
+
+/// Whether some lines end with CRLF and some with LF alone. All with LF is how people type; but to whoever takes only CRLF
+/// for an end, a LF among others is a part of a value, and the field behind it is hidden.
+fn ends_are_mixed(head: &[u8]) -> bool {
+    let lines = head.iter().enumerate().filter(|&(_, &byte)| byte == b'\n');
+    let mut have_cr = lines.map(|(at, _)| at > 0 && head[at - 1] == b'\r');
+    let first = have_cr.next();
+    have_cr.any(|has_cr| Some(has_cr) != first)
 }
 
 /// Empty lines before a request are allowed.
@@ -307,6 +320,20 @@ mod tests {
         let text = "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
         for end in 0..text.len() {
             assert!(matches!(parse(&text.as_bytes()[..end]), Parsed::NotYet), "{:?}", &text[..end]);
+        }
+    }
+
+    #[test]
+    fn lines_end_in_one_way_only() {
+        assert!(request("GET / HTTP/1.1\nHost: a\nContent-Length: 1\n\n").keep_alive, "typed by hand");
+        for mixed in [
+            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: b\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(refused(mixed), 400, "{mixed:?}");
         }
     }
 
