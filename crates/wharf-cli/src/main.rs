@@ -4,6 +4,7 @@ mod chat;
 mod copy;
 mod doctor;
 mod options;
+mod perf;
 mod relay;
 mod serve;
 
@@ -28,11 +29,15 @@ fn main() -> ExitCode {
         Command::Relay(relay) => relay::run(&relay),
         Command::Copy(copy) => copy::run(&copy),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Perf(perf) => perf::run(&perf),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            eprintln!("wharf: {sentence}");
+            // An empty one was told where it belongs, in a report.
+            if !sentence.is_empty() {
+                eprintln!("wharf: {sentence}");
+            }
             ExitCode::FAILURE
         }
     }

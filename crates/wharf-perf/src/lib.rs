@@ -11,13 +11,23 @@
 //! In the engine everything is a packet of one port: the control connection, the streams, datagrams, timers and signals. No
 //! stream has a thread; as many workers as the machine has processors take whatever has completed.
 
+pub mod client;
 pub mod datagram;
+mod flow;
 pub mod json;
+mod latency;
+mod op;
+pub mod output;
 pub mod pace;
 pub mod parameters;
+pub mod plot;
 pub mod protocol;
 pub mod report;
 pub mod results;
+pub mod server;
+mod session;
+mod socket;
+pub mod summary;
 pub mod units;
 pub mod verify;
 

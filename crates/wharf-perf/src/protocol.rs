@@ -242,6 +242,11 @@ impl Decoder {
         self.bytes.is_empty()
     }
 
+    /// The next state, which stays.
+    pub fn next(&self) -> Option<i8> {
+        self.bytes.first().map(|byte| *byte as i8)
+    }
+
     /// The next state, if it is there.
     pub fn state(&mut self) -> Option<i8> {
         (!self.bytes.is_empty()).then(|| self.bytes.remove(0) as i8)
