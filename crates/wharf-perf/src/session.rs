@@ -57,6 +57,8 @@ pub(crate) enum Phase {
     Running,
     /// No more is sent; what is under way comes to its end.
     Settling,
+    /// Client: the counters are taken.
+    Counted,
     /// Client: the end is told.
     Told,
     /// The peer's results are waited for.
@@ -608,9 +610,36 @@ impl Session {
         self.disarm(core, Alarm::Settle);
         let seconds = core.counted_from.elapsed().as_secs_f64();
         self.take_totals(core, seconds);
+        core.phase = Phase::Counted;
+        // A test by time is cut off where it is. One by amount is not over before the amount is there, and a stock server
+        // stops to count as soon as it is told.
+        match core.parameters.blocks_wanted().is_some() && core.flows.iter().any(|flow| flow.info.sends) {
+            true => self.arm(core, Alarm::Settle, SETTLE),
+            false => self.tell_the_end(core),
+        }
+    }
+
+    fn tell_the_end(self: &Arc<Self>, core: &mut Core) {
         core.phase = Phase::Told;
         self.send_state(core, state::TEST_END);
         self.arm(core, Alarm::Deadline, core.receive_timeout);
+    }
+
+    /// Waits until the peer's system has all that was sent, and then as long again.
+    fn wait_for_arrival(self: &Arc<Self>, core: &mut Core) {
+        core.settled.0 += 1;
+        let unsent = core.flows.iter().filter_map(|flow| flow.tcp()).any(|stream| socket::unsent_bytes(stream) > 0);
+        match (unsent, core.settled.0 < SETTLE_ROUNDS) {
+            (true, true) => {
+                core.settled.1 = 0;
+                self.arm(core, Alarm::Settle, SETTLE);
+            }
+            (false, true) if core.settled.1 == 0 => {
+                core.settled.1 = 1;
+                self.arm(core, Alarm::Settle, SETTLE);
+            }
+            _ => self.tell_the_end(core),
+        }
     }
 
     /// The server: the client has told the end.
@@ -625,6 +654,9 @@ impl Session {
     }
 
     fn settle(self: &Arc<Self>, core: &mut Core) {
+        if core.phase == Phase::Counted {
+            return self.wait_for_arrival(core);
+        }
         if core.phase != Phase::Settling {
             return;
         }

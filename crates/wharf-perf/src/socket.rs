@@ -151,6 +151,15 @@ pub(crate) fn tcp_sample(stream: &Stream) -> Option<TcpSample> {
     })
 }
 
+/// Bytes of a connection that the peer's system has not acknowledged. The same holds as for [`with_socket`].
+#[allow(unsafe_code)]
+pub(crate) fn unsent_bytes(stream: &Stream) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (SIOCOUTQ, which has TIOCOUTQ's number) writes one int, which is what the pointer names.
+    let result = unsafe { libc::ioctl(stream.raw().handle(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// A connection's segment size; 0 if unknown.
 pub(crate) fn segment_bytes(stream: &Stream) -> u64 {
     with_socket(stream, |socket| socket.tcp_mss().map_or(0, u64::from))
