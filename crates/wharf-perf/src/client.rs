@@ -326,6 +326,9 @@ impl Session {
             }
             (Phase::Asked, state::CREATE_STREAMS) => {
                 core.phase = Phase::Streams;
+                if core.parameters.omit == 0 {
+                    self.count(core);
+                }
                 self.wait(core);
                 self.next_stream(core);
             }

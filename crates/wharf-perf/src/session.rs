@@ -404,8 +404,8 @@ impl Session {
         core.omitting = core.parameters.omit > 0;
         if core.omitting {
             self.arm(core, Alarm::Omit, Duration::from_secs(core.parameters.omit));
-        } else {
-            self.count(core);
+        } else if let Some(pings) = &core.pings {
+            pings.count();
         }
         self.arm_tick(core);
         core.watched = (0, now);
@@ -420,8 +420,9 @@ impl Session {
         }
     }
 
-    /// The counted time begins.
-    fn count(&self, core: &mut Core) {
+    /// What ends the test counts from now. Set before there are streams: in the reverse direction data may come before the
+    /// word that the test has begun.
+    pub(crate) fn count(&self, core: &mut Core) {
         if let Some(pings) = &core.pings {
             pings.count();
         }
@@ -539,9 +540,8 @@ impl Session {
             core.watched = (moved, Instant::now());
         }
         let silence = core.watched.1.elapsed();
-        // A sender of datagrams that has sent what was wanted stays silent, though some were lost on the way.
+        // A sender that has sent what was wanted stays silent, though datagrams were lost on the way.
         let all_sent = core.role == Role::Client
-            && parameters.protocol == Protocol::Udp
             && parameters.reverse
             && parameters.blocks_wanted().is_some()
             && moved > 0
