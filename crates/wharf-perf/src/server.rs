@@ -322,15 +322,21 @@ impl Server {
             self.voice.error(format!("{peer}: {failure}"));
             return Refused::begin(&self.port, &stream, &failure.frame());
         };
-        let sessions = self.sessions();
+        let mut sessions = self.sessions();
+        // A client that has just heard the end of one test may be faster with the next than the list is with forgetting it.
+        sessions.retain(|session| {
+            let past = session.is_past();
+            if past {
+                self.free(session);
+            }
+            !past
+        });
         if let Some(session) = sessions.iter().find(|session| session.cookie == cookie) {
             if let Err(stream) = session.offer(stream, peer) {
                 Refused::begin(&self.port, &stream, &[state::ACCESS_DENIED as u8]);
             }
             return;
         }
-        // A client that has just heard the end of one test may be faster with the next than the list is with forgetting it.
-        sessions.iter().filter(|session| session.is_past()).for_each(|session| self.free(session));
         let session = {
             let mut lobby = self.lobby();
             if lobby.stopping || lobby.sessions.len() >= self.options.max_clients {
