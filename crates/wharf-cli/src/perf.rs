@@ -119,13 +119,7 @@ fn way_of(outcome: &Outcome) -> String {
 }
 
 /// `curve.svg` of several tests: `curve-2.svg`, `curve-2-reverse.svg`.
-fn numbered(
-    file: &std::path::Path,
-    runs: u32,
-    run: u32,
-    phases: usize,
-    reverse: bool,
-) -> std::path::PathBuf {
+fn numbered(file: &std::path::Path, runs: u32, run: u32, phases: usize, reverse: bool) -> std::path::PathBuf {
     let mut name = file.file_stem().unwrap_or_default().to_os_string();
     if runs > 1 {
         name.push(format!("-{run}"));

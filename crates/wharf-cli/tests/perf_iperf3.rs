@@ -36,7 +36,9 @@ fn have_stock() -> bool {
     let have = version().is_some();
     if !have {
         assert!(std::env::var_os("CI").is_none(), "iperf3 is missing; install it with: apt-get install iperf3");
-        eprintln!("NOT RUN: iperf3 is missing, so nothing was tried against it; install it with: apt-get install iperf3");
+        eprintln!(
+            "NOT RUN: iperf3 is missing, so nothing was tried against it; install it with: apt-get install iperf3"
+        );
     }
     have
 }
@@ -267,13 +269,14 @@ fn check(client_is: Peer, server_is: Peer, row: Row, output: &Output) {
     }
     let mut arrived = 0.0;
     for suffix in ["", "_bidir_reverse"] {
-        if suffix != "" && !has("--bidir") {
+        if !suffix.is_empty() && !has("--bidir") {
             continue;
         }
         if has("-u") {
             // A stock client says of its datagrams what it knows itself; what was lost is the server's word.
             let sum = format!("/end/sum{suffix}");
-            let (packets, lost) = (number(&report, &format!("{sum}/packets")), number(&report, &format!("{sum}/lost_packets")));
+            let (packets, lost) =
+                (number(&report, &format!("{sum}/packets")), number(&report, &format!("{sum}/lost_packets")));
             assert!(packets > 0.0 && lost < packets, "{what}: {lost} of {packets}");
             assert!(!row.lossless || lost == 0.0, "{what}: {lost} of {packets} lost");
             arrived += number(&report, &format!("{sum}/bits_per_second"));
@@ -281,7 +284,10 @@ fn check(client_is: Peer, server_is: Peer, row: Row, output: &Output) {
             let sent = number(&report, &format!("/end/sum_sent{suffix}/bytes"));
             let received = number(&report, &format!("/end/sum_received{suffix}/bytes"));
             assert!(sent >= 1.0, "{what}");
-            assert!((sent - received).abs() <= IN_FLIGHT as f64 * parallel as f64, "{what}: {sent} sent, {received} received");
+            assert!(
+                (sent - received).abs() <= IN_FLIGHT as f64 * parallel as f64,
+                "{what}: {sent} sent, {received} received"
+            );
             if row.least > 1 && !has("--bidir") {
                 assert!(sent.max(received) >= row.least as f64, "{what}: {sent} sent, {received} received");
             }
@@ -329,7 +335,9 @@ fn matrix(client_is: Peer, server_is: Peer) {
             let mut output = client(client_is, server.port, &options);
             for _ in 0..20 {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                if server_is == Wharf || !["busy", "refused", "unable to connect"].iter().any(|word| text.contains(word)) {
+                if server_is == Wharf
+                    || !["busy", "refused", "unable to connect"].iter().any(|word| text.contains(word))
+                {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(50));
@@ -351,7 +359,8 @@ fn matrix(client_is: Peer, server_is: Peer) {
 
 fn write_table(client_is: Peer, server_is: Peer, table: &[(&str, bool, f64)]) {
     let Some(folder) = std::env::var_os("WHARF_PERF_MATRIX") else { return };
-    let name = |peer| if peer == Wharf { "wharf".to_owned() } else { format!("iperf3 {}", version().unwrap_or_default()) };
+    let name =
+        |peer| if peer == Wharf { "wharf".to_owned() } else { format!("iperf3 {}", version().unwrap_or_default()) };
     let mut text = format!("### {} → {}\n\n| Client options | Result |\n|---|---|\n", name(client_is), name(server_is));
     for (options, good, _) in table {
         text += &format!("| `{options}` | {} |\n", if *good { "passed" } else { "FAILED" });
@@ -474,7 +483,8 @@ fn a_server_for_one_test_ends_after_it_or_when_none_comes() {
 
 #[test]
 fn limits_of_the_server_are_told_with_their_codes() {
-    let server = Server::start(Wharf, &["--server-max-duration", "5", "--server-bitrate-limit", "100M", "--max-streams", "4"]);
+    let server =
+        Server::start(Wharf, &["--server-max-duration", "5", "--server-bitrate-limit", "100M", "--max-streams", "4"]);
     for (options, words) in [
         (["-t", "6", "-b", "1M"], "longer than the server allows"),
         (["-t", "1", "-b", "200M"], "larger than the server's limit"),
@@ -504,7 +514,8 @@ fn two_phases_thresholds_curves_and_settings_come_together() {
     assert_eq!(said.matches("0 checksum errors, 0 sequence errors, 0 content errors").count(), 2, "{said}");
     assert_eq!(said.matches("CPU time: local").count(), 2, "{said}");
     let draw = curve.to_str().unwrap();
-    let output = client(Wharf, server.port, &["-t", "1", "-i", "0.2", "--plot", draw, "--latency", "--fail-under", "900T"]);
+    let output =
+        client(Wharf, server.port, &["-t", "1", "-i", "0.2", "--plot", draw, "--latency", "--fail-under", "900T"]);
     assert_eq!(output.status.code(), Some(1), "a threshold was missed");
     assert!(String::from_utf8_lossy(&output.stderr).contains("--fail-under"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Latency under load:"));

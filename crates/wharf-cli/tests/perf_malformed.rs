@@ -225,7 +225,9 @@ fn frames_that_are_none_are_refused_and_take_no_memory() {
     cut.finish();
     assert_eq!(cut.refusal(), 114);
     let deep = format!("{{\"a\":{}", "[".repeat(8000));
-    for text in ["garbage", &deep, "[1]", "7", "{\"title\":\"\u{0}\"}", r#"{"time":"1"}"#, r#"{"title":5}"#, r#"{"tcp":1"#] {
+    for text in
+        ["garbage", &deep, "[1]", "7", "{\"title\":\"\u{0}\"}", r#"{"time":"1"}"#, r#"{"title":5}"#, r#"{"tcp":1"#]
+    {
         let peer = server.greeted();
         peer.frame(text);
         assert_eq!(peer.refusal(), 114, "{text:.40}");

@@ -436,7 +436,8 @@ impl Session {
     pub(crate) fn hello_again(self: &Arc<Self>, core: &mut Core) {
         let Some((socket, said)) = &mut side(core).hello else { return };
         if *said >= HELLOS_MAX {
-            let text = "unable to read from stream socket: the server does not answer datagrams; is a firewall between?";
+            let text =
+                "unable to read from stream socket: the server does not answer datagrams; is a firewall between?";
             return self.fail(core, Failure::new(code::STREAM_READ, text));
         }
         let _ = socket.send(&datagram::HELLO, Op::Nothing);

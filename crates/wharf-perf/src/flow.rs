@@ -21,8 +21,10 @@ use wharf::{Buffer, Event};
 const SEND_BYTES: usize = 512 * 1024;
 /// Blocks smaller than this are sent one a call: who asks for small ones wants to know what they cost.
 const JOINED_BYTES_MIN: usize = 64 * 1024;
-/// Bytes of one receive of TCP.
+/// Bytes of one receive of TCP. With many streams less, so that their buffers together stay in the cache.
 const RECEIVE_BYTES: usize = 512 * 1024;
+const RECEIVE_BYTES_MIN: usize = 128 * 1024;
+const RECEIVE_BYTES_TOGETHER: usize = 4 << 20;
 /// The system's limit of datagrams in one segmented send.
 const SEGMENTS_MAX: usize = 64;
 /// A segmented send's bytes: what one datagram may have.
@@ -137,6 +139,8 @@ pub(crate) struct Flow {
     link: Link,
     gate: Arc<Gate>,
     len: usize,
+    /// Of the whole test.
+    streams: usize,
     /// Most blocks of one send.
     join: AtomicU64,
     verify: bool,
@@ -228,8 +232,8 @@ impl Flow {
             }
         }
         let udp = parameters.protocol == Protocol::Udp;
-        let checker = (parameters.verify && !info.sends)
-            .then(|| Checker::new(payload.block().clone(), info.id, parameters.len));
+        let checker =
+            (parameters.verify && !info.sends).then(|| Checker::new(payload.block().clone(), info.id, parameters.len));
         let gap = Duration::from_micros(parameters.send_interval_us);
         let work = Work {
             pacer: Pacer::new(parameters.bandwidth, parameters.burst, gap),
@@ -245,6 +249,7 @@ impl Flow {
             link,
             gate: gate.clone(),
             len: parameters.len,
+            streams: parameters.streams().max(1),
             join: AtomicU64::new(if udp && !segmented { 1 } else { joined(parameters) }),
             verify: parameters.verify,
             wide: parameters.counters_64bit,
@@ -438,7 +443,7 @@ impl Flow {
 
     pub(crate) fn begin_receiving(self: &Arc<Self>, port: &Port) {
         let bytes = match &self.link {
-            Link::Tcp(_) => RECEIVE_BYTES,
+            Link::Tcp(_) => (RECEIVE_BYTES_TOGETHER / self.streams).clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES),
             Link::Udp(..) => 1 << 16,
         };
         self.clone().receive(port, Buffer::with_capacity(bytes));

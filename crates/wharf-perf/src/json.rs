@@ -56,7 +56,7 @@ pub fn integer(value: &Value) -> Option<i64> {
         return Some(-1);
     }
     let number = value.as_f64()?;
-    if number >= 9.2e18 && number <= 1.9e19 {
+    if (9.2e18..=1.9e19).contains(&number) {
         return Some(-1);
     }
     (number.is_finite() && number.abs() < 9.2e18).then_some(number as i64)
@@ -157,6 +157,9 @@ mod tests {
 
     #[test]
     fn reports_look_like_iperf3s() {
-        assert_eq!(pretty(&json!({"a": 1, "b": [{"c": 0.5}]})), "{\n\t\"a\":\t1,\n\t\"b\":\t[\n\t\t{\n\t\t\t\"c\":\t0.5\n\t\t}\n\t]\n}");
+        assert_eq!(
+            pretty(&json!({"a": 1, "b": [{"c": 0.5}]})),
+            "{\n\t\"a\":\t1,\n\t\"b\":\t[\n\t\t{\n\t\t\t\"c\":\t0.5\n\t\t}\n\t]\n}"
+        );
     }
 }

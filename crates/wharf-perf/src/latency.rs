@@ -34,15 +34,8 @@ struct State {
 impl Pings {
     fn new(port: &Port, stream: Option<Stream>, cookie: Option<Cookie>) -> Arc<Pings> {
         let histogram = Histogram::new(3).expect("three digits are allowed");
-        let state = State {
-            stream,
-            cookie,
-            sent: Instant::now(),
-            missing: 0,
-            histogram,
-            counting: false,
-            ended: false,
-        };
+        let state =
+            State { stream, cookie, sent: Instant::now(), missing: 0, histogram, counting: false, ended: false };
         Arc::new(Pings { port: port.clone(), state: Mutex::new(state) })
     }
 

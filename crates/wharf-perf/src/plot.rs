@@ -30,13 +30,16 @@ impl Curves {
                 last_end = sum.end;
                 let at = sum.end + offset;
                 let rate = sum.rate() / 1e6;
-                if sum.sends { curves.sent.push((at, rate)) } else { curves.received.push((at, rate)) }
+                if sum.sends {
+                    curves.sent.push((at, rate))
+                } else {
+                    curves.received.push((at, rate))
+                }
                 if let Some(count) = sum.retransmits {
                     curves.retransmits.push((at, count as f64));
                 }
             }
-            let trips: Vec<f64> =
-                interval.rows.iter().filter_map(|row| Some(row.tcp?.rtt as f64 / 1000.0)).collect();
+            let trips: Vec<f64> = interval.rows.iter().filter_map(|row| Some(row.tcp?.rtt as f64 / 1000.0)).collect();
             if let (false, Some(sum)) = (trips.is_empty(), interval.sums.first()) {
                 curves.rtt.push((sum.end + offset, trips.iter().sum::<f64>() / trips.len() as f64));
             }

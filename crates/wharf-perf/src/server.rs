@@ -211,7 +211,11 @@ fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
 fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
     let cannot = |error: &io::Error| {
         let text = format!("unable to start listener for connections on port {}: {error}", options.port);
-        let remedy = if error.kind() == io::ErrorKind::AddrInUse { "; another server is there, choose another with -p" } else { "" };
+        let remedy = if error.kind() == io::ErrorKind::AddrInUse {
+            "; another server is there, choose another with -p"
+        } else {
+            ""
+        };
         Failure::new(code::LISTEN, format!("{text}{remedy}"))
     };
     let built = CompletionPort::<(), Op>::builder().concurrency(options.concurrency).build();

@@ -397,7 +397,8 @@ impl Session {
         let mut book = Book::new(core.parameters.protocol, &start.streams);
         // What has come already belongs to the test: a server sends as soon as it has told so.
         let zero = vec![Snapshot::default(); core.flows.len()];
-        let first: Vec<Snapshot> = core.flows.iter().zip(zero).map(|(flow, zero)| Snapshot { tcp: flow.snapshot(true).tcp, ..zero }).collect();
+        let first: Vec<Snapshot> =
+            core.flows.iter().zip(zero).map(|(flow, zero)| Snapshot { tcp: flow.snapshot(true).tcp, ..zero }).collect();
         book.begin(&first);
         core.book = Some(book);
         core.start = Some(start);
@@ -688,6 +689,10 @@ impl Session {
         let snapshots = self.snapshots(core, true);
         core.cpu = Processor::now().percent_since(&core.processor);
         core.totals = Some((seconds, snapshots));
+        let foreign = self.gate.foreign.load(std::sync::atomic::Ordering::Relaxed);
+        if foreign > 0 {
+            log::warn!("{foreign} datagrams were not of this test, and were not counted");
+        }
         for alarm in [Alarm::Tick, Alarm::Omit, Alarm::End, Alarm::Watch, Alarm::Live, Alarm::Guard] {
             self.disarm(core, alarm);
         }

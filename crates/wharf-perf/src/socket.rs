@@ -130,9 +130,8 @@ pub(crate) fn tcp_sample(stream: &Stream) -> Option<TcpSample> {
     let mut length = bytes.len() as libc::socklen_t;
     let fd = stream.raw().handle();
     // SAFETY: the pointer and the length name `bytes`; the kernel writes at most that much and says how much.
-    let result = unsafe {
-        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &raw mut length)
-    };
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &raw mut length) };
     // Offsets in the kernel's `struct tcp_info` (include/uapi/linux/tcp.h), which only grows at its end.
     let word = |at: usize| -> Option<u64> {
         let word = bytes.get(at..at + 4).filter(|_| at + 4 <= length as usize)?;

@@ -331,7 +331,10 @@ impl Run {
         let len = match self.length {
             None => 0,
             Some(len) => usize::try_from(len).ok().filter(|len| (least..=most).contains(len)).ok_or_else(|| {
-                format!("-l {len} is out of range: {} blocks have {least} to {most} bytes", if udp { "UDP" } else { "TCP" })
+                format!(
+                    "-l {len} is out of range: {} blocks have {least} to {most} bytes",
+                    if udp { "UDP" } else { "TCP" }
+                )
             })?,
         };
         if self.verify && len > 0 && len < wharf_perf::verify::BLOCK_BYTES_MIN {
@@ -442,7 +445,10 @@ fn merge(file: &Path, settings: &serde_json::Map<String, Value>, own: &[OsString
         let id = key.replace('-', "_");
         let Some(argument) = command.get_arguments().find(|it| it.get_id() == id.as_str() && it.get_long().is_some())
         else {
-            return Err(format!("{}: there is no setting {key:?}; the names are those of the long options", file.display()));
+            return Err(format!(
+                "{}: there is no setting {key:?}; the names are those of the long options",
+                file.display()
+            ));
         };
         if id == "config" || id == "help" {
             return Err(format!("{}: {key:?} cannot be set in a file", file.display()));
@@ -585,7 +591,10 @@ mod tests {
         assert_eq!(parse_bitrate("/10"), Ok((None, 10)));
         assert!(parse_bitrate("1M/0").is_err());
         assert_eq!((parse_tos("0x10"), parse_tos("020"), parse_tos("16")), (Ok(16), Ok(16), Ok(16)));
-        assert_eq!((parse_dscp("ef"), parse_dscp("AF41"), parse_dscp("cs1"), parse_dscp("8")), (Ok(46), Ok(34), Ok(8), Ok(8)));
+        assert_eq!(
+            (parse_dscp("ef"), parse_dscp("AF41"), parse_dscp("cs1"), parse_dscp("8")),
+            (Ok(46), Ok(34), Ok(8), Ok(8))
+        );
         assert!(parse_dscp("af44").is_err() && parse_dscp("64").is_err() && parse_dscp("a\u{e9}1").is_err());
         assert_eq!(parse_affinity("1,0"), Ok((Some(1), Some(0))));
         assert_eq!(parse_affinity(",2"), Ok((None, Some(2))));

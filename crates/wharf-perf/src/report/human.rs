@@ -152,7 +152,9 @@ impl Human {
         let mut line = self.line(id, role, 0.0, half.seconds, half.bytes);
         let who = if sender { "sender" } else { "receiver" };
         let _ = match protocol {
-            Protocol::Tcp if sender && half.retransmits >= 0 => write!(line, "  {:3}            {who}", half.retransmits),
+            Protocol::Tcp if sender && half.retransmits >= 0 => {
+                write!(line, "  {:3}            {who}", half.retransmits)
+            }
             Protocol::Tcp => write!(line, "                  {who}"),
             Protocol::Udp => {
                 let lost = if sender { 0 } else { half.lost };
@@ -311,7 +313,15 @@ mod tests {
         let start = start(Parameters::default(), &[true]);
         assert_eq!(human.start(&start), ["[  1] local 127.0.0.1 port 59236 connected to 127.0.0.1 port 5201"]);
         let tcp = TcpSample { congestion_window: 1_174_405, ..TcpSample::default() };
-        let row = Row { id: Some(1), sends: true, end: 1.0, bytes: 1_310_720, retransmits: Some(0), tcp: Some(tcp), ..Row::default() };
+        let row = Row {
+            id: Some(1),
+            sends: true,
+            end: 1.0,
+            bytes: 1_310_720,
+            retransmits: Some(0),
+            tcp: Some(tcp),
+            ..Row::default()
+        };
         let interval = Interval { rows: vec![row.clone()], sums: vec![] };
         assert_eq!(
             human.interval(&start, &interval),

@@ -244,7 +244,9 @@ pub fn end(end: &End, start: &Start) -> Value {
         }),
     );
     if tcp {
-        for (key, name) in [("sender_tcp_congestion", &end.congestion.0), ("receiver_tcp_congestion", &end.congestion.1)] {
+        for (key, name) in
+            [("sender_tcp_congestion", &end.congestion.0), ("receiver_tcp_congestion", &end.congestion.1)]
+        {
             if let Some(name) = name {
                 map.insert(key.into(), name.as_str().into());
             }
