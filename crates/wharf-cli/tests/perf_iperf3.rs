@@ -288,7 +288,9 @@ fn check(client_is: Peer, server_is: Peer, row: Row, output: &Output) {
                 (sent - received).abs() <= IN_FLIGHT as f64 * parallel as f64,
                 "{what}: {sent} sent, {received} received"
             );
-            if row.least > 1 && !has("--bidir") {
+            // A stock client that receives takes each read for a block, and ends early.
+            let reads = client_is == Stock && has("-R") && has("-k");
+            if row.least > 1 && !has("--bidir") && !reads {
                 assert!(sent.max(received) >= row.least as f64, "{what}: {sent} sent, {received} received");
             }
             arrived += number(&report, &format!("/end/sum_received{suffix}/bits_per_second"));

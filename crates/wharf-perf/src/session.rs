@@ -467,7 +467,12 @@ impl Session {
         if core.phase != Phase::Running {
             return;
         }
-        self.close_interval(core, core.counted_from.elapsed().as_secs_f64());
+        let seconds = core.counted_from.elapsed().as_secs_f64();
+        // The tick at the very end is left to the end, or a row of a few milliseconds would follow it.
+        let distance = (seconds - core.parameters.time as f64).abs();
+        if core.omitting || core.parameters.time == 0 || distance > 0.05 * core.interval.as_secs_f64() {
+            self.close_interval(core, seconds);
+        }
         self.arm_tick(core);
     }
 
