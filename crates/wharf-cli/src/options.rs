@@ -49,6 +49,9 @@ pub enum Command {
     Copy(Copy),
     /// Tell what this machine offers, and which limits will bite
     Doctor(Doctor),
+    /// Measure the network, with wharf or iperf3 at the other end
+    #[command(subcommand)]
+    Perf(crate::perf::Perf),
 }
 
 #[derive(Debug, Subcommand)]

@@ -276,6 +276,30 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         }
     }
 
+    /// Connects a socket that the caller has made: bound to an address, with its buffers sized, whatever has to be done
+    /// before the connection is. It is put into non-blocking mode. The stream can be used when its packet
+    /// ([`Event::Connected`]) says so.
+    ///
+    /// # Errors
+    ///
+    /// What can be told without trying: the port is closed, the peer is the unspecified address. The context comes back; the
+    /// socket is closed. A refusal comes as a packet.
+    pub fn connect_with(
+        &self,
+        socket: std::net::TcpStream,
+        peer: SocketAddr,
+        key: K,
+        context: C,
+    ) -> Result<TcpStream<K, C>, Refused<C, ()>> {
+        match TcpStream::unconnected(&self.owner.0, socket, key) {
+            Ok(stream) => match stream.connect(peer, context) {
+                Ok(_) => Ok(stream),
+                Err(refused) => Err(refused),
+            },
+            Err((error, _)) => Err(Refused { error, context, buffer: () }),
+        }
+    }
+
     /// Opens a file, with std's options (`custom_flags(O_DIRECT)` for direct I/O), and associates it with the port. A plain
     /// call, which may wait for the disk.
     ///

@@ -301,6 +301,20 @@ fn a_peer_that_speaks_first_and_leaves_is_heard_after_the_connect() {
 }
 
 #[test]
+fn a_socket_that_was_bound_before_connects_from_there() {
+    let (ledger, port, _listener, _) = listening();
+    let peer = StdListener::bind("127.0.0.1:0").unwrap();
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+    let stream = port.connect_with(socket.into(), peer.local_addr().unwrap(), 4, ledger.token(1)).unwrap();
+    let packet = next(&port);
+    assert!(matches!(packet.event, Event::Connected { result: Ok(()), .. }), "{packet:?}");
+    let (_, from) = peer.accept().unwrap();
+    assert_eq!(from.ip().to_string(), "127.0.0.2");
+    assert_eq!(stream.local_addr().unwrap(), from);
+}
+
+#[test]
 fn a_refused_connect_comes_as_a_packet_and_the_stream_may_be_connected_again() {
     let ledger = Ledger::new();
     let port = port(0, Wake::default());

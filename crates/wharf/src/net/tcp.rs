@@ -7,7 +7,7 @@ use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Sink};
 use crate::record::Memory;
-use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use rustix::net::sockopt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -92,7 +92,8 @@ pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpLis
 
 #[allow(unsafe_code)]
 pub(crate) fn from_handle<S: From<OwnedFd>>(handle: i32) -> S {
-    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
+    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking; one that
+    // the port refused to take is its giver's again.
     S::from(unsafe { OwnedFd::from_raw_fd(handle) })
 }
 
@@ -117,6 +118,22 @@ impl<K: Key, C: Context> Stream<K, C> {
     pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<Stream<K, C>> {
         let device = port.open_stream(peer, 0).map_err(|error| refusal(port, error))?;
         Ok(Stream(Shared::new(port, device, key)))
+    }
+
+    /// A stream of a socket that is not connected yet.
+    pub(crate) fn unconnected(
+        port: &raw::Port,
+        socket: std::net::TcpStream,
+        key: K,
+    ) -> Result<Stream<K, C>, (io::Error, std::net::TcpStream)> {
+        if let Err(error) = rustix::io::ioctl_fionbio(&socket, true) {
+            return Err((error.into(), socket));
+        }
+        let handle = OwnedFd::from(socket).into_raw_fd();
+        match port.adopt_unconnected(handle, 0) {
+            Ok(device) => Ok(Stream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData }))),
+            Err(error) => Err((refusal(port, error), from_handle(handle))),
+        }
     }
 
     /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).

@@ -371,6 +371,13 @@ impl Port {
         Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
     }
 
+    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect). It
+    /// has to be in non-blocking mode. When it fails the descriptor stays the caller's.
+    pub fn adopt_unconnected(&self, handle: i32, key: usize) -> Result<Device, i32> {
+        self.check()?;
+        Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
+    }
+
     fn register(&self, device: &Inner) -> Result<(), i32> {
         // Nobody else registers it at the same time: it is being adopted, or connected by this call. The mark is set
         // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).

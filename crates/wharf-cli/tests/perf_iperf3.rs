@@ -1,0 +1,560 @@
+//! `wharf perf` and stock iperf3, each as client and as server of the other, over the modes that both have.
+//!
+//! Needs `iperf3` (Debian: `apt-get install iperf3`). Where it is missing that is said, and in CI (`CI` set) it is a
+//! failure. With `WHARF_PERF_MATRIX=FILE` the rows are written there as a table.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// What the kernel may hold of a stream when the end is told, and a block or a joined one.
+const IN_FLIGHT: u64 = 48 << 20;
+
+/// Measurements disturb each other: one cell at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Peer {
+    Wharf,
+    Stock,
+}
+
+use Peer::{Stock, Wharf};
+
+fn version() -> Option<String> {
+    let output = Command::new("iperf3").arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Some(text.split_whitespace().nth(1)?.to_owned())
+}
+
+/// Whether there is a stock iperf3; says so if not.
+fn have_stock() -> bool {
+    let have = version().is_some();
+    if !have {
+        assert!(std::env::var_os("CI").is_none(), "iperf3 is missing; install it with: apt-get install iperf3");
+        eprintln!(
+            "NOT RUN: iperf3 is missing, so nothing was tried against it; install it with: apt-get install iperf3"
+        );
+    }
+    have
+}
+
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(peer: Peer, more: &[&str]) -> Server {
+        match peer {
+            Wharf => {
+                let mut child = wharf()
+                    .args(["perf", "serve", "-p", "0", "-B", "127.0.0.1"])
+                    .args(more)
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let port = listening_port(&mut child);
+                // Nobody reads on: it must not stand still for that.
+                let mut rest = child.stdout.take().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
+                Server { child, port }
+            }
+            Stock => {
+                let port = free_port();
+                let child = Command::new("iperf3")
+                    .args(["-s", "-B", "127.0.0.1", "-p", &port.to_string()])
+                    .args(more)
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap();
+                let server = Server { child, port };
+                server.wait_until_it_listens();
+                server
+            }
+        }
+    }
+
+    /// A stock server reports a connection that leaves at once as a failed test, and goes on.
+    fn wait_until_it_listens(&self) {
+        let until = Instant::now() + DEADLINE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < until, "iperf3 does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wharf() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn listening_port(child: &mut Child) -> u16 {
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
+    loop {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended");
+        if let Some(rest) = line.strip_prefix("Server listening on ") {
+            return rest.split(' ').next().unwrap().parse().unwrap();
+        }
+    }
+}
+
+/// A client to its end.
+fn client(peer: Peer, port: u16, options: &[&str]) -> Output {
+    let port = port.to_string();
+    let mut command = match peer {
+        Wharf => wharf(),
+        Stock => Command::new("iperf3"),
+    };
+    match peer {
+        Wharf => command.args(["perf", "run", "127.0.0.1", "-p", &port]),
+        Stock => command.args(["-c", "127.0.0.1", "-p", &port]),
+    };
+    let mut child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes).unwrap();
+            bytes
+        })
+    };
+    let out = read(Box::new(out));
+    let err = read(Box::new(err));
+    let until = Instant::now() + DEADLINE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{peer:?} {options:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+}
+
+/// What a test of these options has to come to.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    options: &'static str,
+    /// Bytes that have to arrive at least.
+    least: u64,
+    /// Datagrams at a rate that loses none.
+    lossless: bool,
+    /// Bits a second of all streams together.
+    rate: f64,
+    /// Only this client has the option.
+    only: Option<Peer>,
+}
+
+const fn row(options: &'static str) -> Row {
+    Row { options, least: 1, lossless: false, rate: 0.0, only: None }
+}
+
+const fn moves(options: &'static str, least: u64) -> Row {
+    Row { least, ..row(options) }
+}
+
+const fn lossless(options: &'static str) -> Row {
+    Row { lossless: true, ..row(options) }
+}
+
+const fn paced(options: &'static str, rate: f64) -> Row {
+    Row { rate, ..row(options) }
+}
+
+const fn ours(options: &'static str) -> Row {
+    Row { only: Some(Wharf), ..row(options) }
+}
+
+/// The matrix of the specification, as far as the two have the options.
+const ROWS: &[Row] = &[
+    row("-t 1"),
+    row("-t 1 -P 4"),
+    row("-t 1 -P 128 -b 1M -l 8K"),
+    row("-t 1 -R"),
+    row("-t 1 -R -P 4"),
+    row("-t 1 --bidir"),
+    row("-t 1 --bidir -P 2"),
+    moves("-n 100M", 100 << 20),
+    moves("-R -n 100M", 100 << 20),
+    moves("--bidir -n 50M", 50 << 20),
+    moves("-k 100", 100 * 131072),
+    moves("-R -k 100", 100 * 131072),
+    row("-n 1"),
+    row("-k 1"),
+    row("-l 1 -n 1000"),
+    row("-t 1 -O 1"),
+    lossless("-u -t 1 -O 1"),
+    row("-t 1 -O 1 -R"),
+    paced("-t 2 -b 50M", 50e6),
+    paced("-t 2 -b 50M/10 -l 16K", 50e6),
+    paced("-t 2 -R -b 50M", 50e6),
+    paced("-t 2 -P 2 -b 50M", 100e6),
+    lossless("-u -t 1"),
+    lossless("-u -t 1 -b 2M -l 1000"),
+    lossless("-u -R -t 1 -P 2"),
+    lossless("-u -t 1 --bidir -P 2"),
+    lossless("-u -t 1 --udp-counters-64bit"),
+    lossless("-u -t 1 -R --udp-counters-64bit"),
+    row("-u -b 0 -t 1 -l 1400"),
+    row("-u -b 0 -t 1 -l 1400 -R"),
+    lossless("-u -t 1 -l 16 -b 100K"),
+    lossless("-u -t 1 -l 65507 -b 2M"),
+    row("-t 1 -Z"),
+    row("-t 1 -R -Z"),
+    row("-t 1 --repeating-payload"),
+    row("-t 1 -w 256K"),
+    row("-t 1 -M 1000"),
+    row("-t 1 -N"),
+    row("-t 1 -C cubic"),
+    row("-t 1 -S 16"),
+    row("-t 1 --dscp ef"),
+    row("-t 1 -4"),
+    row("-t 1 -T title --extra-data more"),
+    row("-t 1 --get-server-output"),
+    ours("-t 1 --verify"),
+    ours("-t 1 --gsro -u -b 100M -l 1000"),
+];
+
+fn number(report: &Value, path: &str) -> f64 {
+    report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is missing in {report}"))
+}
+
+fn check(client_is: Peer, server_is: Peer, row: Row, output: &Output) {
+    let what = format!("{client_is:?} → {server_is:?}: {}", row.options);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {said} {}", String::from_utf8_lossy(&output.stdout));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(report.get("error").is_none(), "{what}: {}", report["error"]);
+    let options: Vec<&str> = row.options.split(' ').collect();
+    let has = |option: &str| options.contains(&option);
+    let value = |option: &str| options.iter().position(|it| *it == option).map(|at| options[at + 1]);
+    let parallel: usize = value("-P").map_or(1, |count| count.parse().unwrap());
+    let streams = report["end"]["streams"].as_array().unwrap();
+    assert_eq!(streams.len(), parallel * if has("--bidir") { 2 } else { 1 }, "{what}");
+    if client_is == Wharf {
+        let ids: Vec<i64> = report["start"]["connected"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stream| stream["socket"].as_i64().unwrap())
+            .collect();
+        let wanted: Vec<i64> = (1..).filter(|id| *id != 2).take(ids.len()).collect();
+        assert_eq!(ids, wanted, "{what}");
+    }
+    let mut arrived = 0.0;
+    for suffix in ["", "_bidir_reverse"] {
+        if !suffix.is_empty() && !has("--bidir") {
+            continue;
+        }
+        if has("-u") {
+            // A stock client says of its datagrams what it knows itself; what was lost is the server's word.
+            let sum = format!("/end/sum{suffix}");
+            let (packets, lost) =
+                (number(&report, &format!("{sum}/packets")), number(&report, &format!("{sum}/lost_packets")));
+            assert!(packets > 0.0 && lost < packets, "{what}: {lost} of {packets}");
+            assert!(!row.lossless || lost == 0.0, "{what}: {lost} of {packets} lost");
+            arrived += number(&report, &format!("{sum}/bits_per_second"));
+        } else {
+            let sent = number(&report, &format!("/end/sum_sent{suffix}/bytes"));
+            let received = number(&report, &format!("/end/sum_received{suffix}/bytes"));
+            assert!(sent >= 1.0, "{what}");
+            assert!(
+                (sent - received).abs() <= IN_FLIGHT as f64 * parallel as f64,
+                "{what}: {sent} sent, {received} received"
+            );
+            // A stock client that receives takes each read for a block, and ends early.
+            let reads = client_is == Stock && has("-R") && has("-k");
+            if row.least > 1 && !has("--bidir") && !reads {
+                assert!(sent.max(received) >= row.least as f64, "{what}: {sent} sent, {received} received");
+            }
+            arrived += number(&report, &format!("/end/sum_received{suffix}/bits_per_second"));
+        }
+    }
+    if row.rate > 0.0 {
+        let share = arrived / row.rate;
+        assert!((0.9..1.1).contains(&share), "{what}: {arrived} instead of {}", row.rate);
+    }
+    if let Some(time) = value("-t") {
+        let time: f64 = time.parse().unwrap();
+        let path = if has("-u") { "/end/sum/seconds" } else { "/end/sum_sent/seconds" };
+        let seconds = number(&report, path);
+        assert!((time * 0.95..time * 1.5).contains(&seconds), "{what}: {seconds} s");
+    }
+    if has("-O") {
+        let omitted = report["intervals"].as_array().unwrap().iter().filter(|it| it["sum"]["omitted"] == true).count();
+        assert!(omitted >= 1, "{what}");
+    }
+    if has("--get-server-output") {
+        let text = report["server_output_text"].as_str().unwrap_or_else(|| panic!("{what}: {report}"));
+        assert!(text.contains("Accepted connection") && text.contains("receiver"), "{what}: {text}");
+    }
+    if has("--verify") {
+        assert_eq!(report["wharf"]["verified"], server_is == Wharf, "{what}");
+    }
+    if has("-T") && client_is == Wharf {
+        assert_eq!((&report["title"], &report["extra_data"]), (&Value::from("title"), &Value::from("more")), "{what}");
+    }
+}
+
+/// All rows with one pair. Returns how each ended.
+fn matrix(client_is: Peer, server_is: Peer) {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(server_is, &[]);
+    let mut failed = Vec::new();
+    let mut table = Vec::new();
+    for row in ROWS.iter().filter(|row| row.only.is_none_or(|only| only == client_is)) {
+        let mut options: Vec<&str> = row.options.split(' ').collect();
+        options.push("-J");
+        let started = Instant::now();
+        let result = std::panic::catch_unwind(|| {
+            // A stock server needs a moment between two tests: it closes its listener and opens another.
+            let mut output = client(client_is, server.port, &options);
+            for _ in 0..20 {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                if server_is == Wharf
+                    || !["busy", "refused", "unable to connect"].iter().any(|word| text.contains(word))
+                {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+                output = client(client_is, server.port, &options);
+            }
+            check(client_is, server_is, *row, &output);
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        table.push((row.options, result.is_ok(), seconds));
+        if let Err(panic) = result {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked".into());
+            failed.push(text);
+        }
+    }
+    drop(server);
+    write_table(client_is, server_is, &table);
+    assert!(failed.is_empty(), "{} rows failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+fn write_table(client_is: Peer, server_is: Peer, table: &[(&str, bool, f64)]) {
+    let Some(folder) = std::env::var_os("WHARF_PERF_MATRIX") else { return };
+    let name =
+        |peer| if peer == Wharf { "wharf".to_owned() } else { format!("iperf3 {}", version().unwrap_or_default()) };
+    let mut text = format!("### {} → {}\n\n| Client options | Result |\n|---|---|\n", name(client_is), name(server_is));
+    for (options, good, _) in table {
+        text += &format!("| `{options}` | {} |\n", if *good { "passed" } else { "FAILED" });
+    }
+    let file = std::path::Path::new(&folder).join(format!("{client_is:?}-{server_is:?}.md").to_lowercase());
+    std::fs::write(file, text).unwrap();
+}
+
+#[test]
+fn our_client_and_our_server_pass_the_matrix() {
+    matrix(Wharf, Wharf);
+}
+
+#[test]
+fn our_client_and_a_stock_server_pass_the_matrix() {
+    if have_stock() {
+        matrix(Wharf, Stock);
+    }
+}
+
+#[test]
+fn a_stock_client_and_our_server_pass_the_matrix() {
+    if have_stock() {
+        matrix(Stock, Wharf);
+    }
+}
+
+#[test]
+fn a_second_client_hears_busy_and_the_first_is_not_disturbed() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(Wharf, &[]);
+    let port = server.port;
+    let first = std::thread::spawn(move || client(Wharf, port, &["-t", "2", "-J"]));
+    std::thread::sleep(Duration::from_millis(700));
+    let mut seconds = vec![Wharf];
+    if have_stock() {
+        seconds.push(Stock);
+    }
+    for peer in seconds {
+        let second = client(peer, port, &["-t", "1"]);
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert_eq!(second.status.code(), Some(1), "{peer:?}");
+        assert!(said.contains("the server is busy running a test. try again later"), "{peer:?}: {said}");
+    }
+    let first = first.join().unwrap();
+    assert!(first.status.success());
+}
+
+#[test]
+fn as_many_clients_as_allowed_are_served_at_once() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(Wharf, &["--max-clients", "3"]);
+    let port = server.port;
+    let options: [&[&str]; 3] = [&["-t", "1", "-J"], &["-t", "1", "-J", "-R"], &["-t", "1", "-J", "-u"]];
+    let clients = options.map(|options| std::thread::spawn(move || client(Wharf, port, options)));
+    for client in clients {
+        let output = client.join().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn two_hundred_tests_in_a_row_are_served() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(Wharf, &[]);
+    let output = client(Wharf, server.port, &["-n", "64K", "--repeat", "200", "-i", "0"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("200 tests, 0 failed: mean"), "{said}");
+}
+
+#[test]
+fn a_signal_ends_both_ends_and_the_other_one_hears() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(Wharf, &[]);
+    let port = server.port;
+    let spawn = |time: &str| {
+        let port = port.to_string();
+        let mut command = wharf();
+        command.args(["perf", "run", "127.0.0.1", "-p", &port, "-t", time]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let child = spawn("0");
+    std::thread::sleep(Duration::from_millis(800));
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("sender"), "what is known is reported: {said}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the client has terminated"));
+    let next = client(Wharf, port, &["-n", "1M"]);
+    assert!(next.status.success(), "the server serves on");
+    let child = spawn("20");
+    std::thread::sleep(Duration::from_millis(800));
+    let id = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the server has terminated"));
+}
+
+#[test]
+fn a_server_for_one_test_ends_after_it_or_when_none_comes() {
+    let mut server = Server::start(Wharf, &["-1"]);
+    let output = client(Wharf, server.port, &["-n", "1M"]);
+    assert!(output.status.success());
+    let until = Instant::now() + DEADLINE;
+    while server.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.child.wait().unwrap().success());
+    let mut server = Server::start(Wharf, &["-1", "--idle-timeout", "1"]);
+    while server.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn limits_of_the_server_are_told_with_their_codes() {
+    let server =
+        Server::start(Wharf, &["--server-max-duration", "5", "--server-bitrate-limit", "100M", "--max-streams", "4"]);
+    for (options, words) in [
+        (["-t", "6", "-b", "1M"], "longer than the server allows"),
+        (["-t", "1", "-b", "200M"], "larger than the server's limit"),
+        (["-P", "5", "-b", "1M"], "streams"),
+    ] {
+        let output = client(Wharf, server.port, &options);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said.contains(words), "{options:?}: {said}");
+    }
+    assert!(client(Wharf, server.port, &["-t", "1", "-b", "10M"]).status.success());
+}
+
+#[test]
+fn two_phases_thresholds_curves_and_settings_come_together() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let server = Server::start(Wharf, &[]);
+    let folder = std::env::temp_dir().join(format!("wharf-perf-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (curve, settings) = (folder.join("curve.svg"), folder.join("settings.toml"));
+    std::fs::write(&settings, "blockcount = 10000\nlength = '8K'\nverify = true\n").unwrap();
+    let settings = settings.to_str().unwrap();
+    let output = client(Wharf, server.port, &["--config", settings, "--two-phase", "--cpu", "--latency"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("Both phases succeeded."), "{said}");
+    assert_eq!(said.matches("0 checksum errors, 0 sequence errors, 0 content errors").count(), 2, "{said}");
+    assert_eq!(said.matches("CPU time: local").count(), 2, "{said}");
+    let draw = curve.to_str().unwrap();
+    let output =
+        client(Wharf, server.port, &["-t", "1", "-i", "0.2", "--plot", draw, "--latency", "--fail-under", "900T"]);
+    assert_eq!(output.status.code(), Some(1), "a threshold was missed");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--fail-under"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Latency under load:"));
+    assert!(std::fs::read_to_string(&curve).unwrap().contains("<svg"));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_between_the_ends_is_one_checksum_error() {
+    let server = Server::start(Wharf, &[]);
+    let target = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = between.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (number, client) in between.incoming().map_while(Result::ok).enumerate() {
+            let server = TcpStream::connect(target).unwrap();
+            let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut down, &mut &client));
+            std::thread::spawn(move || {
+                let mut at = 0;
+                let mut buffer = [0; 4096];
+                while let Ok(bytes @ 1..) = up.read(&mut buffer) {
+                    // Of the data, which is the second connection's, one bit.
+                    if number == 1 && (at..at + bytes).contains(&100_037) {
+                        buffer[100_037 - at] ^= 1;
+                    }
+                    at += bytes;
+                    if std::io::Write::write_all(&mut &server, &buffer[..bytes]).is_err() {
+                        return;
+                    }
+                }
+                let _ = server.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    let output = client(Wharf, port, &["-k", "1000", "-l", "8K", "--verify"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(" 1 checksum errors, 0 sequence errors, 0 content errors"), "{said}");
+}

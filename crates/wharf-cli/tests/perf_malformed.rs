@@ -1,0 +1,682 @@
+//! `wharf perf` against peers that are broken or hostile: each input is answered as specified, what it took is freed, the
+//! server says one line, and the next client is served at once.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(40);
+const PARAMETERS: &str = r#"{"tcp":true,"omit":0,"time":60,"num":0,"blockcount":0,"parallel":1,"len":1000}"#;
+const RESULTS: &str = r#"{"cpu_util_total":0,"cpu_util_user":0,"cpu_util_system":0,"sender_has_retransmits":-1,"streams":[{"id":1,"bytes":0,"retransmits":-1,"jitter":0,"errors":0,"packets":0}]}"#;
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    said: Arc<Mutex<String>>,
+}
+
+impl Server {
+    fn start(more: &[&str]) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
+            .args(["perf", "serve", "-p", "0", "-B", "127.0.0.1"])
+            .args(more)
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let port = loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended");
+            if let Some(rest) = line.strip_prefix("Server listening on ") {
+                break rest.split(' ').next().unwrap().parse().unwrap();
+            }
+        };
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        let said = Arc::new(Mutex::new(String::new()));
+        let (into, mut from) = (said.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said }
+    }
+
+    fn connect(&self) -> Peer {
+        let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Peer(socket)
+    }
+
+    /// A control connection after its cookie, in PARAM_EXCHANGE.
+    fn greeted(&self) -> Peer {
+        let peer = self.connect();
+        peer.send(&cookie(b'a'));
+        assert_eq!(peer.state(), 9);
+        peer
+    }
+
+    /// A test with one stream that runs.
+    fn running(&self, parameters: &str) -> (Peer, Peer) {
+        let control = self.greeted();
+        control.frame(parameters);
+        assert_eq!(control.state(), 10);
+        let stream = self.connect();
+        stream.send(&cookie(b'a'));
+        assert_eq!((control.state(), control.state()), (1, 2));
+        (control, stream)
+    }
+
+    /// The next client is served at once, and the server has said something that has these words.
+    fn serves(&self, words: &str) {
+        let port = self.address.port().to_string();
+        let started = Instant::now();
+        let output = run(&["127.0.0.1", "-p", &port, "-n", "64K", "--connect-timeout", "20000"]);
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{why}");
+        assert!(started.elapsed() < Duration::from_secs(4), "served, but late");
+        let until = Instant::now() + DEADLINE;
+        while !self.said.lock().unwrap().contains(words) {
+            assert!(Instant::now() < until, "{words:?} was not said: {:?}", self.said.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn lines(&self) -> usize {
+        self.said.lock().unwrap().lines().count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let alive = self.child.try_wait().unwrap().is_none();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        assert!(alive || std::thread::panicking(), "the server has died");
+    }
+}
+
+fn run(options: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["perf", "run"]).args(options).env_remove("RUST_LOG").output().unwrap()
+}
+
+fn cookie(letter: u8) -> [u8; 37] {
+    let mut cookie = [letter; 37];
+    cookie[36] = 0;
+    cookie
+}
+
+struct Peer(TcpStream);
+
+impl Peer {
+    fn send(&self, bytes: &[u8]) {
+        (&self.0).write_all(bytes).unwrap();
+    }
+
+    fn frame(&self, text: &str) {
+        self.send(&(text.len() as u32).to_be_bytes());
+        self.send(text.as_bytes());
+    }
+
+    fn state(&self) -> i8 {
+        let mut byte = [0];
+        (&self.0).read_exact(&mut byte).unwrap();
+        byte[0] as i8
+    }
+
+    /// State −2 and its code.
+    fn refusal(&self) -> i32 {
+        assert_eq!(self.state(), -2);
+        let mut pair = [0; 8];
+        (&self.0).read_exact(&mut pair).unwrap();
+        i32::from_be_bytes(pair[..4].try_into().unwrap())
+    }
+
+    fn object(&self) -> serde_json::Value {
+        let mut length = [0; 4];
+        (&self.0).read_exact(&mut length).unwrap();
+        let mut text = vec![0; u32::from_be_bytes(length) as usize];
+        (&self.0).read_exact(&mut text).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn finish(&self) {
+        self.0.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Closed by the other side, with whatever on the way.
+    fn is_closed(&self) {
+        let mut rest = Vec::new();
+        let _ = (&self.0).read_to_end(&mut rest);
+    }
+}
+
+/// Rows 1 and 2.
+#[test]
+fn who_says_nothing_or_drips_is_closed_after_a_while_and_holds_up_nobody() {
+    let server = Server::start(&[]);
+    let silent = server.connect();
+    let dripping = server.connect();
+    let drip = dripping.0.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while (&drip).write_all(b"a").is_ok() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    server.serves("");
+    silent.is_closed();
+    dripping.is_closed();
+    server.serves("no cookie came");
+    assert_eq!(server.lines(), 2);
+}
+
+/// Rows 3, 4 and 5.
+#[test]
+fn a_cookie_that_is_none_is_refused() {
+    let server = Server::start(&[]);
+    let short = server.connect();
+    short.send(b"tencharact");
+    short.finish();
+    assert_eq!(short.refusal(), 106);
+    let long = server.connect();
+    long.send(&[b'a'; 100]);
+    assert_eq!(long.refusal(), 106, "its 37th byte is no NUL");
+    let mut leading = cookie(b'a');
+    leading[0] = 0;
+    let peer = server.connect();
+    peer.send(&leading);
+    assert_eq!(peer.refusal(), 106);
+    let rest = server.connect();
+    rest.send(&cookie(b'a'));
+    rest.send(&[b'x'; 63]);
+    assert_eq!(rest.state(), 9);
+    assert_eq!(rest.refusal(), 114, "the rest is taken for a length");
+    server.serves("unable to receive cookie");
+    assert_eq!(server.lines(), 4);
+}
+
+/// Row 6.
+#[test]
+fn parameters_that_do_not_come_end_the_test_in_time() {
+    let server = Server::start(&["--max-clients", "2"]);
+    let peer = server.greeted();
+    server.serves("");
+    assert_eq!(peer.refusal(), 114);
+    server.serves("did not come in time");
+}
+
+/// Rows 7 to 13.
+#[test]
+fn frames_that_are_none_are_refused_and_take_no_memory() {
+    let server = Server::start(&[]);
+    for length in [0, 0x7FFF_FFFF, 0xFFFF_FFFF, 65537_u32] {
+        let peer = server.greeted();
+        peer.send(&length.to_be_bytes());
+        assert_eq!(peer.refusal(), 114, "{length}");
+    }
+    let cut = server.greeted();
+    cut.send(&[0, 0, 0, 100, b'{']);
+    cut.finish();
+    assert_eq!(cut.refusal(), 114);
+    let deep = format!("{{\"a\":{}", "[".repeat(8000));
+    for text in
+        ["garbage", &deep, "[1]", "7", "{\"title\":\"\u{0}\"}", r#"{"time":"1"}"#, r#"{"title":5}"#, r#"{"tcp":1"#]
+    {
+        let peer = server.greeted();
+        peer.frame(text);
+        assert_eq!(peer.refusal(), 114, "{text:.40}");
+    }
+    let peer = server.greeted();
+    peer.send(&[0, 0, 0, 12]);
+    peer.send(b"{\"title\":\"\xff");
+    assert_eq!(peer.refusal(), 114);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 200_000, "{peak} kB");
+    let empty = server.greeted();
+    empty.frame("{}");
+    assert_eq!(empty.state(), 10, "an empty object asks for the defaults");
+    empty.finish();
+    empty.is_closed();
+    server.serves("unable to receive parameters");
+}
+
+/// Rows 14 to 20.
+#[test]
+fn numbers_out_of_range_are_refused_with_their_codes() {
+    let server = Server::start(&[]);
+    for (text, code) in [
+        (r#"{"parallel":0}"#, 6),
+        (r#"{"parallel":-1}"#, 6),
+        (r#"{"parallel":129}"#, 6),
+        (r#"{"parallel":1e18}"#, 6),
+        (r#"{"time":-1}"#, 5),
+        (r#"{"time":86401}"#, 5),
+        (r#"{"time":1e300}"#, 5),
+        (r#"{"len":0}"#, 7),
+        (r#"{"len":-1}"#, 7),
+        (r#"{"len":1048577}"#, 7),
+        (r#"{"udp":true,"len":15}"#, 20),
+        (r#"{"udp":true,"len":65508}"#, 20),
+        (r#"{"udp":true}"#, 20),
+        (r#"{"bandwidth":-5}"#, 114),
+        (r#"{"burst":0}"#, 15),
+        (r#"{"TOS":300}"#, 21),
+        (r#"{"omit":601}"#, 12),
+        (r#"{"MSS":40000}"#, 10),
+        (r#"{"window":629145600}"#, 8),
+        (r#"{"window":536870912}"#, 141),
+        (r#"{"sctp":true}"#, 18),
+    ] {
+        let peer = server.greeted();
+        peer.frame(text);
+        assert_eq!(peer.refusal(), code, "{text}");
+    }
+    server.serves("parameter error");
+    assert_eq!(server.lines(), 21);
+}
+
+/// Row 21.
+#[test]
+fn streams_that_never_come_end_the_test_in_time() {
+    let server = Server::start(&[]);
+    for parameters in [PARAMETERS, r#"{"udp":true,"len":1000,"reverse":true}"#] {
+        let peer = server.greeted();
+        peer.frame(parameters);
+        assert_eq!(peer.state(), 10);
+        assert_eq!(peer.refusal(), 144);
+    }
+    server.serves("only 0 of 1 streams came in time");
+}
+
+/// Rows 22, 23 and 24.
+#[test]
+fn foreign_streams_are_refused_and_the_test_goes_on() {
+    let server = Server::start(&[]);
+    let control = server.greeted();
+    control.frame(PARAMETERS);
+    assert_eq!(control.state(), 10);
+    let silent = server.connect();
+    for _ in 0..16 {
+        let foreign = server.connect();
+        foreign.send(&cookie(b'b'));
+        assert_eq!(foreign.state(), -1);
+    }
+    let stream = server.connect();
+    stream.send(&cookie(b'a'));
+    assert_eq!((control.state(), control.state()), (1, 2));
+    let another = server.connect();
+    another.send(&cookie(b'a'));
+    assert_eq!(another.state(), -1, "more than announced");
+    drop(silent);
+    control.send(&[16]);
+    control.is_closed();
+    let control = server.greeted();
+    control.frame(PARAMETERS);
+    assert_eq!(control.state(), 10);
+    for _ in 0..17 {
+        let foreign = server.connect();
+        foreign.send(&cookie(b'b'));
+        assert_eq!(foreign.state(), -1);
+    }
+    assert_eq!(control.refusal(), 200);
+    server.serves("too many connections with wrong cookies");
+}
+
+/// Rows 25, 26 and 27.
+#[test]
+fn datagrams_of_others_and_such_as_are_none_count_for_nothing() {
+    let server = Server::start(&[]);
+    let control = server.greeted();
+    control.frame(r#"{"udp":true,"len":100,"time":60}"#);
+    assert_eq!(control.state(), 10);
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    stranger.send_to(b"9876", server.address).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.connect(server.address).unwrap();
+    client.send(b"hello world").unwrap();
+    client.send(b"9876").unwrap();
+    let mut answer = [0; 10];
+    assert_eq!(client.recv(&mut answer).unwrap(), 4);
+    assert_eq!(&answer[..4], b"6789");
+    assert_eq!((control.state(), control.state()), (1, 2));
+    let datagram = |number: u32| [&[0, 0, 0, 1, 0, 0, 0, 1][..], &number.to_be_bytes(), &[7; 88]].concat();
+    stranger.send_to(&datagram(1), server.address).unwrap();
+    client.send(b"").unwrap();
+    client.send(b"9876").unwrap();
+    client.send(&[0; 11]).unwrap();
+    client.send(&datagram(0)).unwrap();
+    for number in [1, 3, 2, u32::MAX, 5] {
+        client.send(&datagram(number)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    let results = control.object();
+    let stream = &results["streams"][0];
+    assert_eq!(stream["bytes"], 500);
+    assert_eq!(stream["packets"], u64::from(u32::MAX));
+    assert_eq!(stream["errors"], u64::from(u32::MAX) - 5);
+    assert_eq!(control.state(), 14);
+    control.send(&[16]);
+    server.serves("");
+}
+
+/// Row 28.
+#[test]
+fn an_unknown_state_is_refused() {
+    let server = Server::start(&[]);
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[99]);
+    assert_eq!(control.refusal(), 110);
+    server.serves("unknown control message");
+}
+
+/// Row 29.
+#[test]
+fn states_at_the_wrong_time_end_the_test_or_are_ignored() {
+    let server = Server::start(&[]);
+    let early = server.greeted();
+    early.frame(PARAMETERS);
+    assert_eq!(early.state(), 10);
+    early.send(&[4]);
+    assert_eq!(early.refusal(), 110);
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[16]);
+    control.is_closed();
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[13]);
+    assert_eq!(control.refusal(), 110);
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[4, 4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    control.object();
+    assert_eq!(control.state(), 14);
+    control.send(&[16]);
+    control.is_closed();
+    server.serves("unknown control message");
+}
+
+/// Row 30.
+#[test]
+fn a_stream_that_ends_early_is_told_and_costs_no_processor_time() {
+    let server = Server::start(&[]);
+    let (control, stream) = server.running(PARAMETERS);
+    drop(stream);
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before < 30, "ticks of 10 ms in a second");
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    control.object();
+    assert_eq!(control.state(), 14);
+    control.send(&[16]);
+    server.serves("");
+}
+
+/// Rows 31, 32 and 33.
+#[test]
+fn results_that_do_not_come_or_cannot_be_are_refused() {
+    let server = Server::start(&[]);
+    let ended = || {
+        let (control, _stream) = server.running(PARAMETERS);
+        control.send(&[4]);
+        assert_eq!(control.state(), 13);
+        control
+    };
+    for (text, code) in [
+        (RESULTS.replace("\"id\":1", "\"id\":2"), 208),
+        (RESULTS.replace("\"bytes\":0,", ""), 117),
+        (RESULTS.replace("\"bytes\":0", "\"bytes\":NaN"), 117),
+        (RESULTS.replace("\"bytes\":0", "\"bytes\":1e400"), 117),
+        ("[]".into(), 117),
+    ] {
+        let control = ended();
+        control.frame(&text);
+        assert_eq!(control.refusal(), code, "{text}");
+    }
+    let control = ended();
+    control.send(&(1_u32 << 30).to_be_bytes());
+    assert_eq!(control.refusal(), 117);
+    let control = ended();
+    control.frame(&RESULTS.replace("\"bytes\":0", "\"bytes\":-4"));
+    control.object();
+    assert_eq!(control.state(), 14, "unknown, which is no reason to fail");
+    control.send(&[16]);
+    control.is_closed();
+    let control = ended();
+    assert_eq!(control.refusal(), 117, "nothing came");
+    server.serves("unable to receive results");
+}
+
+/// Row 34.
+#[test]
+fn who_holds_the_connection_open_after_an_error_holds_up_nobody() {
+    let server = Server::start(&[]);
+    let holding = server.greeted();
+    holding.frame("7");
+    assert_eq!(holding.refusal(), 114);
+    server.serves("unable to receive parameters");
+    holding.is_closed();
+}
+
+/// Row 35: the end of the stream, and a reset, at every step.
+#[test]
+fn a_client_may_leave_at_any_step() {
+    let server = Server::start(&[]);
+    for reset in [false, true] {
+        for step in 0..9 {
+            let control = server.connect();
+            let mut streams = Vec::new();
+            let mut at = 0;
+            let mut go = || {
+                at += 1;
+                at <= step
+            };
+            if go() {
+                control.send(&cookie(b'a')[..10]);
+            }
+            if go() {
+                control.send(&cookie(b'a')[10..]);
+                assert_eq!(control.state(), 9);
+            }
+            if go() {
+                control.send(&(PARAMETERS.len() as u32).to_be_bytes());
+            }
+            if go() {
+                control.send(PARAMETERS.as_bytes());
+                assert_eq!(control.state(), 10);
+            }
+            if go() {
+                let stream = server.connect();
+                stream.send(&cookie(b'a'));
+                streams.push(stream);
+                assert_eq!((control.state(), control.state()), (1, 2));
+            }
+            if go() {
+                streams[0].send(&[1; 5000]);
+                control.send(&[4]);
+                assert_eq!(control.state(), 13);
+            }
+            if go() {
+                control.send(&(RESULTS.len() as u32).to_be_bytes());
+            }
+            if go() {
+                control.send(RESULTS.as_bytes());
+                control.object();
+                assert_eq!(control.state(), 14);
+            }
+            if reset {
+                rustix::net::sockopt::set_socket_linger(&control.0, Some(Duration::ZERO)).unwrap();
+            } else {
+                control.finish();
+                control.is_closed();
+            }
+            drop(control);
+            let until = Instant::now() + DEADLINE;
+            loop {
+                let port = server.address.port().to_string();
+                if run(&["127.0.0.1", "-p", &port, "-k", "1", "-i", "0"]).status.success() {
+                    break;
+                }
+                assert!(Instant::now() < until, "step {step}, reset {reset}: {:?}", server.said.lock().unwrap());
+            }
+        }
+    }
+}
+
+/// Row 36.
+#[test]
+fn a_thousand_connections_without_a_word_keep_nobody_out() {
+    let server = Server::start(&[]);
+    let crowd: Vec<Peer> = (0..1000).map(|_| server.connect()).collect();
+    server.serves("too many connections");
+    drop(crowd);
+}
+
+/// Row 37.
+#[test]
+fn a_client_that_vanishes_in_the_test_is_given_up() {
+    let server = Server::start(&["--rcv-timeout", "500"]);
+    let (control, _stream) = server.running(r#"{"tcp":true,"time":0,"len":1000}"#);
+    assert_eq!(control.refusal(), 144);
+    server.serves("nothing received");
+}
+
+/// Row 38.
+#[test]
+fn a_strangers_text_does_not_steer_the_terminal() {
+    let server = Server::start(&[]);
+    let peer = server.greeted();
+    peer.frame("{\"title\":\"\\u001b[2J\",\"time\":-1}");
+    assert_eq!(peer.refusal(), 5);
+    server.serves("time -1");
+    assert!(!server.said.lock().unwrap().contains('\u{1b}'));
+}
+
+// --- Clients against hostile servers ---
+
+/// A server that plays its part by hand.
+fn hostile(play: impl FnOnce(Peer, &TcpListener) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        play(Peer(socket), &listener);
+    });
+    port
+}
+
+fn client_says(play: impl FnOnce(Peer, &TcpListener) + Send + 'static, words: &str) {
+    let port = hostile(play).to_string();
+    let started = Instant::now();
+    let output = run(&["127.0.0.1", "-p", &port, "-t", "1", "--rcv-timeout", "1000"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(words), "{said}");
+    assert!(!said.contains('\u{1b}') && !said.contains("panicked"), "{said}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_client_names_what_the_server_did() {
+    client_says(|peer, _| peer.send(&[0xFF]), "the server is busy running a test. try again later");
+    client_says(|peer, _| peer.send(&[0xFE, 0, 0, 0, 27, 0, 0, 0, 0]), "larger than the server's limit");
+    client_says(|peer, _| peer.send(&[0xFE, 0, 0, 0, 142]), "test authorization failed");
+    client_says(|peer, _| peer.send(&[0xFE, 0, 0, 3, 231, 0, 0, 0, 13]), "unknown error 999");
+    client_says(|peer, _| peer.send(&[11]), "the server has terminated");
+    client_says(|peer, _| peer.send(&[77]), "unknown control message");
+    client_says(|_, _| {}, "control socket has closed unexpectedly");
+}
+
+#[test]
+fn a_client_does_not_follow_states_in_a_wrong_order() {
+    for state in [1, 2, 10, 13, 14, 16] {
+        client_says(move |peer, _| peer.send(&[state]), "unknown control message");
+    }
+    client_says(
+        |peer, _| {
+            peer.send(&[9, 9]);
+            peer.is_closed();
+        },
+        "unknown control message",
+    );
+}
+
+#[test]
+fn a_client_gives_up_on_a_silent_server() {
+    client_says(|peer, _| peer.is_closed(), "silent for too long");
+    client_says(
+        |peer, _| {
+            peer.send(&[9]);
+            peer.is_closed();
+        },
+        "silent for too long",
+    );
+    // Streams are taken, and then nothing.
+    client_says(
+        |peer, listener| {
+            peer.send(&[9, 10]);
+            let stream = listener.accept().unwrap();
+            peer.is_closed();
+            drop(stream);
+        },
+        "silent for too long",
+    );
+}
+
+#[test]
+fn a_client_takes_no_absurd_results() {
+    for head in [vec![0, 0, 0, 0], vec![0x40, 0, 0, 0], vec![0, 0, 0, 2, b'[', b']']] {
+        client_says(
+            move |peer, listener| {
+                peer.send(&[9, 10]);
+                let (mut stream, _) = listener.accept().unwrap();
+                peer.send(&[1, 2]);
+                std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+                let mut cookie = [0; 37];
+                (&peer.0).read_exact(&mut cookie).unwrap();
+                peer.object();
+                assert_eq!(peer.state(), 4);
+                peer.send(&[13]);
+                peer.object();
+                peer.send(&head);
+                peer.is_closed();
+            },
+            "unable to receive results",
+        );
+    }
+}
+
+#[test]
+fn a_connect_that_takes_too_long_is_given_up() {
+    // A backlog that is full: the system leaves further connections without an answer.
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let filled: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(200))).collect();
+    let output = run(&["127.0.0.1", "-p", &address.port().to_string(), "--connect-timeout", "500"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("unable to connect to server"), "{said}");
+    drop(filled);
+}

@@ -1,0 +1,239 @@
+//! Sockets before they become devices of the port, and what the kernel knows of them and of this process.
+
+use crate::op::Stream;
+use crate::parameters::Parameters;
+use crate::protocol::{Failure, code};
+use crate::report::TcpSample;
+use socket2::{Domain, SockRef, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Where sockets of this end come from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The local address.
+    pub address: Option<IpAddr>,
+    /// The network device.
+    pub device: Option<String>,
+}
+
+/// A socket of the peer's family, bound as the origin says, with the options of `parameters` if it is a stream's.
+pub(crate) fn open(
+    kind: Type,
+    peer: &SocketAddr,
+    origin: &Origin,
+    local_port: u16,
+    parameters: Option<&Parameters>,
+) -> Result<Socket, Failure> {
+    let wrong = |error: io::Error| Failure::system(code::STREAM_CONNECT, &error);
+    let socket = Socket::new(Domain::for_address(*peer), kind, None).map_err(wrong)?;
+    if let Some(device) = &origin.device {
+        socket.bind_device(Some(device.as_bytes())).map_err(|error| {
+            Failure::new(143, format!("cannot bind to device {device:?}: {error}; it needs the right to (CAP_NET_RAW)"))
+        })?;
+    }
+    if let Some(parameters) = parameters {
+        prepare(&SockRef::from(&socket), parameters, true)?;
+    }
+    if origin.address.is_some() || local_port > 0 {
+        let any: IpAddr = if peer.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let address = origin.address.unwrap_or(any);
+        socket.set_reuse_address(true).map_err(wrong)?;
+        socket.bind(&SocketAddr::new(address, local_port).into()).map_err(|error| {
+            Failure::new(code::STREAM_CONNECT, format!("cannot bind to {address} port {local_port}: {error}"))
+        })?;
+    }
+    Ok(socket)
+}
+
+/// Sets what the test asks of a stream's socket. `strict`: the client's own wishes; a server that lacks a congestion control
+/// only warns.
+pub(crate) fn prepare(socket: &SockRef<'_>, parameters: &Parameters, strict: bool) -> Result<(), Failure> {
+    let tcp = parameters.protocol == crate::parameters::Protocol::Tcp;
+    if parameters.window > 0 {
+        let refused = |error: io::Error| Failure::system(code::BUFFER, &error);
+        socket.set_send_buffer_size(parameters.window).map_err(refused)?;
+        socket.set_recv_buffer_size(parameters.window).map_err(refused)?;
+        let actual = (socket.send_buffer_size().unwrap_or(0), socket.recv_buffer_size().unwrap_or(0));
+        if actual.0 < parameters.window || actual.1 < parameters.window {
+            let text = format!(
+                "socket buffer size not set correctly: {} bytes asked, {} and {} got; raise net.core.wmem_max and \
+                 net.core.rmem_max",
+                parameters.window, actual.0, actual.1
+            );
+            return Err(Failure::new(code::BUFFER, text));
+        }
+    } else if !tcp {
+        // Datagrams come in bursts. What the system does not allow is not taken.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+        let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    }
+    if tcp {
+        if parameters.nodelay {
+            socket.set_tcp_nodelay(true).map_err(|error| Failure::system(122, &error))?;
+        }
+        if parameters.mss > 0 {
+            socket.set_tcp_mss(parameters.mss).map_err(|error| Failure::system(123, &error))?;
+        }
+        if let Some(name) = &parameters.congestion {
+            if let Err(error) = socket.set_tcp_congestion(name.as_bytes()) {
+                if strict {
+                    let text = format!("{name:?} is no congestion control of this system: {error}");
+                    return Err(Failure::new(code::CONGESTION, text));
+                }
+                log::warn!("the client's congestion control is not available here: {error}");
+            }
+        }
+    }
+    if parameters.tos > 0 {
+        let six = socket.domain().is_ok_and(|domain| domain == Domain::IPV6);
+        let set = if six { socket.set_tclass_v6(parameters.tos) } else { socket.set_tos_v4(parameters.tos) };
+        set.map_err(|error| Failure::system(125, &error))?;
+    }
+    if parameters.fq_rate > 0 {
+        option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, parameters.fq_rate / 8)
+            .map_err(|error| Failure::system(140, &error))?;
+    }
+    if parameters.dont_fragment && !tcp {
+        option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+            .map_err(|error| Failure::system(145, &error))?;
+    }
+    Ok(())
+}
+
+/// Room for the datagrams of a burst.
+const UDP_BUFFER: usize = 4 << 20;
+
+#[allow(unsafe_code)]
+fn option<T: Copy>(fd: i32, level: i32, name: i32, value: T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length name `value`, a plain number, which the call only reads.
+    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Calls `call` with the socket behind a stream that nobody closes meanwhile: streams are closed under their test's lock,
+/// which the caller holds, or before others know them.
+#[allow(unsafe_code)]
+pub(crate) fn with_socket<R>(stream: &Stream, call: impl FnOnce(SockRef<'_>) -> R) -> R {
+    // SAFETY: the handle that is borrowed keeps the descriptor open, unless `close` is called; see above.
+    let fd = unsafe { BorrowedFd::borrow_raw(stream.raw().handle()) };
+    call(SockRef::from(&fd))
+}
+
+/// What the kernel says of a connection; `None` if it says nothing. The same holds as for [`with_socket`].
+#[allow(unsafe_code)]
+pub(crate) fn tcp_sample(stream: &Stream) -> Option<TcpSample> {
+    let mut bytes = [0_u8; 256];
+    let mut length = bytes.len() as libc::socklen_t;
+    let fd = stream.raw().handle();
+    // SAFETY: the pointer and the length name `bytes`; the kernel writes at most that much and says how much.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &raw mut length) };
+    // Offsets in the kernel's `struct tcp_info` (include/uapi/linux/tcp.h), which only grows at its end.
+    let word = |at: usize| -> Option<u64> {
+        let word = bytes.get(at..at + 4).filter(|_| at + 4 <= length as usize)?;
+        Some(u32::from_ne_bytes(word.try_into().ok()?).into())
+    };
+    (result == 0).then_some(())?;
+    let mss = word(16)?;
+    Some(TcpSample {
+        retransmits: word(100)?,
+        congestion_window: word(80)? * mss,
+        send_window: word(228).map_or(-1, |bytes| bytes as i64),
+        rtt: word(68)?,
+        rtt_variation: word(72)?,
+        path_mtu: word(60)?,
+        reordered: word(220).unwrap_or(0),
+    })
+}
+
+/// Bytes of a connection that the peer's system has not acknowledged. The same holds as for [`with_socket`].
+#[allow(unsafe_code)]
+pub(crate) fn unsent_bytes(stream: &Stream) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (SIOCOUTQ, which has TIOCOUTQ's number) writes one int, which is what the pointer names.
+    let result = unsafe { libc::ioctl(stream.raw().handle(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// A connection's segment size; 0 if unknown.
+pub(crate) fn segment_bytes(stream: &Stream) -> u64 {
+    with_socket(stream, |socket| socket.tcp_mss().map_or(0, u64::from))
+}
+
+/// The name of a connection's congestion control.
+pub(crate) fn congestion(stream: &Stream) -> Option<String> {
+    let name = with_socket(stream, |socket| socket.tcp_congestion()).ok()?;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Some(String::from_utf8_lossy(&name[..end]).into_owned())
+}
+
+/// A peer that vanished is noticed, be it after minutes.
+pub(crate) fn keep_alive(stream: &Stream) {
+    let _ = with_socket(stream, |socket| socket.set_keepalive(true));
+}
+
+/// Sent data that is not acknowledged for so long breaks the connection (`TCP_USER_TIMEOUT`).
+pub(crate) fn send_timeout(stream: &Stream, timeout: Duration) -> io::Result<()> {
+    with_socket(stream, |socket| socket.set_tcp_user_timeout(Some(timeout)))
+}
+
+/// The process's processor time at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Processor {
+    at: Instant,
+    user: Duration,
+    system: Duration,
+}
+
+impl Processor {
+    #[allow(unsafe_code)]
+    pub(crate) fn now() -> Processor {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: all zeros is a valid `rusage`, a structure of numbers, and the call writes only to it.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+        Processor { at: Instant::now(), user: time(usage.ru_utime), system: time(usage.ru_stime) }
+    }
+
+    /// Percent of one processor from then to now: total, user, system.
+    pub(crate) fn percent_since(&self, then: &Processor) -> [f64; 3] {
+        let wall = self.at.duration_since(then.at).as_secs_f64().max(1e-6);
+        let share = |now: Duration, then: Duration| 100.0 * now.saturating_sub(then).as_secs_f64() / wall;
+        let (user, system) = (share(self.user, then.user), share(self.system, then.system));
+        [user + system, user, system]
+    }
+}
+
+/// All threads of this process run on this processor from now on; those that are started later, too.
+///
+/// # Errors
+///
+/// The system's: there is no such processor, or it may not be used.
+#[allow(unsafe_code)]
+pub fn use_processor(number: u32) -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?;
+    for thread in threads.flatten() {
+        let Some(id) = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // SAFETY: `set` is a structure of plain bits, all zeros is the empty set, CPU_SET checks its index, and the call
+        // only reads it.
+        let result = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            if number as usize >= 8 * size_of::<libc::cpu_set_t>() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            libc::CPU_SET(number as usize, &mut set);
+            libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set)
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
