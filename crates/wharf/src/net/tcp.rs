@@ -131,7 +131,7 @@ impl<K: Key, C: Context> Stream<K, C> {
         }
         let handle = OwnedFd::from(socket).into_raw_fd();
         match port.adopt_unconnected(handle, 0) {
-            Ok(device) => Ok(Stream(Arc::new(Shared { port: port.clone(), device, key, context: PhantomData }))),
+            Ok(device) => Ok(Stream(Shared::new(port, device, key))),
             Err(error) => Err((refusal(port, error), from_handle(handle))),
         }
     }
