@@ -775,7 +775,7 @@ fn receives_that_were_outstanding_exceed_the_limit_by_a_quarter_at_most() {
     const LIMIT: usize = 512 * KIB;
     let Lined { service, address, links, .. } = lined(Service::builder().memory_limit(LIMIT), |_, _| {});
     let mut sockets: Vec<TcpStream> = (0..120).map(|_| client(address)).collect();
-    sockets.iter().for_each(|_| drop(next(&links)));
+    let links: Vec<Link> = sockets.iter().map(|_| next(&links)).collect();
     receive_is_outstanding();
     let mut most = 0;
     for socket in &mut sockets {
@@ -789,7 +789,7 @@ fn receives_that_were_outstanding_exceed_the_limit_by_a_quarter_at_most() {
     // Each worker may be about to end somebody.
     assert!(most <= LIMIT + LIMIT / 4 + 16 * 32 * KIB, "{most} bytes were kept");
     assert!(service.stats().memory.ended > 0);
-    drop(sockets);
+    links.iter().for_each(Link::abort);
     all_memory_is_free(&service);
 }
 

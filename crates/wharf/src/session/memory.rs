@@ -13,7 +13,8 @@
 //!
 //! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end cannot
 //! come because nothing is received. So while anybody waits for memory somebody looks once a second, and if less than a
-//! hundredth of the limit was freed since the last look, the session that holds most is ended.
+//! hundredth of the limit was freed since the last look, the session that holds most is ended, or as many of the largest as
+//! hold a hundredth.
 //!
 //! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a free that
 //! leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is lost: whoever waits
@@ -306,8 +307,15 @@ impl Inner {
         }
         let freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
         // A large message may find no room, though memory is not short.
-        if (starved || memory.is_short()) && freed < (memory.limit / PROGRESS_SHARE) as u64 {
-            self.end_largest(None);
+        let enough = (memory.limit / PROGRESS_SHARE).max(1);
+        if (starved || memory.is_short()) && freed < enough as u64 {
+            // As many as it takes: if all hold little, one a second would take hours.
+            let mut let_go = 0;
+            while let_go < enough {
+                let Some(conn) = self.largest(None) else { break };
+                let_go += conn.holds().max(1);
+                self.end_for_memory(&conn);
+            }
         } else if !memory.is_short() {
             // Between the marks: there is no reason to wait for the lower one.
             memory.receivers.take().iter().for_each(Conn::memory_freed);
@@ -345,6 +353,11 @@ impl Inner {
     /// Ends the session that holds most. False when nobody holds anything.
     pub(super) fn end_largest(&self, with: Option<(&Arc<Conn>, usize)>) -> bool {
         let Some(conn) = self.largest(with) else { return false };
+        self.end_for_memory(&conn);
+        true
+    }
+
+    fn end_for_memory(&self, conn: &Arc<Conn>) {
         let held = conn.holds();
         if conn.write_off(Closed::MemoryLimit) {
             self.memory.ended.fetch_add(1, Ordering::Relaxed);
@@ -355,7 +368,6 @@ impl Inner {
                 self.memory.limit,
             );
         }
-        true
     }
 }
 
@@ -375,6 +387,23 @@ mod tests {
         assert!(!memory.reserve(usize::MAX));
         memory.add(100);
         assert_eq!(memory.used(), 150);
+    }
+
+    #[test]
+    fn where_all_hold_little_a_look_ends_as_many_as_free_a_hundredth() {
+        struct Idle;
+        impl Session for Idle {
+            fn received(&mut self, _link: &Link, _data: Buffer) {}
+        }
+        let builder = Service::builder().memory_limit(20_000).outbox(1 << 20, SlowConsumer::Wait);
+        let service = builder.start().unwrap();
+        let nobody = "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap();
+        let admit = |_| Link(service.inner.admit(nobody.into(), None, Box::new(Idle)).unwrap());
+        let links: Vec<Link> = (0..2000).map(admit).collect();
+        links.iter().for_each(|link| link.send(vec![1; 10]).unwrap());
+        // Waits for the look.
+        admit(0).send(vec![2; 100]).unwrap();
+        assert_eq!(service.stats().memory.ended, 20);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Builder {
     ///   sender waits.
     /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own means.
     /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, the session that
-    ///   holds most ends. So a service whose memory is full of what nobody reads gets on again by itself.
+    ///   holds most ends, or as many of the largest as hold a hundredth. So a service whose memory is full of what nobody reads gets on again by itself.
     ///
     /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their unfinished
     /// frames come to more, the session that holds most ends at once. What came as a session was just paused is not
