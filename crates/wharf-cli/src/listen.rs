@@ -46,13 +46,16 @@ pub fn listen<S: Session>(
     Ok(places)
 }
 
+/// A listener, and where it listens.
+pub type Listening<C> = (TcpListener<(), C>, SocketAddr);
+
 /// A port's listeners, and where they listen: those that the program was started with, or else one at the address. `place`:
 /// where another address can be given. TCP only.
 pub fn on_port<C: Context>(
     port: &CompletionPort<(), C>,
     address: &str,
     place: &str,
-) -> Result<Vec<(TcpListener<(), C>, SocketAddr)>, String> {
+) -> Result<Vec<Listening<C>>, String> {
     let given = given()?;
     let mut listeners = Vec::new();
     if given.is_empty() {

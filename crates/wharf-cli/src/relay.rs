@@ -192,12 +192,14 @@ impl Forwarder {
             }
         }
         self.totals.failed.fetch_add(1, Relaxed);
+        use rustix::io::Errno;
+        let remedy = match error.as_ref().and_then(Errno::from_io_error) {
+            // Not the target's fault.
+            Some(Errno::MFILE | Errno::NFILE) => "raise the limit (ulimit -n) or lower --max-sessions",
+            _ => "is it running, and is the address right?",
+        };
         let why = error.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
-        log::warn!(
-            "{} cannot be reached for {}: {why}; is it running, and is the address right?",
-            self.name,
-            pair.peer
-        );
+        log::warn!("{} cannot be reached for {}: {why}; {remedy}", self.name, pair.peer);
     }
 
     fn connected(&self, stream: &Stream, result: io::Result<()>, pair: Arc<Pair>, tried: usize) {

@@ -1,6 +1,6 @@
 //! `wharf relay`: both ways, each to its own end.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -112,6 +112,37 @@ fn a_target_that_is_not_there_closes_that_client_and_is_told() {
     let said = relay.end();
     assert_eq!(said.matches("cannot be reached").count(), 3, "{said}");
     assert!(said.ends_with("ended: 0 connections relayed, 3 not connected, 0 bytes to the target, 0 back\n"), "{said}");
+}
+
+#[test]
+fn too_few_descriptors_are_not_blamed_on_the_target() {
+    let target = target(|mut socket| drop(socket.read_to_end(&mut Vec::new())));
+    let script = format!("ulimit -n 40; exec \"$0\" relay 127.0.0.1:0 {target}");
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_wharf")])
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address: SocketAddr = line.trim_end().strip_prefix("listening on ").unwrap().parse().unwrap();
+    let relay = Relay { child, address };
+    let mut clients: Vec<_> = (0..60).map(|_| relay.client()).collect();
+    // Whom it finds no descriptor for it closes, and says so before.
+    clients.iter().for_each(|client| client.set_read_timeout(Some(Duration::from_millis(1))).unwrap());
+    let until = Instant::now() + DEADLINE;
+    let is_waiting = |client: &mut TcpStream| {
+        let error = client.read(&mut [0]).err();
+        error.is_some_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    };
+    while clients.iter_mut().all(is_waiting) {
+        assert!(Instant::now() < until, "nobody is closed");
+    }
+    let said = relay.end();
+    assert!(said.contains("Too many open files") && said.contains("raise the limit (ulimit -n)"), "{said}");
+    assert!(!said.contains("is it running"), "{said}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A connection writes its deadline into a word of its own before each operation. One thread looks at all words now and
 //! then, marks those that are over, and cancels what the connection waits for; the operation's packet then finds the mark.
 //! A connection that went on meanwhile has written another deadline, so the mark fails; one that finds the mark when it
-//! wants to go on is too late, and ends. A mark that nobody has found until the next look closes the connection.
+//! wants to go on is too late, and ends. A mark that nobody has found for a while closes the connection.
 
 use super::connection::Stream;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
@@ -19,6 +19,9 @@ pub enum Wait {
     /// Anything else: closed.
     Other = 2,
 }
+
+/// So long a mark may stand: on a busy machine its packet may wait for several looks, and the client is to be told 408.
+const MARKED_MS_MAX: u64 = 1000;
 
 /// Time is over.
 const OVER: u64 = u64::MAX;
@@ -45,6 +48,8 @@ impl Deadline {
 struct Entry {
     deadline: Arc<Deadline>,
     stream: Stream,
+    /// When it was marked last.
+    marked: u64,
 }
 
 /// All connections.
@@ -70,7 +75,7 @@ impl Deadlines {
 
     pub fn add(&self, stream: Stream, at: u64) -> (Slot, Arc<Deadline>) {
         let deadline = Arc::new(Deadline(AtomicU64::new(at << 2 | Wait::Request as u64)));
-        let entry = Some(Entry { deadline: deadline.clone(), stream });
+        let entry = Some(Entry { deadline: deadline.clone(), stream, marked: 0 });
         let mut entries = self.lock();
         let slot = match entries.free.pop() {
             Some(slot) => {
@@ -98,10 +103,12 @@ impl Deadlines {
     /// Ends what is over at `now`; with `ending` also whoever waits for a request.
     pub fn sweep(&self, now: u64, ending: bool) {
         let (mut cancelled, mut closed) = (Vec::new(), Vec::new());
-        for entry in self.lock().slots.iter().flatten() {
+        for entry in self.lock().slots.iter_mut().flatten() {
             let word = entry.deadline.0.load(Acquire);
             if word == OVER {
-                closed.push(entry.stream.clone());
+                if now.saturating_sub(entry.marked) >= MARKED_MS_MAX {
+                    closed.push(entry.stream.clone());
+                }
                 continue;
             }
             let idle = word & 3 == Wait::Request as u64;
@@ -111,6 +118,7 @@ impl Deadlines {
             if entry.deadline.0.compare_exchange(word, OVER, AcqRel, Acquire).is_err() {
                 continue;
             }
+            entry.marked = now;
             // Who is to be told why must not be closed; the operation alone ends.
             let list = if word & 3 == Wait::Head as u64 { &mut cancelled } else { &mut closed };
             list.push(entry.stream.clone());
