@@ -177,7 +177,8 @@ pub(super) struct Conn {
     id: u64,
     peer: Peer,
     pub(super) service: Weak<Inner>,
-    tls: Option<Tls>,
+    /// Boxed: it is more than all the rest, and most sessions have none.
+    tls: Option<Box<Tls>>,
     /// Messages that are in the send under way, where TLS has made one buffer of them.
     sealed_messages: AtomicU64,
     handler: Mutex<Option<Box<dyn Session>>>,
@@ -270,7 +271,7 @@ impl Link {
     /// `opened` is called.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<Arc<TlsInfo>> {
-        self.0.tls.as_ref().and_then(Tls::info).cloned()
+        self.0.tls.as_ref().and_then(|tls| tls.info()).cloned()
     }
 
     /// Sends a message: it goes out after what was accepted before, in one piece.
@@ -494,7 +495,7 @@ impl Conn {
             id,
             peer,
             service: Arc::downgrade(service),
-            tls,
+            tls: tls.map(Box::new),
             sealed_messages: AtomicU64::new(0),
             handler: Mutex::new(Some(session)),
             sending: Mutex::new(Sending {
@@ -726,7 +727,7 @@ impl Conn {
     fn arrived(self: &Arc<Self>, buffer: Buffer, result: io::Result<usize>) -> bool {
         match result {
             Ok(0) => {
-                self.over(self.tls.as_ref().map_or(Closed::ByPeer, Tls::ended));
+                self.over(self.tls.as_ref().map_or(Closed::ByPeer, |tls| tls.ended()));
                 false
             }
             Ok(bytes) => {
