@@ -192,6 +192,8 @@ pub(crate) struct PortDriver {
     starved: Lock<Vec<Arc<Inner>>>,
     /// That was said, and no connection was taken since.
     starving: AtomicBool,
+    /// When it was last said: where descriptors come and go at the limit, it would be said with each of them.
+    starving_said: Lock<Option<std::time::Instant>>,
     pool: std::sync::Arc<Pool>,
     /// Where file operations wait, from the first on that has to.
     pump: OnceLock<std::io::Result<Pump<file::Errand>>>,
@@ -312,6 +314,7 @@ impl Port {
                 sources: AtomicBool::new(false),
                 starved: Lock::new(Vec::new()),
                 starving: AtomicBool::new(false),
+                starving_said: Lock::new(None),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
                 pump: OnceLock::new(),
                 files: config.files,
