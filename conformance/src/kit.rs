@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use wharf::error::{Class, ErrorExt, win32, winsock};
+use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
 use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, Wake};
 
@@ -109,8 +109,10 @@ impl Bench {
     #[track_caller]
     pub fn in_child(&self, part: &str) {
         let program = std::env::current_exe().unwrap();
-        let output =
-            std::process::Command::new(program).args(["--child", part, "--engine", self.engine.name()]).output().unwrap();
+        let output = std::process::Command::new(program)
+            .args(["--child", part, "--engine", self.engine.name()])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the child process failed: {}\n{text}", output.status);
     }
@@ -205,12 +207,13 @@ pub fn quiet(port: &Port) {
 pub fn received(port: &Port) -> (u64, io::Result<Vec<u8>>) {
     let packet = next(port);
     match packet.event {
-        Event::Received { buffer, result, .. } => {
-            (packet.context, result.map(|bytes| {
+        Event::Received { buffer, result, .. } => (
+            packet.context,
+            result.map(|bytes| {
                 assert_eq!(bytes, buffer.len(), "the count is not what is in the buffer");
                 buffer.to_vec()
-            }))
-        }
+            }),
+        ),
         other => panic!("a receive was expected to end: {other:?}"),
     }
 }
@@ -254,12 +257,6 @@ pub fn errno<T: std::fmt::Debug>(result: &io::Result<T>) -> i32 {
 pub fn codes(packet: &Taken) -> (u32, u32) {
     let status = packet.nt_status();
     (win32(status), winsock(status))
-}
-
-/// What GetQueuedCompletionStatus would report for a result of this class.
-#[track_caller]
-pub fn win32_of<T: std::fmt::Debug>(result: &io::Result<T>, class: Class) -> u32 {
-    result.as_ref().expect_err("an error was expected").win32(class)
 }
 
 pub const ECANCELED: i32 = raw::ECANCELED;

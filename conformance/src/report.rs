@@ -39,8 +39,18 @@ pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
     let mut text = String::new();
     for engine in engines(outcomes) {
         let own = || outcomes.iter().filter(move |outcome| outcome.engine == engine);
-        let _ = writeln!(text, "{}\n{:26} {:>5} {:>5} {:>5} {:>7} {:>11} {:>15}", engine.name(), "level M", "rows",
-            "pass", "fail", "differs", "unverified", "not applicable");
+        let _ = writeln!(
+            text,
+            "{}\n{:26} {:>5} {:>5} {:>5} {:>7} {:>11} {:>15}",
+            engine.name(),
+            "level M",
+            "rows",
+            "pass",
+            "fail",
+            "differs",
+            "unverified",
+            "not applicable"
+        );
         for group in GROUPS {
             let counts = Counts::of(own().filter(|o| o.row.level == Level::Must && belongs(o, group.letter)));
             if counts.total() > 0 {
@@ -59,7 +69,7 @@ pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
             if !outcome.reason.is_empty() {
                 let _ = writeln!(text, "     {}", outcome.reason);
             }
-            outcome.notes.iter().for_each(|note| drop(writeln!(text, "     {note}")));
+            outcome.notes.iter().for_each(|note| _ = writeln!(text, "     {note}"));
         }
     }
     text
@@ -157,7 +167,7 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
     }
     page.push_str(&peaks_page(peaks));
     page.push_str("\n## Rows\n\n| Row | Level | Behaviour |");
-    engines.iter().for_each(|engine| drop(write!(page, " {} |", engine.name())));
+    engines.iter().for_each(|engine| _ = write!(page, " {} |", engine.name()));
     page.push_str("\n|---|---|---|");
     engines.iter().for_each(|_| page.push_str("---|"));
     page.push('\n');
@@ -184,7 +194,9 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
             let _ = writeln!(page, "| {} | {needs} |", outcome.row.id);
         }
     }
-    page.push_str("\n## Not applicable\n\n| Row | Level | Behaviour | What only a C interface has |\n|---|---|---|---|\n");
+    page.push_str(
+        "\n## Not applicable\n\n| Row | Level | Behaviour | What only a C interface has |\n|---|---|---|---|\n",
+    );
     for outcome in outcomes {
         if let (How::NotApplicable { concept }, true) = (outcome.row.how, Some(&outcome.engine) == engines.first()) {
             let Row { id, level, says, .. } = outcome.row;
@@ -196,7 +208,7 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
 
 fn line(page: &mut String, first: &str, second: &str, counts: &Counts) {
     let _ = write!(page, "| {first} | {second} | {} |", counts.total());
-    counts.0.iter().for_each(|count| drop(write!(page, " {count} |")));
+    counts.0.iter().for_each(|count| _ = write!(page, " {count} |"));
     page.push('\n');
 }
 
@@ -249,13 +261,33 @@ The ids are those of the [conformance suite](conformance.md), where the rows tha
 
 /// Differences of rows that pass all the same, or that oblige to nothing: row, Windows, here.
 const BESIDE: &[(&str, &str, &str)] = &[
-    ("C-04, D-33", "a packet releases a waiting thread at once while slots are free", "at the latest after one tick by default, because a wake-up costs as much as five echoed messages; `Wake::Eager`, which the suite uses, does as Windows"),
-    ("C-08", "the kernel releases the next thread the moment one blocks", "declared blocking at once, undeclared after one or two ticks"),
-    ("O-05", "a truncation known at once is returned and queued as well", "reported once, as a packet (allowed by O-06)"),
+    (
+        "C-04, D-33",
+        "a packet releases a waiting thread at once while slots are free",
+        "at the latest after one tick by default, because a wake-up costs as much as five echoed messages; `Wake::Eager`, which the suite uses, does as Windows",
+    ),
+    (
+        "C-08",
+        "the kernel releases the next thread the moment one blocks",
+        "declared blocking at once, undeclared after one or two ticks",
+    ),
+    (
+        "O-05",
+        "a truncation known at once is returned and queued as well",
+        "reported once, as a packet (allowed by O-06)",
+    ),
     ("O-28", "a lack of resources has codes of its own", "the system's number, as it is"),
-    ("F-03", "a read at the end fails with `ERROR_HANDLE_EOF` (38)", "it is a success of 0 bytes, as everywhere in Rust; `Packet::nt_status` says `STATUS_END_OF_FILE`, which is 38"),
+    (
+        "F-03",
+        "a read at the end fails with `ERROR_HANDLE_EOF` (38)",
+        "it is a success of 0 bytes, as everywhere in Rust; `Packet::nt_status` says `STATUS_END_OF_FILE`, which is 38",
+    ),
     ("N-04", "a connect can carry the first data", "issue a send when it is connected"),
-    ("P-11", "events and timers cannot associate", "an event descriptor can, as a stream; timers are operations of the port"),
+    (
+        "P-11",
+        "events and timers cannot associate",
+        "an event descriptor can, as a stream; timers are operations of the port",
+    ),
     ("R-22", "`SO_ERROR` reads 0 after a reset", "what Linux says"),
     ("T-03", "without OVERLAPPED the file position is used", "there is none: the offset is always given"),
 ];

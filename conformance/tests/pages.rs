@@ -11,8 +11,7 @@ fn no_row_fails_and_the_pages_in_docs_are_what_comes_of_it() {
     let directory = std::env::temp_dir().join(format!("wharf-pages-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let begun = Instant::now();
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_wharf-conformance")).arg("--pages").arg(&directory).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_wharf-conformance")).arg("--pages").arg(&directory).output().unwrap();
     println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{:.1?}", begun.elapsed());
     assert!(output.status.success(), "{}", output.status);

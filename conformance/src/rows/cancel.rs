@@ -12,29 +12,61 @@ use wharf::raw::Sink;
 use wharf::{Cancel, Event};
 
 pub const ROWS: &[Row] = &[
-    must("K-01", "Every accepted operation ends once, with one packet, however cancel, completion and close race.", Test(race)),
-    must("K-02", "A thread can cancel what it has issued itself.", only_c("CancelIo, which goes by the calling thread")),
+    must(
+        "K-01",
+        "Every accepted operation ends once, with one packet, however cancel, completion and close race.",
+        Test(race),
+    ),
+    must(
+        "K-02",
+        "A thread can cancel what it has issued itself.",
+        only_c("CancelIo, which goes by the calling thread"),
+    ),
     must("K-03", "Any thread can cancel one operation of a device, or all of them.", Test(one_or_all)),
     must("K-04", "When there is nothing to cancel, the call says so.", Test(nothing)),
-    must("K-05", "An operation whose packet is queued has ended: cancelling finds nothing, and the packet stays as it is.", Test(too_late)),
+    must(
+        "K-05",
+        "An operation whose packet is queued has ended: cancelling finds nothing, and the packet stays as it is.",
+        Test(too_late),
+    ),
     must("K-06", "After a cancel the operation ends cancelled or completed, and its packet tells which.", Test(either)),
     must("K-07", "A cancel does not wait, and runs no handler.", Test(no_waiting)),
     should("K-08", "A cancelled receive takes nothing from the stream, which can be used on.", Test(used_on)),
     must("K-09", "Cancelling one operation leaves its neighbours alone.", Test(neighbours)),
-    must("K-10", "Cancelling on an invalid handle is an error.", only_c("handles that may be invalid: an operation's name leads nowhere any more, and K-04 says so")),
+    must(
+        "K-10",
+        "Cancelling on an invalid handle is an error.",
+        only_c("handles that may be invalid: an operation's name leads nowhere any more, and K-04 says so"),
+    ),
     must("K-11", "Closing ends every outstanding operation with its key and context, and no bytes.", Test(close)),
     must("K-12", "The error of closing is 995.", Test(close_code)),
-    must("K-13", "The packets of a close may come after it has returned, and memory stays theirs till then.", Test(memory_till_packet)),
+    must(
+        "K-13",
+        "The packets of a close may come after it has returned, and memory stays theirs till then.",
+        Test(memory_till_packet),
+    ),
     must("K-14", "Closing does not wait for outstanding operations.", Test(close_at_once)),
-    must("K-15", "A late packet of a closed device has its old key and context, though its number is in use again.", Test(reuse)),
+    must(
+        "K-15",
+        "A late packet of a closed device has its old key and context, though its number is in use again.",
+        Test(reuse),
+    ),
     must("K-16", "Closing sends what was taken, then the end; with a linger time of 0 it resets.", Test(linger)),
     should("K-17", "Closing while received data is unread resets the connection.", Test(unread)),
     must("K-18", "Dropping one of several handles of a device ends nothing; the last one closes it.", Test(handles)),
     must("K-19", "Closing a pipe or a file ends its operations, one packet each, to the port.", Test(pipes_and_files)),
     must("K-20", "A shutdown cancels nothing: receives stay, sends go out.", Test(shutdown)),
     must("K-21", "The end of the issuing thread ends none of its operations.", Test(thread_end)),
-    should("K-22", "The end of a thread cancels its operations on handles without a port.", only_c("overlapped operations on a handle without a port")),
-    should("K-23", "The end of a thread cancels its operations that have an event.", differs("it cancels nothing: operations do not belong to threads")),
+    should(
+        "K-22",
+        "The end of a thread cancels its operations on handles without a port.",
+        only_c("overlapped operations on a handle without a port"),
+    ),
+    should(
+        "K-23",
+        "The end of a thread cancels its operations that have an event.",
+        differs("it cancels nothing: operations do not belong to threads"),
+    ),
     must("K-25", "The end of the process ends everything, and is not held up by it.", Test(process_end)),
     must("K-27", "The last WSACleanup ends all operations.", only_c("WSAStartup and WSACleanup")),
     should("K-28", "A handler may close the socket whose packet it handles.", Test(inside_handler)),
@@ -73,7 +105,7 @@ fn race(b: &Bench) {
                     let _ = rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO));
                 }
             });
-            scope.spawn(|| names.iter().for_each(|&name| drop(stream.cancel(name))));
+            scope.spawn(|| names.iter().for_each(|&name| _ = stream.cancel(name)));
             if closes {
                 stream.close();
             } else {

@@ -12,23 +12,59 @@ use std::time::{Duration, Instant};
 use wharf::{GetError, blocking};
 
 pub const ROWS: &[Row] = &[
-    must("C-01", "A thread belongs to a port from its first wait on it, until it ends or waits on another.", Alone(bound)),
-    must("C-02", "A thread belongs to one port at a time: waiting on another frees its slot on the first, and that releases a waiter.", Alone(moves)),
-    must("C-03", "Counted are the threads that have left their wait and neither came back nor block; others, posters too, do not count.", Alone(counted)),
-    must("C-04", "While fewer than the limit run, a packet goes to a waiting thread; at the limit it is queued.", Alone(hand_over)),
+    must(
+        "C-01",
+        "A thread belongs to a port from its first wait on it, until it ends or waits on another.",
+        Alone(bound),
+    ),
+    must(
+        "C-02",
+        "A thread belongs to one port at a time: waiting on another frees its slot on the first, and that releases a waiter.",
+        Alone(moves),
+    ),
+    must(
+        "C-03",
+        "Counted are the threads that have left their wait and neither came back nor block; others, posters too, do not count.",
+        Alone(counted),
+    ),
+    must(
+        "C-04",
+        "While fewer than the limit run, a packet goes to a waiting thread; at the limit it is queued.",
+        Alone(hand_over),
+    ),
     must("C-05", "The thread that began to wait last is released first.", Alone(lifo)),
     must("C-06", "At the limit a caller waits although packets are queued.", Alone(limit_holds)),
     must("C-07", "A worker that comes back takes the next packet itself, while others wait.", Alone(no_switch)),
-    must("C-08", "When a running worker blocks, announced or not, and packets are queued, another is released.", Alone(replaced)),
-    must("C-09", "A blocked worker that wakes runs on beside its replacement, and nobody else is released until they are below the limit.", Alone(runs_on)),
+    must(
+        "C-08",
+        "When a running worker blocks, announced or not, and packets are queued, another is released.",
+        Alone(replaced),
+    ),
+    must(
+        "C-09",
+        "A blocked worker that wakes runs on beside its replacement, and nobody else is released until they are below the limit.",
+        Alone(runs_on),
+    ),
     should("C-10", "At the limit a wait of no time ends with 258, although packets are queued.", Alone(poll_at_limit)),
     must("C-11", "A thread whose wait timed out counts as running until it waits or blocks.", Alone(timed_out_counts)),
     must("C-12", "When a running worker ends, its slot goes to another.", Alone(exit_frees)),
     should("C-13", "A worker that computes keeps its slot, however long.", Alone(spinning)),
-    information("C-14", "A worker inside its own port's wait is no blocked one: it gave its slot back.", Alone(waiting_is_free)),
+    information(
+        "C-14",
+        "A worker inside its own port's wait is no blocked one: it gave its slot back.",
+        Alone(waiting_is_free),
+    ),
     must("C-16", "More threads than the limit may wait, and fewer.", Alone(more_and_fewer)),
-    should("C-17", "A limit of 1 lets one handler run at a time, but for those that are blocked: it is no lock.", Alone(no_lock)),
-    must("C-18", "While a slot is free and a thread waits, nothing stays queued: no event is needed to get it out.", Alone(none_stranded)),
+    should(
+        "C-17",
+        "A limit of 1 lets one handler run at a time, but for those that are blocked: it is no lock.",
+        Alone(no_lock),
+    ),
+    must(
+        "C-18",
+        "While a slot is free and a thread waits, nothing stays queued: no event is needed to get it out.",
+        Alone(none_stranded),
+    ),
 ];
 
 // --- Peaks ---
@@ -111,10 +147,7 @@ fn peak(b: &Bench, limit: usize, workers: usize, style: Style) -> Peak {
 fn check_peak(b: &Bench, limit: usize, workers: usize, style: Style) {
     let peak = peak(b, limit, workers, style);
     let most = if style == Style::Computes { limit.min(workers) } else { workers };
-    b.note(format!(
-        "limit {limit}, {workers} workers, {style:?}: {} running, {} inside",
-        peak.running, peak.inside
-    ));
+    b.note(format!("limit {limit}, {workers} workers, {style:?}: {} running, {} inside", peak.running, peak.inside));
     assert_eq!(peak, Peak { running: limit.min(workers), inside: most }, "limit {limit}, {workers} workers, {style:?}");
 }
 
@@ -426,7 +459,7 @@ fn waiting_is_free(b: &Bench) {
     let port = b.limited(1);
     let done = Count::default();
     let count = done.clone();
-    let _crew = Crew::start(&port, 3, move |_, _| drop(count.up()));
+    let _crew = Crew::start(&port, 3, move |_, _| _ = count.up());
     assert_eq!((port.stats().active, port.stats().waiting, port.stats().blocked), (0, 3, 0));
     post(&port, 1);
     eventually("it is handled", || done.now() == 1);

@@ -4,25 +4,67 @@ use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should, unverified};
 use std::net::UdpSocket as StdUdp;
 use std::thread;
-use wharf::error::ErrorExt;
 use wharf::Event;
+use wharf::error::ErrorExt;
 
 pub const ROWS: &[Row] = &[
     must("U-01", "A receive takes one whole datagram; an empty one is a success of 0 bytes, and no end.", Test(whole)),
-    must("U-02", "A datagram longer than the buffer fills it, loses the rest, and says so: 234 port-side, 10040 in Winsock.", Test(too_long)),
-    should("U-03", "A datagram that is too long and already there is told by the call and the packet.", differs("told once, by the packet (which O-06 allows)")),
+    must(
+        "U-02",
+        "A datagram longer than the buffer fills it, loses the rest, and says so: 234 port-side, 10040 in Winsock.",
+        Test(too_long),
+    ),
+    should(
+        "U-03",
+        "A datagram that is too long and already there is told by the call and the packet.",
+        differs("told once, by the packet (which O-06 allows)"),
+    ),
     should("U-04", "A receive without space consumes the datagram.", Test(zero_space)),
     must("U-05", "The packet says who sent the datagram.", Test(sender)),
-    must("U-06", "A receive on a socket that is neither bound nor connected is refused; a send binds it.", differs("Linux lets it wait; `bind`, and std, make bound sockets only. A send does bind it")),
-    must("U-07", "A datagram longer than any is refused at once with 10040: nothing is sent or queued.", Test(oversize)),
+    must(
+        "U-06",
+        "A receive on a socket that is neither bound nor connected is refused; a send binds it.",
+        differs("Linux lets it wait; `bind`, and std, make bound sockets only. A send does bind it"),
+    ),
+    must(
+        "U-07",
+        "A datagram longer than any is refused at once with 10040: nothing is sent or queued.",
+        Test(oversize),
+    ),
     must("U-08", "A datagram goes whole or not at all.", Test(no_partial)),
-    should("U-09", "A datagram that nobody wanted fails one receive, also of an unconnected socket: 1234 port-side, 10054 in Winsock; the next works.", differs("so with `report_refusals`; without it only connected sockets hear of it, in a receive or a send (tested as U-10)")),
+    should(
+        "U-09",
+        "A datagram that nobody wanted fails one receive, also of an unconnected socket: 1234 port-side, 10054 in Winsock; the next works.",
+        differs(
+            "so with `report_refusals`; without it only connected sockets hear of it, in a receive or a send (tested as U-10)",
+        ),
+    ),
     should("U-10", "The reporting of unreachable peers can be turned off.", Test(refusals)),
-    must("U-11", "On a stream the datagram calls work as the stream's.", only_c("calls that take any kind of socket: a stream has no `recv_from`")),
-    should("U-12", "A connected socket takes only its peer's datagrams, and sends to it without an address.", Test(connected)),
-    should("U-13", "A receive can bring control data, and say that it was cut.", differs("not offered, but for the lengths of receive offload")),
-    must("U-14", "Without a receive datagrams wait in the socket's buffer; what does not fit is dropped without a word.", Test(overflow)),
-    must("U-15", "A datagram whose time to live ended surfaces as 10052.", unverified("a router that answers; Linux gives EHOSTUNREACH, so it would be 10065")),
+    must(
+        "U-11",
+        "On a stream the datagram calls work as the stream's.",
+        only_c("calls that take any kind of socket: a stream has no `recv_from`"),
+    ),
+    should(
+        "U-12",
+        "A connected socket takes only its peer's datagrams, and sends to it without an address.",
+        Test(connected),
+    ),
+    should(
+        "U-13",
+        "A receive can bring control data, and say that it was cut.",
+        differs("not offered, but for the lengths of receive offload"),
+    ),
+    must(
+        "U-14",
+        "Without a receive datagrams wait in the socket's buffer; what does not fit is dropped without a word.",
+        Test(overflow),
+    ),
+    must(
+        "U-15",
+        "A datagram whose time to live ended surfaces as 10052.",
+        unverified("a router that answers; Linux gives EHOSTUNREACH, so it would be 10065"),
+    ),
 ];
 
 fn bound() -> StdUdp {
@@ -171,7 +213,7 @@ fn overflow(b: &Bench) {
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024).unwrap();
     let socket = port.associate(socket, 1).unwrap();
     let (sender, to) = (bound(), socket.local_addr().unwrap());
-    (0..SENT).for_each(|_| drop(sender.send_to(&[7; 100], to).unwrap()));
+    (0..SENT).for_each(|_| _ = sender.send_to(&[7; 100], to).unwrap());
     thread::sleep(WHILE);
     quiet(&port);
     let mut came = 0;

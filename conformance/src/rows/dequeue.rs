@@ -11,38 +11,98 @@ use wharf::raw::{Post, Sink};
 use wharf::{CompletionPort, Event, GetError};
 
 pub const ROWS: &[Row] = &[
-    must("D-01", "The packet of a success brings its byte count, the device's key and the operation's context.", Test(success)),
-    must("D-02", "The packet of a failure brings key and context too; its port-side code is the Win32 name of the status, not Winsock's.", Test(failure)),
+    must(
+        "D-01",
+        "The packet of a success brings its byte count, the device's key and the operation's context.",
+        Test(success),
+    ),
+    must(
+        "D-02",
+        "The packet of a failure brings key and context too; its port-side code is the Win32 name of the status, not Winsock's.",
+        Test(failure),
+    ),
     must("D-03", "When no packet comes in time the wait ends with 258 and no packet.", Test(time_out)),
-    must("D-04", "When the port is closed during a wait, the wait ends with 735 and no packet.", Test(closed_meanwhile)),
-    must("D-05", "A return without a packet clears the OVERLAPPED pointer.", only_c("out parameters: here a Result, which has a packet or an error")),
+    must(
+        "D-04",
+        "When the port is closed during a wait, the wait ends with 735 and no packet.",
+        Test(closed_meanwhile),
+    ),
+    must(
+        "D-05",
+        "A return without a packet clears the OVERLAPPED pointer.",
+        only_c("out parameters: here a Result, which has a packet or an error"),
+    ),
     should("D-06", "A return without a packet leaves bytes and key as they were.", only_c("out parameters")),
     should("D-07", "A success leaves the last error alone.", only_c("the thread's last error")),
     must("D-08", "A packet whose context is 0 is a packet like any other, and no failure.", Test(zero_context)),
-    should("D-09", "Whether a packet is a success follows the status: a warning, as of a cut datagram, is none.", Test(severity)),
+    should(
+        "D-09",
+        "Whether a packet is a success follows the status: a warning, as of a cut datagram, is none.",
+        Test(severity),
+    ),
     should("D-10", "A byte count beyond 32 bits is cut.", differs("it is not cut: counts are usize")),
-    must("D-11", "A time-out of 0 never waits, one in milliseconds waits at least that long, and none waits without end.", Test(time_outs)),
+    must(
+        "D-11",
+        "A time-out of 0 never waits, one in milliseconds waits at least that long, and none waits without end.",
+        Test(time_outs),
+    ),
     must("D-13", "What is queued is returned at once, whatever the time-out.", Test(at_once)),
     must("D-14", "Each packet is returned by one call in one thread.", Test(exactly_one)),
     must("D-15", "Packets leave in the order in which they were queued.", Test(fifo)),
     must("D-16", "Two consumers may handle two packets at the same time.", Alone(two_at_once)),
-    must("D-17", "I/O packets are queued in the order of completion, whatever the order of issue.", Test(completion_order)),
-    must("D-18", "A packet may be handled before the issuing call has returned, and everything it needs is in place then.", Test(early_bird)),
+    must(
+        "D-17",
+        "I/O packets are queued in the order of completion, whatever the order of issue.",
+        Test(completion_order),
+    ),
+    must(
+        "D-18",
+        "A packet may be handled before the issuing call has returned, and everything it needs is in place then.",
+        Test(early_bird),
+    ),
     must("D-19", "Once its packet was taken, an operation's memory is never touched again.", Test(memory_is_free)),
     must("D-20", "A plain wait runs no APC and is not ended by one.", only_c("APCs")),
-    must("D-21", "A packet that a thread took and did not handle is not given to anybody else, and the others are not lost.", Test(taken_is_taken)),
-    should("D-22", "A thread that is ended while it waits takes no packet with it.", only_c("TerminateThread: a Rust thread ends by returning")),
+    must(
+        "D-21",
+        "A packet that a thread took and did not handle is not given to anybody else, and the others are not lost.",
+        Test(taken_is_taken),
+    ),
+    should(
+        "D-22",
+        "A thread that is ended while it waits takes no packet with it.",
+        only_c("TerminateThread: a Rust thread ends by returning"),
+    ),
     should("D-23", "Threads begin and cease to call without registering.", Test(come_and_go)),
     must("D-30", "A post's three numbers come out as they went in, whatever they are.", Test(post_numbers)),
     must("D-31", "A post never looks at what its token might point to.", Test(post_memory)),
-    should("D-32", "One token may be posted many times, also while an operation with it is outstanding: a packet each.", Test(post_again)),
+    should(
+        "D-32",
+        "One token may be posted many times, also while an operation with it is outstanding: a packet each.",
+        Test(post_again),
+    ),
     must("D-33", "Posts and I/O share one queue, and n posts wake n waiting threads.", Alone(posts_wake)),
     must("D-34", "Any thread may post, and does not belong to the port by it.", Test(post_anywhere)),
-    must("D-35", "A post does not wait, however much is queued and whoever is at it; it fails when the port is closed.", Test(post_never_waits)),
+    must(
+        "D-35",
+        "A post does not wait, however much is queued and whoever is at it; it fails when the port is closed.",
+        Test(post_never_waits),
+    ),
     must("D-36", "The packet of a post is always a success.", Test(post_succeeds)),
-    must("D-40", "A batch is what is there when the first packet is: it does not wait to fill.", Test(batch_is_what_is_there)),
-    must("D-41", "A batch is a success whatever its packets say; each tells its own failure.", Test(batch_with_failures)),
-    must("D-42", "Each packet of a batch has its key, context and byte count, and their number is known.", Test(batch_fields)),
+    must(
+        "D-40",
+        "A batch is what is there when the first packet is: it does not wait to fill.",
+        Test(batch_is_what_is_there),
+    ),
+    must(
+        "D-41",
+        "A batch is a success whatever its packets say; each tells its own failure.",
+        Test(batch_with_failures),
+    ),
+    must(
+        "D-42",
+        "Each packet of a batch has its key, context and byte count, and their number is known.",
+        Test(batch_fields),
+    ),
     should("D-43", "Each packet of a batch tells its status.", Test(batch_status)),
     should("D-44", "The status of a packet is final, and can be asked for in both codes.", Test(batch_codes)),
     must("D-45", "The packets of a batch are in the order of the queue.", Test(batch_order)),
@@ -226,8 +286,8 @@ fn early_bird(b: &Bench) {
             // Not asleep, so that it is quick.
             if let Ok(packet) = handler.get_timeout(Duration::ZERO) {
                 match own[packet.context as usize].load(Ordering::SeqCst) {
-                    0 => drop(gone.up()),
-                    1 => drop(seen.up()),
+                    0 => _ = gone.up(),
+                    1 => _ = seen.up(),
                     _ => {}
                 }
                 all.up();

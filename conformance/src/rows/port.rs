@@ -13,37 +13,137 @@ use wharf::{Buffer, CompletionPort, Event, GetError};
 
 pub const ROWS: &[Row] = &[
     must("P-01", "A new port has no devices and an empty queue, and can be used at once.", Test(new_port)),
-    must("P-02", "A port can be made for a socket: what the socket does then completes there, under its key.", Test(made_for_a_socket)),
-    must("P-03", "Associating adds a device to the port that is there and makes no other: closing it once ends all.", Test(one_port)),
-    must("P-04", "The concurrency limit is that of the port's making, whatever is associated later.", Test(limit_stays)),
+    must(
+        "P-02",
+        "A port can be made for a socket: what the socket does then completes there, under its key.",
+        Test(made_for_a_socket),
+    ),
+    must(
+        "P-03",
+        "Associating adds a device to the port that is there and makes no other: closing it once ends all.",
+        Test(one_port),
+    ),
+    must(
+        "P-04",
+        "The concurrency limit is that of the port's making, whatever is associated later.",
+        Test(limit_stays),
+    ),
     must("P-05", "A limit of 0 is the number of processors.", Test(limit_zero)),
-    must("P-06", "A port that cannot be made is a null handle and a last error.", only_c("two invalid handle values and a last error: here a Result")),
-    must("P-07", "The invalid handle value together with a port is refused.", only_c("INVALID_HANDLE_VALUE as an argument that asks for a bare port")),
-    must("P-08", "What is no descriptor, or none that can complete, is refused as an invalid handle and stays the caller's.", Test(invalid_file)),
-    must("P-09", "Nothing can be associated with a port that is closed; the source comes back open.", Test(invalid_port)),
-    must("P-10", "A handle that was opened for synchronous use is refused.", only_c("FILE_FLAG_OVERLAPPED: a descriptor has no such kind, the port sets its mode itself")),
+    must(
+        "P-06",
+        "A port that cannot be made is a null handle and a last error.",
+        only_c("two invalid handle values and a last error: here a Result"),
+    ),
+    must(
+        "P-07",
+        "The invalid handle value together with a port is refused.",
+        only_c("INVALID_HANDLE_VALUE as an argument that asks for a bare port"),
+    ),
+    must(
+        "P-08",
+        "What is no descriptor, or none that can complete, is refused as an invalid handle and stays the caller's.",
+        Test(invalid_file),
+    ),
+    must(
+        "P-09",
+        "Nothing can be associated with a port that is closed; the source comes back open.",
+        Test(invalid_port),
+    ),
+    must(
+        "P-10",
+        "A handle that was opened for synchronous use is refused.",
+        only_c("FILE_FLAG_OVERLAPPED: a descriptor has no such kind, the port sets its mode itself"),
+    ),
     must("P-11", "Sockets, pipes, terminals and files associate; directories and memory do not.", Test(kinds)),
     must("P-12", "A std socket, and one that was accepted, can be associated as it is.", Test(any_socket)),
-    must("P-13", "A file object belongs to one port, once and for all.", differs("a socket is moved into the port, so a program cannot name it twice; the raw layer refuses a descriptor twice on one port only")),
-    must("P-14", "After a refused second association the first works as before, under its first key.", Test(first_stays)),
-    must("P-15", "A duplicate of an associated handle is associated with it.", differs("a duplicate made before (`try_clone`) is another source, and may go to another port")),
-    must("P-16", "Nothing takes a file out of its port again.", differs("`release` does, while no operation is outstanding")),
+    must(
+        "P-13",
+        "A file object belongs to one port, once and for all.",
+        differs(
+            "a socket is moved into the port, so a program cannot name it twice; the raw layer refuses a descriptor twice on one port only",
+        ),
+    ),
+    must(
+        "P-14",
+        "After a refused second association the first works as before, under its first key.",
+        Test(first_stays),
+    ),
+    must(
+        "P-15",
+        "A duplicate of an associated handle is associated with it.",
+        differs("a duplicate made before (`try_clone`) is another source, and may go to another port"),
+    ),
+    must(
+        "P-16",
+        "Nothing takes a file out of its port again.",
+        differs("`release` does, while no operation is outstanding"),
+    ),
     must("P-17", "Devices may share a key, and every bit of it comes back, from none to all.", Test(keys)),
-    must("P-18", "Associating while an operation is outstanding sends its completion to the port.", only_c("overlapped operations on a handle without a port")),
+    must(
+        "P-18",
+        "Associating while an operation is outstanding sends its completion to the port.",
+        only_c("overlapped operations on a handle without a port"),
+    ),
     should("P-20", "With a port, a completion routine is refused.", only_c("completion routines (APCs)")),
-    must("P-22", "A stream is associated before it connects, and a failed attempt and the next one keep port and key.", Test(before_connect)),
-    must("P-23", "Plain calls queue nothing: shutdown, options, connecting a datagram socket, a file's length.", Test(plain_calls)),
-    must("P-24", "An accept completes under the listener's key, and leaves the connection associated with nothing.", Test(accepted_is_free)),
+    must(
+        "P-22",
+        "A stream is associated before it connects, and a failed attempt and the next one keep port and key.",
+        Test(before_connect),
+    ),
+    must(
+        "P-23",
+        "Plain calls queue nothing: shutdown, options, connecting a datagram socket, a file's length.",
+        Test(plain_calls),
+    ),
+    must(
+        "P-24",
+        "An accept completes under the listener's key, and leaves the connection associated with nothing.",
+        Test(accepted_is_free),
+    ),
     must("P-30", "A port lives while a handle to it does, and closing it closes no device.", Test(lifetime)),
-    must("P-31", "Operations on a file whose port is gone complete for the file.", differs("closing the port ends its devices' operations as cancelled; buffers and contexts are freed")),
-    should("P-32", "A file whose port is gone still counts as associated.", differs("devices of a closed port can be closed, but not used or released")),
-    must("P-33", "A clone of a port's handle keeps queue, waiters and devices when the first is dropped.", Test(clones)),
+    must(
+        "P-31",
+        "Operations on a file whose port is gone complete for the file.",
+        differs("closing the port ends its devices' operations as cancelled; buffers and contexts are freed"),
+    ),
+    should(
+        "P-32",
+        "A file whose port is gone still counts as associated.",
+        differs("devices of a closed port can be closed, but not used or released"),
+    ),
+    must(
+        "P-33",
+        "A clone of a port's handle keeps queue, waiters and devices when the first is dropped.",
+        Test(clones),
+    ),
     must("P-34", "Closing the port ends every wait for one packet as abandoned (735).", Test(abandoned_one)),
-    must("P-35", "Closing the port ends every wait for a batch as abandoned (735), with nothing in it.", Test(abandoned_batch)),
-    must("P-37", "Calls on a handle that is closed fail as invalid (6).", differs("they fail at once as abandoned (735): a handle cannot outlive itself, so a closed port is the nearest there is")),
-    must("P-38", "A port works in the process that made it: a forked child's calls fail (6), the parent is undisturbed.", Test(forked)),
-    should("P-39", "An associated handle that another process inherits completes to the port of the one that made it.", differs("descriptors of devices are closed on exec, and a forked child's calls fail")),
-    should("P-40", "One can wait for the port itself: readable while something is queued, and waiting takes nothing.", Test(notifier)),
+    must(
+        "P-35",
+        "Closing the port ends every wait for a batch as abandoned (735), with nothing in it.",
+        Test(abandoned_batch),
+    ),
+    must(
+        "P-37",
+        "Calls on a handle that is closed fail as invalid (6).",
+        differs(
+            "they fail at once as abandoned (735): a handle cannot outlive itself, so a closed port is the nearest there is",
+        ),
+    ),
+    must(
+        "P-38",
+        "A port works in the process that made it: a forked child's calls fail (6), the parent is undisturbed.",
+        Test(forked),
+    ),
+    should(
+        "P-39",
+        "An associated handle that another process inherits completes to the port of the one that made it.",
+        differs("descriptors of devices are closed on exec, and a forked child's calls fail"),
+    ),
+    should(
+        "P-40",
+        "One can wait for the port itself: readable while something is queued, and waiting takes nothing.",
+        Test(notifier),
+    ),
     must("P-43", "Ports that are made and closed leak neither what was queued nor descriptors.", Alone(no_leaks)),
 ];
 
@@ -292,7 +392,8 @@ fn notifier(b: &Bench) {
     let port = b.port();
     let notifier = port.notifier().unwrap();
     let readable = |wait: Duration| {
-        let wait = rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
+        let wait =
+            rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
         poll(&mut [PollFd::new(&notifier, PollFlags::IN)], Some(&wait)).unwrap() == 1
     };
     assert!(!readable(WHILE), "nothing is queued");

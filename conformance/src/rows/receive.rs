@@ -10,25 +10,69 @@ use wharf::error::ErrorExt;
 use wharf::raw::Sink;
 
 pub const ROWS: &[Row] = &[
-    must("R-01", "A receive ends as soon as a byte is there, with what is there, and does not wait to fill.", Test(what_is_there)),
+    must(
+        "R-01",
+        "A receive ends as soon as a byte is there, with what is there, and does not wait to fill.",
+        Test(what_is_there),
+    ),
     must("R-02", "Several buffers are filled in their order, each to its end before the next.", Test(in_order)),
-    should("R-03", "A receive can be told to wait until its buffers are full.", differs("not offered: issue the next receive, or use a session's framing")),
-    should("R-04", "Peeking is for calls that are not overlapped.", only_c("flags of a receive; `readable` waits without taking")),
+    should(
+        "R-03",
+        "A receive can be told to wait until its buffers are full.",
+        differs("not offered: issue the next receive, or use a session's framing"),
+    ),
+    should(
+        "R-04",
+        "Peeking is for calls that are not overlapped.",
+        only_c("flags of a receive; `readable` waits without taking"),
+    ),
     must("R-06", "Data fills the outstanding receives in the order of issue, each byte in one buffer.", Test(several)),
     must("R-07", "The handlers of several receives of one stream may run at the same time.", Alone(handlers_overlap)),
-    must("R-08", "A receive without space waits for data or the end, takes nothing, and succeeds at once when something is there.", Test(zero_bytes)),
-    should("R-09", "A receive with no buffers at all is refused.", differs("it is a receive without space: it waits for data")),
+    must(
+        "R-08",
+        "A receive without space waits for data or the end, takes nothing, and succeeds at once when something is there.",
+        Test(zero_bytes),
+    ),
+    should(
+        "R-09",
+        "A receive with no buffers at all is refused.",
+        differs("it is a receive without space: it waits for data"),
+    ),
     must("R-10", "The peer's end is a success of 0 bytes, each time anew.", Test(end)),
     must("R-11", "Data that came before the peer's end is received before it.", Test(data_first)),
-    must("R-12", "A reset ends a pending receive with 0 bytes: 64 port-side, 10054 in Winsock.", Test(reset_while_pending)),
-    must("R-13", "After a reset every receive is refused at once with 10054, and queues nothing.", Test(reset_is_remembered)),
+    must(
+        "R-12",
+        "A reset ends a pending receive with 0 bytes: 64 port-side, 10054 in Winsock.",
+        Test(reset_while_pending),
+    ),
+    must(
+        "R-13",
+        "After a reset every receive is refused at once with 10054, and queues nothing.",
+        Test(reset_is_remembered),
+    ),
     must("R-14", "A reset, or the peer's end, ends all outstanding receives, one packet each.", Test(all_end)),
     must("R-15", "A receive on a stream that is not connected is refused at once with 10057.", Test(not_connected)),
-    should("R-16", "After its own shutdown of receiving a pending receive still takes data; a new one is refused with 10058.", Test(own_shutdown)),
-    must("R-18", "A connection that times out ends a pending receive.", unverified("a network that loses packets: the loopback device does not")),
+    should(
+        "R-16",
+        "After its own shutdown of receiving a pending receive still takes data; a new one is refused with 10058.",
+        Test(own_shutdown),
+    ),
+    must(
+        "R-18",
+        "A connection that times out ends a pending receive.",
+        unverified("a network that loses packets: the loopback device does not"),
+    ),
     should("R-19", "Flags are read at the call, the final ones asked for later.", only_c("flags of a receive")),
-    must("R-20", "Without a receive outstanding neither data nor the peer's end queues anything.", Test(no_receive_no_packet)),
-    information("R-21", "Bytes that came before a reset may be received or dropped: programs take both.", Test(before_reset)),
+    must(
+        "R-20",
+        "Without a receive outstanding neither data nor the peer's end queues anything.",
+        Test(no_receive_no_packet),
+    ),
+    information(
+        "R-21",
+        "Bytes that came before a reset may be received or dropped: programs take both.",
+        Test(before_reset),
+    ),
 ];
 
 fn what_is_there(b: &Bench) {

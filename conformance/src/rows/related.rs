@@ -10,37 +10,81 @@ use wharf::error::{Class, nt_status, win32, winsock};
 use wharf::raw::{CompletionEvent, Sink};
 
 pub const ROWS: &[Row] = &[
-    must("G-01", "Asking for the result of an operation without waiting tells that it is outstanding, or how it ended.", Test(ask)),
+    must(
+        "G-01",
+        "Asking for the result of an operation without waiting tells that it is outstanding, or how it ended.",
+        Test(ask),
+    ),
     must("G-02", "One can wait for one operation by its event, whatever else ends meanwhile.", Test(wait)),
-    must("G-03", "Asking for the result leaves the packet in the queue.", only_c("GetOverlappedResult beside a packet: an operation has an event or a packet")),
+    must(
+        "G-03",
+        "Asking for the result leaves the packet in the queue.",
+        only_c("GetOverlappedResult beside a packet: an operation has an event or a packet"),
+    ),
     should("G-04", "Waiting for one operation can have a time-out.", Test(wait_some)),
     must("G-05", "A result has two names, the port's and Winsock's.", Test(two_names)),
     must("G-06", "After the packet was taken its result can be asked for in Winsock's codes.", Test(names_of_packets)),
     should("G-07", "Asking for a result on what is no socket is refused.", only_c("handles without a type")),
-    should("G-10", "A hidden port of the process calls functions on pool threads.", differs("a port is made, and `run` starts its pool")),
+    should(
+        "G-10",
+        "A hidden port of the process calls functions on pool threads.",
+        differs("a port is made, and `run` starts its pool"),
+    ),
     should("G-11", "A second binding is refused.", differs("as G-10")),
-    should("G-13", "An object for I/O is started before each operation.", differs("as G-10: nothing has to be started")),
+    should(
+        "G-13",
+        "An object for I/O is started before each operation.",
+        differs("as G-10: nothing has to be started"),
+    ),
     should("G-14", "An object for I/O is told of immediate ends.", differs("as G-10")),
     should("G-15", "The pool's function gets the result.", differs("as G-10: the handler gets the packet")),
-    should("G-16", "One can wait until all callbacks of an object are done.", differs("as G-10: `shutdown` and `join` wait for the pool")),
+    should(
+        "G-16",
+        "One can wait until all callbacks of an object are done.",
+        differs("as G-10: `shutdown` and `join` wait for the pool"),
+    ),
     should("G-17", "Closing an object waits for its callbacks.", differs("as G-10")),
-    should("G-20", "A queue of registered I/O posts one packet for each request to be notified.", differs("registered I/O is not offered")),
+    should(
+        "G-20",
+        "A queue of registered I/O posts one packet for each request to be notified.",
+        differs("registered I/O is not offered"),
+    ),
     should("G-21", "That notification is one-shot.", differs("registered I/O is not offered")),
     should("G-22", "Registered queues have fixed capacities.", differs("registered I/O is not offered")),
-    should("G-23", "Registered operations always put a result into their queue.", differs("registered I/O is not offered")),
-    should("G-25", "A job's events are packets.", differs("there are no jobs; the end of each child process is a packet")),
+    should(
+        "G-23",
+        "Registered operations always put a result into their queue.",
+        differs("registered I/O is not offered"),
+    ),
+    should(
+        "G-25",
+        "A job's events are packets.",
+        differs("there are no jobs; the end of each child process is a packet"),
+    ),
     should("G-26", "A job has one port.", differs("there are no jobs")),
     should("G-27", "A job's events may be lost.", differs("there are no jobs")),
-    should("G-29", "The signalling of an event, timer or process can be a packet.", differs("timers, signals and child processes are operations; an event descriptor is a stream")),
+    should(
+        "G-29",
+        "The signalling of an event, timer or process can be a packet.",
+        differs("timers, signals and child processes are operations; an event descriptor is a stream"),
+    ),
     should("G-30", "Such a wait on what is signalled already is a packet at once.", differs("as G-29")),
-    should("G-31", "Such a wait can be cancelled, and its packet taken back.", differs("it can be cancelled; a queued packet stays, as for every operation")),
+    should(
+        "G-31",
+        "Such a wait can be cancelled, and its packet taken back.",
+        differs("it can be cancelled; a queued packet stays, as for every operation"),
+    ),
     should("G-32", "Readiness of sockets can be packets.", differs("`readable` is one, for one direction, one-shot")),
     should("G-40", "Results can be waited for by events, up to 64 at a time.", only_c("WaitForMultipleObjects")),
     should("G-41", "A completion routine runs in the issuing thread.", only_c("completion routines (APCs)")),
     should("G-42", "A completion routine gets the result.", only_c("completion routines (APCs)")),
     should("G-43", "Port and completion routine exclude each other.", only_c("completion routines (APCs)")),
     should("G-44", "Readiness can be reported by events and messages.", only_c("WSAEventSelect and WSAAsyncSelect")),
-    should("G-45", "A receive that takes the data leaves nothing to report.", only_c("WSAEventSelect and WSAAsyncSelect")),
+    should(
+        "G-45",
+        "A receive that takes the data leaves nothing to report.",
+        only_c("WSAEventSelect and WSAAsyncSelect"),
+    ),
     must("G-47", "A packet is never there before its buffer is filled.", Test(filled)),
 ];
 
@@ -140,7 +184,7 @@ fn filled(b: &Bench) {
     let crew = Crew::start(&port, 3, move |_, packet| {
         if let Event::Received { stream, buffer, result: Ok(1..), .. } = packet.event {
             own.lock().unwrap().extend_from_slice(&buffer);
-            (0..buffer.len()).for_each(|_| drop(count.up()));
+            (0..buffer.len()).for_each(|_| _ = count.up());
             let _ = stream.recv(vec![0xCC; 3000], 0);
         }
     });

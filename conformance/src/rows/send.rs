@@ -10,9 +10,17 @@ use wharf::error::ErrorExt;
 use wharf::{Buffer, Event};
 
 pub const ROWS: &[Row] = &[
-    must("S-01", "A send ends when all its bytes were taken: never before, never with a part of them.", Test(all_or_waiting)),
+    must(
+        "S-01",
+        "A send ends when all its bytes were taken: never before, never with a part of them.",
+        Test(all_or_waiting),
+    ),
     must("S-02", "A send that cannot be finished ends once, with an error, and tells no count.", Test(broken_off)),
-    must("S-03", "A send ends when the system has taken it, though the peer has read nothing.", Test(taken_not_received)),
+    must(
+        "S-03",
+        "A send ends when the system has taken it, though the peer has read nothing.",
+        Test(taken_not_received),
+    ),
     must("S-04", "One thread's sends arrive in its order, each in one piece.", Test(order)),
     must("S-05", "Sends of two threads at once stay in one piece each.", Test(two_threads)),
     must("S-06", "Several buffers go out in their order, as one run of bytes.", Test(vectored)),
@@ -20,9 +28,23 @@ pub const ROWS: &[Row] = &[
     must("S-08", "After the peer's end sends go on.", Test(after_peers_end)),
     must("S-09", "After a reset every send is refused at once with 10054, and queues nothing.", Test(after_reset)),
     must("S-10", "A reset ends the pending sends: 64 port-side, 10054 in Winsock.", Test(reset_while_pending)),
-    must("S-11", "After its own shutdown a send is refused at once with 10058, and one never connected with 10057.", Test(own_shutdown)),
-    should("S-12", "With no send buffer a send ends when the peer has acknowledged.", differs("Linux keeps a least send buffer: a send ends when the system has taken it")),
-    should("S-13", "Sends that were accepted are delivered after the close.", differs("`close` ends outstanding sends as cancelled; `disconnect` first, or use a session's `close`, to have them delivered")),
+    must(
+        "S-11",
+        "After its own shutdown a send is refused at once with 10058, and one never connected with 10057.",
+        Test(own_shutdown),
+    ),
+    should(
+        "S-12",
+        "With no send buffer a send ends when the peer has acknowledged.",
+        differs("Linux keeps a least send buffer: a send ends when the system has taken it"),
+    ),
+    should(
+        "S-13",
+        "Sends that were accepted are delivered after the close.",
+        differs(
+            "`close` ends outstanding sends as cancelled; `disconnect` first, or use a session's `close`, to have them delivered",
+        ),
+    ),
     must("S-14", "A send into a broken connection raises no signal.", Test(no_signal)),
 ];
 

@@ -13,14 +13,30 @@ use wharf::{Buffer, Event, FileMessage};
 pub const ROWS: &[Row] = &[
     must("T-01", "Head, part of the file and tail arrive as one run of bytes; the count is their sum.", Test(one_run)),
     must("T-02", "A length of 0 means up to the end of the file.", differs("`length: None` does; 0 is none")),
-    must("T-03", "The offset says where the part begins; the file's position is neither used nor moved.", Test(position)),
+    must(
+        "T-03",
+        "The offset says where the part begins; the file's position is neither used nor moved.",
+        Test(position),
+    ),
     must("T-04", "Without a file only head and tail are sent.", Test(no_file)),
     must("T-05", "A flag ends the connection behind the data.", differs("issue a `disconnect` behind it")),
     should("T-06", "A flag has the socket reused.", differs("not offered, as X-06")),
-    should("T-07", "On a datagram socket it fails as not connected.", differs("a datagram socket has no such call; the raw one refuses it as an invalid argument")),
+    should(
+        "T-07",
+        "On a datagram socket it fails as not connected.",
+        differs("a datagram socket has no such call; the raw one refuses it as an invalid argument"),
+    ),
     should("T-10", "Hints about scheduling may be ignored.", only_c("flags of TransmitFile")),
-    must("T-11", "Pieces of memory and files, in any order and number, are one operation; the count is their sum.", Test(pieces)),
-    should("T-12", "Packets of a datagram socket, and the block size, can be chosen.", differs("not offered; datagrams have segmentation offload")),
+    must(
+        "T-11",
+        "Pieces of memory and files, in any order and number, are one operation; the count is their sum.",
+        Test(pieces),
+    ),
+    should(
+        "T-12",
+        "Packets of a datagram socket, and the block size, can be chosen.",
+        differs("not offered; datagrams have segmentation offload"),
+    ),
     must("T-13", "An error in the middle ends the operation once; what was sent is not taken back.", Test(error)),
     must("T-14", "File, head and tail are the operation's until its packet, which gives them back.", Test(given_back)),
 ];

@@ -644,9 +644,8 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
                 Payload::Pooled(buffer) => Buffer::pooled(buffer),
                 _ => memory.into_one(),
             };
-            if error == 0 {
-                buffer.received(bytes);
-            }
+            // Of a failed one too: what the program had in it is no news.
+            buffer.received(bytes);
             Event::Received { stream: Stream(shared), buffer, result: result(bytes) }
         }
         Kind::Readable => Event::Readable { stream: Stream(shared), result: result(0).map(drop) },
@@ -675,9 +674,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
         Kind::SentTo => Event::SentTo { socket: UdpSocket(shared), buffer: memory.into_one(), result: result(bytes) },
         Kind::Read => {
             let mut buffer = memory.into_one();
-            if error == 0 {
-                buffer.received(bytes);
-            }
+            buffer.received(bytes);
             Event::Read { file: File(shared), buffer, result: result(bytes) }
         }
         Kind::Written => Event::Written { file: File(shared), buffer: memory.into_one(), result: result(bytes) },

@@ -285,7 +285,7 @@ impl Engine for Epoll {
     fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
         let pieces: Vec<IoSlice<'_>> =
             from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
-        retry(|| rustix::io::writev(borrow(handle), &pieces))
+        without_sigpipe(|| retry(|| rustix::io::writev(borrow(handle), &pieces)))
     }
 
     fn is_readable(&self, handle: Handle) -> Result<(), i32> {

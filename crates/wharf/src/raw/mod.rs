@@ -49,6 +49,7 @@ pub const EBADF: i32 = 9;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const EPIPE: i32 = 32;
+pub(crate) const EMSGSIZE: i32 = 90;
 pub(crate) const ECONNABORTED: i32 = 103;
 pub(crate) const ECONNRESET: i32 = 104;
 pub(crate) const EISCONN: i32 = 106;
