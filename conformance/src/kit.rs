@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
-use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, Wake};
+use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
 
 /// After so long something that was to come does not come.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,15 +32,18 @@ pub enum Engine {
     Ring,
     /// epoll, and a pool of threads for files.
     Threads,
+    /// poll, and a pool of threads for files: what every Unix has.
+    Poll,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 2] = [Engine::Ring, Engine::Threads];
+    pub const ALL: [Engine; 3] = [Engine::Ring, Engine::Threads, Engine::Poll];
 
     pub fn name(self) -> &'static str {
         match self {
             Engine::Ring => "epoll+io_uring",
             Engine::Threads => "epoll+threads",
+            Engine::Poll => "poll+threads",
         }
     }
 
@@ -48,14 +51,29 @@ impl Engine {
     pub fn files(self) -> &'static str {
         match self {
             Engine::Ring => "io_uring",
-            Engine::Threads => "threads",
+            Engine::Threads | Engine::Poll => "threads",
         }
     }
 
     fn file_engine(self) -> FileEngine {
         match self {
             Engine::Ring => FileEngine::Ring,
-            Engine::Threads => FileEngine::Threads,
+            Engine::Threads | Engine::Poll => FileEngine::Threads,
+        }
+    }
+
+    fn socket_engine(self) -> SocketEngine {
+        match self {
+            Engine::Ring | Engine::Threads => SocketEngine::Auto,
+            Engine::Poll => SocketEngine::Poll,
+        }
+    }
+
+    /// What a port says of its sockets.
+    pub fn sockets(self) -> &'static str {
+        match self {
+            Engine::Ring | Engine::Threads => "epoll",
+            Engine::Poll => "poll",
         }
     }
 }
@@ -72,7 +90,11 @@ impl Bench {
     }
 
     pub fn builder(&self) -> Builder {
-        Builder::default().concurrency(2).wake(Wake::Eager).file_engine(self.engine.file_engine())
+        Builder::default()
+            .concurrency(2)
+            .wake(Wake::Eager)
+            .file_engine(self.engine.file_engine())
+            .socket_engine(self.engine.socket_engine())
     }
 
     /// A port at whose limit two threads run.
@@ -91,6 +113,7 @@ impl Bench {
             pool_buffer_bytes: 4096,
             pool_keep: 4,
             files: self.engine.file_engine(),
+            sockets: self.engine.socket_engine(),
             dispose: drop,
         })
         .unwrap()

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(about = "Runs the behaviours of Windows' completion ports against wharf, row by row")]
 struct Options {
-    /// One engine only: epoll+io_uring, epoll+threads
+    /// One engine only: epoll+io_uring, epoll+threads, poll+threads
     #[arg(long, value_name = "NAME", value_parser = engine)]
     engine: Option<Engine>,
     /// Only these rows (C-01), or groups of rows (C)

@@ -288,6 +288,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "events and timers cannot associate",
         "an event descriptor can, as a stream; timers are operations of the port",
     ),
+    ("P-40", "a wait for the port hears of everything", "with `SocketEngine::Poll` of posts only"),
     ("R-22", "`SO_ERROR` reads 0 after a reset", "what Linux says"),
     ("T-03", "without OVERLAPPED the file position is used", "there is none: the offset is always given"),
 ];

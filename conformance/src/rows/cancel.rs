@@ -89,12 +89,12 @@ fn race(b: &Bench) {
         let (stream, peer) = stream(&port, round as u64);
         let first = round * OPERATIONS;
         let mut names = Vec::new();
-        for number in first..first + OPERATIONS {
+        for (number, accepted) in accepted.iter_mut().enumerate().skip(first).take(OPERATIONS) {
             let outcome = match number % 3 {
                 0 => stream.send(vec![7; 5000], number as u64),
                 _ => stream.recv(vec![0; 100], number as u64),
             };
-            accepted[number] = outcome.is_ok();
+            *accepted = outcome.is_ok();
             names.extend(outcome.ok().map(pending));
         }
         let closes = random.bool();
@@ -259,13 +259,25 @@ fn closed(b: &Bench) -> Vec<Taken> {
 }
 
 fn close(b: &Bench) {
+    close_raw(b);
     for (packet, number) in closed(b).into_iter().zip(0..) {
         assert_eq!((packet.key, packet.context), (33, number));
         match packet.event {
-            Event::Received { buffer, result, .. } => assert!(result.is_err() && buffer.is_empty()),
+            Event::Received { buffer, result, .. } => assert!(result.is_err() && buffer.capacity() == 4),
             Event::Sent { buffer, result, .. } => assert!(result.is_err() && buffer.len() == MUCH),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+fn close_raw(b: &Bench) {
+    let port = b.raw();
+    let (device, _peer) = raw_stream(&port, 7);
+    (0..3).for_each(|token| drop(raw_receive(&port, &device, Memory::room(4).one(), token, Sink::Port).unwrap()));
+    port.close_device(&device);
+    for token in 0..3 {
+        let packet = raw_next(&port);
+        assert_eq!((packet.key, packet.token, packet.bytes, packet.error), (7, token, 0, ECANCELED));
     }
 }
 

@@ -149,6 +149,7 @@ pub const ROWS: &[Row] = &[
 
 fn new_port(b: &Bench) {
     let port = b.port();
+    assert_eq!(port.stats().engine, b.engine.sockets(), "another engine would be tested");
     assert!(port.devices().is_empty());
     assert_eq!((port.stats().queued, port.stats().devices), (0, 0));
     assert!(matches!(port.get_timeout(Duration::ZERO), Err(GetError::TimedOut)));

@@ -67,7 +67,7 @@ pub enum Event<K, C> {
     Received {
         /// The stream.
         stream: Stream<K, C>,
-        /// The buffer, its length the number of bytes received.
+        /// The buffer, its length the number of bytes received; after a failure as it was given.
         buffer: Buffer,
         /// How many bytes.
         result: io::Result<usize>,
@@ -140,7 +140,7 @@ pub enum Event<K, C> {
     Read {
         /// The file.
         file: File<K, C>,
-        /// The buffer, its length the number of bytes read.
+        /// The buffer, its length the number of bytes read; after a failure as it was given.
         buffer: Buffer,
         /// How many bytes.
         result: io::Result<usize>,
