@@ -20,6 +20,7 @@ mod signal;
 mod timer;
 
 pub use crate::device::DeviceKind;
+pub use crate::engine::SocketEngine;
 pub use crate::engine::files::FileEngine;
 pub use datagram::{Incoming, Outgoing};
 pub(crate) use file::traits_of as file_traits;
@@ -49,6 +50,7 @@ pub const EBADF: i32 = 9;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const EPIPE: i32 = 32;
+pub(crate) const EMSGSIZE: i32 = 90;
 pub(crate) const ECONNABORTED: i32 = 103;
 pub(crate) const ECONNRESET: i32 = 104;
 pub(crate) const EISCONN: i32 = 106;
@@ -173,6 +175,8 @@ pub struct Config {
     pub pool_buffer_bytes: usize,
     /// How many unused buffers the pool keeps.
     pub pool_keep: usize,
+    /// What tells which sockets are ready.
+    pub sockets: SocketEngine,
     /// What runs file operations that have to wait.
     pub files: FileEngine,
     /// Frees what a packet that nobody will take carries.
@@ -289,9 +293,10 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// A port over the system's engine.
+    /// A port over the engine that `config` names.
     pub fn new(config: Config) -> std::io::Result<Port> {
-        Port::build(config, |watch| Ok(Arc::new(crate::engine::epoll::Epoll::new(watch)?)))
+        let sockets = config.sockets;
+        Port::build(config, |watch| sockets.make(watch))
     }
 
     /// A port over any engine; `make` is given the descriptor of the queue's dead-man's timer.

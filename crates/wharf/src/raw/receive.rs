@@ -3,8 +3,8 @@
 use super::datagram::{Refusal, take_receives};
 use super::{
     Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINVAL, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer,
-    Side, Sink, entry, finish,
+    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port,
+    RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
@@ -14,7 +14,6 @@ use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub(super) const EMSGSIZE: i32 = 90;
 const EPROTO: i32 = 71;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
