@@ -46,7 +46,7 @@ struct Options {
 
 fn engine(name: &str) -> Result<Engine, String> {
     let names: Vec<&str> = Engine::ALL.iter().map(|engine| engine.name()).collect();
-    let found = Engine::ALL.into_iter().find(|engine| engine.name() == name);
+    let found = Engine::ALL.iter().copied().find(|engine| engine.name() == name);
     found.ok_or_else(|| format!("there is no such engine; there are {}", names.join(", ")))
 }
 
@@ -63,7 +63,8 @@ fn main() -> ExitCode {
         }
     };
     run::keep_panics();
-    let engines: Vec<Engine> = Engine::ALL.into_iter().filter(|&e| options.engine.is_none_or(|one| one == e)).collect();
+    let engines: Vec<Engine> =
+        Engine::ALL.iter().copied().filter(|&e| options.engine.is_none_or(|one| one == e)).collect();
     let outcomes: Vec<run::Outcome> = engines.iter().flat_map(|&engine| run::run(engine, &rows)).collect();
     // Whoever asks for single rows does not want to wait for the rest.
     let whole = options.row.is_empty();
@@ -96,16 +97,11 @@ fn main() -> ExitCode {
 }
 
 fn child(part: &str, engine: Engine) -> ExitCode {
-    const SECONDS_MAX: u32 = 60;
     let Some(run) = rows::child(part) else {
         eprintln!("there is no part {part}");
         return ExitCode::from(2);
     };
-    #[allow(unsafe_code)]
-    // SAFETY: only sets this process's alarm, which ends it should it hang.
-    unsafe {
-        libc::alarm(SECONDS_MAX)
-    };
+    kit::alarm();
     run(&Bench::new(engine));
     ExitCode::SUCCESS
 }

@@ -81,7 +81,7 @@ fn counted(name: &str, counts: &Counts) -> String {
 }
 
 fn engines(outcomes: &[Outcome]) -> Vec<Engine> {
-    Engine::ALL.into_iter().filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
+    Engine::ALL.iter().copied().filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
 }
 
 /// One object for each row and engine.
