@@ -511,27 +511,22 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 /// See [`CompletionPort::notifier`].
 #[derive(Debug)]
 pub struct Notifier {
-    epoll: std::os::fd::OwnedFd,
-    /// Kept open for the epoll above.
+    both: std::os::fd::OwnedFd,
+    /// Kept open for the descriptor above.
     _bell: Arc<rustix::fd::OwnedFd>,
 }
 
 impl Notifier {
     fn new(port: &raw::Port) -> io::Result<Notifier> {
-        use rustix::event::epoll;
         let bell = port.queue.bell()?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &*bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-        if let Some(engine) = port.engine().pollable() {
-            epoll::add(&epoll, engine, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        }
-        Ok(Notifier { epoll, _bell: bell })
+        let both = crate::engine::system::either(&bell, port.engine().pollable())?;
+        Ok(Notifier { both, _bell: bell })
     }
 }
 
 impl std::os::fd::AsFd for Notifier {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.both.as_fd()
     }
 }
 

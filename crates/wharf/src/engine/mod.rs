@@ -25,16 +25,23 @@
 //!
 //! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.
 //!
+//! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
+//! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
+//! folder `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
+//! `error/table.rs`. Nothing else asks which system it runs on.
+//!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 mod calls;
 pub(crate) mod datagram;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
 pub(crate) mod errno;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
+pub(crate) mod system;
 
 use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
@@ -44,7 +51,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SocketEngine {
-    /// The best that the system has: epoll on Linux.
+    /// The best that the system has: epoll on Linux, else `poll(2)`.
     #[default]
     Auto,
     /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a
@@ -65,7 +72,10 @@ impl SocketEngine {
     /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
     pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
         Ok(match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             SocketEngine::Auto => std::sync::Arc::new(epoll::Epoll::new(watch)?),
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            SocketEngine::Auto => std::sync::Arc::new(poll::Poll::new(watch)?),
             SocketEngine::Poll => std::sync::Arc::new(poll::Poll::new(watch)?),
         })
     }

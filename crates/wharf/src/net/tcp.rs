@@ -37,7 +37,7 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
-        match sockopt::socket_acceptconn(&self) {
+        match crate::engine::system::is_listening(&self) {
             Ok(true) => {}
             Ok(false) => {
                 let error =
@@ -70,12 +70,12 @@ fn has_port(socket: &std::net::TcpStream) -> bool {
 }
 
 pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use rustix::net::{AddressFamily, SocketType};
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address");
     for address in address.to_socket_addrs()? {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let made = (|| {
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            let socket = crate::engine::system::socket(family, SocketType::STREAM, true)?;
             // A restarted server must not wait for its old connections to time out.
             sockopt::set_socket_reuseaddr(&socket, true)?;
             rustix::net::bind(&socket, &address)?;

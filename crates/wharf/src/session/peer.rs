@@ -67,11 +67,8 @@ impl Peer {
 impl LocalPeer {
     pub(super) fn of(socket: &UnixStream) -> LocalPeer {
         let name = socket.peer_addr().ok().and_then(|address| Name::of(&address));
-        let credentials = rustix::net::sockopt::socket_peercred(socket).ok().map(|who| Credentials {
-            process: who.pid.as_raw_nonzero().get().unsigned_abs(),
-            user: who.uid.as_raw(),
-            group: who.gid.as_raw(),
-        });
+        let who = crate::engine::system::credentials(socket);
+        let credentials = who.map(|[process, user, group]| Credentials { process, user, group });
         LocalPeer(Arc::new(Who { name, credentials }))
     }
 
@@ -99,8 +96,7 @@ impl LocalPeer {
 
 impl Name {
     fn of(address: &LocalAddress) -> Option<Name> {
-        use std::os::linux::net::SocketAddrExt;
-        match (address.as_pathname(), address.as_abstract_name()) {
+        match (address.as_pathname(), crate::engine::system::abstract_name_of(address)) {
             (Some(path), _) => Some(Name::Path(path.into())),
             (_, Some(name)) => Some(Name::Abstract(name.into())),
             _ => None,
