@@ -27,12 +27,13 @@
 //!
 //! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
 //! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
-//! folder `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
+//! folder `os/` (what Windows has otherwise), `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
 //! `error/table.rs`. Nothing else asks which system it runs on.
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 mod calls;
+mod choice;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
@@ -43,32 +44,13 @@ pub(crate) mod files;
 pub(crate) mod poll;
 pub(crate) mod system;
 
+pub use choice::SocketEngine;
+
 use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// What tells a port which of its sockets and pipes are ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SocketEngine {
-    /// The best that the system has: epoll on Linux, else `poll(2)`.
-    #[default]
-    Auto,
-    /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a
-    /// [`notifier`](crate::CompletionPort::notifier) hears of posts only.
-    Poll,
-}
-
 impl SocketEngine {
-    /// What the environment asks for.
-    pub(crate) fn from_environment() -> SocketEngine {
-        match std::env::var(files::FileEngine::VARIABLE).as_deref() {
-            Ok("poll") => SocketEngine::Poll,
-            // Anything else is the file engine's to judge.
-            _ => SocketEngine::Auto,
-        }
-    }
-
     /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
     pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
         Ok(match self {
