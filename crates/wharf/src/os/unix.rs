@@ -115,6 +115,11 @@ pub(crate) fn exit_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(i32::try_from(number).unwrap_or(0))
 }
 
+/// What a stream is, as far as its errors are concerned.
+pub(crate) fn class_of(stream: &raw::Device) -> Class {
+    if stream.0.kind == raw::DeviceKind::Handle { Class::Pipe } else { Class::Stream }
+}
+
 /// The status of an operation that ended with this error number of the system's.
 pub(crate) fn nt_status(number: i32, class: Class) -> NtStatus {
     crate::error::nt_status(number, class)
