@@ -22,13 +22,13 @@ const MIB: u64 = 1024 * 1024;
 pub fn run(quick: bool) -> io::Result<Report> {
     let folder = Folder::new()?;
     let mut report = Report::default();
-    let (size, rounds, slice) = if quick { (256 * MIB, 5, 1) } else { (1024 * MIB, 11, 2) };
+    let (size, rounds, slice) = if quick { (256 * MIB, 5, 1) } else { (1024 * MIB, 9, 2) };
     let file = folder.path().join("reads");
     fill(&file, size)?;
     direct(&mut report, &file, size, rounds, Duration::from_secs(slice))?;
     cached(&mut report, &file, size.min(256 * MIB), if quick { 9 } else { 31 })?;
     std::fs::remove_file(&file)?;
-    let (large, small, rounds) = if quick { (256 * MIB, 2000, 5) } else { (1024 * MIB, 10_000, 9) };
+    let (large, small, rounds) = if quick { (256 * MIB, 2000, 5) } else { (1024 * MIB, 10_000, 7) };
     copies(&mut report, folder.path(), large, small, rounds)?;
     Ok(report)
 }

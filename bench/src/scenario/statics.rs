@@ -38,7 +38,7 @@ pub fn run(quick: bool) -> io::Result<Report> {
     let servers = [own("wharf serve files")?, own("the same again (noise)")?, nginx(folder)?];
     machine::for_the_generator();
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-    let rounds = if quick { 3 } else { 15 };
+    let rounds = if quick { 3 } else { 9 };
     for (size, _) in SIZES {
         let path = size.replace(' ', "");
         for server in &servers {

@@ -94,7 +94,7 @@ pub use packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedR
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
 pub use queue::{Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
-pub use raw::{DeviceInfo, DeviceKind, FileEngine};
+pub use raw::{DeviceInfo, DeviceKind, FileEngine, SocketEngine};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};
 

@@ -5,6 +5,7 @@ use crate::error::{Class, NtStatus, nt_status};
 use crate::fs::File;
 use crate::net::{FileMessage, Stream, TcpListener, UdpSocket};
 use crate::process::Child;
+use crate::raw;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -66,7 +67,7 @@ pub enum Event<K, C> {
     Received {
         /// The stream.
         stream: Stream<K, C>,
-        /// The buffer, its length the number of bytes received.
+        /// The buffer, its length the number of bytes received; after a failure as it was given.
         buffer: Buffer,
         /// How many bytes.
         result: io::Result<usize>,
@@ -139,7 +140,7 @@ pub enum Event<K, C> {
     Read {
         /// The file.
         file: File<K, C>,
-        /// The buffer, its length the number of bytes read.
+        /// The buffer, its length the number of bytes read; after a failure as it was given.
         buffer: Buffer,
         /// How many bytes.
         result: io::Result<usize>,
@@ -184,6 +185,13 @@ impl<K, C> Packet<K, C> {
             && error.kind() == io::ErrorKind::UnexpectedEof
         {
             return NtStatus::END_OF_FILE;
+        }
+        // The number is that of a send which is too long; here it was the buffer that was too short (row U-02).
+        if let Event::ReceivedFrom { buffer, result: Err(error), .. } = &self.event
+            && error.raw_os_error() == Some(raw::EMSGSIZE)
+            && buffer.len() == buffer.capacity()
+        {
+            return NtStatus::BUFFER_OVERFLOW;
         }
         let class = match self.event {
             Event::Connected { .. } => Class::Connect,

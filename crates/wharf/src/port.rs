@@ -9,6 +9,7 @@ use crate::process::Child;
 use crate::queue::{Deadline, Wake, WorkerReport};
 use crate::raw::{
     self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
+    SocketEngine,
 };
 use crate::record::{Memory, Record, RepeatRecord, TimerRecord};
 use crate::word;
@@ -98,6 +99,7 @@ pub struct Builder {
     pool_buffer_bytes: usize,
     pool_keep: usize,
     files: Option<FileEngine>,
+    sockets: Option<SocketEngine>,
 }
 
 /// Large receive buffers were worth more than any other tuning with clients that pipeline.
@@ -113,6 +115,7 @@ impl Default for Builder {
             pool_buffer_bytes: POOL_BUFFER_BYTES,
             pool_keep: POOL_KEEP,
             files: None,
+            sockets: None,
         }
     }
 }
@@ -134,6 +137,13 @@ impl Builder {
     pub fn pool(mut self, buffer_bytes: usize, keep: usize) -> Self {
         self.pool_buffer_bytes = buffer_bytes.max(1);
         self.pool_keep = keep;
+        self
+    }
+
+    /// What tells which sockets are ready. Without this call, the environment variable `WHARF_ENGINE` decides (`poll`, or
+    /// anything else); without that, [`SocketEngine::Auto`].
+    pub fn socket_engine(mut self, engine: SocketEngine) -> Self {
+        self.sockets = Some(engine);
         self
     }
 
@@ -159,6 +169,7 @@ impl Builder {
         let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
         Ok(raw::Config {
             files,
+            sockets: self.sockets.unwrap_or_else(SocketEngine::from_environment),
             concurrency: self.concurrency,
             wake: self.wake,
             pool_buffer_bytes: self.pool_buffer_bytes,

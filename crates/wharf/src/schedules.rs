@@ -327,6 +327,7 @@ impl Schedule {
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 4,
             files: FileEngine::default(),
+            sockets: crate::engine::SocketEngine::Auto,
             dispose: disposed,
         };
         let fake = Arc::new(Fake::new(seed));

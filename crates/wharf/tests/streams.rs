@@ -1516,6 +1516,7 @@ fn raw_port() -> raw::Port {
         pool_buffer_bytes: 64,
         pool_keep: 1,
         files: wharf::FileEngine::default(),
+        sockets: wharf::SocketEngine::default(),
         dispose: drop,
     })
     .unwrap()

@@ -4,18 +4,16 @@
 //! cost more than the spurious events it saves. Beside the sockets the epoll holds an event descriptor (`kick`), a
 //! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's dead-man's timer.
 
-use super::{Engine, Events, Handle, Pieces, Readiness, datagram};
+use super::calls::{self, borrow};
+use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt};
-use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
@@ -27,8 +25,6 @@ const TICK: u64 = u64::MAX - 2;
 
 /// Events taken by one `epoll_wait`. Larger batches delay the first packet, smaller ones cost calls.
 const EVENTS_PER_POLL: usize = 128;
-/// Pieces in one `sendmsg` or `recvmsg`; the system's own limit (`IOV_MAX`) is 1024.
-pub(super) const PIECES_MAX: usize = 64;
 
 pub(crate) struct Epoll {
     epoll: OwnedFd,
@@ -48,80 +44,6 @@ impl Epoll {
         epoll::add(&epoll, tick, EventData::new_u64(TICK), edge)?;
         Ok(Epoll { epoll, kick, deadline })
     }
-}
-
-#[allow(unsafe_code)]
-fn borrow<'a>(handle: Handle) -> BorrowedFd<'a> {
-    // SAFETY: a device calls its engine only between taking over the descriptor and `close`, and counts the calls
-    // under way (`Device::enter`), so the descriptor is open and the device's own for the length of the call.
-    unsafe { BorrowedFd::borrow_raw(handle) }
-}
-
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, i32> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            other => return other.map_err(Errno::raw_os_error),
-        }
-    }
-}
-
-/// Runs a call that raises SIGPIPE where the peer is gone, and has no flag against it.
-#[allow(unsafe_code)]
-fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
-    // SAFETY: plain data, for which zeros are valid; the calls below fill it in.
-    let (mut disposition, mut pipe, mut before): (libc::sigaction, libc::sigset_t, libc::sigset_t) =
-        unsafe { std::mem::zeroed() };
-    // SAFETY: only asks, into a place of our own.
-    let ignored = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut disposition) } == 0
-        && disposition.sa_sigaction == libc::SIG_IGN;
-    if ignored {
-        // So it is in Rust's programs, unless they change it.
-        return call();
-    }
-    // SAFETY: the sets are our own. The signal is blocked in this thread only, and a raised one goes to this thread.
-    let blocked = unsafe {
-        libc::sigemptyset(&raw mut pipe);
-        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) == 0
-    };
-    let was_pending = is_pending(libc::SIGPIPE);
-    let result = call();
-    if blocked {
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // Whatever the result: some bytes may have been taken before.
-        // SAFETY: as above.
-        unsafe {
-            if !was_pending {
-                libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const now);
-            }
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        }
-    }
-    result
-}
-
-#[allow(unsafe_code)]
-fn is_pending(signal: i32) -> bool {
-    // SAFETY: plain data, for which zeros are valid, and a place of our own to write to.
-    unsafe {
-        let mut pending: libc::sigset_t = std::mem::zeroed();
-        libc::sigpending(&raw mut pending) == 0 && libc::sigismember(&raw const pending, signal) == 1
-    }
-}
-
-#[allow(unsafe_code)]
-fn writable<'a>(piece: &RawBuffer) -> &'a mut [MaybeUninit<u8>] {
-    // SAFETY: the issuer of a receive promised that these bytes are valid for writing and the operation's alone until
-    // its packet (see `raw`); one worker executes an operation at a time, and the slice lives for one system call.
-    unsafe { std::slice::from_raw_parts_mut(piece.pointer.cast(), piece.length) }
-}
-
-#[allow(unsafe_code)]
-fn readable<'a>(piece: &RawBuffer) -> &'a [u8] {
-    // SAFETY: the issuer of a send promised that these bytes are initialised, valid for reading and unchanged until
-    // its packet (see `raw`); the slice lives for one system call.
-    unsafe { std::slice::from_raw_parts(piece.pointer, piece.length) }
 }
 
 impl Engine for Epoll {
@@ -200,167 +122,91 @@ impl Engine for Epoll {
     }
 
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
-        let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socket_with(family, SocketType::STREAM, flags, None)
-            .map(IntoRawFd::into_raw_fd)
-            .map_err(Errno::raw_os_error)
+        calls::open_stream(peer)
     }
 
     fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
-        let fd = borrow(handle);
-        if let [piece] = into {
-            let space = writable(piece);
-            return retry(|| rustix::net::recv(fd, &mut *space, RecvFlags::empty()).map(|(got, _)| got.0.len()));
-        }
-        let mut pieces: Vec<IoSliceMut<'_>> =
-            into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-        retry(|| rustix::io::readv(fd, &mut pieces))
+        calls::receive(handle, into)
     }
 
     fn peek(&self, handle: Handle) -> Result<(), i32> {
-        let mut byte = [MaybeUninit::<u8>::uninit()];
-        retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK).map(drop))
+        calls::peek(handle)
     }
 
     fn send(&self, handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
-        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
-        let fd = borrow(handle);
-        if let [piece] = from {
-            let bytes = readable(piece);
-            return retry(|| rustix::net::send(fd, bytes, flags));
-        }
-        let mut pieces = [const { MaybeUninit::<IoSlice<'_>>::uninit() }; PIECES_MAX];
-        let count = from.len().min(PIECES_MAX);
-        for (slot, piece) in pieces.iter_mut().zip(from) {
-            slot.write(IoSlice::new(readable(piece)));
-        }
-        #[allow(unsafe_code)]
-        // SAFETY: the first `count` slots were written just above; MaybeUninit<T> has the layout of T.
-        let pieces: &[IoSlice<'_>] = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast(), count) };
-        retry(|| rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), flags))
+        calls::send(handle, from, more)
     }
 
     fn send_file(&self, handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
-        let mut offset = offset;
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        // Unlike `send` it has no flag for it.
-        without_sigpipe(|| retry(|| rustix::fs::sendfile(borrow(handle), borrow(file), Some(&mut offset), count)))
+        calls::send_file(handle, file, offset, count)
     }
 
     fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
-        datagram::receive(handle, into)
+        calls::receive_from(handle, into)
     }
 
     fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
-        datagram::send(handle, from, to)
+        calls::send_to(handle, from, to)
     }
 
     fn receive_many(&self, handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
-        datagram::receive_many(handle, into, found)
+        calls::receive_many(handle, into, found)
     }
 
     fn send_many(&self, handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-        datagram::send_many(handle, from, to)
+        calls::send_many(handle, from, to)
     }
 
     fn keep_refusals(&self, handle: Handle, keep: bool) -> Result<(), i32> {
-        datagram::keep_refusals(handle, keep)
+        calls::keep_refusals(handle, keep)
     }
 
     fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-        datagram::refusal(handle)
+        calls::refusal(handle)
     }
 
     fn has_peer(&self, handle: Handle) -> bool {
-        datagram::has_peer(handle)
+        calls::has_peer(handle)
     }
 
     fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
-        let mut pieces: Vec<IoSliceMut<'_>> =
-            into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-        retry(|| rustix::io::readv(borrow(handle), &mut pieces))
+        calls::read(handle, into)
     }
 
     fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
-        let pieces: Vec<IoSlice<'_>> =
-            from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
-        retry(|| rustix::io::writev(borrow(handle), &pieces))
+        calls::write(handle, from)
     }
 
     fn is_readable(&self, handle: Handle) -> Result<(), i32> {
-        let handle = borrow(handle);
-        let mut polled = [PollFd::new(&handle, PollFlags::IN)];
-        match retry(|| rustix::event::poll(&mut polled, Some(&Timespec::default())))? {
-            0 => Err(Errno::AGAIN.raw_os_error()),
-            _ => Ok(()),
-        }
+        calls::is_readable(handle)
     }
 
     fn exit_status(&self, handle: Handle) -> Result<i32, i32> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        match retry(|| rustix::process::waitid(WaitId::PidFd(borrow(handle)), options))? {
-            None => Err(Errno::AGAIN.raw_os_error()),
-            // As `waitpid` puts it: the exit code in the second byte, or the signal, with a bit for a core file.
-            Some(status) => Ok(match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => (code & 0xff) << 8,
-                (None, Some(signal)) => signal | if status.dumped() { 0x80 } else { 0 },
-                (None, None) => 0,
-            }),
-        }
+        calls::exit_status(handle)
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (fd, peer) = retry(|| rustix::net::acceptfrom_with(borrow(handle), flags))?;
-        // Another kind of address is that of a Unix socket.
-        Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+        calls::accept(handle)
     }
 
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
-        let mut result = rustix::net::connect(borrow(handle), peer);
-        if result == Err(Errno::CONNABORTED) {
-            // What is left of an earlier attempt that failed, reported once; the socket is good again.
-            result = rustix::net::connect(borrow(handle), peer);
-        }
-        // Not retried: after EINTR the connection goes on in the background (connect(2)).
-        match result {
-            Err(Errno::INTR) => Err(Errno::INPROGRESS.raw_os_error()),
-            other => other.map_err(Errno::raw_os_error),
-        }
+        calls::connect(handle, peer)
     }
 
     fn connect_result(&self, handle: Handle) -> Result<(), i32> {
-        let fd = borrow(handle);
-        match sockopt::socket_error(fd) {
-            Ok(Err(error)) | Err(error) => return Err(error.raw_os_error()),
-            Ok(Ok(())) => {}
-        }
-        match rustix::net::getpeername(fd) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOTCONN) => Err(Errno::AGAIN.raw_os_error()),
-            Err(error) => Err(error.raw_os_error()),
-        }
+        calls::connect_result(handle)
     }
 
     fn abort_connect(&self, handle: Handle) {
-        // Connecting to "no address" dissolves what there is (connect(2)).
-        let _ = rustix::net::connect_unspec(borrow(handle));
+        calls::abort_connect(handle)
     }
 
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        rustix::net::shutdown(borrow(handle), how).map_err(Errno::raw_os_error)
+        calls::shutdown(handle, how)
     }
 
-    #[allow(unsafe_code)]
     fn close(&self, handle: Handle) {
-        // SAFETY: the device gives its descriptor away here, once, with no call on it under way (`Device::leave`).
-        drop(unsafe { OwnedFd::from_raw_fd(handle) });
+        calls::close(handle)
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
@@ -370,11 +216,4 @@ impl Engine for Epoll {
     fn now(&self) -> Instant {
         Instant::now()
     }
-}
-
-#[allow(unsafe_code)]
-fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
-    // SAFETY: as in `writable`; the kernel only writes through the slice, nothing here reads what may be
-    // uninitialised, and u8 has no invalid values.
-    unsafe { std::slice::from_raw_parts_mut(piece.pointer, piece.length) }
 }

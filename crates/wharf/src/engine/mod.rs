@@ -7,29 +7,68 @@
 //!   only when no call on it is under way.
 //! - [ ] **`register`** makes readiness of a handle known, both directions at once, edge triggered: *each* arrival of
 //!   data, space, a connection or an error after the call is reported by a later `poll` at least once, and a state that
-//!   exists at the call is reported too. Reporting more than that (spurious readiness) is allowed.
+//!   exists at the call is reported too. Reporting more than that (spurious readiness) is allowed, but not without end: a
+//!   side that was reported falls silent until something arrives or a call on it has moved something or said `EAGAIN`. (A
+//!   listener for which there is no free descriptor stays ready, and must not be reported all the while.)
 //! - [ ] **`deregister`** ends that. It is called before `close`, because duplicates of a descriptor keep an epoll entry
-//!   alive. A late event for the number it was registered with is allowed; the port checks slot and generation.
+//!   alive; and it ends a `poll` under way that would keep the socket open. A late event for the number it was registered with is allowed; the port checks slot and generation.
 //! - [ ] **Sticky bits**: an event says whether the peer has shut its side (`HANG_UP`), an error is pending (`ERROR`) or
 //!   urgent data came (`URGENT`). With any of these a short read must not be taken for "nothing more is there".
 //! - [ ] **`poll`** is called by one thread at a time, and returns early after **`kick`**, which may be called from any
 //!   thread and before the `poll` it ends. An interrupted wait (EINTR) is a wait with no events.
+//! - [ ] **The dead-man's timer**, whose descriptor the engine is made with, is watched as well: when it goes off, `poll`
+//!   returns with `ticked` set, once. Others sleep on it, too; whoever takes the expiry has it.
 //! - [ ] **`set_deadline`** makes a `poll` that is under way, or the next one, return with `deadline_passed` set.
 //! - [ ] **Operations** never block: they return `EAGAIN` instead, and retry `EINTR` themselves. They are called without
 //!   any lock of the port held, from several threads at once for different directions of one handle.
 //! - [ ] **Errors** are the system's numbers, unchanged.
 //!
+//! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.
+//!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
+mod calls;
 pub(crate) mod datagram;
 pub(crate) mod epoll;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;
+pub(crate) mod poll;
 
 use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
+
+/// What tells a port which of its sockets and pipes are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketEngine {
+    /// The best that the system has: epoll on Linux.
+    #[default]
+    Auto,
+    /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a
+    /// [`notifier`](crate::CompletionPort::notifier) hears of posts only.
+    Poll,
+}
+
+impl SocketEngine {
+    /// What the environment asks for.
+    pub(crate) fn from_environment() -> SocketEngine {
+        match std::env::var(files::FileEngine::VARIABLE).as_deref() {
+            Ok("poll") => SocketEngine::Poll,
+            // Anything else is the file engine's to judge.
+            _ => SocketEngine::Auto,
+        }
+    }
+
+    /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
+    pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
+        Ok(match self {
+            SocketEngine::Auto => std::sync::Arc::new(epoll::Epoll::new(watch)?),
+            SocketEngine::Poll => std::sync::Arc::new(poll::Poll::new(watch)?),
+        })
+    }
+}
 
 /// A system's number for a socket.
 pub(crate) type Handle = i32;

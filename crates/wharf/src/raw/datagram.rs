@@ -7,10 +7,9 @@
 //! How many receives one call is given follows what came last (`Device::burst`): a call that is given more than there
 //! are has prepared memory for nothing, one that is given one more than there are learns that no more is there.
 
-use super::receive::EMSGSIZE;
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
-    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, ESHUTDOWN, Entry, Issued, Kind,
+    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Issued, Kind,
     OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;

@@ -20,6 +20,7 @@ mod signal;
 mod timer;
 
 pub use crate::device::DeviceKind;
+pub use crate::engine::SocketEngine;
 pub use crate::engine::files::FileEngine;
 pub use datagram::{Incoming, Outgoing};
 pub(crate) use file::traits_of as file_traits;
@@ -49,6 +50,7 @@ pub const EBADF: i32 = 9;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const EPIPE: i32 = 32;
+pub(crate) const EMSGSIZE: i32 = 90;
 pub(crate) const ECONNABORTED: i32 = 103;
 pub(crate) const ECONNRESET: i32 = 104;
 pub(crate) const EISCONN: i32 = 106;
@@ -173,6 +175,8 @@ pub struct Config {
     pub pool_buffer_bytes: usize,
     /// How many unused buffers the pool keeps.
     pub pool_keep: usize,
+    /// What tells which sockets are ready.
+    pub sockets: SocketEngine,
     /// What runs file operations that have to wait.
     pub files: FileEngine,
     /// Frees what a packet that nobody will take carries.
@@ -192,6 +196,8 @@ pub(crate) struct PortDriver {
     starved: Lock<Vec<Arc<Inner>>>,
     /// That was said, and no connection was taken since.
     starving: AtomicBool,
+    /// When it was last said: where descriptors come and go at the limit, it would be said with each of them.
+    starving_said: Lock<Option<std::time::Instant>>,
     pool: std::sync::Arc<Pool>,
     /// Where file operations wait, from the first on that has to.
     pump: OnceLock<std::io::Result<Pump<file::Errand>>>,
@@ -287,9 +293,10 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// A port over the system's engine.
+    /// A port over the engine that `config` names.
     pub fn new(config: Config) -> std::io::Result<Port> {
-        Port::build(config, |watch| Ok(Arc::new(crate::engine::epoll::Epoll::new(watch)?)))
+        let sockets = config.sockets;
+        Port::build(config, |watch| sockets.make(watch))
     }
 
     /// A port over any engine; `make` is given the descriptor of the queue's dead-man's timer.
@@ -312,6 +319,7 @@ impl Port {
                 sources: AtomicBool::new(false),
                 starved: Lock::new(Vec::new()),
                 starving: AtomicBool::new(false),
+                starving_said: Lock::new(None),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
                 pump: OnceLock::new(),
                 files: config.files,

@@ -3,8 +3,8 @@
 use super::datagram::{Refusal, take_receives};
 use super::{
     Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINVAL, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port, RawBuffer,
-    Side, Sink, entry, finish,
+    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port,
+    RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
@@ -14,7 +14,6 @@ use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub(super) const EMSGSIZE: i32 = 90;
 const EPROTO: i32 = 71;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
@@ -25,6 +24,8 @@ const ENOMEM: i32 = 12;
 const ACCEPTS_PER_TURN: usize = 16;
 /// How often a listener that found no free descriptor tries again, beside each time one is closed here.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
+/// The least time between two lines that say it.
+const STARVED_SAID: Duration = Duration::from_secs(1);
 
 /// What one attempt came to.
 enum Attempt {
@@ -372,13 +373,23 @@ impl Port {
     fn starve(&self, device: &Arc<Inner>, error: i32) {
         self.driver().starved.lock().push(device.clone());
         self.resume_accepting_after(STARVED_RETRY);
-        if !self.driver().starving.swap(true, Ordering::Relaxed) {
+        if !self.driver().starving.swap(true, Ordering::Relaxed) && self.is_time_to_say_so() {
             log::warn!(
                 "accepting pauses: {}. It resumes when a descriptor is free; raise the limit (ulimit -n) or lower the \
                  number of sessions",
                 std::io::Error::from_raw_os_error(error)
             );
         }
+    }
+
+    fn is_time_to_say_so(&self) -> bool {
+        let now = self.engine().now();
+        let mut said = self.driver().starving_said.lock();
+        let due = said.is_none_or(|said| now - said >= STARVED_SAID);
+        if due {
+            *said = Some(now);
+        }
+        due
     }
 }
 

@@ -7,11 +7,10 @@
 
 use super::datagram::{DATAGRAMS_MAX, gathers};
 use super::parts::Window;
-use super::receive::EMSGSIZE;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX,
-    Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId,
+    PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};

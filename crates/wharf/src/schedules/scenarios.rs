@@ -33,6 +33,7 @@ impl Scene {
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 2,
             files: FileEngine::default(),
+            sockets: crate::engine::SocketEngine::Auto,
             dispose: disposed,
         };
         let fake = Arc::new(Fake::quiet());

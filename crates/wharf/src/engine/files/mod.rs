@@ -76,17 +76,21 @@ pub enum FileEngine {
 
 impl FileEngine {
     /// The variable's name.
-    const VARIABLE: &'static str = "WHARF_ENGINE";
+    pub(crate) const VARIABLE: &'static str = "WHARF_ENGINE";
 
     /// What the environment asks for.
     pub(crate) fn from_environment() -> io::Result<FileEngine> {
         match std::env::var(Self::VARIABLE).as_deref() {
-            Err(std::env::VarError::NotPresent) | Ok("" | "auto") => Ok(FileEngine::Auto),
+            // `poll` speaks of sockets.
+            Err(std::env::VarError::NotPresent) | Ok("" | "auto" | "poll") => Ok(FileEngine::Auto),
             Ok("io_uring") => Ok(FileEngine::Ring),
             Ok("threads") => Ok(FileEngine::Threads),
             other => {
                 let found = other.map_or_else(|_| "no text".to_owned(), |text| format!("{text:?}"));
-                let why = format!("{} is {found}; give auto, io_uring or threads, or unset it", Self::VARIABLE);
+                let why = format!(
+                    "{} is {found}; give auto, io_uring or threads for files, poll for sockets, or unset it",
+                    Self::VARIABLE
+                );
                 Err(io::Error::new(io::ErrorKind::InvalidInput, why))
             }
         }
@@ -262,7 +266,7 @@ fn ended_early(work: Work) -> i32 {
 
 /// One system call, which may block unless a flag forbids it.
 fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], flags: i32) -> Result<usize, i32> {
-    let count = i32::try_from(pieces.len().min(super::epoll::PIECES_MAX)).unwrap_or(i32::MAX);
+    let count = i32::try_from(pieces.len().min(super::calls::PIECES_MAX)).unwrap_or(i32::MAX);
     loop {
         #[allow(unsafe_code)]
         // SAFETY: the issuer promised that the memory of a read may be written, and that of a write be read, until its

@@ -1,0 +1,525 @@
+//! What the rows share: ports of the engine under test, waiting with a deadline, sockets in every state, memory for the raw
+//! layer, and processes.
+//!
+//! A row fails by panicking. Its time limits are for what hangs: nothing is concluded from how long something took.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use wharf::error::{win32, winsock};
+use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
+use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
+
+/// After so long something that was to come does not come.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// A row that takes longer hangs.
+pub const ROW_LIMIT: Duration = Duration::from_secs(25);
+/// Time enough for something to happen that must not.
+pub const WHILE: Duration = Duration::from_millis(20);
+
+pub type Port = CompletionPort<u64, u64>;
+pub type Stream = wharf::Stream<u64, u64>;
+pub type Taken = Packet<u64, u64>;
+
+/// What drives the ports under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// epoll, and the pump with io_uring for files.
+    Ring,
+    /// epoll, and a pool of threads for files.
+    Threads,
+    /// poll, and a pool of threads for files: what every Unix has.
+    Poll,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 3] = [Engine::Ring, Engine::Threads, Engine::Poll];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Ring => "epoll+io_uring",
+            Engine::Threads => "epoll+threads",
+            Engine::Poll => "poll+threads",
+        }
+    }
+
+    /// What a port says of itself once a file operation had to wait.
+    pub fn files(self) -> &'static str {
+        match self {
+            Engine::Ring => "io_uring",
+            Engine::Threads | Engine::Poll => "threads",
+        }
+    }
+
+    fn file_engine(self) -> FileEngine {
+        match self {
+            Engine::Ring => FileEngine::Ring,
+            Engine::Threads | Engine::Poll => FileEngine::Threads,
+        }
+    }
+
+    fn socket_engine(self) -> SocketEngine {
+        match self {
+            Engine::Ring | Engine::Threads => SocketEngine::Auto,
+            Engine::Poll => SocketEngine::Poll,
+        }
+    }
+
+    /// What a port says of its sockets.
+    pub fn sockets(self) -> &'static str {
+        match self {
+            Engine::Ring | Engine::Threads => "epoll",
+            Engine::Poll => "poll",
+        }
+    }
+}
+
+/// What a row is given.
+pub struct Bench {
+    pub engine: Engine,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Bench {
+    pub fn new(engine: Engine) -> Bench {
+        Bench { engine, notes: Mutex::new(Vec::new()) }
+    }
+
+    pub fn builder(&self) -> Builder {
+        Builder::default()
+            .concurrency(2)
+            .wake(Wake::Eager)
+            .file_engine(self.engine.file_engine())
+            .socket_engine(self.engine.socket_engine())
+    }
+
+    /// A port at whose limit two threads run.
+    pub fn port(&self) -> Port {
+        self.builder().build().unwrap()
+    }
+
+    pub fn limited(&self, limit: usize) -> Port {
+        self.builder().concurrency(limit).build().unwrap()
+    }
+
+    pub fn raw(&self) -> raw::Port {
+        raw::Port::new(raw::Config {
+            concurrency: 2,
+            wake: Wake::Eager,
+            pool_buffer_bytes: 4096,
+            pool_keep: 4,
+            files: self.engine.file_engine(),
+            sockets: self.engine.socket_engine(),
+            dispose: drop,
+        })
+        .unwrap()
+    }
+
+    /// Something measured, for the report.
+    pub fn note(&self, text: String) {
+        self.notes.lock().unwrap().push(text);
+    }
+
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap().clone()
+    }
+
+    /// Runs a part of a row (`rows::child`) in a process of its own.
+    #[track_caller]
+    pub fn in_child(&self, part: &str) {
+        let program = std::env::current_exe().unwrap();
+        let output = std::process::Command::new(program)
+            .args(["--child", part, "--engine", self.engine.name()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the child process failed: {}\n{text}", output.status);
+    }
+}
+
+// --- Waiting ---
+
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < until, "still not so: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits like `eventually`, but computes all the while: the thread is never blocked.
+#[track_caller]
+pub fn spin_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < until, "still not so: {what}");
+        std::hint::spin_loop();
+    }
+}
+
+/// Computes for a while, without blocking.
+pub fn burn(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+/// A flag that several threads look at.
+#[derive(Clone, Default)]
+pub struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A number that several threads count up.
+#[derive(Clone, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    /// Returns the number afterwards.
+    pub fn up(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn raise_to(&self, number: usize) {
+        self.0.fetch_max(number, Ordering::SeqCst);
+    }
+
+    pub fn now(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+// --- Packets ---
+
+#[track_caller]
+pub fn next(port: &Port) -> Taken {
+    port.get_timeout(DEADLINE).unwrap_or_else(|error| panic!("a packet was expected: {error}"))
+}
+
+/// Nothing is queued, and nothing comes: a packet that was queued wrongly would stand before the marker.
+#[track_caller]
+pub fn quiet(port: &Port) {
+    const MARKER: u64 = 0x6d61_726b_6572;
+    port.post(0, MARKER, MARKER).unwrap();
+    let packet = next(port);
+    assert_eq!(packet.context, MARKER, "a packet came that nobody may expect: {:?}", packet.event);
+    let later = port.get_timeout(WHILE);
+    assert!(matches!(later, Err(GetError::TimedOut)), "a packet came that nobody may expect: {later:?}");
+}
+
+/// The bytes of the next packet, which has to be that of a receive, and its context.
+#[track_caller]
+pub fn received(port: &Port) -> (u64, io::Result<Vec<u8>>) {
+    let packet = next(port);
+    match packet.event {
+        Event::Received { buffer, result, .. } => (
+            packet.context,
+            result.map(|bytes| {
+                assert_eq!(bytes, buffer.len(), "the count is not what is in the buffer");
+                buffer.to_vec()
+            }),
+        ),
+        other => panic!("a receive was expected to end: {other:?}"),
+    }
+}
+
+/// The next packet is that of a send: its context and result.
+#[track_caller]
+pub fn sent(port: &Port) -> (u64, io::Result<usize>) {
+    let packet = next(port);
+    match packet.event {
+        Event::Sent { result, .. } | Event::SentVectored { result, .. } | Event::SentFile { result, .. } => {
+            (packet.context, result)
+        }
+        other => panic!("a send was expected to end: {other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn accepted(port: &Port) -> (u64, io::Result<(StdStream, SocketAddr)>) {
+    let packet = next(port);
+    match packet.event {
+        Event::Accepted { result, .. } => (packet.context, result),
+        other => panic!("an accept was expected to end: {other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn pending(outcome: Outcome<u64, u64>) -> OperationId {
+    match outcome {
+        Outcome::Pending(id) => id,
+        Outcome::Done(packet) => panic!("without the skip flag everything pends: {packet:?}"),
+    }
+}
+
+#[track_caller]
+pub fn errno<T: std::fmt::Debug>(result: &io::Result<T>) -> i32 {
+    let error = result.as_ref().expect_err("an error was expected");
+    error.raw_os_error().unwrap_or_else(|| panic!("an error with a number was expected: {error}"))
+}
+
+/// What GetQueuedCompletionStatus and WSAGetOverlappedResult would report.
+pub fn codes(packet: &Taken) -> (u32, u32) {
+    let status = packet.nt_status();
+    (win32(status), winsock(status))
+}
+
+pub const ECANCELED: i32 = raw::ECANCELED;
+pub const ECONNRESET: i32 = 104;
+
+// --- Threads ---
+
+/// Threads that serve a port until it is closed, which dropping the crew does.
+pub struct Crew {
+    port: Port,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts `count` threads, each when the one before it waits. The handler gets the thread's number, from 0.
+    #[track_caller]
+    pub fn start(port: &Port, count: usize, handler: impl Fn(usize, Taken) + Send + Sync + 'static) -> Crew {
+        let handler = Arc::new(handler);
+        let mut crew = Crew { port: port.clone(), threads: Vec::new() };
+        let before = port.stats().waiting;
+        for number in 0..count {
+            let (port, handler) = (port.clone(), handler.clone());
+            crew.threads.push(thread::spawn(move || {
+                while let Ok(packet) = port.get() {
+                    handler(number, packet);
+                }
+            }));
+            eventually("a thread that calls get waits", || crew.port.stats().waiting == before + number + 1);
+        }
+        crew
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.port.close();
+        for thread in self.threads.drain(..) {
+            let result = thread.join();
+            if let (Err(panic), false) = (result, thread::panicking()) {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+// --- Sockets ---
+
+/// Both ends of a connection.
+pub fn pair() -> (StdStream, StdStream) {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(DEADLINE)).unwrap();
+        end.set_write_timeout(Some(DEADLINE)).unwrap();
+    }
+    (server, client)
+}
+
+/// A stream of the port under `key`, and its peer.
+pub fn stream(port: &Port, key: u64) -> (Stream, StdStream) {
+    let (server, client) = pair();
+    (port.associate(server, key).unwrap(), client)
+}
+
+/// A stream whose peer reads nothing by itself, with so little room that megabytes do not fit.
+pub fn narrow(port: &Port, key: u64) -> (Stream, StdStream) {
+    // Not smaller: the loopback's segments of 64 KiB would then each wait for a delayed acknowledgement.
+    const BYTES: usize = 64 * 1024;
+    let (server, client) = pair();
+    for end in [&server, &client] {
+        rustix::net::sockopt::set_socket_send_buffer_size(end, BYTES).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(end, BYTES).unwrap();
+    }
+    (port.associate(server, key).unwrap(), client)
+}
+
+/// More than a narrow stream takes.
+pub const MUCH: usize = 4 << 20;
+
+/// Ends a connection by a reset.
+pub fn reset(peer: StdStream) {
+    rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+}
+
+/// An address at which nobody listens, for as long as the value lives.
+pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address)
+}
+
+/// A listener that answers no further connection: its backlog is full, so the system drops what comes.
+pub struct Deaf {
+    pub listener: StdListener,
+    pub address: SocketAddr,
+    _waiting: Vec<StdStream>,
+}
+
+pub fn deaf() -> Deaf {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&socket, 0).unwrap();
+    let listener = StdListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(one) = StdStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(one);
+        assert!(waiting.len() < 16, "the backlog never fills");
+    }
+    Deaf { listener, address, _waiting: waiting }
+}
+
+/// Bytes in which every position can be told from its neighbours.
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; length];
+    random.fill(&mut bytes);
+    bytes
+}
+
+// --- The raw layer ---
+
+/// Memory for raw operations. Never freed, so that whatever a broken library does with it, the row fails instead of the
+/// process.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    pointer: *mut u8,
+    length: usize,
+}
+
+impl Memory {
+    pub fn new(content: &[u8]) -> Memory {
+        let bytes = Box::leak(content.to_vec().into_boxed_slice());
+        Memory { pointer: bytes.as_mut_ptr(), length: bytes.len() }
+    }
+
+    pub fn room(length: usize) -> Memory {
+        Memory::new(&vec![0; length])
+    }
+
+    pub fn piece(&self) -> RawBuffer {
+        RawBuffer { pointer: self.pointer, length: self.length }
+    }
+
+    pub fn one(&self) -> Buffers {
+        Buffers::One(self.piece())
+    }
+
+    pub fn many(all: &[Memory]) -> Buffers {
+        Buffers::Many(all.iter().map(Memory::piece).collect())
+    }
+
+    pub fn address(&self) -> usize {
+        self.pointer.expose_provenance()
+    }
+
+    /// A copy of what is there. For when no operation uses it.
+    #[allow(unsafe_code)]
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: leaked in `new` with this length, and initialised; rows call this only when no operation is under way.
+        unsafe { std::slice::from_raw_parts(self.pointer, self.length) }.to_vec()
+    }
+
+    #[allow(unsafe_code)]
+    pub fn fill(&self, byte: u8) {
+        // SAFETY: as in `bytes`.
+        unsafe { std::ptr::write_bytes(self.pointer, byte, self.length) };
+    }
+}
+
+pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
+    socket.set_nonblocking(true).unwrap();
+    port.adopt(socket.into_raw_fd(), DeviceKind::Stream, key).unwrap()
+}
+
+/// A raw port with a connected stream under `key`.
+pub fn raw_stream(port: &raw::Port, key: usize) -> (raw::Device, StdStream) {
+    let (server, client) = pair();
+    (adopt(port, server, key), client)
+}
+
+#[allow(unsafe_code)]
+pub fn raw_receive(
+    port: &raw::Port,
+    device: &raw::Device,
+    into: Buffers,
+    token: usize,
+    sink: Sink,
+) -> Result<raw::Issued, i32> {
+    // SAFETY: rows name `Memory` only, which is never freed and not looked at while an operation has it.
+    unsafe { port.receive(device, into, token, sink) }
+}
+
+#[allow(unsafe_code)]
+pub fn raw_send(port: &raw::Port, device: &raw::Device, from: Buffers, token: usize) -> Result<raw::Issued, i32> {
+    // SAFETY: as in `raw_receive`.
+    unsafe { port.send(device, from, token, Sink::Port) }
+}
+
+#[track_caller]
+pub fn raw_next(port: &raw::Port) -> Completion {
+    port.get(Some(DEADLINE)).unwrap_or_else(|error| panic!("a packet was expected: {error:?}"))
+}
+
+#[track_caller]
+pub fn raw_quiet(port: &raw::Port) {
+    let got = port.get(Some(WHILE));
+    assert!(matches!(got, Err(raw::Empty::TimedOut)), "a packet came that nobody may expect: {got:?}");
+}
+
+// --- Files ---
+
+/// A path of the row's own, whose file is gone when it ends.
+pub struct Temporary(pub std::path::PathBuf);
+
+impl Temporary {
+    pub fn new() -> Temporary {
+        let name = format!("wharf-conformance-{}-{:x}", std::process::id(), fastrand::u64(..));
+        Temporary(std::env::temp_dir().join(name))
+    }
+
+    pub fn with(content: impl AsRef<[u8]>) -> Temporary {
+        let path = Temporary::new();
+        std::fs::write(&path.0, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl AsRef<std::path::Path> for Temporary {
+    fn as_ref(&self) -> &std::path::Path {
+        &self.0
+    }
+}

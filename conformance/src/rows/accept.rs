@@ -1,0 +1,247 @@
+//! Accepting (A).
+
+use crate::kit::*;
+use crate::row::{How::*, Row, differs, information, must, only_c, should};
+use std::io::{Read, Write};
+use std::net::TcpStream as StdStream;
+use std::os::fd::AsRawFd;
+use std::thread;
+use wharf::raw::{DeviceKind, Sink};
+
+pub const ROWS: &[Row] = &[
+    must("A-01", "The function is found by a control request.", only_c("extension functions and their pointers")),
+    must("A-02", "An accept's packet has the listener's key and the call's context.", Test(key)),
+    must("A-03", "An accept ends as soon as a connection is there, and takes no data.", Test(at_once)),
+    must(
+        "A-04",
+        "An accept can wait for the first data.",
+        differs("not offered: issue a receive on the accepted stream"),
+    ),
+    must(
+        "A-05",
+        "An accept that waits for data ends with 0 bytes when the client closes.",
+        differs("not offered, as A-04: the receive says so"),
+    ),
+    must(
+        "A-06",
+        "An accept that waits for data fails when the client resets.",
+        differs("not offered, as A-04: the receive says so"),
+    ),
+    must(
+        "A-07",
+        "A connection that was reset before it was accepted fails that accept; the listener goes on.",
+        differs("the accept brings it, and its first receive says that it was reset; the listener goes on"),
+    ),
+    must(
+        "A-08",
+        "Each address area has 16 bytes more than the largest address.",
+        only_c("the output buffer of AcceptEx"),
+    ),
+    should("A-09", "A remote area of 0 bytes is refused.", only_c("the output buffer of AcceptEx")),
+    should(
+        "A-10",
+        "An address area that is too small fails when a connection comes.",
+        only_c("the output buffer of AcceptEx"),
+    ),
+    must(
+        "A-11",
+        "The output buffer holds data and both addresses, in a private form.",
+        only_c("the output buffer of AcceptEx"),
+    ),
+    must(
+        "A-12",
+        "A helper finds the addresses in the buffer.",
+        only_c("the output buffer of AcceptEx: the packet has the peer's address"),
+    ),
+    must("A-13", "Without OVERLAPPED the call is refused.", only_c("an OVERLAPPED pointer that may be null")),
+    must(
+        "A-14",
+        "An accept on a listener that is closed is refused as on no socket (10038), and queues nothing.",
+        Test(closed),
+    ),
+    must("A-15", "A socket that does not listen takes no accepts.", Test(not_listening)),
+    must(
+        "A-16",
+        "The acceptor is a fresh socket of the same family.",
+        only_c("an acceptor socket that the caller gives: the packet brings the connection"),
+    ),
+    should("A-17", "Without an output buffer the call is refused.", only_c("the output buffer of AcceptEx")),
+    must("A-18", "Outstanding accepts are served in the order of issue.", Test(order)),
+    must("A-19", "A connection that waits already is taken at once.", Test(waiting)),
+    should(
+        "A-20",
+        "A pending accept's acceptor refuses to connect.",
+        only_c("an acceptor socket that the caller gives"),
+    ),
+    must("A-21", "Closing the listener ends its accepts with 995, one packet each.", Test(close)),
+    must("A-22", "Closing the acceptor ends its accept.", only_c("an acceptor socket that the caller gives")),
+    should("A-23", "An accept is the listener's operation, to be cancelled there.", Test(cancel)),
+    must(
+        "A-24",
+        "An option makes the accepted socket complete.",
+        only_c("SO_UPDATE_ACCEPT_CONTEXT: it is complete, see A-25"),
+    ),
+    must("A-25", "Right after the accept addresses, options and shutdown work.", Test(complete)),
+    should(
+        "A-26",
+        "How long a connection is there can be asked for.",
+        only_c("SO_CONNECT_TIME; a session's `stats` tell it"),
+    ),
+    must(
+        "A-27",
+        "Closing an acceptor whose client is silent drops the client.",
+        only_c("an acceptor socket that the caller gives"),
+    ),
+    information("A-29", "Without an accept connections wait in the backlog.", Test(backlog)),
+    must("A-30", "Options set on the listener, as buffer sizes, hold for the connection.", Test(options)),
+];
+
+fn key(b: &Bench) {
+    let port = b.port();
+    let one = port.listen("127.0.0.1:0", 11).unwrap();
+    let two = port.listen("127.0.0.1:0", 22).unwrap();
+    one.accept(1).unwrap();
+    two.accept(2).unwrap();
+    for (listener, expected) in [(&two, (22, 2)), (&one, (11, 1))] {
+        let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let packet = next(&port);
+        assert_eq!((packet.key, packet.context), expected);
+        drop(client);
+    }
+}
+
+fn at_once(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    listener.accept(1).unwrap();
+    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = accepted(&port).1.expect("the client has sent nothing");
+    assert_eq!(peer, client.local_addr().unwrap());
+    client.write_all(b"data").unwrap();
+    let stream = port.associate(socket, 2).unwrap();
+    stream.recv(vec![0; 16], 2).unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"data", "the accept took none of it");
+}
+
+fn closed(b: &Bench) {
+    let port = b.raw();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let copy = listener.try_clone().unwrap();
+    let device = port.adopt(std::os::fd::IntoRawFd::into_raw_fd(copy), DeviceKind::Listener, 1).unwrap();
+    port.close_device(&device);
+    let error = port.accept(&device, 1, Sink::Port).expect_err("it is closed");
+    assert_eq!(wharf::error::winsock_from_errno(error), 10038);
+    raw_quiet(&port);
+    assert!(listener.as_raw_fd() >= 0);
+}
+
+fn not_listening(b: &Bench) {
+    let port = b.port();
+    let (socket, _) = dead_address();
+    let rejected = port.associate(std::net::TcpListener::from(socket), 1).expect_err("it does not listen");
+    assert_eq!(rejected.error.kind(), std::io::ErrorKind::InvalidInput);
+    let raw = b.raw();
+    let (device, _peer) = raw_stream(&raw, 1);
+    let error = raw.accept(&device, 1, Sink::Port).expect_err("a stream does not listen");
+    assert_eq!(wharf::error::winsock_from_errno(error), 10022);
+    raw_quiet(&raw);
+}
+
+fn order(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    (0..8).for_each(|number| drop(listener.accept(number).unwrap()));
+    for number in 0..8 {
+        let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (context, result) = accepted(&port);
+        assert_eq!((context, result.unwrap().1), (number, client.local_addr().unwrap()));
+    }
+}
+
+fn waiting(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| StdStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    quiet(&port);
+    for client in &clients {
+        listener.accept(7).unwrap();
+        assert_eq!(accepted(&port).1.unwrap().1, client.local_addr().unwrap());
+    }
+}
+
+fn close(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    let address = listener.local_addr().unwrap();
+    (0..3).for_each(|number| drop(listener.accept(number).unwrap()));
+    listener.close();
+    let mut contexts: Vec<u64> = (0..3)
+        .map(|_| {
+            let packet = next(&port);
+            assert_eq!(codes(&packet), (995, 995));
+            packet.context
+        })
+        .collect();
+    contexts.sort_unstable();
+    assert_eq!(contexts, [0, 1, 2]);
+    quiet(&port);
+    assert!(StdStream::connect(address).is_err(), "nobody listens there any more");
+}
+
+fn cancel(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    let ids: Vec<_> = (0..3).map(|number| pending(listener.accept(number).unwrap())).collect();
+    assert_eq!(listener.cancel(ids[1]), wharf::Cancel::Requested);
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet).0), (1, 995));
+    for number in [0, 2] {
+        let _client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (context, result) = accepted(&port);
+        assert_eq!(context, number);
+        result.unwrap();
+    }
+}
+
+fn complete(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    listener.accept(1).unwrap();
+    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = accepted(&port).1.unwrap();
+    assert_eq!(socket.peer_addr().unwrap(), client.local_addr().unwrap());
+    assert_eq!(socket.local_addr().unwrap(), client.peer_addr().unwrap());
+    socket.set_nodelay(true).unwrap();
+    assert!(socket.nodelay().unwrap());
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+}
+
+fn backlog(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"early").unwrap();
+    quiet(&port);
+    listener.accept(1).unwrap();
+    let (socket, _) = accepted(&port).1.unwrap();
+    thread::sleep(WHILE);
+    let stream = port.associate(socket, 2).unwrap();
+    stream.recv(vec![0; 16], 2).unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"early");
+}
+
+fn options(b: &Bench) {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_recv_buffer_size};
+    let port = b.port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_recv_buffer_size(&listener, 30_000).unwrap();
+    let size = socket_recv_buffer_size(&listener).unwrap();
+    let listener = port.associate(listener, 1).unwrap();
+    listener.accept(1).unwrap();
+    let _client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = accepted(&port).1.unwrap();
+    assert_eq!(socket_recv_buffer_size(&socket).unwrap(), size);
+}

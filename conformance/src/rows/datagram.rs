@@ -1,0 +1,229 @@
+//! Datagrams (U).
+
+use crate::kit::*;
+use crate::row::{How::*, Row, differs, must, only_c, should, unverified};
+use std::net::UdpSocket as StdUdp;
+use std::thread;
+use wharf::Event;
+use wharf::error::ErrorExt;
+
+pub const ROWS: &[Row] = &[
+    must("U-01", "A receive takes one whole datagram; an empty one is a success of 0 bytes, and no end.", Test(whole)),
+    must(
+        "U-02",
+        "A datagram longer than the buffer fills it, loses the rest, and says so: 234 port-side, 10040 in Winsock.",
+        Test(too_long),
+    ),
+    should(
+        "U-03",
+        "A datagram that is too long and already there is told by the call and the packet.",
+        differs("told once, by the packet (which O-06 allows)"),
+    ),
+    should("U-04", "A receive without space consumes the datagram.", Test(zero_space)),
+    must("U-05", "The packet says who sent the datagram.", Test(sender)),
+    must(
+        "U-06",
+        "A receive on a socket that is neither bound nor connected is refused; a send binds it.",
+        differs("Linux lets it wait; `bind`, and std, make bound sockets only. A send does bind it"),
+    ),
+    must(
+        "U-07",
+        "A datagram longer than any is refused at once with 10040: nothing is sent or queued.",
+        Test(oversize),
+    ),
+    must("U-08", "A datagram goes whole or not at all.", Test(no_partial)),
+    should(
+        "U-09",
+        "A datagram that nobody wanted fails one receive, also of an unconnected socket: 1234 port-side, 10054 in Winsock; the next works.",
+        differs(
+            "so with `report_refusals`; without it only connected sockets hear of it, in a receive or a send (tested as U-10)",
+        ),
+    ),
+    should("U-10", "The reporting of unreachable peers can be turned off.", Test(refusals)),
+    must(
+        "U-11",
+        "On a stream the datagram calls work as the stream's.",
+        only_c("calls that take any kind of socket: a stream has no `recv_from`"),
+    ),
+    should(
+        "U-12",
+        "A connected socket takes only its peer's datagrams, and sends to it without an address.",
+        Test(connected),
+    ),
+    should(
+        "U-13",
+        "A receive can bring control data, and say that it was cut.",
+        differs("not offered, but for the lengths of receive offload"),
+    ),
+    must(
+        "U-14",
+        "Without a receive datagrams wait in the socket's buffer; what does not fit is dropped without a word.",
+        Test(overflow),
+    ),
+    must(
+        "U-15",
+        "A datagram whose time to live ended surfaces as 10052.",
+        unverified("a router that answers; Linux gives EHOSTUNREACH, so it would be 10065"),
+    ),
+];
+
+fn bound() -> StdUdp {
+    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+fn taken(port: &Port) -> (u64, std::io::Result<usize>, Vec<u8>, Option<std::net::SocketAddr>) {
+    let packet = next(port);
+    match packet.event {
+        Event::ReceivedFrom { buffer, from, result, .. } => (packet.context, result, buffer.to_vec(), from),
+        other => panic!("a datagram was expected: {other:?}"),
+    }
+}
+
+fn whole(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    for content in [&b"one"[..], b"", b"three", b"", b"5"] {
+        sender.send_to(content, to).unwrap();
+    }
+    for (number, content) in [&b"one"[..], b"", b"three", b"", b"5"].into_iter().enumerate() {
+        socket.recv_from(vec![0; 64], number as u64).unwrap();
+        let (context, result, bytes, _) = taken(&port);
+        assert_eq!((context, result.unwrap(), &bytes[..]), (number as u64, content.len(), content));
+    }
+}
+
+fn too_long(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    socket.recv_from(Vec::with_capacity(4), 1).unwrap();
+    sender.send_to(b"123456789", to).unwrap();
+    let packet = next(&port);
+    assert_eq!(codes(&packet), (234, 10040));
+    let Event::ReceivedFrom { buffer, result, .. } = packet.event else { panic!("a datagram was expected") };
+    assert!(result.is_err());
+    assert_eq!(&buffer[..], b"1234");
+    socket.recv_from(vec![0; 64], 2).unwrap();
+    sender.send_to(b"next", to).unwrap();
+    assert_eq!(taken(&port).2, b"next", "the rest of the long one is gone");
+}
+
+fn zero_space(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    sender.send_to(b"lost", to).unwrap();
+    sender.send_to(b"next", to).unwrap();
+    socket.recv_from(Vec::new(), 1).unwrap();
+    assert_eq!(codes(&next(&port)), (234, 10040));
+    socket.recv_from(vec![0; 64], 2).unwrap();
+    assert_eq!(taken(&port).2, b"next");
+}
+
+fn sender(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let to = socket.local_addr().unwrap();
+    let senders = [bound(), bound(), bound()];
+    for (number, sender) in senders.iter().enumerate() {
+        socket.recv_from(vec![0; 64], number as u64).unwrap();
+        sender.send_to(b"x", to).unwrap();
+        assert_eq!(taken(&port).3, Some(sender.local_addr().unwrap()));
+    }
+}
+
+fn oversize(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let receiver = bound();
+    let to = receiver.local_addr().unwrap();
+    let refused = socket.send_to(vec![1; 70_000], to, 5).expect_err("no datagram is so long");
+    assert_eq!((refused.context, refused.error.winsock(), refused.buffer.len()), (5, 10040, 70_000));
+    quiet(&port);
+    socket.send_to("x", to, 6).unwrap();
+    let mut bytes = [0; 16];
+    assert_eq!(receiver.recv(&mut bytes).unwrap(), 1, "nothing came before this one");
+}
+
+fn no_partial(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let receiver = bound();
+    let to = receiver.local_addr().unwrap();
+    for length in [0, 1, 1400, 20_000, 60_000] {
+        let content = pattern(length, 4);
+        socket.send_to(content.clone(), to, 1).unwrap();
+        let packet = next(&port);
+        assert!(matches!(packet.event, Event::SentTo { result: Ok(all), .. } if all == length));
+        let mut bytes = vec![0; 65_536];
+        let got = receiver.recv(&mut bytes).unwrap();
+        assert!(bytes[..got] == content);
+    }
+}
+
+fn refusals(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let gone = bound();
+    let nobody = gone.local_addr().unwrap();
+    drop(gone);
+    socket.report_refusals(true).unwrap();
+    socket.recv_from(vec![0; 16], 1).unwrap();
+    socket.send_to("x", nobody, 2).unwrap();
+    let mut told = 0;
+    for _ in 0..2 {
+        let packet = next(&port);
+        if packet.context == 1 {
+            assert_eq!(codes(&packet), (1234, 10054));
+            told += 1;
+        }
+    }
+    assert_eq!(told, 1);
+    socket.report_refusals(false).unwrap();
+    socket.recv_from(vec![0; 16], 3).unwrap();
+    socket.send_to("x", nobody, 4).unwrap();
+    assert_eq!(next(&port).context, 4);
+    assert!(port.get_timeout(WHILE).is_err(), "off: nobody is told");
+    bound().send_to(b"works", socket.local_addr().unwrap()).unwrap();
+    assert_eq!(taken(&port).2, b"works");
+}
+
+fn connected(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    let (peer, stranger) = (bound(), bound());
+    let to = socket.local_addr().unwrap();
+    socket.connect(peer.local_addr().unwrap()).unwrap();
+    stranger.send_to(b"stranger", to).unwrap();
+    peer.send_to(b"peer", to).unwrap();
+    socket.recv_from(vec![0; 16], 1).unwrap();
+    assert_eq!(taken(&port).2, b"peer");
+    socket.send("hello", 2).unwrap();
+    let mut bytes = [0; 16];
+    assert_eq!(peer.recv(&mut bytes).unwrap(), 5);
+}
+
+fn overflow(b: &Bench) {
+    const SENT: usize = 2000;
+    let port = b.port();
+    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024).unwrap();
+    let socket = port.associate(socket, 1).unwrap();
+    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    (0..SENT).for_each(|_| _ = sender.send_to(&[7; 100], to).unwrap());
+    thread::sleep(WHILE);
+    quiet(&port);
+    let mut came = 0;
+    socket.recv_from(vec![0; 200], 0).unwrap();
+    while let Ok(packet) = port.get_timeout(WHILE) {
+        assert!(packet.error().is_none(), "what was dropped is no error");
+        came += 1;
+        socket.recv_from(vec![0; 200], 0).unwrap();
+    }
+    assert!(0 < came && came < SENT, "{came} of {SENT} came: some wait, the rest is dropped");
+    sender.send_to(b"works", to).unwrap();
+    assert_eq!(taken(&port).2, b"works");
+}

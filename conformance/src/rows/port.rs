@@ -1,0 +1,465 @@
+//! The port object (P).
+
+use crate::kit::*;
+use crate::row::{How::*, Row, differs, must, only_c, should};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream as StdStream;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use wharf::raw::{DeviceKind, Post, Sink};
+use wharf::{Buffer, CompletionPort, Event, GetError};
+
+pub const ROWS: &[Row] = &[
+    must("P-01", "A new port has no devices and an empty queue, and can be used at once.", Test(new_port)),
+    must(
+        "P-02",
+        "A port can be made for a socket: what the socket does then completes there, under its key.",
+        Test(made_for_a_socket),
+    ),
+    must(
+        "P-03",
+        "Associating adds a device to the port that is there and makes no other: closing it once ends all.",
+        Test(one_port),
+    ),
+    must(
+        "P-04",
+        "The concurrency limit is that of the port's making, whatever is associated later.",
+        Test(limit_stays),
+    ),
+    must("P-05", "A limit of 0 is the number of processors.", Test(limit_zero)),
+    must(
+        "P-06",
+        "A port that cannot be made is a null handle and a last error.",
+        only_c("two invalid handle values and a last error: here a Result"),
+    ),
+    must(
+        "P-07",
+        "The invalid handle value together with a port is refused.",
+        only_c("INVALID_HANDLE_VALUE as an argument that asks for a bare port"),
+    ),
+    must(
+        "P-08",
+        "What is no descriptor, or none that can complete, is refused as an invalid handle and stays the caller's.",
+        Test(invalid_file),
+    ),
+    must(
+        "P-09",
+        "Nothing can be associated with a port that is closed; the source comes back open.",
+        Test(invalid_port),
+    ),
+    must(
+        "P-10",
+        "A handle that was opened for synchronous use is refused.",
+        only_c("FILE_FLAG_OVERLAPPED: a descriptor has no such kind, the port sets its mode itself"),
+    ),
+    must("P-11", "Sockets, pipes, terminals and files associate; directories and memory do not.", Test(kinds)),
+    must("P-12", "A std socket, and one that was accepted, can be associated as it is.", Test(any_socket)),
+    must(
+        "P-13",
+        "A file object belongs to one port, once and for all.",
+        differs(
+            "a socket is moved into the port, so a program cannot name it twice; the raw layer refuses a descriptor twice on one port only",
+        ),
+    ),
+    must(
+        "P-14",
+        "After a refused second association the first works as before, under its first key.",
+        Test(first_stays),
+    ),
+    must(
+        "P-15",
+        "A duplicate of an associated handle is associated with it.",
+        differs("a duplicate made before (`try_clone`) is another source, and may go to another port"),
+    ),
+    must(
+        "P-16",
+        "Nothing takes a file out of its port again.",
+        differs("`release` does, while no operation is outstanding"),
+    ),
+    must("P-17", "Devices may share a key, and every bit of it comes back, from none to all.", Test(keys)),
+    must(
+        "P-18",
+        "Associating while an operation is outstanding sends its completion to the port.",
+        only_c("overlapped operations on a handle without a port"),
+    ),
+    should("P-20", "With a port, a completion routine is refused.", only_c("completion routines (APCs)")),
+    must(
+        "P-22",
+        "A stream is associated before it connects, and a failed attempt and the next one keep port and key.",
+        Test(before_connect),
+    ),
+    must(
+        "P-23",
+        "Plain calls queue nothing: shutdown, options, connecting a datagram socket, a file's length.",
+        Test(plain_calls),
+    ),
+    must(
+        "P-24",
+        "An accept completes under the listener's key, and leaves the connection associated with nothing.",
+        Test(accepted_is_free),
+    ),
+    must("P-30", "A port lives while a handle to it does, and closing it closes no device.", Test(lifetime)),
+    must(
+        "P-31",
+        "Operations on a file whose port is gone complete for the file.",
+        differs("closing the port ends its devices' operations as cancelled; buffers and contexts are freed"),
+    ),
+    should(
+        "P-32",
+        "A file whose port is gone still counts as associated.",
+        differs("devices of a closed port can be closed, but not used or released"),
+    ),
+    must(
+        "P-33",
+        "A clone of a port's handle keeps queue, waiters and devices when the first is dropped.",
+        Test(clones),
+    ),
+    must("P-34", "Closing the port ends every wait for one packet as abandoned (735).", Test(abandoned_one)),
+    must(
+        "P-35",
+        "Closing the port ends every wait for a batch as abandoned (735), with nothing in it.",
+        Test(abandoned_batch),
+    ),
+    must(
+        "P-37",
+        "Calls on a handle that is closed fail as invalid (6).",
+        differs(
+            "they fail at once as abandoned (735): a handle cannot outlive itself, so a closed port is the nearest there is",
+        ),
+    ),
+    must(
+        "P-38",
+        "A port works in the process that made it: a forked child's calls fail (6), the parent is undisturbed.",
+        Test(forked),
+    ),
+    should(
+        "P-39",
+        "An associated handle that another process inherits completes to the port of the one that made it.",
+        differs("descriptors of devices are closed on exec, and a forked child's calls fail"),
+    ),
+    should(
+        "P-40",
+        "One can wait for the port itself: readable while something is queued, and waiting takes nothing.",
+        Test(notifier),
+    ),
+    must("P-43", "Ports that are made and closed leak neither what was queued nor descriptors.", Alone(no_leaks)),
+];
+
+fn new_port(b: &Bench) {
+    let port = b.port();
+    assert_eq!(port.stats().engine, b.engine.sockets(), "another engine would be tested");
+    assert!(port.devices().is_empty());
+    assert_eq!((port.stats().queued, port.stats().devices), (0, 0));
+    assert!(matches!(port.get_timeout(Duration::ZERO), Err(GetError::TimedOut)));
+    port.post(3, 4, 5).unwrap();
+    assert_eq!(next(&port).context, 5);
+}
+
+fn made_for_a_socket(b: &Bench) {
+    let (server, mut peer) = pair();
+    let port = b.port();
+    let stream = port.associate(server, 42).unwrap();
+    stream.recv(vec![0; 8], 1).unwrap();
+    peer.write_all(b"x").unwrap();
+    let packet = next(&port);
+    assert_eq!((packet.key, packet.context), (42, 1));
+    assert!(matches!(packet.event, Event::Received { result: Ok(1), .. }));
+}
+
+fn one_port(b: &Bench) {
+    let port = b.port();
+    let (one, _peer) = stream(&port, 1);
+    let (two, _other) = stream(&port, 2);
+    assert_eq!(port.stats().devices, 2);
+    let own: Vec<u64> = port.devices().iter().map(|device| device.number).collect();
+    assert!(own.contains(&one.number()) && own.contains(&two.number()));
+    port.close();
+    assert!(one.readable(0).is_err() && two.readable(0).is_err(), "one close is enough for both");
+}
+
+fn limit_stays(b: &Bench) {
+    let port = b.limited(3);
+    for key in 0..5 {
+        let _ = stream(&port, key);
+        assert_eq!(port.stats().concurrency, 3);
+    }
+}
+
+fn limit_zero(b: &Bench) {
+    assert_eq!(b.limited(0).stats().concurrency, thread::available_parallelism().unwrap().get());
+}
+
+fn invalid_file(b: &Bench) {
+    let port = b.raw();
+    // Nobody has this number: the highest that the system gives is far below.
+    let error = port.adopt(i32::MAX, DeviceKind::Stream, 1).expect_err("that is no descriptor");
+    assert_eq!(wharf::error::win32(wharf::error::nt_status(error, wharf::error::Class::Any)), 6);
+    assert_eq!(port.device_count(), 0);
+    // An object of a kind that completes nothing.
+    let path = Temporary::with("x");
+    let port = b.port();
+    let file = OwnedFd::from(std::fs::File::open(&path).unwrap());
+    let rejected = port.associate(file, 9).expect_err("a file is no stream");
+    assert_eq!(rejected.error.kind(), ErrorKind::InvalidInput);
+    assert!(rustix::fs::fstat(&rejected.source).is_ok(), "it stays the caller's, and open");
+    assert_eq!((rejected.key, port.stats().devices), (9, 0));
+}
+
+fn invalid_port(b: &Bench) {
+    let port = b.port();
+    port.close();
+    let (server, mut peer) = pair();
+    let mut rejected = port.associate(server, 3).expect_err("the port is closed");
+    rejected.source.write_all(b"open").unwrap();
+    peer.read_exact(&mut [0; 4]).unwrap();
+    let raw = b.raw();
+    raw.close();
+    let (server, _peer) = pair();
+    let error = raw.adopt(server.as_raw_fd(), DeviceKind::Stream, 0).expect_err("the port is closed");
+    assert_eq!(wharf::error::win32(wharf::error::nt_status(error, wharf::error::Class::Any)), 6);
+}
+
+fn kinds(b: &Bench) {
+    let port = b.port();
+    let path = Temporary::with("x");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (local, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    port.associate(pair().0, 0).unwrap();
+    port.associate(local, 0).unwrap();
+    port.associate(reader, 0).unwrap();
+    port.associate(writer, 0).unwrap();
+    port.associate(std::fs::File::open(&path).unwrap(), 0).unwrap();
+    port.associate(std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), 0).unwrap();
+    port.associate(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), 0).unwrap();
+    let directory = std::fs::File::open(std::env::temp_dir()).unwrap();
+    assert_eq!(port.associate(directory, 0).expect_err("a directory").error.kind(), ErrorKind::InvalidInput);
+    let memory = rustix::fs::memfd_create("conformance", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(port.associate(memory, 0).expect_err("memory").error.kind(), ErrorKind::InvalidInput);
+}
+
+fn any_socket(b: &Bench) {
+    let port = b.port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let (one, two) = (port.associate(client, 1).unwrap(), port.associate(server, 2).unwrap());
+    two.recv(vec![0; 8], 7).unwrap();
+    one.send("hello", 8).unwrap();
+    let contexts = [next(&port), next(&port)].map(|packet| (packet.key, packet.context));
+    assert!(contexts.contains(&(2, 7)) && contexts.contains(&(1, 8)));
+}
+
+fn first_stays(b: &Bench) {
+    let port = b.raw();
+    let (device, mut peer) = raw_stream(&port, 11);
+    assert!(port.adopt(device.handle(), DeviceKind::Stream, 22).is_err(), "it is associated already");
+    assert_eq!(port.device_count(), 1);
+    let memory = Memory::room(4);
+    raw_receive(&port, &device, memory.one(), 1, Sink::Port).unwrap();
+    peer.write_all(b"x").unwrap();
+    let packet = raw_next(&port);
+    assert_eq!((packet.key, packet.token, packet.bytes), (11, 1, 1));
+    port.close_device(&device);
+}
+
+fn keys(b: &Bench) {
+    let port = b.raw();
+    let keys = [0, usize::MAX, 77, 77, 1 << 63];
+    let streams: Vec<_> = keys.iter().map(|&key| raw_stream(&port, key)).collect();
+    for ((device, peer), key) in streams.iter().zip(keys) {
+        raw_receive(&port, device, Memory::room(4).one(), 5, Sink::Port).unwrap();
+        (&mut &*peer).write_all(b"x").unwrap();
+        let packet = raw_next(&port);
+        assert_eq!((packet.key, packet.device), (key, device.number()));
+    }
+}
+
+fn before_connect(b: &Bench) {
+    let port = b.port();
+    let (_held, nobody) = dead_address();
+    let stream = port.connect(nobody, 31, 1).unwrap();
+    let packet = next(&port);
+    assert_eq!(packet.key, 31);
+    assert!(packet.error().is_some(), "nobody listens there");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    stream.connect(listener.local_addr().unwrap(), 2).unwrap();
+    let packet = next(&port);
+    assert_eq!((packet.key, packet.context), (31, 2));
+    assert!(packet.error().is_none());
+    let mut peer = listener.accept().unwrap().0;
+    stream.recv(vec![0; 4], 3).unwrap();
+    peer.write_all(b"x").unwrap();
+    assert_eq!(next(&port).key, 31, "the same key through failure and success");
+}
+
+fn plain_calls(b: &Bench) {
+    let port = b.port();
+    let (stream, _peer) = stream(&port, 1);
+    stream.set_nodelay(true).unwrap();
+    stream.peer_addr().unwrap();
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let socket = port.bind("127.0.0.1:0", 2).unwrap();
+    socket.connect(socket.local_addr().unwrap()).unwrap();
+    let path = Temporary::with("x");
+    let file = port.open(&path, std::fs::OpenOptions::new().write(true), 3).unwrap();
+    file.set_len(10).unwrap();
+    assert_eq!(file.len().unwrap(), 10);
+    quiet(&port);
+}
+
+fn accepted_is_free(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 55).unwrap();
+    listener.accept(1).unwrap();
+    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let packet = next(&port);
+    assert_eq!((packet.key, packet.context), (55, 1));
+    let Event::Accepted { result: Ok((socket, _)), .. } = packet.event else { panic!("not accepted") };
+    assert_eq!(port.stats().devices, 1, "the listener alone");
+    client.write_all(b"x").unwrap();
+    quiet(&port);
+    // It may go to another port.
+    let other = b.port();
+    let stream = other.associate(socket, 66).unwrap();
+    stream.recv(vec![0; 4], 2).unwrap();
+    assert_eq!(next(&other).key, 66);
+}
+
+fn lifetime(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = stream(&port, 1);
+    let other = port.clone();
+    drop(port);
+    stream.recv(vec![0; 4], 1).unwrap();
+    peer.write_all(b"x").unwrap();
+    assert_eq!(received(&other).1.unwrap(), b"x");
+    drop(other);
+    // The port is gone; the connection is not.
+    peer.set_read_timeout(Some(WHILE)).unwrap();
+    let error = peer.read(&mut [0; 1]).expect_err("the connection is still open");
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    drop(stream);
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "it ends with its last handle");
+}
+
+fn clones(b: &Bench) {
+    let port = b.port();
+    let other = port.clone();
+    let (stream, mut peer) = stream(&port, 1);
+    port.post(0, 0, 1).unwrap();
+    let waiter = other.clone();
+    assert_eq!(next(&port).context, 1);
+    let thread = thread::spawn(move || next(&waiter).context);
+    eventually("the thread waits", || other.stats().waiting == 1);
+    drop(port);
+    stream.recv(vec![0; 4], 2).unwrap();
+    peer.write_all(b"x").unwrap();
+    assert_eq!(thread.join().unwrap(), 2);
+}
+
+fn abandoned(b: &Bench, wait: impl Fn(&Port) -> GetError + Send + Copy + 'static) {
+    let port = b.port();
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let port = port.clone();
+            thread::spawn(move || wait(&port))
+        })
+        .collect();
+    eventually("all wait", || port.stats().waiting == 3);
+    port.close();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap().win32(), 735);
+    }
+}
+
+fn abandoned_one(b: &Bench) {
+    abandoned(b, |port| port.get().expect_err("nothing was queued"));
+    abandoned(b, |port| port.get_timeout(DEADLINE).expect_err("nothing was queued"));
+}
+
+fn abandoned_batch(b: &Bench) {
+    abandoned(b, |port| port.get_many(8, None).expect_err("nothing was queued"));
+}
+
+fn forked(b: &Bench) {
+    b.in_child("fork");
+}
+
+fn notifier(b: &Bench) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let port = b.port();
+    let notifier = port.notifier().unwrap();
+    let readable = |wait: Duration| {
+        let wait =
+            rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&notifier, PollFlags::IN)], Some(&wait)).unwrap() == 1
+    };
+    assert!(!readable(WHILE), "nothing is queued");
+    port.post(0, 0, 1).unwrap();
+    assert!(readable(DEADLINE));
+    assert!(readable(Duration::ZERO), "waiting takes nothing");
+    assert_eq!(next(&port).context, 1);
+    let _ = port.get_timeout(Duration::ZERO);
+    assert!(!readable(WHILE), "nothing is queued any more");
+}
+
+fn no_leaks(b: &Bench) {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let one = || {
+        let port: CompletionPort<Arc<()>, Arc<()>> = b.builder().build().unwrap();
+        let mark = Arc::new(());
+        for _ in 0..100 {
+            port.post(0, mark.clone(), mark.clone()).unwrap();
+        }
+        let (server, peer) = pair();
+        let stream = port.associate(server, mark.clone()).unwrap();
+        for _ in 0..3 {
+            stream.recv(vec![0; 64], mark.clone()).unwrap();
+        }
+        stream.send(Buffer::from("x"), mark.clone()).unwrap();
+        port.timer(Duration::from_secs(600), mark.clone(), mark.clone()).unwrap();
+        drop((port, stream, peer));
+        assert_eq!(Arc::strong_count(&mark), 1, "contexts and keys of a closed port are freed, once each");
+    };
+    one();
+    let before = descriptors();
+    (0..50).for_each(|_| one());
+    eventually("every descriptor is closed", || descriptors() <= before);
+    // And what was queued of others' descriptors: an accepted connection that nobody took.
+    let port = b.raw();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let device = port.adopt(listener.into_raw_fd(), DeviceKind::Listener, 0).unwrap();
+    port.post(Post { key: 1, token: 2, bytes: 3 }).unwrap();
+    port.close_device(&device);
+    assert!(StdStream::connect(address).is_err(), "the listener is closed with its device");
+}
+
+/// Part of P-38, in a process of its own: it forks.
+#[allow(unsafe_code)]
+pub fn fork(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = stream(&port, 1);
+    stream.recv(vec![0; 4], 1).unwrap();
+    // SAFETY: this process has one thread that matters, and the child calls only into the port, whose calls fail at once,
+    // and `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = matches!(port.get_timeout(Duration::ZERO), Err(error) if error.win32() == 6)
+            && port.post(0, 0, 0).is_err()
+            && stream.recv(vec![0; 4], 2).is_err();
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(if refused { 0 } else { 1 }) };
+    }
+    assert!(child > 0, "fork: {}", std::io::Error::last_os_error());
+    let mut status = 0;
+    // SAFETY: waits for the child just made, into a place of our own.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "a call of the child was not refused");
+    peer.write_all(b"x").unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"x", "the parent's port goes on");
+}

@@ -1,0 +1,245 @@
+//! Sending on streams (S).
+
+use super::receive::unconnected;
+use crate::kit::*;
+use crate::row::{How::*, Row, differs, must, should};
+use std::io::Read;
+use std::net::{Shutdown, TcpStream as StdStream};
+use std::thread::{self, JoinHandle};
+use wharf::error::ErrorExt;
+use wharf::{Buffer, Event};
+
+pub const ROWS: &[Row] = &[
+    must(
+        "S-01",
+        "A send ends when all its bytes were taken: never before, never with a part of them.",
+        Test(all_or_waiting),
+    ),
+    must("S-02", "A send that cannot be finished ends once, with an error, and tells no count.", Test(broken_off)),
+    must(
+        "S-03",
+        "A send ends when the system has taken it, though the peer has read nothing.",
+        Test(taken_not_received),
+    ),
+    must("S-04", "One thread's sends arrive in its order, each in one piece.", Test(order)),
+    must("S-05", "Sends of two threads at once stay in one piece each.", Test(two_threads)),
+    must("S-06", "Several buffers go out in their order, as one run of bytes.", Test(vectored)),
+    must("S-07", "A send of nothing succeeds with 0 bytes; as a datagram it is an empty one.", Test(empty)),
+    must("S-08", "After the peer's end sends go on.", Test(after_peers_end)),
+    must("S-09", "After a reset every send is refused at once with 10054, and queues nothing.", Test(after_reset)),
+    must("S-10", "A reset ends the pending sends: 64 port-side, 10054 in Winsock.", Test(reset_while_pending)),
+    must(
+        "S-11",
+        "After its own shutdown a send is refused at once with 10058, and one never connected with 10057.",
+        Test(own_shutdown),
+    ),
+    should(
+        "S-12",
+        "With no send buffer a send ends when the peer has acknowledged.",
+        differs("Linux keeps a least send buffer: a send ends when the system has taken it"),
+    ),
+    should(
+        "S-13",
+        "Sends that were accepted are delivered after the close.",
+        differs(
+            "`close` ends outstanding sends as cancelled; `disconnect` first, or use a session's `close`, to have them delivered",
+        ),
+    ),
+    must("S-14", "A send into a broken connection raises no signal.", Test(no_signal)),
+];
+
+/// Reads all that comes, in a thread.
+pub fn reading(mut peer: StdStream) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        let _ = peer.read_to_end(&mut all);
+        all
+    })
+}
+
+fn all_or_waiting(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let content = pattern(MUCH, 3);
+    stream.send(content.clone(), 1).unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "it does not fit, so it waits");
+    let reader = reading(peer);
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (1, MUCH));
+    quiet(&port);
+    stream.close();
+    assert!(reader.join().unwrap() == content);
+}
+
+fn broken_off(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    stream.send(vec![7; MUCH], 1).unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "it is half out");
+    reset(peer);
+    let packet = next(&port);
+    assert_eq!(packet.context, 1);
+    assert!(matches!(packet.event, Event::Sent { result: Err(_), ref buffer, .. } if buffer.len() == MUCH));
+    quiet(&port);
+}
+
+fn taken_not_received(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = stream(&port, 1);
+    stream.send("hello", 1).unwrap();
+    assert_eq!(sent(&port).1.unwrap(), 5);
+    let mut all = [0; 5];
+    peer.read_exact(&mut all).unwrap();
+    assert_eq!(&all, b"hello");
+}
+
+fn order(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let mut expected: Vec<u8> = Vec::new();
+    for number in 0..40_u8 {
+        // Some larger than what fits.
+        let content = vec![number; if number % 4 == 0 { 300_000 } else { 10 + usize::from(number) }];
+        expected.extend(&content);
+        stream.send(content, number.into()).unwrap();
+    }
+    let reader = reading(peer);
+    (0..40).for_each(|number| assert_eq!(sent(&port).0, number));
+    stream.close();
+    assert!(reader.join().unwrap() == expected);
+}
+
+fn two_threads(b: &Bench) {
+    const BYTES: usize = 200_000;
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let reader = reading(peer);
+    thread::scope(|scope| {
+        for thread in 0..3_u8 {
+            let stream = &stream;
+            scope.spawn(move || (0..8).for_each(|_| drop(stream.send(vec![thread; BYTES], 0).unwrap())));
+        }
+    });
+    (0..24).for_each(|_| assert_eq!(sent(&port).1.unwrap(), BYTES));
+    stream.close();
+    let all = reader.join().unwrap();
+    assert_eq!(all.len(), 24 * BYTES);
+    assert!(all.chunks(BYTES).all(|piece| piece.iter().all(|&byte| byte == piece[0])), "two sends were interleaved");
+}
+
+fn vectored(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let pieces: Vec<Vec<u8>> = (0..150).map(|number| pattern(number * 37 % 5000, number as u64)).collect();
+    let expected = pieces.concat();
+    stream.send_vectored(pieces.into_iter().map(Buffer::from).collect(), 1).unwrap();
+    let reader = reading(peer);
+    assert_eq!(sent(&port).1.unwrap(), expected.len());
+    stream.close();
+    assert!(reader.join().unwrap() == expected);
+}
+
+fn empty(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = stream(&port, 1);
+    stream.send("", 1).unwrap();
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (1, 0));
+    stream.send("x", 2).unwrap();
+    let mut all = [0; 8];
+    assert_eq!(peer.read(&mut all).unwrap(), 1);
+    let socket = port.bind("127.0.0.1:0", 2).unwrap();
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.send_to("", receiver.local_addr().unwrap(), 3).unwrap();
+    assert_eq!(receiver.recv(&mut all).unwrap(), 0, "an empty datagram arrives");
+}
+
+fn after_peers_end(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = stream(&port, 1);
+    peer.shutdown(Shutdown::Write).unwrap();
+    stream.recv(vec![0; 4], 1).unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"");
+    for number in 0..3 {
+        stream.send("still there", number).unwrap();
+        assert_eq!(sent(&port).1.unwrap(), 11);
+    }
+    peer.read_exact(&mut [0; 33]).unwrap();
+}
+
+fn after_reset(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = stream(&port, 1);
+    stream.recv(vec![0; 4], 0).unwrap();
+    reset(peer);
+    assert_eq!(errno(&received(&port).1), ECONNRESET);
+    for number in 1..4 {
+        let refused = stream.send("x", number).expect_err("the connection is reset");
+        assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
+    }
+    quiet(&port);
+}
+
+fn reset_while_pending(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    stream.send(vec![7; MUCH], 1).unwrap();
+    stream.send("behind it", 2).unwrap();
+    assert!(port.get_timeout(WHILE).is_err());
+    reset(peer);
+    for number in 1..3 {
+        let packet = next(&port);
+        assert_eq!((packet.context, codes(&packet)), (number, (64, 10054)));
+    }
+    quiet(&port);
+}
+
+fn own_shutdown(b: &Bench) {
+    let port = b.port();
+    let (stream, _peer) = stream(&port, 1);
+    stream.shutdown(Shutdown::Write).unwrap();
+    let refused = stream.send("x", 1).expect_err("it was shut");
+    assert_eq!((refused.context, refused.error.winsock()), (1, 10058));
+    quiet(&port);
+    let refused = unconnected(&port).send("x", 2).expect_err("it is not connected");
+    assert_eq!((refused.context, refused.error.winsock()), (2, 10057));
+    quiet(&port);
+}
+
+fn no_signal(b: &Bench) {
+    b.in_child("sigpipe");
+}
+
+/// Part of S-14, in a process of its own: a signal would end it.
+#[allow(unsafe_code)]
+pub fn sigpipe(b: &Bench) {
+    // SAFETY: sets the default action, which ends the process; std has it ignored.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let port = b.port();
+    let (broken, peer) = stream(&port, 1);
+    drop(peer);
+    // The first is answered by a reset, which the later ones meet.
+    for number in 0..20 {
+        if broken.send("into the void", number).is_ok() {
+            let _ = sent(&port);
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let path = Temporary::with(pattern(100_000, 1));
+    let (broken, peer) = stream(&port, 2);
+    drop(peer);
+    for number in 0..20 {
+        let file = std::fs::File::open(&path).unwrap();
+        if broken.send_file(wharf::FileMessage::new(file), number).is_ok() {
+            let _ = sent(&port);
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pipe = port.associate(writer, 3).unwrap();
+    drop(reader);
+    if pipe.send("x", 1).is_ok() {
+        assert!(sent(&port).1.is_err());
+    }
+}
