@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use wharf_perf::client::{self, Outcome};
 use wharf_perf::output::Sink;
 use wharf_perf::parameters::Protocol;
+use wharf_perf::protocol::code;
 use wharf_perf::server;
 use wharf_perf::summary::Summary;
 
@@ -105,7 +106,7 @@ fn measure(options: &Run) -> Result<(), String> {
     let engines = options.common.engines()?;
     let out = prepare(&options.common)?;
     let mut tally = Tally { of: vec![(Vec::new(), Vec::new()); engines.len()], missed: Vec::new(), failures: 0 };
-    for round in 1..=options.repeat {
+    'tests: for round in 1..=options.repeat {
         if round > 1 {
             std::thread::sleep(Duration::from_secs_f64(options.pause));
         }
@@ -119,7 +120,9 @@ fn measure(options: &Run) -> Result<(), String> {
             }
             let mut settings = settings.clone();
             (settings.socket_engine, settings.file_engine) = (engine.sockets, engine.files);
-            one_test(options, &settings, &out, round, at, &mut tally)?;
+            if !one_test(options, &settings, &out, round, at, &mut tally)? {
+                break 'tests;
+            }
         }
     }
     if engines.len() > 1 {
@@ -146,7 +149,7 @@ struct Tally {
     failures: usize,
 }
 
-/// A test; of two phases both, in one session or, if the server has only tests of one, in two.
+/// A test; of two phases both, in one session or, if the server has only tests of one, in two. False: the user wants no more.
 fn one_test(
     options: &Run,
     settings: &client::Options,
@@ -154,7 +157,7 @@ fn one_test(
     round: u32,
     engine: usize,
     tally: &mut Tally,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let json = options.common.is_json();
     let live = !json && options.common.logfile.is_none();
     let mut settings = settings.clone();
@@ -197,7 +200,7 @@ fn one_test(
     if options.two_phase && last.failure.is_none() && !last.sides().is_some_and(|sides| sides.success()) {
         tally.missed.push("not both phases succeeded".into());
     }
-    Ok(())
+    Ok(last.failure.as_ref().is_none_or(|failure| failure.code != code::CLIENT_TERMINATED))
 }
 
 fn way_of(outcome: &Outcome) -> String {

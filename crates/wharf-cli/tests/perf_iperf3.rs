@@ -276,6 +276,7 @@ const ROWS: &[Row] = &[
     ours("-t 1 --json-stream"),
     ours("-t 1 -R --json-stream"),
     ours("-t 1 --verify"),
+    ours("-t 1 -R --verify"),
     ours("-t 1 --gsro -u -b 100M -l 1000"),
 ];
 
@@ -576,14 +577,250 @@ fn as_many_clients_as_allowed_are_served_at_once() {
     }
 }
 
+/// Resident memory, kilobytes, and sockets of a process.
+fn holds(process: u32) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    // Threads that were added to the pool have descriptors, too.
+    let links = descriptors.filter_map(|it| std::fs::read_link(it.path()).ok());
+    (resident, links.filter(|it| it.to_string_lossy().starts_with("socket:")).count())
+}
+
 #[test]
-fn two_hundred_tests_in_a_row_are_served() {
+fn after_a_thousand_tests_the_server_holds_what_it_held_before() {
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[]);
-    let output = client(Wharf, server.port, &["-n", "64K", "--repeat", "200", "-i", "0"]);
+    let tests = |count: &str, more: &[&str]| {
+        let options = [&["-n", "64K", "-i", "0", "--repeat", count], more].concat();
+        let output = client(Wharf, server.port, &options);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = said.lines().last().unwrap_or_default().to_owned();
+        assert!(output.status.success(), "{last}");
+        assert!(last.starts_with(&format!("{count} tests, 0 failed: mean")), "{last}");
+    };
+    let all = |count: &str| {
+        tests(count, &[]);
+        tests(count, &["-R", "-P", "2"]);
+        tests(count, &["-u", "-b", "0", "-l", "1000"]);
+        tests(count, &["--bidir", "--verify", "--latency"]);
+    };
+    all("50");
+    let (memory, descriptors) = holds(server.child.id());
+    all("250");
+    let until = Instant::now() + DEADLINE;
+    loop {
+        // The last test may not be put away yet.
+        let (memory_now, descriptors_now) = holds(server.child.id());
+        if memory_now < memory + 4096 && descriptors_now <= descriptors {
+            break;
+        }
+        assert!(
+            Instant::now() < until,
+            "{memory} kB and {descriptors} sockets have become {memory_now} kB and {descriptors_now}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A stock server, or ours, for as many tests as come.
+fn serving(peer: Peer, more: &[&str]) -> (Running, u16) {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let port = free_port();
+        let mut command = command(peer, &["perf", "serve"], &["-s"]);
+        command.args(["-B", V4, "-p", &port.to_string()]).args(more);
+        let mut server = Running::start(command);
+        while !server.has_ended() {
+            // Not by a connection, which would be taken for a test: by what the system says.
+            let listening = format!("0100007F:{port:04X} 00000000:0000 0A");
+            if std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listening) {
+                return (server, port);
+            }
+            assert!(Instant::now() < until, "{peer:?} does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The table of both phases in what somebody has written.
+fn table(output: &Output) -> Vec<String> {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = said.lines().skip_while(|line| !line.trim_start().starts_with("client  "));
+    let table: Vec<String> = lines.take_while(|line| !line.is_empty()).map(str::to_owned).collect();
+    assert_eq!(table.last().map(String::as_str), Some("Both phases succeeded."), "{said}");
+    table
+}
+
+#[test]
+fn two_phases_are_one_session_and_both_ends_print_the_same_table() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    for options in [
+        &["-k", "1000", "-l", "8K", "--verify"][..],
+        &["-n", "1M", "-P", "3", "--latency"],
+        &["-u", "-k", "50", "-l", "1000", "-b", "10M", "--verify"],
+        &["-t", "1", "-O", "1", "-i", "0.5"],
+    ] {
+        // It serves one session, so there cannot be two.
+        let (server, port) = serving(Wharf, &["-1"]);
+        let output = client(Wharf, port, &[options, &["--two-phase"]].concat());
+        let said = [&output.stdout[..], &output.stderr].concat();
+        assert!(output.status.success(), "{options:?}: {}", String::from_utf8_lossy(&said));
+        let (ours, theirs) = (table(&output), table(&server.finish()));
+        assert_eq!(ours, theirs, "{options:?}");
+        if options.contains(&"8K") {
+            assert!(ours[2].split_whitespace().eq(["bytes", "8192000", "8192000"]), "{ours:#?}");
+            let bytes = ours.iter().filter(|line| line.split_whitespace().eq(["bytes", "8192000", "8192000"]));
+            assert_eq!(bytes.count(), 2, "so many blocks, and no more, in each phase: {ours:#?}");
+        }
+    }
+}
+
+#[test]
+fn two_phases_with_a_stock_server_are_two_sessions() {
+    if !have_stock() {
+        return;
+    }
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let (_server, port) = serving(Stock, &[]);
+    let output = client(Wharf, port, &["-n", "1M", "--two-phase", "--verify"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("200 tests, 0 failed: mean"), "{said}");
+    assert!(said.contains("the server is not wharf") && said.contains("not verified"), "{said}");
+    table(&output);
+}
+
+#[test]
+fn files_arrive_as_they_were_sent_in_both_directions() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let folder = Folder::new("files");
+    let content: Vec<u8> = (0..3_000_001_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let from = folder.file("from");
+    std::fs::write(&from, &content).unwrap();
+    let mut pairs = vec![(Wharf, Wharf)];
+    if have_stock() {
+        pairs.extend([(Wharf, Stock), (Stock, Wharf)]);
+    }
+    for (number, (client_is, server_is)) in pairs.into_iter().enumerate() {
+        for reverse in [false, true] {
+            let to = folder.file(&format!("to-{number}-{reverse}"));
+            let (at_server, at_client) = if reverse { (&from, &to) } else { (&to, &from) };
+            let (server, port) = serving(server_is, &["-1", "-F", at_server]);
+            let mut options = vec!["-F", at_client, "-J"];
+            if reverse {
+                // The client says when it is over; so many bytes are in the file.
+                options.extend(
+                    if client_is == Wharf { ["-R", "-n", "3000001"] } else { ["-R", "-t", "2"] }
+                        .iter()
+                        .flat_map(|it| [*it]),
+                );
+            }
+            let what = format!("{client_is:?} → {server_is:?}, reverse {reverse}");
+            let output = client(client_is, port, &options);
+            let report = report_of(&what, &output);
+            let server = server.finish();
+            assert!(server.status.success(), "{what}: {}", String::from_utf8_lossy(&server.stderr));
+            assert!(std::fs::read(&to).unwrap() == content, "{what}: what arrived is something else");
+            if client_is == Wharf {
+                assert_eq!(report["end"]["streams"][0]["diskfile"]["size"], 3_000_001, "{what}");
+            }
+        }
+    }
+    let output = client(Wharf, 1, &["-F", &folder.file("none")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none cannot be read (-F)"));
+}
+
+/// A folder that goes with the test.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("wharf-perf-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_test_that_is_faster_than_the_server_allows_is_ended_while_it_runs() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(&["--server-bitrate-limit", "20M/1"]);
+    for more in [&["-R"][..], &[], &["--bidir"]] {
+        // It asks for no rate, so nothing can be said before it runs; it would take an hour.
+        let output = client(Wharf, server.port, &[&["-t", "3600"], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("larger than the server's limit"), "{said}");
+    }
+    let output = client(Wharf, server.port, &["-t", "3", "-b", "5M", "-l", "8K", "--bidir"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn engines_are_compared_in_a_table_and_each_says_what_it_was() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(&["--engine", "poll"]);
+    let output = client(Wharf, server.port, &["-n", "1M", "--engine", "all", "--repeat", "3"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    let rows: Vec<Vec<&str>> = said
+        .lines()
+        .skip_while(|line| !line.starts_with("Engine here"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["Engine", "epoll", "poll"], "{said}");
+    assert!(rows[1..].iter().all(|row| row[1] == "3" && row[2].parse::<f64>().unwrap() > 0.0), "{said}");
+    for engine in ["epoll", "poll"] {
+        let output = client(Wharf, server.port, &["-n", "1M", "-J", "--engine", engine]);
+        assert_eq!(report_of(engine, &output)["wharf"]["engine"], engine);
+    }
+    let output = client(Wharf, server.port, &["-n", "1M", "--engine", "threads"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("-F"), "an engine that has nothing to do is refused");
+}
+
+#[test]
+fn a_server_in_the_background_listens_when_its_starter_is_back() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let folder = Folder::new("background");
+    let (log, number) = (folder.file("log"), folder.file("number"));
+    let mut command = wharf();
+    command.args(["perf", "serve", "-D", "-B", V4, "-p", "0", "--logfile", &log, "-I", &number]);
+    let output = Running::start(command).finish();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let process: i32 = words.last().unwrap().parse().unwrap();
+    assert_eq!(std::fs::read_to_string(&number).unwrap().trim(), process.to_string());
+    let port: u16 = words[3].parse().unwrap();
+    let second = {
+        let mut command = wharf();
+        command.args(["perf", "serve", "-D", "-B", V4, "-p", &port.to_string()]);
+        Running::start(command).finish()
+    };
+    let served = client(Wharf, port, &["-n", "1M"]).status.success();
+    let id = rustix::process::Pid::from_raw(process).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(served);
+    assert_eq!(second.status.code(), Some(1), "the port is taken, which is said before the starter is back");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another server is there"));
+    let until = Instant::now() + DEADLINE;
+    while std::path::Path::new(&number).exists() {
+        assert!(Instant::now() < until, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(std::fs::read_to_string(&log).unwrap().contains("Accepted connection from 127.0.0.1"));
 }
 
 #[test]

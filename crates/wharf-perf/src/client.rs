@@ -394,6 +394,10 @@ impl Session {
                 }
                 self.start_pings(core);
                 self.run(core);
+                // All that is wanted may have come before the word that the test runs.
+                if core.gate.is_reached() {
+                    self.stop_sending(core);
+                }
             }
             (Phase::Told, state::EXCHANGE_RESULTS) => self.exchange(core),
             (Phase::Display, state::DISPLAY_RESULTS) => {

@@ -87,6 +87,11 @@ impl Gate {
         self.told.store(false, SeqCst);
     }
 
+    /// What was wanted has moved.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.told.load(SeqCst)
+    }
+
     pub(crate) fn open(&self) {
         self.open.store(true, SeqCst);
     }
@@ -621,6 +626,13 @@ impl Flow {
                 let foreign = matches!((&self.link, from), (Link::Udp(_, peer), Some(from)) if *peer != from);
                 match result {
                     _ if self.ended.load(SeqCst) => return,
+                    // Between being bound and being connected, this socket may have got what another client said first.
+                    Ok(_) if foreign && datagram::is_hello(&buffer) => {
+                        let server = self.gate.session.upgrade().and_then(|session| session.server.clone());
+                        if let (Some(server), Some(from)) = (server, from) {
+                            server.hello_of(from);
+                        }
+                    }
                     _ if foreign => drop(self.gate.foreign.fetch_add(1, Relaxed)),
                     Ok(_) => self.datagrams(port, &buffer, segment_bytes),
                     // Port unreachable and the like: of the network, and gone with the next datagram.

@@ -333,7 +333,11 @@ impl Printer {
         if let Some(error) = error {
             map.insert("error".into(), error.into());
         }
-        map.insert("wharf".into(), json::ours(known.map(|known| known.1), known.map(|known| known.0)));
+        let mut ours = json::ours(known.map(|known| known.1), known.map(|known| known.0));
+        if self.rows > ROWS_MAX {
+            ours["intervals_left_out"] = true.into();
+        }
+        map.insert("wharf".into(), ours);
         map.into()
     }
 }

@@ -432,11 +432,16 @@ impl Server {
         result: io::Result<usize>,
     ) {
         if let (Some(from), true) = (from, result.is_ok() && datagram::is_hello(&buffer)) {
-            let from = plain(from);
-            // The first that waits for a stream from there; anything else is a stranger's.
-            let _ = self.sessions().iter().find(|session| session.hello_from(from));
+            self.hello_of(from);
         }
         let _ = socket.recv_from(buffer, Op::Hello(self.clone()));
+    }
+
+    /// A client asks for a datagram stream. It is that of the first test that waits for one from there; anything else is a
+    /// stranger's.
+    pub(crate) fn hello_of(&self, from: SocketAddr) {
+        let from = plain(from);
+        let _ = self.sessions().iter().find(|session| session.hello_from(from));
     }
 
     // --- Ends ---

@@ -779,8 +779,10 @@ impl Session {
         let received: u64 = core.flows.iter().filter(|flow| !flow.info.sends).map(|flow| flow.bytes()).sum();
         let parameters = &core.parameters;
         let wanted = parameters.num.max(parameters.blocks.saturating_mul(parameters.len as u64));
+        // With both directions it may be the other one that had its amount.
+        let silence = if parameters.bidirectional { 10 * SETTLE } else { SETTLE_SILENCE };
         let wait = moves && core.settled.rounds < SETTLE_ROUNDS
-            || received < wanted && now.duration_since(core.settled.moved_at) < SETTLE_SILENCE
+            || received < wanted && now.duration_since(core.settled.moved_at) < silence
             || Self::is_storing(core);
         if wait && now.duration_since(core.settled.since) < STORE_MAX {
             return self.arm(core, Alarm::Settle, SETTLE);

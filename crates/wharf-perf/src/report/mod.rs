@@ -306,8 +306,11 @@ impl End {
         if all > 0 { 100.0 * all.saturating_sub(arrived).max(0) as f64 / all as f64 } else { 0.0 }
     }
 
-    /// Errors that verification found, of all streams.
+    /// Errors that verification found, of all streams. What a peer sends that seals no blocks is not wrong.
     pub fn verification_errors(&self) -> u64 {
+        if self.verified != Some(true) {
+            return 0;
+        }
         let errors = self.streams.iter().filter_map(|stream| stream.verification).map(|found| found.errors());
         errors.fold(0, u64::saturating_add)
     }
@@ -342,4 +345,41 @@ pub struct Cost {
     pub gigabytes: f64,
     /// Datagrams that arrived, or blocks of TCP, in millions.
     pub million_packets: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(sent: Half, received: Half) -> End {
+        let stream = StreamEnd {
+            id: 1,
+            sends: true,
+            sender: sent,
+            receiver: received,
+            round_trips: None,
+            verification: None,
+            broke: None,
+            file: None,
+        };
+        End {
+            streams: vec![stream],
+            cpu: [0.0; 3],
+            remote_cpu: None,
+            congestion: (None, None),
+            verified: None,
+            latency: None,
+            server_output: None,
+        }
+    }
+
+    #[test]
+    fn datagrams_that_were_lost_at_the_end_are_lost_too() {
+        let half = |packets, lost| Half { known: true, packets, lost, ..Half::default() };
+        assert_eq!(end(half(100, 0), half(100, 0)).loss_percent(true), 0.0);
+        assert_eq!(end(half(100, 0), half(90, 5)).loss_percent(true), 15.0);
+        assert_eq!(end(half(100, 0), half(0, 0)).loss_percent(true), 100.0, "nothing has come");
+        assert_eq!(end(half(100, 0), Half::default()).loss_percent(true), 100.0, "nobody has told");
+        assert_eq!(end(half(0, 0), half(0, 0)).loss_percent(true), 0.0);
+    }
 }
