@@ -22,8 +22,8 @@ const IN_FLIGHT: u64 = 48 << 20;
 /// Rates are measured by one matrix at a time; what measures none may run beside each other.
 static ALONE: RwLock<()> = RwLock::new(());
 /// Rows that ask for little run so many at a time, and those that take what they get so many.
-const QUIET_AT_ONCE: usize = 10;
-const LOUD_AT_ONCE: usize = 3;
+const QUIET_AT_ONCE: usize = 16;
+const LOUD_AT_ONCE: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Peer {
@@ -608,7 +608,7 @@ fn after_a_thousand_tests_the_server_holds_what_it_held_before() {
     };
     all("50");
     let (memory, descriptors) = holds(server.child.id());
-    all("250");
+    all("200");
     let until = Instant::now() + DEADLINE;
     loop {
         // The last test may not be put away yet.

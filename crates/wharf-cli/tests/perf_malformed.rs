@@ -205,7 +205,7 @@ fn a_cookie_that_is_none_is_refused() {
 /// Row 6.
 #[test]
 fn parameters_that_do_not_come_end_the_test_in_time() {
-    let server = Server::start(&["--max-clients", "2"]);
+    let server = Server::start(&["--max-clients", "2", "--handshake-timeout", "2000"]);
     let peer = server.greeted();
     server.serves("");
     assert_eq!(peer.refusal(), 114);
@@ -287,7 +287,7 @@ fn numbers_out_of_range_are_refused_with_their_codes() {
 /// Row 21.
 #[test]
 fn streams_that_never_come_end_the_test_in_time() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--setup-timeout", "2000"]);
     for parameters in [PARAMETERS, r#"{"udp":true,"len":1000,"reverse":true}"#] {
         let peer = server.greeted();
         peer.frame(parameters);
@@ -434,7 +434,7 @@ fn a_stream_that_ends_early_is_told_and_costs_no_processor_time() {
 /// Rows 31, 32 and 33.
 #[test]
 fn results_that_do_not_come_or_cannot_be_are_refused() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--setup-timeout", "3000"]);
     let ended = || {
         let (control, _stream) = server.running(PARAMETERS);
         control.send(&[4]);

@@ -31,10 +31,6 @@ use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-/// For the cookie of a connection, and for the parameters of a test.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// For all streams of a test.
-const STREAMS: Duration = Duration::from_secs(10);
 /// For the client's last word.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
@@ -72,6 +68,10 @@ pub struct Options {
     pub max_parameter_bytes: usize,
     /// Connections without a cookie at a time.
     pub max_guests: usize,
+    /// What the cookie of a connection may take, and then the parameters of a test.
+    pub handshake_timeout: Duration,
+    /// What all streams of a test may take, and then its results.
+    pub setup_timeout: Duration,
     /// Between two reports.
     pub interval: Duration,
     /// Nothing came for so long: the test is over.
@@ -108,6 +108,8 @@ impl Default for Options {
             max_streams: 2 * crate::parameters::STREAMS_MAX,
             max_parameter_bytes: PARAMETERS_BYTES_MAX,
             max_guests: 64,
+            handshake_timeout: Duration::from_secs(5),
+            setup_timeout: Duration::from_secs(10),
             interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(120),
             form: Form::default(),
@@ -343,7 +345,7 @@ impl Server {
             oldest.forget_time();
             oldest.stream.close();
         }
-        let timer = self.port.timer(HANDSHAKE, (), Op::GuestLate(guest.clone())).ok();
+        let timer = self.port.timer(self.options.handshake_timeout, (), Op::GuestLate(guest.clone())).ok();
         *guest.timer.lock().unwrap_or_else(PoisonError::into_inner) = timer;
         guest.receive(COOKIE_BYTES);
         self.voice.flush();
@@ -545,7 +547,7 @@ impl Guest {
 
     pub(crate) fn late(self: &Arc<Self>) {
         if self.take() {
-            let seconds = HANDSHAKE.as_secs();
+            let seconds = self.server.options.handshake_timeout.as_secs_f64();
             self.server.voice.error(format!("{}: closed, no cookie came in {seconds} s", self.peer));
             self.server.voice.flush();
             self.stream.close();
@@ -567,7 +569,7 @@ impl Session {
         core.control = Some(stream);
         core.phase = Phase::Greeting;
         self.send_state(&core, state::PARAM_EXCHANGE);
-        self.arm(&mut core, Alarm::Deadline, HANDSHAKE);
+        self.arm(&mut core, Alarm::Deadline, options.handshake_timeout);
         self.listen_to(&core);
         self.leave(core);
     }
@@ -629,7 +631,7 @@ impl Session {
                 self.second_phase(core);
                 core.phase = Phase::Streams;
                 self.send_state(core, state::CREATE_STREAMS);
-                self.arm(core, Alarm::Deadline, STREAMS);
+                self.arm(core, Alarm::Deadline, self.setup_timeout());
             }
             (_, state::CLIENT_TERMINATE) => {
                 self.fail(core, Failure::new(code::CLIENT_TERMINATED, describe(code::CLIENT_TERMINATED)));
@@ -644,6 +646,11 @@ impl Session {
                 self.fail(core, Failure::new(code::MESSAGE, text));
             }
         }
+    }
+
+    /// What a step between two ends may take.
+    pub(crate) fn setup_timeout(&self) -> Duration {
+        self.server.as_ref().map_or(GOODBYE, |server| server.options.setup_timeout)
     }
 
     /// Whether the test can be, and if so, what is needed for it.
@@ -690,7 +697,7 @@ impl Session {
         core.parameters = parameters;
         core.phase = Phase::Streams;
         self.send_state(core, state::CREATE_STREAMS);
-        self.arm(core, Alarm::Deadline, STREAMS);
+        self.arm(core, Alarm::Deadline, options.setup_timeout);
         Ok(())
     }
 

@@ -813,7 +813,7 @@ impl Session {
         self.close_flows(core);
         core.phase = Phase::Results;
         self.send_state(core, state::EXCHANGE_RESULTS);
-        self.arm(core, Alarm::Deadline, Duration::from_secs(10));
+        self.arm(core, Alarm::Deadline, self.setup_timeout());
         self.server_heard(core, false);
     }
 

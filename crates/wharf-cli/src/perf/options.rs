@@ -176,6 +176,12 @@ pub struct Serve {
     /// Largest parameter block taken from a client
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = parse_bytes)]
     pub max_parameters: u64,
+    /// What the cookie of a connection may take, and then its parameters: milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub handshake_timeout: u64,
+    /// What all streams of a test may take, and then its results: milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub setup_timeout: u64,
     /// Connections that may be silent about what they want, at a time
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_pending: u16,
@@ -420,6 +426,8 @@ impl Serve {
             max_streams: self.max_streams.into(),
             max_parameter_bytes: usize::try_from(self.max_parameters).unwrap_or(usize::MAX),
             max_guests: self.max_pending.into(),
+            handshake_timeout: Duration::from_millis(self.handshake_timeout),
+            setup_timeout: Duration::from_millis(self.setup_timeout),
             interval: Duration::from_secs_f64(common.interval),
             receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(120_000)),
             form: common.form(),
