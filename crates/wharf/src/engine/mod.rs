@@ -30,6 +30,7 @@
 mod calls;
 pub(crate) mod datagram;
 pub(crate) mod epoll;
+pub(crate) mod errno;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;

@@ -16,6 +16,9 @@ use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
 use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
+use crate::engine::errno::{
+    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::SocketAddr;
@@ -27,19 +30,10 @@ pub(super) const DATAGRAMS_MAX: usize = 64;
 const DATAGRAMS_MIN: usize = 2;
 /// How often a call is repeated that was told of something that may not be its own affair.
 const ATTEMPTS: usize = 16;
-const ECONNREFUSED: i32 = 111;
 
 /// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
 /// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
 fn is_of_network(error: i32) -> bool {
-    const EACCES: i32 = 13;
-    const ENONET: i32 = 64;
-    const EPROTO: i32 = 71;
-    const ENOPROTOOPT: i32 = 92;
-    const EOPNOTSUPP: i32 = 95;
-    const ENETUNREACH: i32 = 101;
-    const EHOSTDOWN: i32 = 112;
-    const EHOSTUNREACH: i32 = 113;
     matches!(
         error,
         EACCES
