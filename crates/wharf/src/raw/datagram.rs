@@ -9,8 +9,8 @@
 
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
-    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Issued, Kind,
-    OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming,
+    Issued, Kind, OperationId, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
@@ -21,7 +21,6 @@ use crate::engine::errno::{
 };
 use crate::operation::Operation;
 use crate::sync::Arc;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 /// Datagrams in one system call. With more the gain for each is small, and other devices of the port wait longer.
@@ -47,30 +46,6 @@ fn is_of_network(error: i32) -> bool {
             | EHOSTDOWN
             | EHOSTUNREACH
     )
-}
-
-/// A send for [`Port::send_to_many`].
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The datagram.
-    pub buffers: Buffers,
-    /// Where it goes; without it, to the address the socket is connected to.
-    pub to: Option<SocketAddr>,
-    /// Comes back in the completion.
-    pub token: usize,
-    /// Where the completion goes.
-    pub sink: Sink,
-}
-
-/// A receive for [`Port::receive_from_many`].
-#[derive(Debug)]
-pub struct Incoming {
-    /// Where the datagram goes.
-    pub buffers: Buffers,
-    /// Comes back in the completion.
-    pub token: usize,
-    /// Where the completion goes.
-    pub sink: Sink,
 }
 
 /// What a receive came to that the system did not give a datagram.
