@@ -649,6 +649,62 @@ fn who_connects_and_leaves_is_forgotten_at_once() {
     server.serves("");
 }
 
+const TWO_PHASES: &str = r#"{"tcp":true,"time":60,"len":1000,"wharf_two_phase":1}"#;
+
+/// A test in two phases up to the end of the first, through the door of anybody.
+fn first_phase(server: &Server) -> Peer {
+    let (control, _stream) = server.running(TWO_PHASES);
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    assert_eq!(control.object()["wharf_two_phase"], 1);
+    assert_eq!(control.state(), 14);
+    control
+}
+
+#[test]
+fn the_second_phase_has_its_time_and_is_only_for_those_who_asked() {
+    let server = Server::start(&["--setup-timeout", "1500"]);
+    // Nothing comes after the first: its place is free again when the time is over.
+    let control = first_phase(&server);
+    control.is_closed();
+    // It may be asked for, and then no stream comes.
+    let control = first_phase(&server);
+    control.send(&[100]);
+    assert_eq!(control.state(), 10);
+    assert_eq!(control.refusal(), 144);
+    // All of it by hand: the server sends, and its streams have the same numbers.
+    let control = first_phase(&server);
+    control.send(&[100]);
+    assert_eq!(control.state(), 10);
+    let stream = server.connect();
+    stream.send(&cookie(b'a'));
+    assert_eq!((control.state(), control.state()), (1, 2));
+    let mut some = [0; 1000];
+    (&stream.0).read_exact(&mut some).unwrap();
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    assert_eq!(control.object()["streams"][0]["id"], 1);
+    assert_eq!(control.state(), 14);
+    // There is no third.
+    control.send(&[100]);
+    control.is_closed();
+    // Not asked for, or too early.
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    control.object();
+    assert_eq!(control.state(), 14);
+    control.send(&[100]);
+    control.is_closed();
+    let (control, _stream) = server.running(TWO_PHASES);
+    control.send(&[100]);
+    assert_eq!(control.refusal(), 110);
+    server.serves("unknown control message");
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.
@@ -835,4 +891,33 @@ fn a_test_ends_whose_bytes_have_come_before_its_start_was_told() {
     });
     let output = run(&["127.0.0.1", "-p", &port.to_string(), "-R", "-n", "4K", "--rcv-timeout", "30000"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_client_gives_up_on_a_server_that_is_silent_in_the_second_phase() {
+    for (after, words) in
+        [(&[][..], "silent for too long"), (&[10, 1][..], "silent for too long"), (&[14], "unknown control")]
+    {
+        client_with(
+            move |peer, listener| {
+                peer.send(&[9, 10]);
+                let (mut stream, _) = listener.accept().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+                peer.send(&[1, 2]);
+                let mut cookie = [0; 37];
+                (&peer.0).read_exact(&mut cookie).unwrap();
+                assert_eq!(peer.object()["wharf_two_phase"], 1);
+                assert_eq!(peer.state(), 4);
+                peer.send(&[13]);
+                peer.object();
+                peer.frame(&RESULTS.replace("\"streams\"", "\"wharf_two_phase\":1,\"streams\""));
+                peer.send(&[14]);
+                assert_eq!(peer.state(), 100);
+                peer.send(after);
+                peer.is_closed();
+            },
+            &["--two-phase", "--rcv-timeout", "1000"],
+            words,
+        );
+    }
 }
