@@ -705,6 +705,81 @@ fn the_second_phase_has_its_time_and_is_only_for_those_who_asked() {
     server.serves("unknown control message");
 }
 
+/// Bytes that nearly make sense.
+fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..random.usize(1..6) {
+        match random.u8(..6) {
+            0 => bytes.push(*random.choice(&[1, 2, 4, 9, 10, 11, 12, 13, 14, 16, 100, 0xFF, 0xFE, 0]).unwrap()),
+            1 => bytes.extend(cookie(b'a')),
+            2 | 3 => {
+                let texts = [PARAMETERS, RESULTS, TWO_PHASES, "{}", "[", r#"{"udp":true,"len":100}"#];
+                let mut text = random.choice(texts).unwrap().as_bytes().to_vec();
+                if random.bool() {
+                    let at = random.usize(..text.len());
+                    text[at] = random.u8(..);
+                }
+                let length = if random.u8(..8) == 0 { random.u32(..) } else { text.len() as u32 };
+                bytes.extend(length.to_be_bytes());
+                bytes.extend(text);
+            }
+            4 => bytes.extend([0xFE, 0, 0, 0, random.u8(..), 0, 0, 0, random.u8(..)]),
+            _ => {
+                let count = random.usize(..40);
+                bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(count));
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn noise_at_any_step_does_not_kill_a_server_and_leaves_nothing_behind() {
+    let server = Server::start(&["--max-clients", "100", "--setup-timeout", "1000", "--handshake-timeout", "1000"]);
+    let sockets = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().flatten();
+        all.filter_map(|it| std::fs::read_link(it.path()).ok())
+            .filter(|it| it.to_string_lossy().starts_with("socket:"))
+            .count()
+    };
+    let before = sockets();
+    let seed = 38;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..400 {
+        let control = server.connect();
+        let name = cookie(random.lowercase() as u8);
+        // It may be refused at any point, and what is sent then is nobody's.
+        let say = |peer: &Peer, bytes: &[u8]| drop((&peer.0).write_all(bytes));
+        let steps = random.u8(..4);
+        let mut streams = Vec::new();
+        if steps > 0 {
+            say(&control, &name);
+        }
+        if steps > 1 {
+            say(&control, &(TWO_PHASES.len() as u32).to_be_bytes());
+            say(&control, TWO_PHASES.as_bytes());
+        }
+        if steps > 2 {
+            let stream = server.connect();
+            say(&stream, &name);
+            say(&stream, &noise(&mut random));
+            streams.push(stream);
+        }
+        say(&control, &noise(&mut random));
+        if random.bool() {
+            let _ = rustix::net::sockopt::set_socket_linger(&control.0, Some(Duration::ZERO));
+        }
+    }
+    server.serves("");
+    let until = Instant::now() + DEADLINE;
+    while sockets() > before {
+        assert!(Instant::now() < until, "{} sockets, {before} before", sockets());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!server.said.lock().unwrap().contains("panicked"), "{}", server.said.lock().unwrap());
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.
@@ -919,5 +994,37 @@ fn a_client_gives_up_on_a_server_that_is_silent_in_the_second_phase() {
             &["--two-phase", "--rcv-timeout", "1000"],
             words,
         );
+    }
+}
+
+#[test]
+fn noise_at_any_step_does_not_kill_a_client() {
+    let seed = 39;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..100 {
+        let good: &[u8] = &[9, 10, 1, 2, 13];
+        let steps = random.usize(..=good.len());
+        let rest: Vec<Vec<u8>> = (0..4).map(|_| noise(&mut random)).collect();
+        let options = random.choice([&["-n", "1M"][..], &["-n", "1M", "-R"], &["-k", "5", "--two-phase"]]).unwrap();
+        let port = hostile(move |peer, listener| {
+            for state in &good[..steps] {
+                let _ = (&peer.0).write_all(&[*state]);
+                if *state == 10 {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            for bytes in rest {
+                let _ = (&peer.0).write_all(&bytes);
+            }
+            let _ = peer.0.shutdown(std::net::Shutdown::Write);
+            peer.is_closed();
+        });
+        let output = run(&[&["127.0.0.1", "-p", &port.to_string(), "--rcv-timeout", "500"][..], options].concat());
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(matches!(output.status.code(), Some(0 | 1)), "round {round}: {} {said}", output.status);
+        assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "round {round}: {said}");
     }
 }

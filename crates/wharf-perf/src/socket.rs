@@ -338,3 +338,47 @@ impl Processors {
 pub fn use_processor(number: u32) -> io::Result<()> {
     Processors::only(number)?.choose()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vanished_peer_is_asked_for_as_often_as_was_said() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port: Port = builder(1, None, None).build().unwrap();
+        let stream: Stream = port.associate(socket, ()).unwrap();
+        let how = KeepAlive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
+        keep_alive(&stream, &how);
+        with_socket(&stream, |socket| {
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), how.idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), how.interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), how.count);
+        });
+        assert_eq!(unread_bytes(&stream), 0);
+        let (peer, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut &peer, &[1; 10]).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while unread_bytes(&stream) < 10 {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_file_goes_over_one_tcp_stream_and_must_be_there() {
+        let port: Port = builder(1, None, None).build().unwrap();
+        let open = |parameters: &Parameters, sends| {
+            let path = std::env::temp_dir().join("wharf-perf-there-is-no-such-file");
+            open_file(&port, &path, parameters, sends).map(drop).map_err(|failure| failure.code)
+        };
+        let tcp = Parameters::default();
+        assert_eq!(open(&tcp, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { parallel: 2, ..tcp.clone() }, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { bidirectional: true, ..tcp.clone() }, true), Err(code::FILE));
+        let udp = Parameters { protocol: crate::parameters::Protocol::Udp, ..tcp };
+        assert_eq!(open(&udp, true), Err(code::FILE_OVER_UDP));
+    }
+}
