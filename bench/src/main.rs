@@ -64,6 +64,8 @@ enum Scenario {
     Idle,
     /// One of 64 connections blocks its handler: what the others notice
     Blocked,
+    /// From a worker blocking to another worker taking the next packet, beside a bare futex
+    Compensation,
     #[value(hide = true)]
     Launch,
     #[value(hide = true)]
@@ -103,8 +105,10 @@ fn threads(options: &Options) -> io::Result<(usize, usize)> {
 
 fn run(options: &Options) -> io::Result<()> {
     let quick = options.quick;
-    let networked =
-        !matches!(options.scenario, Scenario::Queue | Scenario::Wake | Scenario::Datagrams | Scenario::Files);
+    let networked = !matches!(
+        options.scenario,
+        Scenario::Queue | Scenario::Wake | Scenario::Datagrams | Scenario::Files | Scenario::Compensation
+    );
     if networked {
         process::build_peers(options.peers_target.as_deref())?;
         machine::enter_own_network();
@@ -121,6 +125,7 @@ fn run(options: &Options) -> io::Result<()> {
         Scenario::Trickle => scenario::trickle::run(quick)?,
         Scenario::Idle => scenario::idle::run()?,
         Scenario::Blocked => scenario::blocked::run(quick)?,
+        Scenario::Compensation => scenario::compensation::run(quick)?,
         _ => unreachable!("children are handled by main"),
     };
     report.print();

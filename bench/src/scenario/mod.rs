@@ -1,6 +1,7 @@
 //! One file for each scenario: what is measured, against whom, and what it should come to.
 
 pub mod blocked;
+pub mod compensation;
 pub mod datagrams;
 pub mod echo;
 pub mod files;
