@@ -14,6 +14,10 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// For servers with thousands of connections: with its default of 128, each of 4000 messages at a time costs an eighth
+/// more. With 64 connections, this costs a fiftieth.
+const RING_DEPTH: usize = 1024;
+
 /// What an executor needs of the memory that may be locked, as its documentation says. With less, the program would wait
 /// for an executor that never comes.
 const LOCKED_BYTES: u64 = 512 * 1024;
@@ -27,6 +31,7 @@ fn main() -> io::Result<()> {
     }
     let place = Arc::new(Place::new(options.workers())?);
     let executors = LocalExecutorPoolBuilder::new(PoolPlacement::Unbound(options.workers()))
+        .ring_depth(RING_DEPTH)
         .on_all_shards(move || async move { serve(&place, options).await })
         .map_err(io::Error::from)?;
     for result in executors.join_all() {

@@ -2,7 +2,8 @@
 //!
 //! chat: a broadcast channel, as tokio's own examples have it. A member that falls more than [`LINES_MAX`] lines behind
 //! skips the oldest; it is not dropped. mixed: a task for each message; the block is read by `pread` on the blocking
-//! pool, for tokio has no other way to read files; the timer's resolution is a millisecond.
+//! pool, as tokio reads files itself (through io_uring it does so only where its unstable parts are turned on); the
+//! timer's resolution is a millisecond.
 
 use peers::{BLOCK_BYTES, BUFFER_BYTES, Options, PAUSE, block_of, spin};
 use std::fs::File;
