@@ -769,6 +769,43 @@ fn a_test_that_is_faster_than_the_server_allows_is_ended_while_it_runs() {
 }
 
 #[test]
+fn streams_have_the_flow_label_that_was_asked_for() {
+    if TcpListener::bind((V6, 0)).is_err() || !std::path::Path::new("/proc/net/ip6_flowlabel").exists() {
+        return eprintln!("NOT RUN: this machine has no ::1, or does not tell its flow labels");
+    }
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let mut server = wharf();
+    server.args(["perf", "serve", "-p", "0", "-B", V6]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = server.spawn().unwrap();
+    let port = listening_port(&mut child);
+    let mut rest = child.stdout.take().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
+    let _server = Server { child, port };
+    for more in [&["-P", "2"][..], &["-u"]] {
+        let mut command = command(Wharf, &["perf", "run", V6], &[]);
+        command.args(["-p", &port.to_string(), "-t", "60", "-b", "1M", "-l", "1000", "-L", "0xABCDE"]).args(more);
+        let client = Running::start(command);
+        let until = Instant::now() + DEADLINE;
+        while !std::fs::read_to_string("/proc/net/ip6_flowlabel").unwrap().to_lowercase().contains("abcde") {
+            assert!(Instant::now() < until, "the system knows of no such label");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let id = rustix::process::Pid::from_child(&client.child);
+        // It connects and sends with it: there is something to report when it is ended.
+        std::thread::sleep(Duration::from_millis(500));
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        let said = client.finish().stderr;
+        assert!(
+            String::from_utf8_lossy(&said).contains("the client has terminated"),
+            "{}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+    let output = client(Wharf, 1, &["-L", "7"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn engines_are_compared_in_a_table_and_each_says_what_it_was() {
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&["--engine", "poll"]);
