@@ -159,6 +159,9 @@ fn run(options: &Options) -> io::Result<()> {
     }
     let chosen = if options.scenario == All { &EVERY[..] } else { &[options.scenario] };
     let mut missing = Vec::new();
+    if chosen.iter().any(|scenario| matches!(scenario, Files | Static)) {
+        peers::build_wharf()?;
+    }
     if chosen.iter().any(|scenario| scenario.is_networked()) {
         missing = peers::build(options.peers_target.as_deref())?;
         machine::enter_own_network();

@@ -31,6 +31,24 @@ pub fn build(target: Option<&Path>) -> io::Result<Vec<String>> {
     Ok(missing)
 }
 
+/// Builds this workspace's own program, `wharf`, beside the lab: it copies and serves files. A lab that is not a release
+/// takes what there is.
+pub fn build_wharf() -> io::Result<()> {
+    let lab = std::env::current_exe()?;
+    if lab.parent().is_none_or(|folder| !folder.ends_with("release")) {
+        return Ok(());
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--locked", "-p", "wharf-cli", "--manifest-path"])
+        .arg(manifest)
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other("the program wharf could not be built; see cargo's message above")),
+    }
+}
+
 /// A peer's program, if it was built.
 pub fn program(name: &str) -> Option<PathBuf> {
     let program = PEERS.get()?.join(name);

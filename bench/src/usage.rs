@@ -63,6 +63,29 @@ pub fn resident_bytes(process: u32) -> Option<f64> {
     Some(line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()? * 1024.0)
 }
 
+/// Context switches of our own threads, those that have ended among them.
+pub fn own_switches() -> u64 {
+    let usage = rusage(libc::RUSAGE_SELF);
+    (usage.ru_nvcsw + usage.ru_nivcsw).unsigned_abs()
+}
+
+/// The processor time of the children that have ended.
+pub fn children_cpu_us() -> f64 {
+    let usage = rusage(libc::RUSAGE_CHILDREN);
+    let us = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
+    us(usage.ru_utime) + us(usage.ru_stime)
+}
+
+#[allow(unsafe_code)]
+fn rusage(who: libc::c_int) -> libc::rusage {
+    // SAFETY: plain data, for which zeros are valid; and the system writes into a place of our own.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(who, &raw mut usage);
+        usage
+    }
+}
+
 /// The threads of a process.
 pub fn threads(process: u32) -> Vec<i32> {
     let tasks = read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
@@ -90,5 +113,8 @@ mod tests {
         assert!(Usage::own().since(before).cpu_us() > 1000.0);
         assert!(resident_bytes(std::process::id()).unwrap() > 100_000.0);
         assert!(!threads(std::process::id()).is_empty());
+        let before = own_switches();
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(1))).join().unwrap();
+        assert!(own_switches() > before, "a thread that has ended counts");
     }
 }

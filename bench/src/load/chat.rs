@@ -13,6 +13,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 const EVENTS_MAX: usize = 256;
+/// Who has heard nothing for so long has heard everything.
+const QUIET: Duration = Duration::from_millis(30);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Lines that the speaker writes with one call, when it floods.
 const FLOOD_BYTES: usize = 16 * 1024;
@@ -61,7 +63,7 @@ impl Room {
             }
         }
         // Until nothing is on its way any more, and nobody has heard half a line.
-        while self.wait(&mut events, Duration::from_millis(50))? {
+        while self.wait(&mut events, QUIET)? {
             self.hear(&events)?;
         }
         if self.received.iter().any(|bytes| bytes % self.line.len() as u64 != 0) {

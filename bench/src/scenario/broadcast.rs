@@ -27,10 +27,11 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             continue;
         }
         let name = format!("{members} members, {shown}");
-        if lab.has_time(&format!("{name}, one line at a time"), 4.0) {
+        let many = members == 1000;
+        if lab.has_time(&format!("{name}, one line at a time"), if many { 7.0 } else { 4.0 }) {
             one_at_a_time(lab, &mut report, members, bytes, format!("{name}, one line at a time"))?;
         }
-        if lab.has_time(&format!("{name}, flooded"), 7.0) {
+        if lab.has_time(&format!("{name}, flooded"), if many { 14.0 } else { 6.0 }) {
             flooded(lab, &mut report, members, bytes, format!("{name}, flooded"))?;
         }
     }

@@ -7,6 +7,7 @@ use crate::measure::{Plan, all_in_turns, ratios, rows};
 use crate::process::program;
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::stats::median;
+use crate::usage::children_cpu_us;
 use std::fs::File as StdFile;
 use std::io;
 use std::path::Path;
@@ -73,22 +74,4 @@ fn forget(path: &Path) -> io::Result<()> {
     let file = StdFile::open(path)?;
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
     Ok(())
-}
-
-/// The processor time of the children that have ended.
-fn children_cpu_us() -> f64 {
-    let mut usage: libc::rusage = {
-        #[allow(unsafe_code)]
-        // SAFETY: plain data, for which zeros are valid.
-        unsafe {
-            std::mem::zeroed()
-        }
-    };
-    #[allow(unsafe_code)]
-    // SAFETY: the system writes into a place of our own.
-    unsafe {
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-    }
-    let us = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
-    us(usage.ru_utime) + us(usage.ru_stime)
 }

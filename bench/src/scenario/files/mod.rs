@@ -12,10 +12,11 @@ mod ring;
 
 use crate::lab::Lab;
 use crate::load::Random;
-use crate::measure::{Plan, Sample, all_in_turns, ratios, rows};
+use crate::measure::{Plan, Sample, all_in_turns, process_cpu_us, ratios, rows};
 use crate::process::{Folder, has};
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::stats::{histogram, median};
+use crate::usage::own_switches;
 use hdrhistogram::Histogram;
 use std::fs::{File as StdFile, OpenOptions};
 use std::io::{self, Read, Write};
@@ -87,13 +88,14 @@ impl Job<'_> {
 struct Count {
     begin: Instant,
     cpu: f64,
+    switches: u64,
     reads: u64,
     latency: Histogram<u64>,
 }
 
 impl Count {
     fn begin() -> Count {
-        Count { begin: Instant::now(), cpu: crate::measure::process_cpu_us(), reads: 0, latency: histogram() }
+        Count { begin: Instant::now(), cpu: process_cpu_us(), switches: own_switches(), reads: 0, latency: histogram() }
     }
 
     fn done(&mut self, issued: Instant) {
@@ -102,8 +104,12 @@ impl Count {
     }
 
     fn sample(self) -> Sample {
-        let cpu = crate::measure::process_cpu_us() - self.cpu;
-        Sample { latency: Some(self.latency), ..sample(self.reads, self.begin.elapsed(), cpu) }
+        let (cpu, switches) = (process_cpu_us() - self.cpu, own_switches() - self.switches);
+        Sample {
+            latency: Some(self.latency),
+            switches_per_message: Some(switches as f64 / self.reads as f64),
+            ..sample(self.reads, self.begin.elapsed(), cpu)
+        }
     }
 }
 

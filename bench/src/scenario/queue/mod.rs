@@ -7,6 +7,7 @@ use crate::lab::Lab;
 use crate::measure::{Plan, Sample, all_in_turns, process_cpu_us, ratios, rows, thread_cpu_us};
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::stats::{histogram, median};
+use crate::usage::own_switches;
 use peers::Queue;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -175,6 +176,7 @@ fn through(queue: Queue, producers: usize, consumers: usize, batch: usize, count
     let start = Barrier::new(producers + consumers + 1);
     let each = count / producers;
     let (mut begin, mut cpu) = (Instant::now(), 0.0);
+    let switches = own_switches();
     thread::scope(|scope| {
         for mut take in takes {
             let start = &start;
@@ -203,7 +205,11 @@ fn through(queue: Queue, producers: usize, consumers: usize, batch: usize, count
         // More than there are consumers, should one have taken several at a time.
         (0..consumers * BATCH).for_each(|_| _ = posts.post((0, LAST, 0)));
     });
-    Ok(sample(each * producers, begin.elapsed().as_secs_f64(), process_cpu_us() - cpu))
+    let count = each * producers;
+    Ok(Sample {
+        switches_per_message: Some((own_switches() - switches) as f64 / count as f64),
+        ..sample(count, begin.elapsed().as_secs_f64(), process_cpu_us() - cpu)
+    })
 }
 
 /// One packet at a time, each to a consumer that has been asleep for a while. Latency is from the post to the consumer; cost
@@ -226,6 +232,7 @@ fn alone(queue: Queue, consumers: usize, count: usize) -> io::Result<Sample> {
     let origin = Instant::now();
     let latency = Mutex::new(histogram());
     let (mut time, mut cpu) = (Duration::ZERO, 0.0);
+    let switches = own_switches();
     thread::scope(|scope| {
         for mut take in takes {
             let latency = &latency;
@@ -251,7 +258,11 @@ fn alone(queue: Queue, consumers: usize, count: usize) -> io::Result<Sample> {
         (time, cpu) = (begin.elapsed(), process_cpu_us() - before);
         (0..consumers).for_each(|_| _ = posts.post((0, LAST, 0)));
     });
-    Ok(Sample { latency: Some(latency.into_inner().expect("not poisoned")), ..sample(count, time.as_secs_f64(), cpu) })
+    Ok(Sample {
+        latency: Some(latency.into_inner().expect("not poisoned")),
+        switches_per_message: Some((own_switches() - switches) as f64 / count as f64),
+        ..sample(count, time.as_secs_f64(), cpu)
+    })
 }
 
 #[cfg(test)]
