@@ -87,6 +87,11 @@ impl Gate {
         self.told.store(false, SeqCst);
     }
 
+    /// No sender has anything outstanding.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.active.load(SeqCst) == 0
+    }
+
     /// What was wanted has moved.
     pub(crate) fn is_reached(&self) -> bool {
         self.told.load(SeqCst)
