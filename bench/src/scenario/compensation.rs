@@ -4,8 +4,10 @@
 //! another worker: as soon as the first is told to be blocked (`wharf::blocking`), or is found to be. Beside it a bare
 //! futex: from the waker's call, after which it goes to sleep itself, to the woken thread's return. All three take turns.
 
-use crate::measure::{Sample, histogram, in_turns, rows};
-use crate::rows::{Goal, Report, Wanted, median};
+use crate::lab::Lab;
+use crate::measure::{Plan, Sample, all_in_turns, rows};
+use crate::rows::{Goal, Report, Wanted};
+use crate::stats::{histogram, median};
 use hdrhistogram::Histogram;
 use rustix::thread::futex;
 use std::io;
@@ -21,12 +23,13 @@ const WORKERS: usize = 3;
 /// For so long the first handler computes before it blocks: it is known to run, and the other packet waits.
 const BEFORE: Duration = Duration::from_micros(20);
 
-pub fn run(quick: bool) -> io::Result<Report> {
-    let rounds = if quick { 9 } else { 31 };
-    let times = if quick { 60 } else { 200 };
+pub fn run(lab: &Lab) -> io::Result<Report> {
+    let plan = Plan::within(lab.pick(10.0, 20.0));
+    let times = lab.pick(60, 200);
+    lab.case("limit 1, 3 workers");
     let port = Port::start()?;
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let samples = in_turns(NAMES.len(), rounds, |system| {
+    let samples = all_in_turns(lab, NAMES.len(), plan, |system| {
         let mut latency = histogram();
         match system {
             2 => bare(times, &mut latency),
