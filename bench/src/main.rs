@@ -84,6 +84,8 @@ enum Scenario {
     Mixed,
     /// Waking a sleeping worker beside a bare futex
     Wake,
+    /// From a worker blocking to another taking the next packet
+    Compensation,
     /// Bursts of datagrams beside sendmmsg and recvmmsg
     Datagrams,
     /// Files over HTTP beside nginx, by wrk
@@ -97,8 +99,23 @@ enum Scenario {
 use Scenario::*;
 
 /// What `all` measures, in this order.
-const EVERY: [Scenario; 14] =
-    [Echo, Scale, Blocked, Trickle, Skew, Churn, Broadcast, Queue, Files, Idle, Mixed, Wake, Datagrams, Static];
+const EVERY: [Scenario; 15] = [
+    Echo,
+    Scale,
+    Blocked,
+    Trickle,
+    Skew,
+    Churn,
+    Broadcast,
+    Queue,
+    Files,
+    Idle,
+    Mixed,
+    Wake,
+    Compensation,
+    Datagrams,
+    Static,
+];
 
 impl Scenario {
     fn name(self) -> String {
@@ -107,7 +124,7 @@ impl Scenario {
 
     /// Whether peers are needed, and a network.
     fn is_networked(self) -> bool {
-        !matches!(self, Queue | Wake | Datagrams | Files)
+        !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
     }
 
     fn measure(self, lab: &Lab, options: &Options) -> io::Result<Report> {
@@ -124,6 +141,7 @@ impl Scenario {
             Idle => scenario::idle::run(lab),
             Mixed => scenario::mixed::run(lab),
             Wake => scenario::wake::run(lab),
+            Compensation => scenario::compensation::run(lab),
             Datagrams => scenario::datagrams::run(lab),
             Static => scenario::statics::run(lab),
             All | Page => unreachable!("they are no measurements"),

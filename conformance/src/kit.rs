@@ -34,6 +34,8 @@ pub enum Engine {
     Threads,
     /// poll, and a pool of threads for files: what every Unix has.
     Poll,
+    /// What the library chooses: for hostile surroundings, where the choice is what is tested.
+    Auto,
 }
 
 impl Engine {
@@ -44,14 +46,16 @@ impl Engine {
             Engine::Ring => "epoll+io_uring",
             Engine::Threads => "epoll+threads",
             Engine::Poll => "poll+threads",
+            Engine::Auto => "auto",
         }
     }
 
-    /// What a port says of itself once a file operation had to wait.
-    pub fn files(self) -> &'static str {
+    /// What a port has to say of itself once a file operation had to wait; `None` where either will do.
+    pub fn files(self) -> Option<&'static str> {
         match self {
-            Engine::Ring => "io_uring",
-            Engine::Threads | Engine::Poll => "threads",
+            Engine::Ring => Some("io_uring"),
+            Engine::Threads | Engine::Poll => Some("threads"),
+            Engine::Auto => crate::hostile::files(),
         }
     }
 
@@ -59,12 +63,13 @@ impl Engine {
         match self {
             Engine::Ring => FileEngine::Ring,
             Engine::Threads | Engine::Poll => FileEngine::Threads,
+            Engine::Auto => FileEngine::Auto,
         }
     }
 
     fn socket_engine(self) -> SocketEngine {
         match self {
-            Engine::Ring | Engine::Threads => SocketEngine::Auto,
+            Engine::Ring | Engine::Threads | Engine::Auto => SocketEngine::Auto,
             Engine::Poll => SocketEngine::Poll,
         }
     }
@@ -72,7 +77,7 @@ impl Engine {
     /// What a port says of its sockets.
     pub fn sockets(self) -> &'static str {
         match self {
-            Engine::Ring | Engine::Threads => "epoll",
+            Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
         }
     }

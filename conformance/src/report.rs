@@ -81,7 +81,8 @@ fn counted(name: &str, counts: &Counts) -> String {
 }
 
 fn engines(outcomes: &[Outcome]) -> Vec<Engine> {
-    Engine::ALL.into_iter().filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
+    let known = Engine::ALL.into_iter().chain([Engine::Auto]);
+    known.filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
 }
 
 /// One object for each row and engine.

@@ -20,9 +20,9 @@ struct Member {
 
 fn main() -> io::Result<()> {
     Options::parse(&["chat"]);
-    let (address, listeners) = peers::listeners(1)?;
+    let (address, listener) = peers::listener()?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &listeners[0], EventData::new_u64(LISTENER), EventFlags::IN)?;
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
     let mut members: BTreeMap<u64, Member> = BTreeMap::new();
     let mut last = LISTENER;
     let mut events = Vec::with_capacity(EVENTS_MAX);
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
         for event in &events {
             let number = event.data.u64();
             if number == LISTENER {
-                while let Ok((socket, _)) = listeners[0].accept() {
+                while let Ok((socket, _)) = listener.accept() {
                     socket.set_nodelay(true)?;
                     last += 1;
                     epoll::add(&epoll, &socket, EventData::new_u64(last), EventFlags::IN)?;

@@ -1,7 +1,8 @@
 //! compio: a runtime on io_uring in each thread. With several workers, its dispatcher deals the connections out to them,
 //! as its own example does; a thread of its own accepts. A connection stays with its worker.
 //!
-//! mixed: the block is read by io_uring.
+//! A receive is asked for anew each time. Its receive for many (`read_multi`) fails a connection when its pool of buffers
+//! is empty, as a thousand busy connections make it, and saves next to nothing. mixed: the block is read by io_uring.
 
 use compio::BufResult;
 use compio::dispatcher::Dispatcher;
@@ -10,7 +11,7 @@ use compio::fs::File;
 use compio::io::{AsyncRead, AsyncReadAtExt, AsyncReadExt, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::{Runtime, spawn};
-use peers::{BLOCK_BYTES, BUFFER_BYTES, Messages, Options, Outbox, PAUSE, block_of, listeners, spin};
+use peers::{BLOCK_BYTES, BUFFER_BYTES, Messages, Options, Outbox, PAUSE, block_of, spin};
 use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
@@ -18,10 +19,9 @@ use std::rc::Rc;
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo", "spin", "mixed"]);
     let mut proactor = ProactorBuilder::new();
-    // Its documentation asks for these where a ring stays in its thread, as here.
+    // A ring that only its thread uses, and whose work is done when it waits: a sixth less of processor time.
     proactor.single_issuer(true).defer_taskrun(true);
-    let (address, mut listeners) = listeners(1)?;
-    let listener = listeners.pop().expect("one was asked for");
+    let (address, listener) = peers::listener()?;
     listener.set_nonblocking(false)?;
     if options.workers() == 1 {
         return Runtime::builder().with_proactor(proactor).build()?.block_on(async {

@@ -21,8 +21,7 @@ const LISTENER: u64 = u64::MAX;
 fn main() -> io::Result<()> {
     // Both are there as long as the program.
     let options: &Options = Box::leak(Box::new(Options::parse(&["echo", "spin"])));
-    let (address, mut listener) = peers::listeners(1)?;
-    let listener = listener.pop().expect("one was asked for");
+    let (address, listener) = peers::listener()?;
     let create = |_| Ok(epoll::create(CreateFlags::CLOEXEC)?);
     let loops: &[OwnedFd] = (0..options.workers()).map(create).collect::<io::Result<Vec<_>>>()?.leak();
     if let [only] = loops {

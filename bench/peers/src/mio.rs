@@ -4,27 +4,29 @@
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use peers::{BUFFER_BYTES, Connection, Options, Progress, listeners, on_threads};
+use peers::{BUFFER_BYTES, Connection, Options, Place, Progress, on_threads};
 use slab::Slab;
 use std::io;
+use std::sync::Arc;
 
 const EVENTS_MAX: usize = 1024;
 const LISTENER: Token = Token(usize::MAX);
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo"]);
-    let (address, listeners) = listeners(options.workers())?;
-    peers::announce(address)?;
-    let each = listeners.into_iter().map(|listener| (listener, options.clone())).collect();
-    on_threads(each, |(listener, options)| serve(TcpListener::from_std(listener), &options))
+    let place = Arc::new(Place::new(options.workers())?);
+    let each = (0..options.workers()).map(|_| (place.clone(), options.clone())).collect();
+    on_threads(each, |(place, options)| serve(&place, &options))
 }
 
-fn serve(mut listener: TcpListener, options: &Options) -> io::Result<()> {
+fn serve(place: &Place, options: &Options) -> io::Result<()> {
+    let mut listener = TcpListener::from_std(place.bind()?);
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut connections: Slab<Connection<TcpStream>> = Slab::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    place.ready()?;
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

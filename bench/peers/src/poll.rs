@@ -11,8 +11,7 @@ fn watch(descriptor: RawFd) -> libc::pollfd {
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo"]);
-    let (address, listeners) = peers::listeners(1)?;
-    let listener = &listeners[0];
+    let (address, listener) = peers::listener()?;
     // The listener stands first, and the connections are one place behind what is watched.
     let mut watched = vec![watch(listener.as_raw_fd())];
     let mut connections: Vec<Connection<TcpStream>> = Vec::new();

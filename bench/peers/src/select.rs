@@ -35,8 +35,7 @@ impl Set {
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo"]);
-    let (address, listeners) = peers::listeners(1)?;
-    let listener = &listeners[0];
+    let (address, listener) = peers::listener()?;
     let (mut readers, mut writers) = (Set::new(), Set::new());
     readers.put(listener.as_raw_fd(), true);
     // By descriptor.

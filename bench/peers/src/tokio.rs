@@ -2,7 +2,8 @@
 //!
 //! chat: a broadcast channel, as tokio's own examples have it. A member that falls more than [`LINES_MAX`] lines behind
 //! skips the oldest; it is not dropped. mixed: a task for each message; the block is read by `pread` on the blocking
-//! pool, for tokio has no other way to read files; the timer's resolution is a millisecond.
+//! pool, as tokio reads files itself (through io_uring it does so only where its unstable parts are turned on); the
+//! timer's resolution is a millisecond.
 
 use peers::{BLOCK_BYTES, BUFFER_BYTES, Options, PAUSE, block_of, spin};
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 
@@ -29,12 +31,17 @@ type Line = Arc<[u8]>;
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo", "spin", "chat", "mixed"]);
-    let runtime = match options.workers() {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-        workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
+    let mut runtime = match options.workers() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
+    runtime.worker_threads(options.workers()).enable_io();
+    // Only what waits by a timer pays for timers.
+    if options.kind == "mixed" {
+        runtime.enable_time();
+    }
     // What is awaited in `block_on` itself stays on this thread: the accept loop belongs on the pool too.
-    runtime.block_on(async { tokio::spawn(serve(options)).await.map_err(io::Error::other)? })
+    runtime.build()?.block_on(async { tokio::spawn(serve(options)).await.map_err(io::Error::other)? })
 }
 
 async fn serve(options: Options) -> io::Result<()> {

@@ -9,13 +9,14 @@
 use io_uring::squeue::Entry;
 use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode};
-use peers::{BUFFER_BYTES, Options, listeners, on_threads};
+use peers::{BUFFER_BYTES, Options, Place, on_threads};
 use slab::Slab;
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const ENTRIES: u32 = 1024;
@@ -38,12 +39,12 @@ struct Connection {
 
 fn main() -> io::Result<()> {
     let options = Options::parse(&["echo"]);
-    let (address, listeners) = listeners(options.workers())?;
-    peers::announce(address)?;
-    on_threads(listeners, serve)
+    let place = Arc::new(Place::new(options.workers())?);
+    on_threads(vec![place; options.workers()], |place| serve(&place))
 }
 
-fn serve(listener: TcpListener) -> io::Result<()> {
+fn serve(place: &Place) -> io::Result<()> {
+    let listener = place.bind()?;
     // What would block is for the ring to wait for; with O_NONBLOCK it would fail instead.
     listener.set_nonblocking(false)?;
     let mut ring: IoUring =
@@ -56,6 +57,7 @@ fn serve(listener: TcpListener) -> io::Result<()> {
     // Those whose receive ended because no buffer was left.
     let mut starved = Vec::new();
     queue.accept(&listener)?;
+    place.ready()?;
     loop {
         queue.submit(1)?;
         completions.sync();

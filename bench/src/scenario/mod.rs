@@ -3,6 +3,7 @@
 pub mod blocked;
 pub mod broadcast;
 pub mod churn;
+pub mod compensation;
 pub mod datagrams;
 pub mod echo;
 pub mod files;

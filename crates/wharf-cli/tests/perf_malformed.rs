@@ -79,6 +79,7 @@ impl Server {
         let output = run(&["127.0.0.1", "-p", &port, "-n", "64K", "--connect-timeout", "20000"]);
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{why}");
+        // No peer's time is over yet; a busy machine is slow, too.
         assert!(started.elapsed() < Duration::from_secs(4), "served, but late");
         let until = Instant::now() + DEADLINE;
         while !self.said.lock().unwrap().contains(words) {
@@ -204,7 +205,7 @@ fn a_cookie_that_is_none_is_refused() {
 /// Row 6.
 #[test]
 fn parameters_that_do_not_come_end_the_test_in_time() {
-    let server = Server::start(&["--max-clients", "2"]);
+    let server = Server::start(&["--max-clients", "2", "--handshake-timeout", "2000"]);
     let peer = server.greeted();
     server.serves("");
     assert_eq!(peer.refusal(), 114);
@@ -286,7 +287,7 @@ fn numbers_out_of_range_are_refused_with_their_codes() {
 /// Row 21.
 #[test]
 fn streams_that_never_come_end_the_test_in_time() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--setup-timeout", "2000"]);
     for parameters in [PARAMETERS, r#"{"udp":true,"len":1000,"reverse":true}"#] {
         let peer = server.greeted();
         peer.frame(parameters);
@@ -433,7 +434,7 @@ fn a_stream_that_ends_early_is_told_and_costs_no_processor_time() {
 /// Rows 31, 32 and 33.
 #[test]
 fn results_that_do_not_come_or_cannot_be_are_refused() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--setup-timeout", "3000"]);
     let ended = || {
         let (control, _stream) = server.running(PARAMETERS);
         control.send(&[4]);
@@ -570,6 +571,78 @@ fn a_strangers_text_does_not_steer_the_terminal() {
     assert!(!server.said.lock().unwrap().contains('\u{1b}'));
 }
 
+/// A ping connection whose client asks and does not read.
+#[test]
+fn pings_without_a_reader_take_no_memory() {
+    let server = Server::start(&[]);
+    let (control, _stream) = server.running(r#"{"tcp":true,"time":60,"len":1000,"wharf_latency":1}"#);
+    let pings = server.connect();
+    pings.send(&cookie(b'a'));
+    pings.0.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let piece = vec![7; 1 << 16];
+    let mut sent = 0_u64;
+    // It answers as long as its answers are taken; then it does not read on, and this end has to wait.
+    while let Ok(count) = (&pings.0).write(&piece) {
+        sent += count as u64;
+        assert!(sent < 256 << 20, "it takes whatever comes");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 100_000, "{peak} kB");
+    control.send(&[16]);
+    server.serves("the client has given up");
+}
+
+/// What a client sets for its test does not outlive it.
+#[test]
+fn a_processor_that_a_client_chose_is_not_the_next_clients() {
+    let server = Server::start(&[]);
+    let allowed = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+    };
+    let before = allowed();
+    let first = before.split([',', '-']).next().unwrap().to_owned();
+    let (control, _stream) =
+        server.running(&format!(r#"{{"tcp":true,"time":60,"len":1000,"server_affinity":{first}}}"#));
+    assert_eq!(allowed(), first);
+    control.send(&[16]);
+    control.is_closed();
+    let until = Instant::now() + DEADLINE;
+    while allowed() != before {
+        assert!(Instant::now() < until, "{} are left of {before}", allowed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Those who connect and leave without a word leave nothing behind, be it for the time that a cookie has.
+#[test]
+fn who_connects_and_leaves_is_forgotten_at_once() {
+    let server = Server::start(&[]);
+    // Of sockets: threads that were added to the pool have descriptors, too.
+    let descriptors = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().flatten();
+        all.filter_map(|it| std::fs::read_link(it.path()).ok())
+            .filter(|it| it.to_string_lossy().starts_with("socket:"))
+            .count()
+    };
+    let before = descriptors();
+    let started = Instant::now();
+    let mut rounds = 0;
+    while started.elapsed() < Duration::from_secs(2) {
+        drop(server.connect());
+        rounds += 1;
+    }
+    // The last ones may be on their way; of all those before none is there.
+    let until = Instant::now() + Duration::from_secs(2);
+    while descriptors() > before + 2 {
+        assert!(Instant::now() < until, "{} descriptors after {rounds} connections, {before} before", descriptors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.serves("");
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.
@@ -585,14 +658,18 @@ fn hostile(play: impl FnOnce(Peer, &TcpListener) + Send + 'static) -> u16 {
 }
 
 fn client_says(play: impl FnOnce(Peer, &TcpListener) + Send + 'static, words: &str) {
+    client_with(play, &["--rcv-timeout", "1000"], words);
+}
+
+fn client_with(play: impl FnOnce(Peer, &TcpListener) + Send + 'static, more: &[&str], words: &str) {
     let port = hostile(play).to_string();
     let started = Instant::now();
-    let output = run(&["127.0.0.1", "-p", &port, "-t", "1", "--rcv-timeout", "1000"]);
+    let output = run(&[&["127.0.0.1", "-p", &port, "-t", "1"], more].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(words), "{said}");
     assert!(!said.contains('\u{1b}') && !said.contains("panicked"), "{said}");
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < DEADLINE);
 }
 
 #[test]
@@ -679,4 +756,77 @@ fn a_connect_that_takes_too_long_is_given_up() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("unable to connect to server"), "{said}");
     drop(filled);
+}
+
+#[test]
+fn a_client_does_not_wait_for_bytes_that_cannot_move_any_more() {
+    // The stream is gone, of a test that ends with bytes: it ends with those that went.
+    let port = hostile(|peer, listener| {
+        peer.send(&[9, 10]);
+        let (stream, _) = listener.accept().unwrap();
+        peer.send(&[1, 2]);
+        std::thread::sleep(Duration::from_millis(100));
+        drop(stream);
+        let mut cookie = [0; 37];
+        (&peer.0).read_exact(&mut cookie).unwrap();
+        peer.object();
+        assert_eq!(peer.state(), 4);
+        peer.send(&[13]);
+        peer.object();
+        peer.frame(RESULTS);
+        peer.send(&[14]);
+        peer.is_closed();
+    });
+    let output = run(&["127.0.0.1", "-p", &port.to_string(), "-n", "100G"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("ended before the test"), "{said}");
+    // The stream is there, and nobody reads it.
+    let port = hostile(|peer, listener| {
+        peer.send(&[9, 10]);
+        let stream = listener.accept().unwrap();
+        peer.send(&[1, 2]);
+        peer.is_closed();
+        drop(stream);
+    });
+    let output = run(&["127.0.0.1", "-p", &port.to_string(), "-n", "100G", "--rcv-timeout", "500"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing received"));
+}
+
+#[test]
+fn a_client_does_not_store_what_a_server_floods_it_with() {
+    // It waits for an answer to its hello while states come that are not due.
+    client_with(
+        |peer, _| {
+            peer.send(&[9, 10]);
+            let piece = vec![1; 1 << 20];
+            while (&peer.0).write_all(&piece).is_ok() {}
+        },
+        &["-u"],
+        "more than there is to say",
+    );
+}
+
+#[test]
+fn a_test_ends_whose_bytes_have_come_before_its_start_was_told() {
+    let port = hostile(|peer, listener| {
+        peer.send(&[9, 10]);
+        let (mut stream, _) = listener.accept().unwrap();
+        // A server sends as soon as it has told that the test runs, and data may overtake that.
+        stream.write_all(&[7; 4096]).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        peer.send(&[1, 2]);
+        let mut cookie = [0; 37];
+        (&peer.0).read_exact(&mut cookie).unwrap();
+        peer.object();
+        assert_eq!(peer.state(), 4);
+        peer.send(&[13]);
+        peer.object();
+        peer.frame(RESULTS);
+        peer.send(&[14]);
+        peer.is_closed();
+    });
+    let output = run(&["127.0.0.1", "-p", &port.to_string(), "-R", "-n", "4K", "--rcv-timeout", "30000"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -27,6 +27,8 @@ pub const BURST_MAX: u64 = 1000;
 pub const WINDOW_BYTES_MAX: usize = 512 << 20;
 /// A segment, since 3.21.
 pub const MSS_MAX: u32 = 32767;
+/// Microseconds between two blocks: a day.
+pub const SEND_INTERVAL_US_MAX: u64 = 86_400_000_000;
 /// The default rate of UDP, bits a second.
 pub const UDP_RATE: u64 = 1 << 20;
 
@@ -115,6 +117,8 @@ pub struct Parameters {
     pub latency: bool,
     /// Ours: microseconds between the starts of two blocks.
     pub send_interval_us: u64,
+    /// Ours: when this direction is through, the other one comes in the same session.
+    pub two_phase: bool,
 }
 
 impl Default for Parameters {
@@ -151,6 +155,7 @@ impl Default for Parameters {
             verify: false,
             latency: false,
             send_interval_us: 0,
+            two_phase: false,
         }
     }
 }
@@ -219,6 +224,7 @@ impl Parameters {
             ("skip_rx_copy", self.skip_rx_copy),
             ("wharf_verify", self.verify),
             ("wharf_latency", self.latency),
+            ("wharf_two_phase", self.two_phase),
         ];
         switches.into_iter().filter(|(_, on)| *on).for_each(|(key, _)| put(key, 1.into()));
         if self.send_interval_us > 0 {
@@ -284,10 +290,16 @@ impl Parameters {
             auth_token: read.text("authtoken")?,
             verify: read.flag("wharf_verify")?,
             latency: read.flag("wharf_latency")?,
-            send_interval_us: any("wharf_send_interval_us")?,
+            send_interval_us: read.number("wharf_send_interval_us", 0, 0, SEND_INTERVAL_US_MAX, code::PARAMETERS)?,
+            two_phase: read.flag("wharf_two_phase")?,
         };
         for key in ["pacing_timer", "gso_dg_size", "gso_bf_size", "gro_bf_size"] {
             any(key)?;
+        }
+        if parameters.two_phase && (parameters.reverse || parameters.bidirectional) {
+            let text =
+                "parameter error: two phases have a direction each; reverse and bidirectional do not go with them";
+            return Err(Failure::new(code::PARAMETERS, text));
         }
         if parameters.verify && parameters.len < crate::verify::BLOCK_BYTES_MIN {
             let text = format!("parameter error: len {} is too small to be verified", parameters.len);
@@ -446,6 +458,8 @@ mod tests {
             (r#"{"MSS":40000}"#, 10),
             (r#"{"window":629145600}"#, 8),
             (r#"{"sctp":true}"#, 18),
+            (r#"{"wharf_send_interval_us":9e15}"#, 114),
+            (r#"{"wharf_two_phase":1,"reverse":true}"#, 114),
             (r#"{"time":"1"}"#, 114),
             (r#"{"title":5}"#, 114),
             (r#"{"reverse":"yes"}"#, 114),

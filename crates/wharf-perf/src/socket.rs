@@ -1,14 +1,16 @@
 //! Sockets before they become devices of the port, and what the kernel knows of them and of this process.
 
-use crate::op::Stream;
+use crate::op::{File, Op, Port, Stream};
 use crate::parameters::Parameters;
-use crate::protocol::{Failure, code};
+use crate::protocol::{Failure, code, describe};
 use crate::report::TcpSample;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use wharf::{Builder, CompletionPort, FileEngine, SocketEngine};
 
 /// Where sockets of this end come from.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,48 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The network device.
     pub device: Option<String>,
+}
+
+/// A port as the options say.
+pub(crate) fn builder(concurrency: usize, sockets: Option<SocketEngine>, files: Option<FileEngine>) -> Builder {
+    let mut builder = CompletionPort::<(), Op>::builder().concurrency(concurrency);
+    if let Some(engine) = sockets {
+        builder = builder.socket_engine(engine);
+    }
+    if let Some(engine) = files {
+        builder = builder.file_engine(engine);
+    }
+    builder
+}
+
+/// The file of `-F`: read by a sender, made anew by a receiver. Its name comes along, for messages.
+pub(crate) fn open_file(
+    port: &Port,
+    path: &Path,
+    parameters: &Parameters,
+    sends: bool,
+) -> Result<(File, String), Failure> {
+    if parameters.protocol != crate::parameters::Protocol::Tcp {
+        return Err(Failure::new(code::FILE_OVER_UDP, describe(code::FILE_OVER_UDP)));
+    }
+    if parameters.streams() != 1 || parameters.verify || parameters.two_phase {
+        let text = "a file goes over one stream in one direction: without -P, --bidir, --two-phase and --verify";
+        return Err(Failure::new(code::FILE, text));
+    }
+    let mut options = std::fs::OpenOptions::new();
+    match sends {
+        true => options.read(true),
+        false => options.write(true).create(true).truncate(true),
+    };
+    match port.open(path, &options, ()) {
+        Ok(file) => Ok((file, path.display().to_string())),
+        Err(error) => {
+            let what = if sends { "read" } else { "written" };
+            let errno = error.raw_os_error().unwrap_or(0);
+            let text = format!("{} cannot be {what} (-F): {error}", path.display());
+            Err(Failure { code: code::FILE, errno, text })
+        }
+    }
 }
 
 /// A socket of the peer's family, bound as the origin says, with the options of `parameters` if it is a stream's.
@@ -159,6 +203,15 @@ pub(crate) fn unsent_bytes(stream: &Stream) -> u64 {
     if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Bytes that wait in a connection's receive buffer. The same holds as for [`with_socket`].
+#[allow(unsafe_code)]
+pub(crate) fn unread_bytes(stream: &Stream) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, which is what the pointer names.
+    let result = unsafe { libc::ioctl(stream.raw().handle(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// A connection's segment size; 0 if unknown.
 pub(crate) fn segment_bytes(stream: &Stream) -> u64 {
     with_socket(stream, |socket| socket.tcp_mss().map_or(0, u64::from))
@@ -171,9 +224,29 @@ pub(crate) fn congestion(stream: &Stream) -> Option<String> {
     Some(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
-/// A peer that vanished is noticed, be it after minutes.
-pub(crate) fn keep_alive(stream: &Stream) {
-    let _ = with_socket(stream, |socket| socket.set_keepalive(true));
+/// How a control connection finds out that its peer has vanished: silent for `idle`, then asked every `interval`, and given up
+/// after `count` questions without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the first question.
+    pub idle: Duration,
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions.
+    pub count: u32,
+}
+
+impl Default for KeepAlive {
+    /// A minute and a half in all; the system's own default is more than two hours.
+    fn default() -> Self {
+        KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 }
+    }
+}
+
+/// A peer that vanished is noticed.
+pub(crate) fn keep_alive(stream: &Stream, how: &KeepAlive) {
+    let settings = TcpKeepalive::new().with_time(how.idle).with_interval(how.interval).with_retries(how.count);
+    let _ = with_socket(stream, |socket| socket.set_tcp_keepalive(&settings));
 }
 
 /// Sent data that is not acknowledged for so long breaks the connection (`TCP_USER_TIMEOUT`).
@@ -211,29 +284,57 @@ impl Processor {
     }
 }
 
+/// The processors that this process may run on.
+#[derive(Clone, Copy)]
+pub(crate) struct Processors(libc::cpu_set_t);
+
+impl Processors {
+    /// Those of the calling thread, which are those of the process as long as nobody has chosen.
+    #[allow(unsafe_code)]
+    pub(crate) fn now() -> io::Result<Processors> {
+        // SAFETY: a structure of plain bits, of which all zeros is the empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the size is that of `set`, to which alone the call writes.
+        let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+        if result == 0 { Ok(Processors(set)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    #[allow(unsafe_code)]
+    fn only(number: u32) -> io::Result<Processors> {
+        if number as usize >= 8 * size_of::<libc::cpu_set_t>() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: as in `now`; the number is inside of the set.
+        let set = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(number as usize, &mut set);
+            set
+        };
+        Ok(Processors(set))
+    }
+
+    /// All threads of this process run there from now on; those that are started later, too.
+    #[allow(unsafe_code)]
+    pub(crate) fn choose(&self) -> io::Result<()> {
+        for thread in std::fs::read_dir("/proc/self/task")?.flatten() {
+            let Some(id) = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            // SAFETY: the size is that of the set, which the call only reads.
+            let result = unsafe { libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+            let error = io::Error::last_os_error();
+            // A thread may have ended since it was listed.
+            if result != 0 && error.raw_os_error() != Some(libc::ESRCH) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All threads of this process run on this processor from now on; those that are started later, too.
 ///
 /// # Errors
 ///
 /// The system's: there is no such processor, or it may not be used.
-#[allow(unsafe_code)]
 pub fn use_processor(number: u32) -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?;
-    for thread in threads.flatten() {
-        let Some(id) = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        // SAFETY: `set` is a structure of plain bits, all zeros is the empty set, CPU_SET checks its index, and the call
-        // only reads it.
-        let result = unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            if number as usize >= 8 * size_of::<libc::cpu_set_t>() {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            libc::CPU_SET(number as usize, &mut set);
-            libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set)
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+    Processors::only(number)?.choose()
 }

@@ -2,12 +2,13 @@
 //! issued on them.
 
 use crate::buffer::Buffer;
+use crate::os::{self, Owned};
 use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
 use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId, RawBuffer};
 use crate::record::{Memory, Record};
 use crate::word;
-use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fd::BorrowedFd;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -83,6 +84,8 @@ impl<K, C> Drop for Shared<K, C> {
 /// What all kinds of devices have in common: `$device` holds an `Arc<Shared>`.
 macro_rules! device {
     ($device:ident) => {
+        $crate::os::by_descriptor!($device);
+
         impl<K, C> Clone for $device<K, C> {
             fn clone(&self) -> Self {
                 $device(self.0.clone())
@@ -135,15 +138,6 @@ macro_rules! device {
                 self.0.port.close_device(&self.0.device);
             }
 
-            /// Takes the descriptor out of the port again, in the mode it is in: non-blocking, but for a file.
-            ///
-            /// # Errors
-            ///
-            /// Operations are outstanding (cancel them and take their packets first), or it is closed.
-            pub fn release_fd(self) -> Result<rustix::fd::OwnedFd, $crate::Rejected<Self, ()>> {
-                self.0.release().map_err(|(error, shared)| $crate::Rejected { error, source: $device(shared), key: () })
-            }
-
             /// The raw layer's name for it.
             pub fn raw(&self) -> &$crate::raw::Device {
                 &self.0.device
@@ -154,19 +148,19 @@ macro_rules! device {
 pub(crate) use device;
 
 /// Gives a descriptor to the port, or back to the caller.
-pub(crate) fn adopt<K, C, S: Into<OwnedFd> + From<OwnedFd>>(
+pub(crate) fn adopt<K, C, S: Owned>(
     port: &raw::Port,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    let handle = source.into().into_raw_fd();
+    let handle = source.into_handle();
     match port.adopt(handle, kind, 0) {
         Ok(device) => Ok(Shared::new(port, device, key)),
         Err(error) => {
             #[allow(unsafe_code)]
             // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
-            let source = S::from(unsafe { OwnedFd::from_raw_fd(handle) });
+            let source = unsafe { S::from_handle(handle) };
             Err(Rejected { error: refusal(port, error), source, key })
         }
     }
@@ -194,16 +188,27 @@ impl<K: Key, C: Context> Shared<K, C> {
         self.port.with_handle(&self.device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
-            call(unsafe { BorrowedFd::borrow_raw(handle) })
+            call(unsafe { os::borrow(handle) })
         })
     }
 
-    pub(crate) fn release(self: Arc<Self>) -> Result<OwnedFd, (io::Error, Arc<Self>)> {
+    /// The file, for a call that does not outlive this borrow of the handle.
+    pub(crate) fn with_file<R>(&self, call: impl FnOnce(&std::fs::File) -> io::Result<R>) -> io::Result<R> {
+        self.port.with_handle(&self.device, |handle| {
+            #[allow(unsafe_code)]
+            // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
+            unsafe {
+                os::with_file(handle, call)
+            }
+        })
+    }
+
+    pub(crate) fn release<S: Owned>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
         match self.port.release_device(&self.device) {
             Ok(handle) => {
                 #[allow(unsafe_code)]
                 // SAFETY: the port has given the descriptor away, and will not close it.
-                Ok(unsafe { OwnedFd::from_raw_fd(handle) })
+                Ok(unsafe { S::from_handle(handle) })
             }
             Err(error) => Err((refusal(&self.port, error), self)),
         }

@@ -11,25 +11,10 @@
 
 use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
+use crate::raw::DeviceKind;
 use crate::sync::Lock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-
-/// What a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// A listening stream socket.
-    Listener,
-    /// A stream socket, connected or to be connected.
-    Stream,
-    /// A datagram socket.
-    Datagram,
-    /// Something else that can be waited for: a pipe, a terminal, an event descriptor, a child process.
-    Handle,
-    /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive side.
-    File,
-}
 
 /// How far a stream is.
 pub(crate) mod phase {

@@ -17,21 +17,8 @@
 //! Most connections are idle, with one receive outstanding: that state is kept small.
 
 use crate::operation::Operation;
+pub(crate) use crate::operation::Side;
 use std::collections::VecDeque;
-
-/// Which side of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Receive,
-    Send,
-}
-
-impl Side {
-    /// The side of an operation's serial number.
-    pub(crate) fn of(serial: u64) -> Side {
-        if serial & 1 == 0 { Side::Receive } else { Side::Send }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {

@@ -43,15 +43,15 @@
 mod associate;
 #[cfg(not(loom))]
 mod buffer;
-#[cfg(not(loom))]
+#[cfg(all(unix, not(loom)))]
 mod device;
-#[cfg(not(loom))]
+#[cfg(all(unix, not(loom)))]
 mod direction;
-#[cfg(not(loom))]
+#[cfg(all(unix, not(loom)))]
 mod engine;
 #[cfg(not(loom))]
 pub mod error;
-#[cfg(not(loom))]
+#[cfg(all(unix, not(loom)))]
 mod fork;
 #[cfg(not(loom))]
 pub mod fs;
@@ -60,17 +60,21 @@ pub mod net;
 #[cfg(not(loom))]
 mod operation;
 #[cfg(not(loom))]
+mod os;
+#[cfg(not(loom))]
 mod packet;
 #[cfg(not(loom))]
 mod port;
 #[cfg(not(loom))]
+#[cfg_attr(windows, path = "process_windows.rs")]
 pub mod process;
+#[cfg(unix)]
 mod queue;
-#[cfg(not(loom))]
+#[cfg(all(unix, not(loom)))]
 pub mod raw;
 #[cfg(not(loom))]
 mod record;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, unix, not(loom)))]
 mod schedules;
 #[cfg(not(loom))]
 pub mod session;
@@ -79,6 +83,15 @@ mod sync;
 mod word;
 #[cfg(not(loom))]
 mod worker;
+
+// On Windows the kernel is queue and engine.
+#[cfg(windows)]
+#[path = "engine/iocp/mod.rs"]
+mod iocp;
+#[cfg(windows)]
+use iocp::queue;
+#[cfg(windows)]
+pub use iocp::raw;
 
 #[cfg(not(loom))]
 pub use associate::Outcome;

@@ -9,6 +9,7 @@
 //! address or a descriptor number never identifies anything.
 
 use crate::buffer::PoolBuffer;
+pub use crate::os::Handle;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +52,20 @@ pub enum Kind {
     Signal,
 }
 
+/// Which side of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Receive,
+    Send,
+}
+
+impl Side {
+    /// The side of an operation's serial number.
+    pub(crate) fn of(serial: u64) -> Side {
+        if serial & 1 == 0 { Side::Receive } else { Side::Send }
+    }
+}
+
 /// A piece of memory that belongs to an operation until its packet was taken.
 #[derive(Clone, Copy, Debug)]
 pub struct RawBuffer {
@@ -86,7 +101,7 @@ pub enum Part {
     /// Bytes of a regular file or block device.
     File {
         /// Its descriptor, open for reading. Its position is neither used nor changed.
-        handle: i32,
+        handle: Handle,
         /// Where they begin.
         offset: u64,
         /// How many.
@@ -200,7 +215,7 @@ pub struct Datagram {
 #[derive(Debug)]
 pub struct Accepted {
     /// The descriptor. The fake engine's are not the system's.
-    pub handle: i32,
+    pub handle: Handle,
     /// The other end; `None` for a stream of the machine's own (a Unix socket).
     pub peer: Option<SocketAddr>,
 }

@@ -1,7 +1,7 @@
 //! What comes out of a port.
 
 use crate::buffer::Buffer;
-use crate::error::{Class, NtStatus, nt_status};
+use crate::error::{Class, NtStatus};
 use crate::fs::File;
 use crate::net::{FileMessage, Stream, TcpListener, UdpSocket};
 use crate::process::Child;
@@ -47,7 +47,7 @@ pub enum Event<K, C> {
         /// The listener, for the next accept.
         listener: TcpListener<K, C>,
         /// The connection, which belongs to no port yet, in non-blocking mode.
-        result: io::Result<std::os::unix::net::UnixStream>,
+        result: io::Result<crate::os::UnixStream>,
     },
     /// A child process has ended.
     Exited {
@@ -202,7 +202,7 @@ impl<K, C> Packet<K, C> {
         };
         match self.error() {
             None => NtStatus::SUCCESS,
-            Some(error) => nt_status(error.raw_os_error().unwrap_or(0), class),
+            Some(error) => crate::os::nt_status(error.raw_os_error().unwrap_or(0), class),
         }
     }
 

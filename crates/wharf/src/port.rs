@@ -4,6 +4,8 @@ use crate::associate::{Associate, Shared};
 use crate::buffer::Buffer;
 use crate::fs::File;
 use crate::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
+pub use crate::os::Notifier;
+use crate::os::{Handle, Owned};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::process::Child;
 use crate::queue::{Deadline, Wake, WorkerReport};
@@ -19,9 +21,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -479,7 +479,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         let raw = &self.owner.0;
         let queue = raw.stats();
         PortStats {
-            engine: raw.engine().name(),
+            engine: raw.engine_name(),
             files: raw.file_engine(),
             devices: raw.device_count(),
             queued: queue.queued,
@@ -505,33 +505,6 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// own. It may be readable when the `get` then finds nothing; waiting on it takes no packet.
     pub fn notifier(&self) -> io::Result<Notifier> {
         Notifier::new(&self.owner.0)
-    }
-}
-
-/// See [`CompletionPort::notifier`].
-#[derive(Debug)]
-pub struct Notifier {
-    epoll: std::os::fd::OwnedFd,
-    /// Kept open for the epoll above.
-    _bell: Arc<rustix::fd::OwnedFd>,
-}
-
-impl Notifier {
-    fn new(port: &raw::Port) -> io::Result<Notifier> {
-        use rustix::event::epoll;
-        let bell = port.queue.bell()?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &*bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-        if let Some(engine) = port.engine().pollable() {
-            epoll::add(&epoll, engine, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        }
-        Ok(Notifier { epoll, _bell: bell })
-    }
-}
-
-impl std::os::fd::AsFd for Notifier {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.epoll.as_fd()
     }
 }
 
@@ -632,6 +605,12 @@ fn assemble_repeating<K: Key, C: Context>(completion: Completion) -> Packet<K, C
     Packet { key, context, event }
 }
 
+#[allow(unsafe_code)]
+fn owned<S: Owned>(handle: Handle) -> S {
+    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
+    unsafe { S::from_handle(handle) }
+}
+
 fn ended<T>(error: i32, value: T) -> io::Result<T> {
     if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) }
 }
@@ -659,10 +638,8 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
             let local = listener.0.device.is_local();
             match payload {
                 Payload::Accepted(accepted) => match accepted.peer {
-                    Some(peer) => {
-                        Event::Accepted { listener, result: Ok((crate::net::from_handle(accepted.handle), peer)) }
-                    }
-                    None => Event::AcceptedLocal { listener, result: Ok(crate::net::from_handle(accepted.handle)) },
+                    Some(peer) => Event::Accepted { listener, result: Ok((owned(accepted.handle), peer)) },
+                    None => Event::AcceptedLocal { listener, result: Ok(owned(accepted.handle)) },
                 },
                 _ if local => Event::AcceptedLocal { listener, result: Err(io::Error::from_raw_os_error(error)) },
                 _ => Event::Accepted { listener, result: Err(io::Error::from_raw_os_error(error)) },
@@ -670,8 +647,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
         }
         Kind::Exited => {
             let child = Child(shared);
-            let status = |bytes| ExitStatus::from_raw(i32::try_from(bytes).unwrap_or(0));
-            Event::Exited { child, result: result(bytes).map(status) }
+            Event::Exited { child, result: result(bytes).map(crate::os::exit_status) }
         }
         Kind::Connected => Event::Connected { stream: Stream(shared), result: result(0).map(drop) },
         Kind::Received => {

@@ -12,7 +12,7 @@ mod messages;
 mod outbox;
 
 pub use connection::{Connection, Progress};
-pub use listen::{Place, listeners, on_threads};
+pub use listen::{Place, listener, on_threads};
 pub use messages::{Messages, block_of, spin};
 pub use outbox::Outbox;
 

@@ -1,4 +1,5 @@
-//! Listeners for the programs that have a loop of their own in each thread.
+//! Listeners, and threads that each have one of their own on the same port (SO_REUSEPORT): the system spreads the
+//! connections over them.
 
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -8,20 +9,13 @@ use std::sync::Barrier;
 /// As many connections may wait to be accepted as the system allows by default (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-/// So many listeners on one port, which blocks no accept: the system spreads the connections over them
-/// (SO_REUSEPORT).
-pub fn listeners(count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let first = listener(0, count > 1)?;
-    let address = first.local_addr()?;
-    let mut all = vec![first];
-    for _ in 1..count {
-        all.push(listener(address.port(), true)?);
-    }
-    Ok((address, all))
+/// A listener that blocks no accept.
+pub fn listener() -> io::Result<(SocketAddr, TcpListener)> {
+    let listener = listening(bound(0, false)?)?;
+    Ok((listener.local_addr()?, listener))
 }
 
-fn listener(port: u16, shared: bool) -> io::Result<TcpListener> {
-    let socket = bound(port, shared)?;
+fn listening(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -53,7 +47,7 @@ pub fn on_threads<T: Send + 'static>(
     own.map_or(Ok(()), serve)
 }
 
-/// A port for the runtimes that run once in each thread and bind a listener of their own there.
+/// A port for threads that each bind a listener of their own there.
 pub struct Place {
     address: SocketAddr,
     /// Bound, and not listening: it only keeps the port ours.
@@ -68,13 +62,18 @@ impl Place {
         Ok(Place { address, _holder: holder, threads: Barrier::new(threads) })
     }
 
-    /// What each thread binds, with SO_REUSEPORT.
+    /// A listener of this thread, which blocks no accept.
+    pub fn bind(&self) -> io::Result<TcpListener> {
+        listening(bound(self.address.port(), true)?)
+    }
+
+    /// For runtimes that bind their own, with SO_REUSEPORT.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// This thread has bound its listener. The last one tells the world.
-    pub fn listening(&self) -> io::Result<()> {
+    /// This thread can serve. The last one tells the world.
+    pub fn ready(&self) -> io::Result<()> {
         if self.threads.wait().is_leader() { crate::announce(self.address) } else { Ok(()) }
     }
 }

@@ -28,39 +28,22 @@
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 mod calls;
+mod choice;
 pub(crate) mod datagram;
 pub(crate) mod epoll;
+pub(crate) mod errno;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
 
+pub use choice::SocketEngine;
+
 use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// What tells a port which of its sockets and pipes are ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SocketEngine {
-    /// The best that the system has: epoll on Linux.
-    #[default]
-    Auto,
-    /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a
-    /// [`notifier`](crate::CompletionPort::notifier) hears of posts only.
-    Poll,
-}
-
 impl SocketEngine {
-    /// What the environment asks for.
-    pub(crate) fn from_environment() -> SocketEngine {
-        match std::env::var(files::FileEngine::VARIABLE).as_deref() {
-            Ok("poll") => SocketEngine::Poll,
-            // Anything else is the file engine's to judge.
-            _ => SocketEngine::Auto,
-        }
-    }
-
     /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
     pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
         Ok(match self {

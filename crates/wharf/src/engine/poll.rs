@@ -13,6 +13,7 @@
 //! (`pollable`), since there is none.
 
 use super::calls;
+use super::errno::{EAGAIN, EEXIST};
 use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -22,8 +23,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-const EAGAIN: i32 = 11;
-const EEXIST: i32 = 17;
 const BOTH: u8 = Readiness::RECEIVE | Readiness::SEND;
 
 pub(crate) struct Poll {

@@ -26,7 +26,6 @@ use std::io;
 
 pub use table::{Class, markdown};
 
-use table::errno::{ECANCELED, ECONNRESET, EPIPE};
 use table::{FALLBACK, IMMEDIATE, Row, TABLE};
 
 /// An NTSTATUS: how an operation ended, in the code from which the Win32 and Winsock names are made.
@@ -170,6 +169,21 @@ pub fn nt_status(errno: i32, class: Class) -> NtStatus {
     }
 }
 
+/// The status of an operation of this class that Windows reports with this code, Win32's or Winsock's.
+///
+/// Several statuses have one code; the one that an errno leads to goes before the others, one for exactly this class first.
+/// A code without a row gives [`NtStatus::UNMAPPED`] with the code inside.
+pub fn nt_status_of_code(code: u32, class: Class) -> NtStatus {
+    let has_code = |row: &&Row| row.win32 == code || row.winsock == Some(code);
+    let leads_to = |row: &&Row, of: Class| row.errnos.iter().any(|&(_, class)| class == of);
+    let named = || TABLE.iter().filter(|row| row.id != FALLBACK.id).filter(has_code);
+    let row = named()
+        .find(|row| leads_to(row, class))
+        .or_else(|| named().find(|row| leads_to(row, Class::Any)))
+        .or_else(|| named().next());
+    row.map_or(NtStatus(FALLBACK.nt_status | (code & ERRNO_MASK)), |row| NtStatus(row.nt_status))
+}
+
 /// What GetLastError says about this status after GetQueuedCompletionStatus or GetOverlappedResult.
 ///
 /// 0 for success and 997 for a pending operation. A status that the table does not know gives 317
@@ -268,12 +282,12 @@ pub trait ErrorExt {
 
 impl ErrorExt for io::Error {
     fn is_aborted(&self) -> bool {
-        self.raw_os_error() == Some(ECANCELED)
+        self.raw_os_error() == Some(crate::raw::ECANCELED)
     }
 
     fn is_reset(&self) -> bool {
         match self.raw_os_error() {
-            Some(errno) => errno == ECONNRESET || errno == EPIPE,
+            Some(number) => crate::os::is_reset(number),
             None => self.kind() == io::ErrorKind::ConnectionReset,
         }
     }
@@ -282,7 +296,7 @@ impl ErrorExt for io::Error {
         match self.raw_os_error() {
             // 0 is success for nt_status, but this is an error all the same (someone read errno too late).
             Some(0) => NtStatus::UNMAPPED,
-            Some(errno) => nt_status(errno, class),
+            Some(number) => crate::os::nt_status(number, class),
             None => nt_status_of_kind(self.kind()),
         }
     }
@@ -293,7 +307,7 @@ impl ErrorExt for io::Error {
 
     fn winsock(&self) -> u32 {
         match self.raw_os_error() {
-            Some(errno) if errno != 0 => winsock_from_errno(errno),
+            Some(number) if number != 0 => crate::os::winsock(number),
             _ => winsock(self.nt_status(Class::Any)),
         }
     }
@@ -494,6 +508,27 @@ mod tests {
         for errno in reset {
             assert_eq!(io_error(errno).nt_status(Stream), NtStatus::CONNECTION_RESET);
         }
+    }
+
+    #[test]
+    fn a_code_leads_back_to_the_status_that_an_errno_has() {
+        for class in CLASSES {
+            for row in TABLE.iter().filter(|row| row.id != FALLBACK.id) {
+                for &(errno, _) in row.errnos.iter().filter(|&&(_, of)| of == class) {
+                    let status = nt_status(errno, class);
+                    // Some statuses share both codes, and many share one of them.
+                    let codes = |status| (win32(status), winsock(status));
+                    let back = [win32(status), winsock(status)].map(|code| nt_status_of_code(code, class));
+                    assert!(back.map(codes).contains(&codes(status)), "{} for {class:?}: {back:?}", row.id);
+                }
+            }
+        }
+        assert_eq!(nt_status_of_code(10054, Datagram), NtStatus::PORT_UNREACHABLE);
+        assert_eq!(nt_status_of_code(10054, Stream), NtStatus::CONNECTION_RESET);
+        assert_eq!(nt_status_of_code(995, Any), NtStatus::CANCELLED);
+        assert_eq!(nt_status_of_code(38, File), NtStatus::END_OF_FILE);
+        assert_eq!(nt_status_of_code(0, Any), NtStatus::SUCCESS);
+        assert_eq!(nt_status_of_code(12345, Any), NtStatus(0xE000_0000 | 12345));
     }
 
     #[test]

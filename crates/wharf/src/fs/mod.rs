@@ -20,7 +20,6 @@ use crate::buffer::Buffer;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
-use rustix::fd::AsRawFd;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,10 +41,13 @@ impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
 
     fn associate(self, port: &raw::Port, key: K) -> Result<File<K, C>, Rejected<Self, K>> {
         // Here for the sake of the words; the raw layer has only a number for it.
-        if let Err(error) = raw::file_traits(self.as_raw_fd()) {
+        if let Err(error) = raw::file_traits(crate::os::of_file(&self)) {
             return Err(Rejected { error, source: self, key });
         }
-        adopt(port, self, DeviceKind::File, key).map(File)
+        match crate::os::for_port(self) {
+            Ok(file) => adopt(port, file, DeviceKind::File, key).map(File),
+            Err((error, source)) => Err(Rejected { error, source, key }),
+        }
     }
 }
 
@@ -125,7 +127,7 @@ impl<K: Key, C: Context> File<K, C> {
 
     /// How long the file is. A plain call, as on Windows (row F-15): it queues nothing.
     pub fn len(&self) -> io::Result<u64> {
-        self.0.with_fd(|fd| Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0)))
+        self.0.with_file(|file| Ok(file.metadata()?.len()))
     }
 
     /// Whether it is empty.
@@ -136,7 +138,7 @@ impl<K: Key, C: Context> File<K, C> {
     /// Cuts the file off, or lengthens it with zeros. A plain call (row F-15), which may wait for the disk.
     #[doc(alias = "SetEndOfFile")]
     pub fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.with_fd(|fd| crate::blocking(|| Ok(rustix::fs::ftruncate(fd, length)?)))
+        self.0.with_file(|file| crate::blocking(|| file.set_len(length)))
     }
 
     /// Takes the file out of the port again.
@@ -145,6 +147,6 @@ impl<K: Key, C: Context> File<K, C> {
     ///
     /// Operations are outstanding, or it is closed.
     pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
-        self.release_fd().map(Into::into)
+        self.0.release().map_err(|(error, shared)| Rejected { error, source: File(shared), key: () })
     }
 }

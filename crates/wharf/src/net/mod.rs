@@ -15,15 +15,17 @@ macro_rules! socket {
             ///
             /// Operations are outstanding (cancel them and take their packets first), or it is closed.
             pub fn release(self) -> Result<$std, Rejected<Self, ()>> {
-                let socket = self.release_fd()?;
+                let release = |(error, shared)| Rejected { error, source: $device(shared), key: () };
+                let socket: $std = self.0.release().map_err(release)?;
                 // std's sockets block.
-                let _ = rustix::io::ioctl_fionbio(&socket, false);
-                Ok(socket.into())
+                let _ = socket.set_nonblocking(false);
+                Ok(socket)
             }
         }
     };
 }
 
+#[cfg_attr(windows, path = "local_windows.rs")]
 mod local;
 mod send_file;
 mod tcp;
@@ -31,23 +33,24 @@ mod udp;
 
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
+pub(crate) use tcp::listen;
 pub use tcp::{Stream, TcpListener, TcpStream};
-pub(crate) use tcp::{from_handle, listen};
 pub use udp::UdpSocket;
 
 use crate::associate::{Shared, adopt};
+use crate::os::Owned;
 use crate::packet::Rejected;
 use crate::raw::{self, DeviceKind};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use std::sync::Arc;
 
-fn adopt_socket<K, C, S: AsFd + Into<OwnedFd> + From<OwnedFd>>(
+fn adopt_socket<K, C, S: AsFd + Owned>(
     port: &raw::Port,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    match rustix::io::ioctl_fionbio(&source, true) {
+    match rustix::io::ioctl_fionbio(source.as_fd(), true) {
         Ok(()) => adopt(port, source, kind, key),
         Err(error) => Err(Rejected { error: error.into(), source, key }),
     }

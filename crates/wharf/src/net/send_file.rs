@@ -7,7 +7,6 @@ use crate::packet::Refused;
 use crate::port::{Context, Key};
 use crate::raw::{Part, Sink};
 use crate::record::Memory;
-use rustix::fd::AsRawFd;
 use std::io;
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ impl FileMessage {
                 })?
             }
         };
-        let file = Part::File { handle: self.file.as_raw_fd(), offset: self.offset, length };
+        let file = Part::File { handle: crate::os::of_file(&self.file), offset: self.offset, length };
         Ok(vec![Part::Memory(self.head.content()), file, Part::Memory(self.tail.content())])
     }
 }

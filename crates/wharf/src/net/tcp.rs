@@ -3,11 +3,11 @@
 use super::adopt_socket;
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
+use crate::os::{self, Owned};
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Sink};
 use crate::record::Memory;
-use rustix::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use rustix::net::sockopt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -37,14 +37,14 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
-        match sockopt::socket_acceptconn(&self) {
+        match os::is_listening(&self) {
             Ok(true) => {}
             Ok(false) => {
                 let error =
                     io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen; call listen first");
                 return Err(Rejected { error, source: self, key });
             }
-            Err(error) => return Err(Rejected { error: error.into(), source: self, key }),
+            Err(error) => return Err(Rejected { error, source: self, key }),
         }
         adopt_socket(port, self, DeviceKind::Listener, key).map(TcpListener)
     }
@@ -70,31 +70,14 @@ fn has_port(socket: &std::net::TcpStream) -> bool {
 }
 
 pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address");
     for address in address.to_socket_addrs()? {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let made = (|| {
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            // A restarted server must not wait for its old connections to time out.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            rustix::net::bind(&socket, &address)?;
-            rustix::net::listen(&socket, BACKLOG)?;
-            Ok::<_, rustix::io::Errno>(std::net::TcpListener::from(socket))
-        })();
-        match made {
+        match os::listen(&address, BACKLOG) {
             Ok(listener) => return Ok(listener),
-            Err(error) => last = error.into(),
+            Err(error) => last = error,
         }
     }
     Err(last)
-}
-
-#[allow(unsafe_code)]
-pub(crate) fn from_handle<S: From<OwnedFd>>(handle: i32) -> S {
-    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking; one that
-    // the port refused to take is its giver's again.
-    S::from(unsafe { OwnedFd::from_raw_fd(handle) })
 }
 
 impl<K: Key, C: Context> TcpListener<K, C> {
@@ -129,10 +112,14 @@ impl<K: Key, C: Context> Stream<K, C> {
         if let Err(error) = rustix::io::ioctl_fionbio(&socket, true) {
             return Err((error.into(), socket));
         }
-        let handle = OwnedFd::from(socket).into_raw_fd();
+        let handle = socket.into_handle();
         match port.adopt_unconnected(handle, 0) {
             Ok(device) => Ok(Stream(Shared::new(port, device, key))),
-            Err(error) => Err((refusal(port, error), from_handle(handle))),
+            Err(error) => {
+                #[allow(unsafe_code)]
+                // SAFETY: it was taken from `socket` just above, and what the port refuses to take is its giver's again.
+                Err((refusal(port, error), unsafe { std::net::TcpStream::from_handle(handle) }))
+            }
         }
     }
 

@@ -29,10 +29,12 @@ mod park;
 mod probe;
 mod state;
 mod watch;
+mod words;
 
 pub use binding::blocking;
 pub(crate) use binding::{bind, unbind};
-pub use state::Wake;
+pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
+pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
 use binding::Bindable;
@@ -42,7 +44,7 @@ use probe::{Probe, ThreadState};
 use state::{Shared, State, Worker};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use watch::Watch;
 
 /// The sockets are polled at the latest after so many entries, even while more are queued. Otherwise a few busy
@@ -63,117 +65,6 @@ pub(crate) trait Driver<T>: Send + Sync {
     fn kick(&self);
     /// An entry that nobody can receive any more; called without the lock.
     fn dispose(&self, entry: T);
-}
-
-/// What a poll brought.
-pub(crate) struct Found<T> {
-    pub(crate) entries: Vec<T>,
-    pub(crate) work: Vec<T>,
-    /// The dead-man's timer went off.
-    pub(crate) ticked: bool,
-}
-
-/// What `get` hands out.
-#[derive(Debug)]
-pub(crate) enum Taken<T> {
-    Entry(T),
-    Work(T),
-}
-
-/// Why `get` brings nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nothing {
-    TimedOut,
-    Abandoned,
-}
-
-/// Until when a `get` waits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Deadline {
-    Never,
-    Now,
-    At(Instant),
-}
-
-impl Deadline {
-    pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
-        match timeout {
-            None => Deadline::Never,
-            Some(Duration::ZERO) => Deadline::Now,
-            // A time-out beyond what the clock can express is none.
-            Some(timeout) => now().checked_add(timeout).map_or(Deadline::Never, Deadline::At),
-        }
-    }
-
-    fn has_passed(self) -> bool {
-        match self {
-            Deadline::Never => false,
-            Deadline::Now => true,
-            Deadline::At(at) => now() >= at,
-        }
-    }
-
-    fn instant(self) -> Option<Instant> {
-        match self {
-            Deadline::At(at) => Some(at),
-            _ => None,
-        }
-    }
-}
-
-/// A worker as `stats` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerReport {
-    /// The system's number of the thread.
-    pub thread: i32,
-    /// What it does.
-    pub state: WorkerState,
-    /// Since when it is known to be blocked.
-    pub blocked_for: Option<Duration>,
-    /// The kernel function it sleeps in, where the system tells.
-    pub sleeps_in: Option<String>,
-    /// The number of the device whose packet it handles, 0 for none.
-    pub device: u64,
-}
-
-/// What a worker does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WorkerState {
-    /// Inside `get`.
-    Waiting,
-    /// Handles a packet and occupies a slot.
-    Running,
-    /// Outside `get` without a slot: blocked, by its own word or as the kernel says.
-    Blocked,
-}
-
-/// The queue's figures at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct QueueStats {
-    pub(crate) queued: usize,
-    pub(crate) limit: usize,
-    pub(crate) active: usize,
-    pub(crate) waiting: usize,
-    pub(crate) blocked: usize,
-    pub(crate) inserted: u64,
-    pub(crate) removed: u64,
-    pub(crate) wakes: u64,
-    pub(crate) polls: u64,
-    pub(crate) ticks: u64,
-    pub(crate) write_offs: u64,
-}
-
-/// What a supervisor's turn came to.
-pub(crate) enum Tended<T> {
-    /// The port is closed, or the supervisor was told to stop.
-    Stopped,
-    /// Engine work to be done by the supervisor, because no worker is there to do it.
-    Work(T),
-    /// Entries wait, slots are free, and all workers are outside `get`: a further thread would be of use.
-    Grow,
-    Nothing,
 }
 
 pub(crate) struct Queue<T, D> {

@@ -25,21 +25,11 @@
 use super::park::Park;
 use super::probe::Probe;
 use super::watch::Watch;
+use super::words::Wake;
 use crate::sync::{Arc, Lock, now};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-
-/// How soon a packet that arrives while workers are active wakes a further one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wake {
-    /// When nobody is active, or the backlog is worth the cost of a wake-up; at the latest after one tick (1 ms).
-    /// The cheapest on a busy server.
-    #[default]
-    Adaptive,
-    /// At once, while fewer workers are active than the limit allows; what Windows does (rows C-04, D-33).
-    Eager,
-}
 
 /// The backlog that is worth waking a further worker for: about twice the cost of a wake-up.
 const BACKLOG_WORTH_A_WAKE: Duration = Duration::from_micros(50);

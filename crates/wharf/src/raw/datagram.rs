@@ -9,16 +9,18 @@
 
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
-    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Issued, Kind,
-    OperationId, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming,
+    Issued, Kind, OperationId, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
 use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
+use crate::engine::errno::{
+    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+};
 use crate::operation::Operation;
 use crate::sync::Arc;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 /// Datagrams in one system call. With more the gain for each is small, and other devices of the port wait longer.
@@ -27,19 +29,10 @@ pub(super) const DATAGRAMS_MAX: usize = 64;
 const DATAGRAMS_MIN: usize = 2;
 /// How often a call is repeated that was told of something that may not be its own affair.
 const ATTEMPTS: usize = 16;
-const ECONNREFUSED: i32 = 111;
 
 /// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
 /// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
 fn is_of_network(error: i32) -> bool {
-    const EACCES: i32 = 13;
-    const ENONET: i32 = 64;
-    const EPROTO: i32 = 71;
-    const ENOPROTOOPT: i32 = 92;
-    const EOPNOTSUPP: i32 = 95;
-    const ENETUNREACH: i32 = 101;
-    const EHOSTDOWN: i32 = 112;
-    const EHOSTUNREACH: i32 = 113;
     matches!(
         error,
         EACCES
@@ -53,30 +46,6 @@ fn is_of_network(error: i32) -> bool {
             | EHOSTDOWN
             | EHOSTUNREACH
     )
-}
-
-/// A send for [`Port::send_to_many`].
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The datagram.
-    pub buffers: Buffers,
-    /// Where it goes; without it, to the address the socket is connected to.
-    pub to: Option<SocketAddr>,
-    /// Comes back in the completion.
-    pub token: usize,
-    /// Where the completion goes.
-    pub sink: Sink,
-}
-
-/// A receive for [`Port::receive_from_many`].
-#[derive(Debug)]
-pub struct Incoming {
-    /// Where the datagram goes.
-    pub buffers: Buffers,
-    /// Comes back in the completion.
-    pub token: usize,
-    /// Where the completion goes.
-    pub sink: Sink,
 }
 
 /// What a receive came to that the system did not give a datagram.

@@ -12,15 +12,13 @@ use super::{
 };
 use crate::device::{Device as Inner, traits};
 use crate::engine::Handle;
+use crate::engine::errno::{EACCES, ENOSYS};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-const EACCES: i32 = 13;
-const ENOSYS: i32 = 38;
 
 /// A file operation on its way.
 pub(crate) struct FileJob {

@@ -18,13 +18,13 @@ mod receive;
 mod send;
 mod signal;
 mod timer;
+mod words;
 
-pub use crate::device::DeviceKind;
 pub use crate::engine::SocketEngine;
 pub use crate::engine::files::FileEngine;
-pub use datagram::{Incoming, Outgoing};
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use parts::ENODATA;
+pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Part, Payload, RawBuffer, Sink,
@@ -34,9 +34,9 @@ use crate::buffer::Pool;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
-use crate::engine::{Engine, Events, Readiness};
+use crate::engine::{Engine, Events, Readiness, errno};
 use crate::operation::Operation;
-use crate::queue::{self, Deadline, Driver, Found, Nothing, Queue, QueueStats, Taken, Wake, WorkerReport};
+use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
@@ -44,21 +44,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The operation was cancelled, or its device or port was closed (row E-04).
-pub const ECANCELED: i32 = 125;
+pub const ECANCELED: i32 = errno::ECANCELED;
 /// The device or the port is closed (row E-30).
-pub const EBADF: i32 = 9;
-pub(crate) const EAGAIN: i32 = 11;
-pub(crate) const EINVAL: i32 = 22;
-pub(crate) const EPIPE: i32 = 32;
-pub(crate) const EMSGSIZE: i32 = 90;
-pub(crate) const ECONNABORTED: i32 = 103;
-pub(crate) const ECONNRESET: i32 = 104;
-pub(crate) const EISCONN: i32 = 106;
-pub(crate) const ENOTCONN: i32 = 107;
-pub(crate) const ESHUTDOWN: i32 = 108;
-pub(crate) const ETIMEDOUT: i32 = 110;
-pub(crate) const EINPROGRESS: i32 = 115;
-pub(crate) const EADDRNOTAVAIL: i32 = 99;
+pub const EBADF: i32 = errno::EBADF;
+pub(crate) use errno::{
+    EADDRNOTAVAIL, EAGAIN, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE,
+    ESHUTDOWN, ETIMEDOUT,
+};
 
 /// Pieces given to the engine in one call. More take further calls: a full transfer of these is no short one.
 const PIECES_MAX: usize = 64;
@@ -78,25 +70,6 @@ pub(crate) enum Entry {
     Call(fn(usize, Completion), usize, Box<Completion>),
     /// A periodic timer whose time has come.
     Tick(u64),
-}
-
-/// What a program posts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Post {
-    /// Comes out as the packet's key.
-    pub key: usize,
-    /// Comes out as the packet's token.
-    pub token: usize,
-    /// Comes out as the packet's byte count.
-    pub bytes: usize,
-}
-
-impl From<Post> for Completion {
-    #[inline]
-    fn from(Post { key, token, bytes }: Post) -> Completion {
-        let (kind, payload) = (Kind::Posted, Payload::None);
-        Completion { key, token, bytes, error: 0, kind, device: 0, more: false, payload, named_memory: false }
-    }
 }
 
 /// A device of a port. Clones name the same device; it stays open until [`Port::close_device`].
@@ -139,48 +112,6 @@ impl Device {
     pub fn skip_on_success(&self) {
         self.0.skip_on_success.store(true, Ordering::Relaxed);
     }
-}
-
-/// A device as the port's list shows it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DeviceInfo {
-    /// Slot and generation.
-    pub number: u64,
-    /// What it is.
-    pub kind: DeviceKind,
-    /// The system's descriptor.
-    pub handle: i32,
-    /// Operations issued and not completed, receive side and send side.
-    pub pending: (usize, usize),
-}
-
-/// What an accepted issuing call came to.
-#[derive(Debug)]
-pub enum Issued {
-    /// A packet will come, or has come.
-    Pending(OperationId),
-    /// Done, no packet: only with skip-on-success.
-    Done(Completion),
-}
-
-/// How to make a port.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How many workers may run at the same time; 0: as many as there are processors (row P-05).
-    pub concurrency: usize,
-    /// When a further worker is woken.
-    pub wake: Wake,
-    /// Bytes in a buffer of the pool.
-    pub pool_buffer_bytes: usize,
-    /// How many unused buffers the pool keeps.
-    pub pool_keep: usize,
-    /// What tells which sockets are ready.
-    pub sockets: SocketEngine,
-    /// What runs file operations that have to wait.
-    pub files: FileEngine,
-    /// Frees what a packet that nobody will take carries.
-    pub dispose: fn(Completion),
 }
 
 pub(crate) struct PortDriver {
@@ -333,6 +264,11 @@ impl Port {
         self.queue.driver()
     }
 
+    /// What drives the port.
+    pub(crate) fn engine_name(&self) -> &'static str {
+        self.engine().name()
+    }
+
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.driver().engine
     }
@@ -454,7 +390,7 @@ impl Port {
     /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, and with
     /// [`EBADF`] when the device is closed.
     pub fn release_device(&self, device: &Device) -> Result<i32, i32> {
-        const EBUSY: i32 = 16;
+        use errno::EBUSY;
         let device = &device.0;
         {
             let mut receive = device.receive.lock();
@@ -776,27 +712,6 @@ impl Port {
 
     fn resume_accepting(&self) {
         self.driver().resume_starved(|entry| self.insert_work(entry));
-    }
-}
-
-/// Why [`Port::get`] brings no packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Empty {
-    /// The time is over (258).
-    TimedOut,
-    /// The port was closed (735).
-    Abandoned,
-    /// The process is a forked child; the port is its parent's.
-    Forked,
-}
-
-impl From<Nothing> for Empty {
-    fn from(nothing: Nothing) -> Empty {
-        match nothing {
-            Nothing::TimedOut => Empty::TimedOut,
-            Nothing::Abandoned => Empty::Abandoned,
-        }
     }
 }
 

@@ -12,15 +12,15 @@ pub type Retain = fn(usize);
 
 /// An operation that may deliver several packets.
 #[derive(Debug)]
-pub(super) struct Repeating {
-    pub(super) key: usize,
-    pub(super) token: usize,
-    pub(super) sink: Sink,
-    pub(super) retain: Retain,
+pub(crate) struct Repeating {
+    pub(crate) key: usize,
+    pub(crate) token: usize,
+    pub(crate) sink: Sink,
+    pub(crate) retain: Retain,
 }
 
 impl Repeating {
-    pub(super) fn packet(&self, kind: Kind, bytes: usize, more: bool) -> Completion {
+    pub(crate) fn packet(&self, kind: Kind, bytes: usize, more: bool) -> Completion {
         if more {
             (self.retain)(self.token);
         }
@@ -28,7 +28,7 @@ impl Repeating {
         Completion { key, token, bytes, error: 0, kind, device: 0, more, payload: Payload::None, named_memory: false }
     }
 
-    pub(super) fn ended(self, kind: Kind) -> (Sink, Completion) {
+    pub(crate) fn ended(self, kind: Kind) -> (Sink, Completion) {
         let mut completion = self.packet(kind, 0, false);
         completion.error = ECANCELED;
         (self.sink, completion)

@@ -1252,6 +1252,5 @@ pub(super) fn count(figure: &AtomicU64, more: u64) {
 
 /// The system's coarse clock: its reading costs next to nothing, and it moves 100 to 1000 times a second. Never 0.
 fn tick_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    (now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000).max(1)
+    crate::os::coarse_ms().max(1)
 }

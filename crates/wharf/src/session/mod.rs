@@ -63,7 +63,9 @@ mod conn;
 mod framing;
 mod group;
 mod hold;
+#[cfg_attr(windows, path = "inherit_windows.rs")]
 mod inherit;
+#[cfg_attr(windows, path = "local_windows.rs")]
 mod local;
 mod memory;
 #[cfg(not(feature = "tls"))]

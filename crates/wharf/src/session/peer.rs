@@ -1,8 +1,8 @@
 //! Who is at the other end.
 
+use crate::os::{LocalName as Name, UnixStream, local_peer};
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::unix::net::{SocketAddr as LocalAddress, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,12 +26,6 @@ pub struct LocalPeer(Arc<Who>);
 struct Who {
     name: Option<Name>,
     credentials: Option<Credentials>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-enum Name {
-    Path(Box<Path>),
-    Abstract(Box<[u8]>),
 }
 
 /// Who a process was when it connected, or began to listen. The kernel says so, not the peer.
@@ -66,12 +60,8 @@ impl Peer {
 
 impl LocalPeer {
     pub(super) fn of(socket: &UnixStream) -> LocalPeer {
-        let name = socket.peer_addr().ok().and_then(|address| Name::of(&address));
-        let credentials = rustix::net::sockopt::socket_peercred(socket).ok().map(|who| Credentials {
-            process: who.pid.as_raw_nonzero().get().unsigned_abs(),
-            user: who.uid.as_raw(),
-            group: who.gid.as_raw(),
-        });
+        let (name, who) = local_peer(socket);
+        let credentials = who.map(|[process, user, group]| Credentials { process, user, group });
         LocalPeer(Arc::new(Who { name, credentials }))
     }
 
@@ -94,17 +84,6 @@ impl LocalPeer {
     /// Who it is, as far as the kernel tells: a process in another PID namespace has no number here.
     pub fn credentials(&self) -> Option<Credentials> {
         self.0.credentials
-    }
-}
-
-impl Name {
-    fn of(address: &LocalAddress) -> Option<Name> {
-        use std::os::linux::net::SocketAddrExt;
-        match (address.as_pathname(), address.as_abstract_name()) {
-            (Some(path), _) => Some(Name::Path(path.into())),
-            (_, Some(name)) => Some(Name::Abstract(name.into())),
-            _ => None,
-        }
     }
 }
 

@@ -10,16 +10,11 @@ mod ring;
 mod threads;
 
 use super::Handle;
+use super::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
-const EINTR: i32 = 4;
-const EIO: i32 = 5;
-const EAGAIN: i32 = 11;
-const EOPNOTSUPP: i32 = 95;
-const ECANCELED: i32 = 125;
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,40 +57,7 @@ pub(crate) trait Job: Send + 'static {
     }
 }
 
-/// Which way files go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FileEngine {
-    /// io_uring where the kernel gives one, else threads.
-    #[default]
-    Auto,
-    /// io_uring; where the kernel gives none, file operations that cannot be done at once fail.
-    Ring,
-    /// A bounded pool of threads.
-    Threads,
-}
-
-impl FileEngine {
-    /// The variable's name.
-    pub(crate) const VARIABLE: &'static str = "WHARF_ENGINE";
-
-    /// What the environment asks for.
-    pub(crate) fn from_environment() -> io::Result<FileEngine> {
-        match std::env::var(Self::VARIABLE).as_deref() {
-            // `poll` speaks of sockets.
-            Err(std::env::VarError::NotPresent) | Ok("" | "auto" | "poll") => Ok(FileEngine::Auto),
-            Ok("io_uring") => Ok(FileEngine::Ring),
-            Ok("threads") => Ok(FileEngine::Threads),
-            other => {
-                let found = other.map_or_else(|_| "no text".to_owned(), |text| format!("{text:?}"));
-                let why = format!(
-                    "{} is {found}; give auto, io_uring or threads for files, poll for sockets, or unset it",
-                    Self::VARIABLE
-                );
-                Err(io::Error::new(io::ErrorKind::InvalidInput, why))
-            }
-        }
-    }
-}
+pub use super::choice::FileEngine;
 
 /// Jobs that wait for the pump.
 struct Mailbox<J> {
@@ -134,6 +96,14 @@ pub(crate) struct Pump<J: Job> {
 impl<J: Job> Pump<J> {
     /// Starts it, and says which engine runs and why.
     pub(crate) fn start(which: FileEngine) -> io::Result<Pump<J>> {
+        Pump::start_by(which, ring::start)
+    }
+
+    /// `ring` starts the thread with the ring, and returns its bell.
+    fn start_by(
+        which: FileEngine,
+        ring: impl FnOnce(&Arc<Mailbox<J>>) -> io::Result<Arc<rustix::fd::OwnedFd>>,
+    ) -> io::Result<Pump<J>> {
         let mail = Mail { jobs: VecDeque::new(), cancels: Vec::new(), asleep: false, pool: None };
         let mailbox = Arc::new(Mailbox {
             state: Mutex::new(mail),
@@ -144,7 +114,7 @@ impl<J: Job> Pump<J> {
         });
         let why = match which {
             FileEngine::Threads => "chosen by the program or WHARF_ENGINE".to_owned(),
-            FileEngine::Auto | FileEngine::Ring => match ring::start(&mailbox) {
+            FileEngine::Auto | FileEngine::Ring => match ring(&mailbox) {
                 Ok(bell) => {
                     log::info!("files: io_uring");
                     return Ok(Pump { mailbox, bell: Some(bell) });
@@ -410,6 +380,37 @@ mod tests {
         (1000..2000).for_each(|number| pump.submit(bench.job(number)));
         bench.expect(2000);
         assert_eq!(pump.name(), "threads");
+    }
+
+    #[test]
+    fn a_ring_that_is_refused_with_whatever_number_leaves_the_work_to_threads() {
+        // What io_uring_setup(2) gives, and what filters of system calls are made to give.
+        const NUMBERS: [i32; 11] = [
+            libc::ENOSYS,
+            libc::EPERM,
+            libc::EACCES,
+            libc::EINVAL,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EFAULT,
+            libc::EOPNOTSUPP,
+            libc::EBUSY,
+            libc::EAGAIN,
+        ];
+        for number in NUMBERS {
+            let start = |which| {
+                let refused = move || Err(io::Error::from_raw_os_error(number));
+                Pump::start_by(which, move |mailbox| ring::start_with(mailbox, refused))
+            };
+            let bench = Bench::new(50);
+            let pump = start(FileEngine::Auto).unwrap();
+            assert_eq!(pump.name(), "threads", "{number}");
+            (0..50).for_each(|piece| pump.submit(bench.job(piece)));
+            bench.expect(50);
+            let Err(error) = start(FileEngine::Ring) else { panic!("{number}: whoever insists on a ring is told") };
+            assert_eq!(error.raw_os_error(), Some(number));
+        }
     }
 
     #[test]

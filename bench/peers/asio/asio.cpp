@@ -1,5 +1,5 @@
-// Asio: a session for each connection, kept alive by its handlers, on one io_context that all threads run. A session has
-// one operation under way at a time, so it needs no strand. See ../build-asio for how it is built.
+// Asio: a session for each connection, kept alive by its handlers, on one io_context that all threads run. A session
+// has one operation under way at a time, so it needs no strand. ../build-asio is how it is built.
 //
 // Kinds echo and spin. Not Rust: `heap` on standard input is answered with what malloc says is in use.
 
@@ -34,14 +34,14 @@ public:
     explicit echo(tcp::socket socket) : socket_(std::move(socket)), buffer_(buffer_bytes) {}
 
     void start() {
-        socket_.async_read_some(asio::buffer(buffer_), [self = shared_from_this()](std::error_code error, std::size_t bytes) {
+        socket_.async_read_some(asio::buffer(buffer_), [self = shared_from_this()](auto error, std::size_t bytes) {
             if (!error) self->answer(bytes);
         });
     }
 
 private:
     void answer(std::size_t bytes) {
-        asio::async_write(socket_, asio::buffer(buffer_, bytes), [self = shared_from_this()](std::error_code error, std::size_t) {
+        asio::async_write(socket_, asio::buffer(buffer_, bytes), [self = shared_from_this()](auto error, std::size_t) {
             if (!error) self->start();
         });
     }
@@ -56,7 +56,7 @@ public:
         : socket_(std::move(socket)), message_(options.size), time_(options.spin) {}
 
     void start() {
-        asio::async_read(socket_, asio::buffer(message_), [self = shared_from_this()](std::error_code error, std::size_t) {
+        asio::async_read(socket_, asio::buffer(message_), [self = shared_from_this()](auto error, std::size_t) {
             if (!error) self->answer();
         });
     }
@@ -66,7 +66,7 @@ private:
         const auto end = std::chrono::steady_clock::now() + time_;
         while (std::chrono::steady_clock::now() < end) {
         }
-        asio::async_write(socket_, asio::buffer(message_), [self = shared_from_this()](std::error_code error, std::size_t) {
+        asio::async_write(socket_, asio::buffer(message_), [self = shared_from_this()](auto error, std::size_t) {
             if (!error) self->start();
         });
     }

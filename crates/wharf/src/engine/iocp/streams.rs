@@ -1,0 +1,311 @@
+//! Streams: accepting, connecting, receiving, sending, ending.
+//!
+//! The kernel keeps order: receives fill in the order of issue, sends go out in it. What takes more than one call (a receive
+//! into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in the kernel's
+//! hands; the rest waits in the lane.
+
+use super::device::{Device as Inner, phase, shut, traits};
+use super::numbers::{
+    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
+    EWOULDBLOCK, is_broken,
+};
+use super::queue::{Queue, key};
+use super::raw::{Concluded, Device, Issued, Port};
+use super::record::{Extra, Record};
+use super::sys::{self, AcceptRoom, Called, OVERLAPPED};
+use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::raw::DeviceKind;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+impl Port {
+    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
+    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Listener {
+            return Err(EINVAL);
+        }
+        let operation = Operation::new(Kind::Accepted, token, sink, Buffers::None);
+        self.issue(device, Side::Receive, operation, Extra::None)
+    }
+
+    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
+    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
+    ///
+    /// Fails at once with `WSAEISCONN`, `WSAEINVAL` (a connect is outstanding, or not a stream), `WSAEADDRNOTAVAIL` (the
+    /// unspecified address, row N-09) and with what the system refuses to try.
+    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        self.check()?;
+        if peer.ip().is_unspecified() || peer.port() == 0 {
+            return Err(EADDRNOTAVAIL);
+        }
+        let begun = device.phase.compare_exchange(phase::FRESH, phase::CONNECTING, Ordering::AcqRel, Ordering::Acquire);
+        match begun {
+            Ok(_) => {}
+            Err(phase::CONNECTED) => return Err(EISCONN),
+            Err(_) => return Err(EINVAL),
+        }
+        device.failed.store(0, Ordering::Release);
+        let operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
+        self.issue(device, Side::Send, operation, Extra::Connect(*peer)).inspect_err(|_| {
+            device.phase.store(phase::FRESH, Ordering::Release);
+        })
+    }
+
+    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
+    /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
+    ///
+    /// Fails at once with `WSAENOTCONN`, `WSAESHUTDOWN`, `WSAECONNRESET` (the connection is known to be reset), [`EBADF`] (the
+    /// device or port is closed) or `WSAEINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Stream {
+            return Err(EINVAL);
+        }
+        if device.receive.lock().closed {
+            return Err(EBADF);
+        }
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
+            return Err(ESHUTDOWN);
+        }
+        let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
+        self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)
+    }
+
+    /// Issues a send. It completes when the system has taken all bytes (row S-01).
+    ///
+    /// Fails at once with `WSAENOTCONN`, `WSAESHUTDOWN` (this side was shut), `WSAECONNRESET` (the connection is known to be
+    /// broken), [`EBADF`] or `WSAEINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Stream || matches!(buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        may_send(device)?;
+        self.issue(device, Side::Send, Operation::new(Kind::Sent, token, sink, buffers), Extra::None)
+    }
+
+    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
+    /// of the stream. Receiving goes on (row X-05).
+    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Stream {
+            return Err(EINVAL);
+        }
+        may_send(device)?;
+        let operation = Operation::new(Kind::Disconnected, token, sink, Buffers::None);
+        self.issue(device, Side::Send, operation, Extra::None)
+    }
+}
+
+pub(super) fn may_send(device: &Inner) -> Result<(), i32> {
+    if device.send.lock().closed {
+        return Err(EBADF);
+    }
+    if !device.is(phase::CONNECTED) {
+        return Err(ENOTCONN);
+    }
+    match device.failed.load(Ordering::Acquire) {
+        0 => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// A broken connection stays broken, for sends; receives hear it from the system when they have what came before.
+pub(super) fn note_broken(device: &Inner, error: i32) {
+    if device.kind == DeviceKind::Stream && is_broken(error) {
+        let _ = device.failed.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// How an attempt to connect may end, at once or later.
+pub(super) fn is_end_of_connect(error: i32) -> bool {
+    const ENETUNREACH: i32 = 10051;
+    const ECONNREFUSED: i32 = 10061;
+    const EHOSTUNREACH: i32 = 10065;
+    matches!(error, ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT | ECONNRESET | ECONNABORTED)
+}
+
+// --- Calls. Each is made under its lane's lock, on an open device, with a record that stays until its packet. ---
+
+#[allow(unsafe_code)]
+pub(super) unsafe fn accept(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+    let Some(address) = sys::address_of(device.handle()) else { return Called::Failed(EINVAL) };
+    let room = match AcceptRoom::new(sys::family_of(&address)) {
+        Ok(room) => room,
+        Err(error) => return Called::Failed(error),
+    };
+    record.extra = Extra::Accept(room);
+    let Extra::Accept(room) = &mut record.extra else { unreachable!("set just above") };
+    // SAFETY: the room is boxed, and the record stays.
+    unsafe { sys::accept(device.handle(), &raw mut **room, overlapped) }
+}
+
+#[allow(unsafe_code)]
+pub(super) unsafe fn connect(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+    let Extra::Connect(peer) = &record.extra else { return Called::Failed(EINVAL) };
+    let handle = device.handle();
+    // ConnectEx takes bound sockets only (row N-01).
+    if sys::address_of(handle).is_none_or(|address| address.port() == 0) {
+        if let Err(error) = sys::bind(handle, &sys::any_of(peer)) {
+            // It is bound after all: some systems do not tell.
+            if error != EINVAL {
+                return Called::Failed(error);
+            }
+        }
+    }
+    // SAFETY: the record stays.
+    unsafe { sys::connect(handle, peer, overlapped) }
+}
+
+/// The memory of an operation, behind what was moved already.
+pub(super) fn pieces_left(operation: &Operation) -> Vec<RawBuffer> {
+    let mut skip = operation.done;
+    let mut left = Vec::new();
+    operation.buffers.each(|piece| {
+        let skipped = skip.min(piece.length);
+        skip -= skipped;
+        if skipped < piece.length {
+            left.push(rest_of(piece, skipped));
+        }
+    });
+    left
+}
+
+pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
+    RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
+}
+
+#[allow(unsafe_code)]
+pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+    let mut pieces = pieces_left(&record.operation);
+    if pieces.is_empty() {
+        // Of no bytes: it waits for data.
+        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
+    }
+    // SAFETY: the record stays, and with it what the operation names.
+    unsafe { sys::receive(device.handle(), &pieces, overlapped) }
+}
+
+#[allow(unsafe_code)]
+pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+    let mut pieces = pieces_left(&record.operation);
+    if pieces.is_empty() {
+        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
+    }
+    // SAFETY: as in `receive`.
+    unsafe { sys::send(device.handle(), &pieces, overlapped) }
+}
+
+// --- Ends. Under the lane's lock, too. ---
+
+pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {
+    let ends = closed || record.cancelled;
+    let room = match std::mem::replace(&mut record.extra, Extra::None) {
+        // Perhaps it was asked to end, and was faster.
+        Extra::Accept(room) if error == 0 && !closed => room,
+        _ if ends => return Concluded::Ended(record, ECANCELED, Payload::None),
+        // The connection is gone before it was taken: the next one, please (row A-07).
+        _ if error != ECANCELED && error != EINVAL => return Concluded::GoesOn(record),
+        _ => return Concluded::Ended(record, error, Payload::None),
+    };
+    match room.take(device.handle()) {
+        Some((handle, peer)) => {
+            let payload = Payload::Accepted(Box::new(Accepted { handle, peer: Some(peer) }));
+            Concluded::Ended(record, 0, payload)
+        }
+        None if ends => Concluded::Ended(record, ECANCELED, Payload::None),
+        None => Concluded::GoesOn(record),
+    }
+}
+
+pub(super) fn connected(queue: &Queue, device: &Inner, record: Box<Record>, error: i32, closed: bool) -> Concluded {
+    if error == 0 && !record.cancelled {
+        sys::connected(device.handle());
+        device.phase.store(phase::CONNECTED, Ordering::Release);
+        return Concluded::Ended(record, 0, Payload::None);
+    }
+    let error = if closed || record.cancelled { ECANCELED } else { error };
+    // What was made after all must not stay so (row N-11); and a socket may not be good for a second attempt.
+    if device.has(traits::OURS) && !closed {
+        if let Extra::Connect(peer) = &record.extra {
+            match sys::open_socket(sys::family_of(peer)) {
+                Ok(fresh) => match queue.completions.associate(fresh, key::OPERATION) {
+                    Ok(()) => device.replace_handle(fresh),
+                    Err(_) => sys::close_socket(fresh),
+                },
+                Err(why) => log::debug!("no socket for another attempt to connect: {why}"),
+            }
+        }
+    }
+    device.phase.store(phase::FRESH, Ordering::Release);
+    Concluded::Ended(record, error, Payload::None)
+}
+
+#[allow(unsafe_code)]
+pub(super) fn received(
+    queue: &Queue,
+    device: &Inner,
+    mut record: Box<Record>,
+    bytes: usize,
+    error: i32,
+    ends: bool,
+) -> Concluded {
+    note_broken(device, error);
+    if error != 0 {
+        return Concluded::Ended(record, error, Payload::None);
+    }
+    if !matches!(record.operation.buffers, Buffers::Pooled) {
+        record.operation.done = bytes;
+        return Concluded::Ended(record, 0, Payload::None);
+    }
+    if ends {
+        return Concluded::Ended(record, ECANCELED, Payload::None);
+    }
+    let mut buffer = queue.driver().pool.take();
+    // SAFETY: the buffer is ours alone.
+    match unsafe { sys::receive_now(device.handle(), &buffer.space()) } {
+        Ok(bytes) => {
+            record.operation.done = bytes;
+            Concluded::Ended(record, 0, Payload::Pooled(buffer))
+        }
+        // Nothing after all: it waits again.
+        Err(EWOULDBLOCK) => Concluded::GoesOn(record),
+        Err(error) => {
+            note_broken(device, error);
+            Concluded::Ended(record, error, Payload::None)
+        }
+    }
+}
+
+pub(super) fn sent(device: &Inner, mut record: Box<Record>, bytes: usize, error: i32, ends: bool) -> Concluded {
+    note_broken(device, error);
+    record.operation.done += bytes;
+    match error {
+        // A length beyond what one call can say takes several.
+        0 if record.operation.done < record.operation.total() && bytes > 0 => {
+            if ends {
+                Concluded::Ended(record, ECANCELED, Payload::None)
+            } else {
+                Concluded::GoesOn(record)
+            }
+        }
+        error => Concluded::Ended(record, error, Payload::None),
+    }
+}

@@ -1,0 +1,126 @@
+//! The words that a queue is spoken to with, the same whether this crate or the system's kernel keeps it.
+
+use crate::sync::now;
+use std::time::{Duration, Instant};
+
+/// What a poll brought.
+pub(crate) struct Found<T> {
+    pub(crate) entries: Vec<T>,
+    pub(crate) work: Vec<T>,
+    /// The dead-man's timer went off.
+    pub(crate) ticked: bool,
+}
+
+/// What `get` hands out.
+#[derive(Debug)]
+pub(crate) enum Taken<T> {
+    Entry(T),
+    Work(T),
+}
+
+/// Why `get` brings nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    TimedOut,
+    Abandoned,
+}
+
+/// Until when a `get` waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    Never,
+    Now,
+    At(Instant),
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Option<Duration>) -> Deadline {
+        match timeout {
+            None => Deadline::Never,
+            Some(Duration::ZERO) => Deadline::Now,
+            // A time-out beyond what the clock can express is none.
+            Some(timeout) => now().checked_add(timeout).map_or(Deadline::Never, Deadline::At),
+        }
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        match self {
+            Deadline::Never => false,
+            Deadline::Now => true,
+            Deadline::At(at) => now() >= at,
+        }
+    }
+
+    pub(crate) fn instant(self) -> Option<Instant> {
+        match self {
+            Deadline::At(at) => Some(at),
+            _ => None,
+        }
+    }
+}
+
+/// A worker as `stats` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// The system's number of the thread.
+    pub thread: i32,
+    /// What it does.
+    pub state: WorkerState,
+    /// Since when it is known to be blocked.
+    pub blocked_for: Option<Duration>,
+    /// The kernel function it sleeps in, where the system tells.
+    pub sleeps_in: Option<String>,
+    /// The number of the device whose packet it handles, 0 for none.
+    pub device: u64,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Inside `get`.
+    Waiting,
+    /// Handles a packet and occupies a slot.
+    Running,
+    /// Outside `get` without a slot: blocked, by its own word or as the kernel says.
+    Blocked,
+}
+
+/// The queue's figures at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QueueStats {
+    pub(crate) queued: usize,
+    pub(crate) limit: usize,
+    pub(crate) active: usize,
+    pub(crate) waiting: usize,
+    pub(crate) blocked: usize,
+    pub(crate) inserted: u64,
+    pub(crate) removed: u64,
+    pub(crate) wakes: u64,
+    pub(crate) polls: u64,
+    pub(crate) ticks: u64,
+    pub(crate) write_offs: u64,
+}
+
+/// What a supervisor's turn came to.
+pub(crate) enum Tended<T> {
+    /// The port is closed, or the supervisor was told to stop.
+    Stopped,
+    /// Engine work to be done by the supervisor, because no worker is there to do it.
+    Work(T),
+    /// Entries wait, slots are free, and all workers are outside `get`: a further thread would be of use.
+    Grow,
+    Nothing,
+}
+
+/// How soon a packet that arrives while workers are active wakes a further one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// When nobody is active, or the backlog is worth the cost of a wake-up; at the latest after one tick (1 ms).
+    /// The cheapest on a busy server.
+    #[default]
+    Adaptive,
+    /// At once, while fewer workers are active than the limit allows; what Windows does (rows C-04, D-33).
+    Eager,
+}
