@@ -6,82 +6,154 @@
 //! median of the per-round ratios is shown with its quartiles. Processor time per message comes first: it is the figure
 //! that survives a machine that others use as well.
 //!
-//! A scenario is a file in `scenario/`, named once more in the table below. A peer is a file in `peers/src/`, named in
-//! that workspace's manifest and in the scenarios that measure it.
+//! A scenario is a file in `scenario/`, named once more in the tables below. A peer is a program of the workspace in
+//! `peers/`, named in the scenarios that measure it; wharf's own servers are in `server/`, the load is in `load/`. What was
+//! measured becomes JSON (`rows`), a table (`table`), and a page with plots (`page`).
 
+mod child;
+mod compare;
+mod lab;
 mod load;
 mod machine;
 mod measure;
+mod page;
+mod peers;
 mod process;
 mod rows;
 mod scenario;
 mod server;
+mod stats;
+mod syscalls;
+mod system;
+mod systems;
+mod table;
+mod usage;
 
 use clap::{Parser, ValueEnum};
+use lab::Lab;
+use rows::{Report, Row};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(about = "Measures wharf beside its peers")]
+#[command(about = "Measures wharf beside its peers, and writes tables and plots")]
 struct Options {
-    /// What to measure
+    /// What to measure, or `page` to make the page of an earlier run's rows
     scenario: Scenario,
-    /// A short run: under 45 seconds
+    /// A short run: under 45 seconds for each scenario
     #[arg(long)]
     quick: bool,
-    /// Write the rows there
+    /// Write the rows there; for `page`, read them
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the page, benchmarks.md and plots/, into this folder [default: target/bench; for `page`: docs]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Where cargo builds the peers [default: bench/peers/target]
     #[arg(long, value_name = "DIR")]
     peers_target: Option<PathBuf>,
     /// Another build of this program, whose wharf is measured too: before and after a change (echo only)
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<PathBuf>,
-    /// What a child of the lab is to do: the lab starts itself so
-    #[arg(last = true, hide = true)]
-    command: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
-    /// Posted packets beside a bare queue and crossbeam-channel
+    /// What an echoed message costs, closed and open loop, beside runtimes and raw loops
+    Echo,
+    /// What a message costs as idle connections grow to 10 000, beside select, poll and a thread per connection
+    Scale,
+    /// One of 64 handlers sleeps, holds a lock or computes: what the others notice
+    Blocked,
+    /// 1, 20 and 100 messages a second: what watching costs
+    Trickle,
+    /// A tenth of the connections carries nine tenths of the load, with 50 us of computing
+    Skew,
+    /// Connections that come and go
+    Churn,
+    /// One line to 10, 100 and 1000 members
+    Broadcast,
+    /// Posted packets beside queues of other crates
     Queue,
+    /// Reads cached and direct beside pread, io_uring and fio; copies beside cp
+    Files,
+    /// Memory of 9000 connections, and what an idle server does
+    Idle,
+    /// Sockets, file reads and timers together
+    Mixed,
     /// Waking a sleeping worker beside a bare futex
     Wake,
-    /// Closed-loop echo beside tokio
-    Echo,
+    /// From a worker blocking to another taking the next packet
+    Compensation,
     /// Bursts of datagrams beside sendmmsg and recvmmsg
     Datagrams,
-    /// Direct and cached reads beside fio and pread, copies beside cp
-    Files,
     /// Files over HTTP beside nginx, by wrk
     Static,
-    /// 20 and 100 messages a second: what watching costs
-    Trickle,
-    /// What an idle server does: nothing
-    Idle,
-    /// One of 64 connections blocks its handler: what the others notice
+    /// All of these
+    All,
+    /// The page of an earlier run's rows
+    Page,
+}
+
+use Scenario::*;
+
+/// What `all` measures, in this order.
+const EVERY: [Scenario; 15] = [
+    Echo,
+    Scale,
     Blocked,
-    #[value(hide = true)]
-    Launch,
-    #[value(hide = true)]
-    ServePort,
-    #[value(hide = true)]
-    ServeSession,
-    #[value(hide = true)]
-    ServeLoop,
+    Trickle,
+    Skew,
+    Churn,
+    Broadcast,
+    Queue,
+    Files,
+    Idle,
+    Mixed,
+    Wake,
+    Compensation,
+    Datagrams,
+    Static,
+];
+
+impl Scenario {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether peers are needed, and a network.
+    fn is_networked(self) -> bool {
+        !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
+    }
+
+    fn measure(self, lab: &Lab, options: &Options) -> io::Result<Report> {
+        match self {
+            Echo => scenario::echo::run(lab, options.beside.as_deref()),
+            Scale => scenario::scale::run(lab),
+            Blocked => scenario::blocked::run(lab),
+            Trickle => scenario::trickle::run(lab),
+            Skew => scenario::skew::run(lab),
+            Churn => scenario::churn::run(lab),
+            Broadcast => scenario::broadcast::run(lab),
+            Queue => scenario::queue::run(lab),
+            Files => scenario::files::run(lab),
+            Idle => scenario::idle::run(lab),
+            Mixed => scenario::mixed::run(lab),
+            Wake => scenario::wake::run(lab),
+            Compensation => scenario::compensation::run(lab),
+            Datagrams => scenario::datagrams::run(lab),
+            Static => scenario::statics::run(lab),
+            All | Page => unreachable!("they are no measurements"),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let result = match options.scenario {
-        Scenario::Launch => process::launch(&options.command),
-        Scenario::ServePort => threads(&options).and_then(|(workers, limit)| server::port(workers, limit)),
-        Scenario::ServeSession => threads(&options).and_then(|(workers, limit)| server::session(workers, limit)),
-        Scenario::ServeLoop => server::bare_loop(),
-        _ => run(&options),
+    // The lab starts itself, as a server among others.
+    let result = match std::env::args().nth(1).as_deref() {
+        Some("child") => child::run(),
+        _ => run(&Options::parse()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,41 +164,87 @@ fn main() -> ExitCode {
     }
 }
 
-/// A server's workers, and how many of them may run at a time.
-fn threads(options: &Options) -> io::Result<(usize, usize)> {
-    let number = |at: usize| options.command.get(at).and_then(|text| text.parse().ok());
-    match (number(0), number(1)) {
-        (Some(workers), Some(limit)) => Ok((workers, limit)),
-        _ => Err(io::Error::other("a server is told its workers and its limit: serve-port -- 2 1")),
-    }
-}
-
 fn run(options: &Options) -> io::Result<()> {
-    let quick = options.quick;
-    let networked =
-        !matches!(options.scenario, Scenario::Queue | Scenario::Wake | Scenario::Datagrams | Scenario::Files);
-    if networked {
-        process::build_peers(options.peers_target.as_deref())?;
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    if options.scenario == Page {
+        let file = options.json.as_deref().ok_or_else(|| io::Error::other("of which run? page --json FILE"))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be read: {error}", file.display())))?;
+        let rows: Vec<Row> = serde_json::from_str(&text)
+            .map_err(|error| io::Error::other(format!("{} is not a run's rows: {error}", file.display())))?;
+        return written(options.out.as_deref().unwrap_or(&docs), &rows);
+    }
+    let chosen = if options.scenario == All { &EVERY[..] } else { &[options.scenario] };
+    let mut missing = Vec::new();
+    if chosen.iter().any(|scenario| matches!(scenario, Files | Static)) {
+        peers::build_wharf()?;
+    }
+    if chosen.iter().any(|scenario| scenario.is_networked()) {
+        missing = peers::build(options.peers_target.as_deref())?;
         machine::enter_own_network();
         machine::allow_descriptors();
     }
-    machine::print(networked);
-    let report = match options.scenario {
-        Scenario::Queue => scenario::queue::run(quick)?,
-        Scenario::Wake => scenario::wake::run(quick)?,
-        Scenario::Datagrams => scenario::datagrams::run(quick)?,
-        Scenario::Files => scenario::files::run(quick)?,
-        Scenario::Static => scenario::statics::run(quick)?,
-        Scenario::Echo => scenario::echo::run(quick, options.beside.as_deref())?,
-        Scenario::Trickle => scenario::trickle::run(quick)?,
-        Scenario::Idle => scenario::idle::run()?,
-        Scenario::Blocked => scenario::blocked::run(quick)?,
-        _ => unreachable!("children are handled by main"),
-    };
-    report.print();
-    machine::print_load();
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&report.rows)?)?;
+    machine::exact_timers();
+    let mut rows = Vec::new();
+    for (number, &scenario) in chosen.iter().enumerate() {
+        let mut own = measure(scenario, options, number == 0, &missing)?;
+        rows.append(&mut own);
+        // After each, so that a run that is broken off has not been for nothing.
+        if let Some(file) = &options.json {
+            std::fs::write(file, rows::to_json(&rows)?).map_err(|error| {
+                io::Error::new(error.kind(), format!("{} cannot be written: {error}", file.display()))
+            })?;
+        }
     }
+    written(options.out.as_deref().unwrap_or(&target), &rows)
+}
+
+/// Measures one scenario, and prints it.
+fn measure(scenario: Scenario, options: &Options, is_first: bool, missing: &[String]) -> io::Result<Vec<Row>> {
+    let mut about = machine::about(options.quick);
+    if is_first {
+        machine::print(&about);
+    }
+    let lab = Lab::new(&scenario.name(), options.quick);
+    if scenario.is_networked() {
+        missing.iter().for_each(|line| lab.note(line.clone()));
+    }
+    let result = scenario.measure(&lab, options);
+    machine::unpin();
+    about.seconds = lab.seconds();
+    about.load.1 = machine::load();
+    let noted = lab.finish();
+    let mut report = result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", scenario.name())))?;
+    report.notes.extend(noted);
+    report.notes.extend(compare::noise(&report.rows));
+    table::print(&scenario.name(), &report, &about);
+    (about.notes, about.goals) = (report.notes, report.goals);
+    if report.rows.is_empty() {
+        // What is missing here is told in the file as well.
+        report.rows.push(Row { scenario: scenario.name(), case: "not measured".into(), ..Row::default() });
+    }
+    report.rows[0].about = Some(Box::new(about));
+    Ok(report.rows)
+}
+
+fn written(folder: &Path, rows: &[Row]) -> io::Result<()> {
+    let page = page::write(folder, rows)?;
+    println!("page        {}", page.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_all_is_all() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+        for &scenario in Scenario::value_variants() {
+            let is_measured = EVERY.contains(&scenario);
+            assert_eq!(is_measured, !matches!(scenario, All | Page), "{scenario:?}");
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub enum Engine {
     /// The kernel's own port, for everything.
     #[cfg_attr(unix, allow(dead_code))]
     Iocp,
+    /// What the library chooses: for hostile surroundings, where the choice is what is tested.
+    Auto,
 }
 
 impl Engine {
@@ -53,15 +55,17 @@ impl Engine {
             Engine::Threads => "epoll+threads",
             Engine::Poll => "poll+threads",
             Engine::Iocp => "iocp",
+            Engine::Auto => "auto",
         }
     }
 
-    /// What a port says of itself once a file operation had to wait.
-    pub fn files(self) -> &'static str {
+    /// What a port has to say of itself once a file operation had to wait; `None` where either will do.
+    pub fn files(self) -> Option<&'static str> {
         match self {
-            Engine::Ring => "io_uring",
-            Engine::Threads | Engine::Poll => "threads",
-            Engine::Iocp => "",
+            Engine::Ring => Some("io_uring"),
+            Engine::Threads | Engine::Poll => Some("threads"),
+            Engine::Auto => crate::hostile::files(),
+            Engine::Iocp => None,
         }
     }
 
@@ -70,12 +74,13 @@ impl Engine {
             Engine::Ring => FileEngine::Ring,
             Engine::Threads | Engine::Poll => FileEngine::Threads,
             Engine::Iocp => FileEngine::Auto,
+            Engine::Auto => FileEngine::Auto,
         }
     }
 
     fn socket_engine(self) -> SocketEngine {
         match self {
-            Engine::Ring | Engine::Threads | Engine::Iocp => SocketEngine::Auto,
+            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp => SocketEngine::Auto,
             Engine::Poll => SocketEngine::Poll,
         }
     }
@@ -83,7 +88,7 @@ impl Engine {
     /// What a port says of its sockets.
     pub fn sockets(self) -> &'static str {
         match self {
-            Engine::Ring | Engine::Threads => "epoll",
+            Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
             Engine::Iocp => "iocp",
         }

@@ -1,18 +1,25 @@
 //! The conformance suite: what Windows' completion ports do, row by row, and whether wharf does it.
 //!
 //! `cargo run -p wharf-conformance -- [--engine NAME] [--row ID]... [--json FILE]`
+//! `cargo run --release -p wharf-conformance -- soak --minutes 10`
 //!
 //! A row is a behaviour of the specification, named by its id. It is decided by a function that runs through the public or
 //! the raw interface of the library and fails when the behaviour is not there; or it is a known difference; or it speaks of
 //! something that only a C interface has (`row.rs`). The rows stand in `rows/`, a file for each group; the list of those that
 //! there have to be in `specified.rs`. What comes of it is a table on the terminal, JSON, and the pages
-//! `docs/conformance.md` and `docs/known-differences.md`, which a test compares.
+//! `docs/conformance.md` and `docs/known-differences.md`, which a test compares. It also runs in hostile surroundings
+//! (`hostile.rs`), and for as long as one likes with everything at once (`soak/`).
 
+mod heap;
+#[cfg_attr(windows, path = "hostile_windows.rs")]
+mod hostile;
 mod kit;
 mod report;
 mod row;
 mod rows;
 mod run;
+#[cfg_attr(windows, path = "soak_windows.rs")]
+mod soak;
 mod specified;
 
 use clap::Parser;
@@ -21,12 +28,20 @@ use row::Row;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[global_allocator]
+static HEAP: heap::Counted = heap::Counted;
+
 #[derive(Parser)]
 #[command(about = "Runs the behaviours of Windows' completion ports against wharf, row by row")]
 struct Options {
-    /// One engine only: epoll+io_uring, epoll+threads, poll+threads
-    #[arg(long, value_name = "NAME", value_parser = engine)]
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// One engine only: epoll+io_uring, epoll+threads, poll+threads, or auto: what the library chooses
+    #[arg(long, value_name = "NAME", value_parser = engine, global = true)]
     engine: Option<Engine>,
+    /// In hostile surroundings: descriptors=64, memlock=0, or a refused call: io_uring_setup=EPERM
+    #[arg(long, value_name = "WHAT", global = true)]
+    hostile: Option<hostile::Surroundings>,
     /// Only these rows (C-01), or groups of rows (C)
     #[arg(long, value_name = "ID")]
     row: Vec<String>,
@@ -44,14 +59,30 @@ struct Options {
     child: Option<String>,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Everything at once on one port, for as long as one likes: exactly one packet each, right data, flat memory
+    Soak(soak::Options),
+}
+
 fn engine(name: &str) -> Result<Engine, String> {
-    let names: Vec<&str> = Engine::ALL.iter().map(|engine| engine.name()).collect();
-    let found = Engine::ALL.iter().copied().find(|engine| engine.name() == name);
+    let known = || Engine::ALL.iter().copied().chain([Engine::Auto]);
+    let names: Vec<&str> = known().map(Engine::name).collect();
+    let found = known().find(|engine| engine.name() == name);
     found.ok_or_else(|| format!("there is no such engine; there are {}", names.join(", ")))
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(surroundings) = options.hostile
+        && let Err(error) = hostile::enter(surroundings.clone())
+    {
+        eprintln!("the process cannot be put into {surroundings:?}: {error}");
+        return ExitCode::from(2);
+    }
+    if let Some(Command::Soak(soak)) = &options.command {
+        return soak::run(soak, options.engine.unwrap_or(Engine::Auto));
+    }
     if let Some(part) = &options.child {
         return child(part, options.engine.unwrap_or(Engine::ALL[0]));
     }
@@ -63,8 +94,7 @@ fn main() -> ExitCode {
         }
     };
     run::keep_panics();
-    let engines: Vec<Engine> =
-        Engine::ALL.iter().copied().filter(|&e| options.engine.is_none_or(|one| one == e)).collect();
+    let engines: Vec<Engine> = options.engine.map_or_else(|| Engine::ALL.to_vec(), |one| vec![one]);
     let outcomes: Vec<run::Outcome> = engines.iter().flat_map(|&engine| run::run(engine, &rows)).collect();
     // Whoever asks for single rows does not want to wait for the rest.
     let whole = options.row.is_empty();

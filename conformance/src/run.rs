@@ -66,7 +66,7 @@ pub fn run(engine: Engine, rows: &[Row]) -> Vec<Outcome> {
     let outcomes: Arc<Mutex<Vec<Option<Outcome>>>> = Arc::new(Mutex::new(rows.iter().map(|_| None).collect()));
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..crate::hostile::rows_at_a_time().unwrap_or(AT_A_TIME) {
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if !matches!(row.how, How::Alone(_)) {

@@ -4,8 +4,10 @@
 //! datagram through both sockets. `wharf` issues a send and a receive for each and takes a packet for each, except where
 //! the sender's socket skips packets on success, as its name says.
 
-use crate::measure::{Sample, in_turns, ratios, rows, thread_cpu_us};
-use crate::rows::{Goal, Report, Wanted, median};
+use crate::lab::Lab;
+use crate::measure::{Plan, Sample, all_in_turns, ratios, rows, thread_cpu_us};
+use crate::rows::{AGAIN, Goal, Report, Wanted};
+use crate::stats::median;
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::AsRawFd;
@@ -17,7 +19,7 @@ const BURST: usize = 64;
 /// Bytes that one segmented send may have.
 const SEGMENTED_MAX: usize = 60_000;
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "wharf, batches",
     "wharf, batches, skip",
     "wharf, single calls",
@@ -26,15 +28,17 @@ const NAMES: [&str; 8] = [
     "sendto, recvfrom",
     "sendmmsg, recvmmsg",
     "sendto, recvfrom, GSO and GRO",
+    AGAIN,
 ];
 
-pub fn run(quick: bool) -> io::Result<Report> {
-    let rounds = if quick { 9 } else { 31 };
-    let bursts = if quick { 500 } else { 2000 };
+pub fn run(lab: &Lab) -> io::Result<Report> {
+    let plan = Plan::within(lab.pick(12.0, 15.0));
+    let bursts = lab.pick(400, 1000);
     let mut report = Report::default();
     for bytes in [64, 1200] {
-        let samples = in_turns(NAMES.len(), rounds, |system| match system {
-            0 => Pair::new(bytes, false, false)?.measure(bursts, Pair::batch),
+        lab.case(&format!("{bytes} bytes"));
+        let samples = all_in_turns(lab, NAMES.len(), plan, |system| match system {
+            0 | 8 => Pair::new(bytes, false, false)?.measure(bursts, Pair::batch),
             1 => Pair::new(bytes, true, false)?.measure(bursts, Pair::batch),
             2 => Pair::new(bytes, false, false)?.measure(bursts, Pair::singles),
             3 => Pair::new(bytes, true, false)?.measure(bursts, Pair::singles),

@@ -3,10 +3,13 @@
 //!
 //! Both servers run on the first processor and wrk on the second. nginx comes as it is in Debian.
 
-use crate::machine;
-use crate::measure::{Sample, in_turns, ratios, rows};
-use crate::process::{Server, program};
-use crate::rows::{Goal, Report, Wanted, median};
+use crate::lab::Lab;
+use crate::machine::Place;
+use crate::measure::{Plan, Sample, all_in_turns, ratios, rows};
+use crate::process::program;
+use crate::rows::{AGAIN, Goal, Report, Wanted};
+use crate::stats::median;
+use crate::system::{Server, System};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const SIZES: [(&str, usize); 4] = [("1 KiB", 1024), ("16 KiB", 16 << 10), ("128 KiB", 128 << 10), ("1 MiB", 1 << 20)];
 
-pub fn run(quick: bool) -> io::Result<Report> {
+pub fn run(lab: &Lab) -> io::Result<Report> {
     let mut report = Report::default();
     let Some(wharf) = program("wharf") else {
         report.notes.push("the program wharf is not built: cargo build --release -p wharf-cli".into());
@@ -33,18 +36,19 @@ pub fn run(quick: bool) -> io::Result<Report> {
     }
     let folder = folder.path();
     let directory = folder.to_string_lossy();
-    machine::for_servers();
-    let own = |name| Server::other(name, &wharf, &["serve", "files", &directory, "--listen", "127.0.0.1:0"]);
-    let servers = [own("wharf serve files")?, own("the same again (noise)")?, nginx(folder)?];
-    machine::for_the_generator();
+    Place::Apart.for_servers();
+    let own = |name| System::other(name, &wharf, &["serve", "files", &directory, "--listen", "127.0.0.1:0"]).start();
+    let servers = [own("wharf serve files")?, own(AGAIN)?, nginx(folder)?];
+    Place::Apart.for_the_generator();
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-    let rounds = if quick { 3 } else { 9 };
-    for (size, _) in SIZES {
+    // wrk counts in whole seconds, so a quick run has room for one size.
+    for (size, _) in &SIZES[lab.pick(1..2, 0..4)] {
         let path = size.replace(' ', "");
+        lab.case(size);
         for server in &servers {
             wrk(server, &path)?; // warm
         }
-        let samples = in_turns(servers.len(), rounds, |at| wrk(&servers[at], &path))?;
+        let samples = all_in_turns(lab, servers.len(), Plan::within(25.0), |at| wrk(&servers[at], &path))?;
         report.rows.extend(rows("static", size, &names, &samples));
         let cpu = median(&ratios(&samples[0], &samples[2], |sample| sample.cpu_us_per_message));
         let rate = median(&ratios(&samples[0], &samples[2], |sample| sample.messages_per_second));
@@ -69,7 +73,7 @@ fn nginx(folder: &Path) -> io::Result<Server> {
     );
     std::fs::File::create(&file)?.write_all(configuration.as_bytes())?;
     let arguments = ["-c", &file.to_string_lossy(), "-p", &folder.to_string_lossy()].map(str::to_owned);
-    let server = Server::silent("nginx", Path::new("nginx"), &arguments.each_ref().map(String::as_str), address)?;
+    let server = Server::silent("nginx", Path::new("nginx"), &arguments, address)?;
     wait_for(address)?;
     Ok(server)
 }
@@ -93,7 +97,7 @@ fn wrk(server: &Server, path: &str) -> io::Result<Sample> {
         .arg(format!("http://{}/{path}", server.address))
         .stderr(Stdio::null())
         .output()?;
-    let after = server.usage();
+    let used = server.usage().since(before);
     let text = String::from_utf8_lossy(&output.stdout);
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         return Err(io::Error::other(format!("{}: not all requests were answered well:\n{text}", server.name)));
@@ -107,8 +111,9 @@ fn wrk(server: &Server, path: &str) -> io::Result<Sample> {
     let rate = number("Requests/sec:", "Requests/sec:").ok_or_else(wrong)?;
     Ok(Sample {
         messages_per_second: Some(rate),
-        cpu_us_per_message: Some(after.cpu_us_since(before) / count),
-        switches_per_message: Some(after.switches_since(before) / count),
-        latency: None,
+        cpu_us_per_message: Some(used.cpu_us() / count),
+        switches_per_message: Some(used.switches as f64 / count),
+        wakeups_per_message: Some(used.wakeups as f64 / count),
+        ..Sample::default()
     })
 }

@@ -1,37 +1,79 @@
-//! A few messages a second: what looking after the workers costs when there is nearly nothing to do.
+//! A few messages a second: what looking after the workers costs when there is nearly nothing to do. All servers have
+//! theirs in the same seconds, in turns, each alone while it works.
 
-use crate::load::Load;
-use crate::machine;
-use crate::measure::{in_turns, ratios, rows};
-use crate::process::Server;
-use crate::rows::{Goal, Report, Wanted, median};
+use crate::compare::start;
+use crate::lab::Lab;
+use crate::load::trickle::trickle;
+use crate::load::{Load, Shape};
+use crate::machine::Place;
+use crate::measure::{ROUNDS_LEAST, Sample, ratios, rows};
+use crate::rows::{AGAIN, Goal, Report, Wanted};
+use crate::stats::median;
+use crate::system::System;
+use crate::systems::{POOL, POOL_OF_TWO, peers};
 use std::io;
-use std::time::Duration;
 
-pub fn run(quick: bool) -> io::Result<Report> {
-    let rates: &[f64] = if quick { &[20.0, 100.0] } else { &[1.0, 20.0, 100.0] };
-    let rounds = if quick { 7 } else { 15 };
+/// Messages a second, and how many make a round: of a quick run, and of a full one.
+const RATES: [(f64, usize, usize); 3] = [(1.0, 1, 3), (20.0, 12, 40), (100.0, 50, 150)];
+
+pub fn run(lab: &Lab) -> io::Result<Report> {
     let mut report = Report::default();
-    for &rate in rates {
-        machine::for_servers();
-        let servers = [
-            Server::port("wharf 2 workers, limit 1", 2, 1)?,
-            Server::own("wharf one thread", &["serve-loop"])?,
-            Server::port("wharf 3 workers, limit 2", 3, 2)?,
-            Server::session("wharf sessions 2, limit 1", 2, 1)?,
-            Server::peer("tokio current_thread", "tokio-echo", &["1"])?,
-            Server::peer("tokio multi_thread(2)", "tokio-echo", &["2"])?,
-        ];
-        machine::for_the_generator();
-        let mut loads = servers.iter().map(|server| Load::connect(server, 1, 32)).collect::<io::Result<Vec<Load>>>()?;
-        let time = Duration::from_secs_f64(if quick { 0.45 } else { (20.0 / rate).clamp(0.8, 5.0) });
-        let samples = in_turns(servers.len(), rounds, |at| loads[at].trickle(&servers[at], rate, time))?;
+    for (rate, quick, full) in RATES {
+        let case = format!("{rate} messages/s");
+        lab.case(&case);
+        let count = lab.pick(quick, full);
+        let systems = systems(lab);
+        let servers = start(lab, Place::Apart, &systems.iter().collect::<Vec<_>>())?;
+        let mut loads = servers
+            .iter()
+            .map(|server| Load::connect(server, Shape::new(1, 32, 1)))
+            .collect::<io::Result<Vec<Load>>>()?;
+        // Each has answered before.
+        trickle(&servers, &mut loads, 100.0, 3, 0).into_iter().collect::<io::Result<Vec<Sample>>>()?;
+        let rounds = lab.pick(ROUNDS_LEAST, 15);
+        let mut samples = vec![Vec::new(); servers.len()];
+        let steps = lab.steps(rounds);
+        for round in 0..rounds {
+            let found = trickle(&servers, &mut loads, rate, count, round);
+            for (at, (own, sample)) in samples.iter_mut().zip(found).enumerate() {
+                match sample {
+                    Ok(sample) => own.push(sample),
+                    Err(error) if at == 0 => return Err(error),
+                    Err(error) => lab.note(format!("{case}: a round less, {error}")),
+                }
+            }
+            steps.done();
+        }
+        drop(steps);
         let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-        report.rows.extend(rows("trickle", &format!("{rate} messages/s"), &names, &samples));
-        let watching = median(&ratios(&samples[0], &samples[1], |sample| sample.cpu_us_per_message));
+        let mut found = rows("trickle", &case, &names, &samples);
+        for row in &mut found {
+            if let Some(server) = servers.iter().find(|server| server.name == row.system) {
+                (row.resident_bytes, row.heap_bytes) = (server.resident_bytes(), server.heap_bytes());
+            }
+        }
+        report.rows.append(&mut found);
+        let one_thread = names.iter().position(|&name| name == ONE_THREAD).expect("wharf's own");
+        let watching = median(&ratios(&samples[0], &samples[one_thread], |sample| sample.cpu_us_per_message));
         // The watching costs no more than half a message's own time.
-        let what = format!("{rate} messages/s, two workers beside one thread");
-        report.goals.push(Goal::new(what, watching, Wanted::AtMost(1.5)));
+        report.goals.push(Goal::new(format!("{case}, {POOL} beside one thread"), watching, Wanted::AtMost(1.5)));
     }
     Ok(report)
+}
+
+const ONE_THREAD: &str = "wharf one thread";
+
+fn systems(lab: &Lab) -> Vec<System> {
+    let mut systems = vec![
+        System::wharf(POOL, "echo --workers 2 --limit 1"),
+        System::wharf(AGAIN, "echo --workers 2 --limit 1"),
+        System::wharf(ONE_THREAD, "echo-loop"),
+        System::wharf(POOL_OF_TWO, "echo --workers 3 --limit 2"),
+        System::wharf("wharf sessions 2, limit 1", "echo-session --workers 2 --limit 1"),
+    ];
+    let names: &[_] =
+        lab.pick(&["tokio", "compio", "monoio"], &["tokio", "compio", "monoio", "glommio", "asio", "epoll"]);
+    systems.extend(peers(names, 1, "echo"));
+    systems.extend(peers(&["tokio"], 2, "echo"));
+    systems
 }

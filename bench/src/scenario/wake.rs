@@ -4,10 +4,12 @@
 //! Latency is that of the one way, by the clock that both read. Processor time is that of the trip, less half of the
 //! bare futex's trip in the same round for the way back.
 
+use crate::lab::Lab;
 use crate::machine;
-use crate::measure::{Sample, Samples, histogram, in_turns, process_cpu_us, ratios, rows};
-use crate::process::own_switches;
-use crate::rows::{Goal, Report, Wanted, median};
+use crate::measure::{Plan, Sample, Samples, all_in_turns, process_cpu_us, ratios, rows};
+use crate::rows::{AGAIN, Goal, Report, Wanted};
+use crate::stats::{histogram, median};
+use crate::usage::Usage;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::thread::futex;
@@ -19,16 +21,17 @@ use wharf::CompletionPort;
 
 /// The worker is woken on the processor of its waker, or on the other one.
 const PLACES: [(&str, usize); 2] = [("one processor", 0), ("two processors", 1)];
-const NAMES: [&str; 4] =
-    ["wharf, asleep on its futex", "wharf, asleep in epoll", "bare futex", "bare eventfd in epoll"];
+const NAMES: [&str; 5] =
+    ["wharf, asleep on its futex", "wharf, asleep in epoll", "bare futex", "bare eventfd in epoll", AGAIN];
 
-pub fn run(quick: bool) -> io::Result<Report> {
-    let rounds = if quick { 11 } else { 31 };
-    let trips = if quick { 5_000 } else { 20_000 };
+pub fn run(lab: &Lab) -> io::Result<Report> {
+    let plan = Plan::within(lab.pick(12.0, 15.0));
+    let trips = lab.pick(1_500, 6_000);
     let mut report = Report::default();
     for (place, waker) in PLACES {
-        let mut samples = in_turns(NAMES.len(), rounds, |system| match system {
-            0 => port(trips, waker, 2),
+        lab.case(place);
+        let mut samples = all_in_turns(lab, NAMES.len(), plan, |system| match system {
+            0 | 4 => port(trips, waker, 2),
             1 => port(trips, waker, 0),
             2 => bare_futex(trips, waker),
             _ => bare_eventfd(trips, waker),
@@ -89,16 +92,18 @@ impl Trips {
         for _ in 0..100 {
             trip(); // the worker has fallen asleep for the first time
         }
-        let (begin, cpu, switches) = (Instant::now(), process_cpu_us(), own_switches());
+        let (begin, cpu, before) = (Instant::now(), process_cpu_us(), Usage::own());
         for _ in 0..trips {
             let _ = latency.record(trip());
         }
-        let (time, cpu) = (begin.elapsed(), process_cpu_us() - cpu);
+        let (time, cpu, used) = (begin.elapsed(), process_cpu_us() - cpu, Usage::own().since(before));
         Sample {
             messages_per_second: Some(trips as f64 / time.as_secs_f64()),
             cpu_us_per_message: Some(cpu / trips as f64),
-            switches_per_message: Some((own_switches() - switches) as f64 / trips as f64),
+            switches_per_message: Some(used.switches as f64 / trips as f64),
+            wakeups_per_message: Some(used.wakeups as f64 / trips as f64),
             latency: Some(latency),
+            ..Sample::default()
         }
     }
 }

@@ -5,12 +5,16 @@ mod sink;
 
 pub use options::Perf;
 
-use options::{Common, Run, Serve};
+use options::{Common, Engine, Run, Serve};
 use serde_json::json;
-use sink::{Out, Terminal};
+use sink::{Daemon, LISTENING, Out, Terminal};
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wharf_perf::client::{self, Outcome};
+use wharf_perf::output::Sink;
 use wharf_perf::parameters::Protocol;
+use wharf_perf::protocol::code;
 use wharf_perf::server;
 use wharf_perf::summary::Summary;
 
@@ -45,67 +49,158 @@ fn prepare(common: &Common) -> Result<Out, String> {
     Out::new(common)
 }
 
+/// Set for the process that serves in the background.
+const DETACHED: &str = "WHARF_PERF_DETACHED";
+
 fn serve(options: &Serve) -> Result<(), String> {
     let settings = options.settings()?;
+    let detached = options.daemon && std::env::var_os(DETACHED).is_some();
+    if options.daemon && !detached {
+        return detach();
+    }
+    if detached {
+        rustix::process::setsid().map_err(|error| format!("no session of its own (-D): {error}"))?;
+    }
     let out = prepare(&options.common)?;
-    let result = server::serve(&settings, Box::new(Terminal::new(out, false)));
+    let terminal = Terminal::new(out, false);
+    let sink: Box<dyn Sink> = if detached { Box::new(Daemon(terminal)) } else { Box::new(terminal) };
+    let result = server::serve(&settings, sink);
     if let Some(file) = &options.common.pidfile {
         let _ = std::fs::remove_file(file);
     }
     result.map_err(|failure| failure.text)
 }
 
+/// Starts this program anew in the background, with the same options, and returns when it listens: what goes wrong before that
+/// is still said here.
+fn detach() -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("it cannot go to the background (-D): {error}");
+    let mut child = Command::new(std::env::current_exe().map_err(wrong)?)
+        .args(std::env::args_os().skip(1))
+        .env(DETACHED, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(wrong)?;
+    let mut said = String::new();
+    if let Some(mut from) = child.stderr.take() {
+        from.read_to_string(&mut said).map_err(wrong)?;
+    }
+    match said.split_once(LISTENING) {
+        Some((before, port)) => {
+            eprint!("{before}");
+            println!("Server listening on {} in process {}", port.trim(), child.id());
+            Ok(())
+        }
+        None => {
+            let _ = child.wait();
+            let said = said.trim().trim_start_matches("wharf: ").to_owned();
+            Err(if said.is_empty() { "the server has ended at once".into() } else { said })
+        }
+    }
+}
+
 fn measure(options: &Run) -> Result<(), String> {
     let settings = options.settings()?;
+    let engines = options.common.engines()?;
     let out = prepare(&options.common)?;
-    let mut rates = Vec::new();
-    let mut missed = Vec::new();
-    let mut failures = 0;
-    let json = options.common.json || options.common.json_stream;
-    let phases: &[bool] = if options.two_phase { &[false, true] } else { &[settings.parameters.reverse] };
-    for round in 1..=options.repeat {
+    let mut tally = Tally { of: vec![(Vec::new(), Vec::new()); engines.len()], missed: Vec::new(), failures: 0 };
+    'tests: for round in 1..=options.repeat {
         if round > 1 {
             std::thread::sleep(Duration::from_secs_f64(options.pause));
         }
-        let mut sides = Vec::new();
-        for reverse in phases {
-            let mut settings = settings.clone();
-            settings.parameters.reverse = *reverse;
-            if options.two_phase {
-                let way = if *reverse { "server to client" } else { "client to server" };
-                settings.announce = Some(format!("Phase {}: {way}", 1 + u32::from(*reverse)));
-            }
-            if options.repeat > 1 && !json {
+        // In turns, so that what else the machine does meets all of them.
+        for (at, engine) in engines.iter().enumerate() {
+            if options.repeat > 1 && !options.common.is_json() {
                 out.line(&format!("Run {round} of {}", options.repeat));
             }
-            let live = !json && options.common.logfile.is_none();
-            let started = Instant::now();
-            let outcome = client::run(&settings, Box::new(Terminal::new(out.clone(), live)));
-            log::info!("the test took {:?}", started.elapsed());
-            failures += usize::from(outcome.failure.is_some());
-            judge(options, &outcome, &mut rates, &mut missed);
-            if let (Some(file), true) = (&options.plot, outcome.failure.is_none()) {
-                let title = format!("{} {}", settings.host, way_of(&outcome));
-                let file = numbered(file, options.repeat, round, phases.len(), *reverse);
-                wharf_perf::plot::draw(&outcome, &title, &file)?;
+            if engines.len() > 1 && !options.common.is_json() {
+                out.line(&format!("Engine: {}", engine.name));
             }
-            sides.push(outcome);
-        }
-        if options.two_phase {
-            two_phases(&out, &sides, json);
+            let mut settings = settings.clone();
+            (settings.socket_engine, settings.file_engine) = (engine.sockets, engine.files);
+            if !one_test(options, &settings, &out, round, at, &mut tally)? {
+                break 'tests;
+            }
         }
     }
-    if options.repeat > 1 {
-        summarise(&out, options, &rates, failures, json);
+    if engines.len() > 1 {
+        compare(&out, options, &engines, &tally);
     }
-    for sentence in &missed {
+    if options.repeat > 1 && engines.len() == 1 {
+        summarise(&out, options, &tally.of[0].0, tally.failures);
+    }
+    for sentence in &tally.missed {
         out.error(sentence);
     }
-    match failures == 0 && missed.is_empty() {
+    match tally.failures == 0 && tally.missed.is_empty() {
         true => Ok(()),
         // All of it was said above.
         false => Err(String::new()),
     }
+}
+
+/// What the tests have come to.
+struct Tally {
+    /// Of each engine: what arrived, bits a second, and processor seconds for a gigabyte, here and there.
+    of: Vec<(Vec<f64>, Vec<[f64; 2]>)>,
+    missed: Vec<String>,
+    failures: usize,
+}
+
+/// A test; of two phases both, in one session or, if the server has only tests of one, in two. False: the user wants no more.
+fn one_test(
+    options: &Run,
+    settings: &client::Options,
+    out: &Out,
+    round: u32,
+    engine: usize,
+    tally: &mut Tally,
+) -> Result<bool, String> {
+    let json = options.common.is_json();
+    let live = !json && options.common.logfile.is_none();
+    let mut settings = settings.clone();
+    if options.two_phase {
+        settings.announce = Some("First phase, the client sends".into());
+    }
+    let started = Instant::now();
+    let run = |settings: &client::Options| client::run(settings, Box::new(Terminal::new(out.clone(), live)));
+    let mut last = run(&settings);
+    log::info!("the test took {:?}", started.elapsed());
+    let mut first = last.first.take();
+    if options.two_phase && last.failure.is_none() && first.is_none() {
+        settings.parameters.two_phase = false;
+        settings.parameters.reverse = true;
+        settings.announce = Some("Second phase, in a session of its own, since the server is not wharf".into());
+        first = Some(Box::new(std::mem::replace(&mut last, run(&settings))));
+        last.first = first.take();
+        if let Some(sides) = last.sides() {
+            match json {
+                true => out.line(&json!({"event": "two_phase", "data": sides.to_json()}).to_string()),
+                false => sides.lines().iter().for_each(|line| out.line(line)),
+            }
+        }
+        first = last.first.take();
+    }
+    tally.failures += usize::from(last.failure.is_some());
+    let phases: Vec<&Outcome> = first.as_deref().into_iter().chain([&last]).collect();
+    for outcome in &phases {
+        judge(options, outcome, &mut tally.of[engine], &mut tally.missed);
+        if let (Some(file), true) = (&options.plot, outcome.failure.is_none()) {
+            let title = format!("{} {}", settings.host, way_of(outcome));
+            let reverse = outcome.start.as_ref().is_some_and(|start| start.parameters.reverse);
+            let engines = tally.of.len();
+            let number = (round as usize - 1) * engines + engine + 1;
+            let runs = options.repeat as usize * engines;
+            wharf_perf::plot::draw(outcome, &title, &numbered(file, runs, number, phases.len(), reverse))?;
+        }
+    }
+    last.first = first;
+    if options.two_phase && last.failure.is_none() && !last.sides().is_some_and(|sides| sides.success()) {
+        tally.missed.push("not both phases succeeded".into());
+    }
+    Ok(last.failure.as_ref().is_none_or(|failure| failure.code != code::CLIENT_TERMINATED))
 }
 
 fn way_of(outcome: &Outcome) -> String {
@@ -119,7 +214,7 @@ fn way_of(outcome: &Outcome) -> String {
 }
 
 /// `curve.svg` of several tests: `curve-2.svg`, `curve-2-reverse.svg`.
-fn numbered(file: &std::path::Path, runs: u32, run: u32, phases: usize, reverse: bool) -> std::path::PathBuf {
+fn numbered(file: &std::path::Path, runs: usize, run: usize, phases: usize, reverse: bool) -> std::path::PathBuf {
     let mut name = file.file_stem().unwrap_or_default().to_os_string();
     if runs > 1 {
         name.push(format!("-{run}"));
@@ -135,18 +230,22 @@ fn numbered(file: &std::path::Path, runs: u32, run: u32, phases: usize, reverse:
 }
 
 /// Whether the thresholds are met, and the errors of verification none.
-fn judge(options: &Run, outcome: &Outcome, rates: &mut Vec<f64>, missed: &mut Vec<String>) {
+fn judge(options: &Run, outcome: &Outcome, of: &mut (Vec<f64>, Vec<[f64; 2]>), missed: &mut Vec<String>) {
     let (Some(end), None) = (&outcome.end, &outcome.failure) else { return };
     let rate = end.throughput();
-    rates.push(rate);
+    of.0.push(rate);
+    if let Some(start) = &outcome.start {
+        let cost = end.cost(start.parameters.protocol, start.parameters.len);
+        let gigabytes = cost.gigabytes.max(1e-9);
+        of.1.push([cost.here / gigabytes, cost.there.unwrap_or(0.0) / gigabytes]);
+    }
     if let Some(least) = options.fail_under.filter(|least| rate < *least as f64) {
         missed.push(format!("too slow: {} Mbit/s, --fail-under asks for {}", mega(rate), mega(least as f64)));
     }
     let udp = outcome.start.as_ref().is_some_and(|start| start.parameters.protocol == Protocol::Udp);
     if let (Some(most), true) = (options.fail_loss, udp) {
         for ours in end.directions() {
-            let (sent, received) = (end.sum(ours, true), end.sum(ours, false));
-            let share = 100.0 * received.lost as f64 / sent.packets.max(received.packets).max(1) as f64;
+            let share = end.loss_percent(ours);
             if share > most {
                 missed.push(format!("too much lost: {share:.2} %, --fail-loss allows {most}"));
             }
@@ -161,43 +260,42 @@ fn mega(rate: f64) -> String {
     format!("{:.1}", rate / 1e6)
 }
 
-/// Both phases side by side, each as its sender and as its receiver saw it.
-fn two_phases(out: &Out, sides: &[Outcome], json: bool) {
+/// The engines side by side.
+fn compare(out: &Out, options: &Run, engines: &[Engine], tally: &Tally) {
+    let mean = |costs: &[[f64; 2]], end: usize| match costs.len() {
+        0 => 0.0,
+        count => costs.iter().map(|cost| cost[end]).sum::<f64>() / count as f64,
+    };
     let mut rows = Vec::new();
-    for (name, outcome) in ["client to server", "server to client"].into_iter().zip(sides) {
-        let Some(end) = &outcome.end else { continue };
-        for ours in end.directions() {
-            rows.push((name, end.sum(ours, true), end.sum(ours, false), end.verification_errors()));
-        }
+    for (engine, (rates, costs)) in engines.iter().zip(&tally.of) {
+        rows.push((&engine.name, Summary::of(rates).unwrap_or_default(), mean(costs, 0), mean(costs, 1)));
     }
-    let success = sides.len() == 2 && sides.iter().all(|side| side.failure.is_none());
-    let success = success && rows.iter().all(|row| row.3 == 0);
-    if json {
-        let phases: Vec<_> = rows
+    if options.common.is_json() {
+        let data: Vec<_> = rows
             .iter()
-            .map(|(name, sent, received, errors)| {
+            .map(|(name, rates, here, there)| {
                 json!({
-                    "phase": name,
-                    "sender": {"bytes": sent.bytes, "seconds": sent.seconds, "bits_per_second": sent.rate()},
-                    "receiver": {"bytes": received.bytes, "seconds": received.seconds, "bits_per_second": received.rate()},
-                    "verification_errors": errors,
+                    "engine": name, "tests": rates.count, "median_bits_per_second": rates.median, "min": rates.min,
+                    "max": rates.max, "host_seconds_per_gigabyte": here, "remote_seconds_per_gigabyte": there,
                 })
             })
             .collect();
-        return out.line(&json!({"event": "two_phase", "data": {"phases": phases, "success": success}}).to_string());
+        return out.line(&json!({"event": "engines", "data": data}).to_string());
     }
     out.line("");
-    out.line(&format!("{:18} {:>16} {:>16} {:>12} {:>12}", "", "bytes sent", "received", "Mbit/s sent", "received"));
-    for (name, sent, received, _) in &rows {
-        let (left, right) = (mega(sent.rate()), mega(received.rate()));
-        out.line(&format!("{name:18} {:>16} {:>16} {left:>12} {right:>12}", sent.bytes, received.bytes));
+    out.line(&format!(
+        "{:18} {:>6} {:>12} {:>12} {:>12} {:>11} {:>11}",
+        "Engine here", "tests", "Mbit/s", "min", "max", "s/GB here", "s/GB there"
+    ));
+    for (name, rates, here, there) in rows {
+        let [median, min, max] = [rates.median, rates.min, rates.max].map(mega);
+        out.line(&format!("{name:18} {:>6} {median:>12} {min:>12} {max:>12} {here:>11.3} {there:>11.3}", rates.count));
     }
-    out.line(if success { "Both phases succeeded." } else { "Not both phases succeeded." });
 }
 
-fn summarise(out: &Out, options: &Run, rates: &[f64], failures: usize, json: bool) {
+fn summarise(out: &Out, options: &Run, rates: &[f64], failures: usize) {
     let summary = Summary::of(rates).unwrap_or_default();
-    if json {
+    if options.common.is_json() {
         let data = json!({
             "runs": options.repeat, "failed": failures, "mean_bits_per_second": summary.mean,
             "standard_deviation": summary.deviation, "median": summary.median, "min": summary.min, "max": summary.max,

@@ -6,19 +6,21 @@ use crate::op::{self, Op, Port, Stream, UdpSocket};
 use crate::output::{Form, Printer, Sink, Voice};
 use crate::parameters::{Parameters, Protocol};
 use crate::protocol::{Cookie, Failure, code, describe, frame, state};
+use crate::report::sides::Sides;
 use crate::report::{End, Interval, Role, Start};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
 use crate::socket;
-pub use crate::socket::{Origin, use_processor};
+pub use crate::socket::{KeepAlive, Origin, use_processor};
 use crate::{datagram, report::human::plain};
 use socket2::Type;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
-use wharf::{Buffer, CompletionPort};
+use wharf::{Buffer, FileEngine, SocketEngine};
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -61,6 +63,14 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Threads that run at the same time; 0: as many as there are processors.
     pub concurrency: usize,
+    /// What tells which sockets are ready; `None`: as the port sees fit.
+    pub socket_engine: Option<SocketEngine>,
+    /// What reads and writes `file`; `None`: as the port sees fit.
+    pub file_engine: Option<FileEngine>,
+    /// Sent instead of random bytes, or what is received goes there. Of one TCP stream.
+    pub file: Option<PathBuf>,
+    /// For the control connection.
+    pub keep_alive: KeepAlive,
     /// A line in front of the report.
     pub announce: Option<String>,
 }
@@ -82,6 +92,10 @@ impl Options {
             form: Form::default(),
             threads: None,
             concurrency: 0,
+            socket_engine: None,
+            file_engine: None,
+            file: None,
+            keep_alive: KeepAlive::default(),
             announce: None,
         }
     }
@@ -98,11 +112,29 @@ pub struct Outcome {
     pub end: Option<End>,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
+    /// Of a test in two phases whose second has begun, the first; the rest is about the second.
+    pub first: Option<Box<Outcome>>,
+    /// What moved the bytes.
+    pub engine: String,
 }
 
 impl Outcome {
+    /// Both phases side by side, of a test that had two.
+    pub fn sides(&self) -> Option<Sides> {
+        let first = self.first.as_ref()?;
+        let (start, end) = (first.start.as_ref()?, first.end.as_ref()?);
+        Some(Sides::new((start, end), self.start.as_ref().zip(self.end.as_ref())))
+    }
+
     fn failed(failure: Failure) -> Outcome {
-        Outcome { start: None, intervals: Vec::new(), end: None, failure: Some(failure) }
+        Outcome {
+            start: None,
+            intervals: Vec::new(),
+            end: None,
+            failure: Some(failure),
+            first: None,
+            engine: String::new(),
+        }
     }
 }
 
@@ -145,10 +177,17 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
         Ok(addresses) => addresses,
         Err(failure) => return fail(printer, failure),
     };
-    let built = CompletionPort::<(), Op>::builder().concurrency(options.concurrency).build();
+    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
     let port: Port = match built {
         Ok(port) => port,
         Err(error) => return fail(printer, Failure::system(code::INIT, &error)),
+    };
+    let file = match &options.file {
+        None => None,
+        Some(path) => match socket::open_file(&port, path, parameters, !parameters.reverse) {
+            Ok(file) => Some(file),
+            Err(failure) => return fail(printer, failure),
+        },
     };
     if let Some(text) = &options.announce {
         printer.line(text);
@@ -173,6 +212,8 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     core.host_port = options.port;
     core.interval = options.interval;
     core.receive_timeout = options.receive_timeout;
+    core.keep_alive = options.keep_alive;
+    core.file = file;
     core.client = Some(Box::new(ClientSide {
         peer: addresses[0],
         addresses,
@@ -188,11 +229,18 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     port.close();
     pool.join();
     let mut core = session.enter();
+    let engine = core.engine.clone();
+    let first = core.first.take().map(|(start, end, intervals)| {
+        let (start, end, engine) = (Some(start), Some(end), engine.clone());
+        Box::new(Outcome { start, intervals, end, failure: None, first: None, engine })
+    });
     Outcome {
         start: core.start.take(),
         intervals: std::mem::take(&mut core.intervals),
         end: core.end.take(),
         failure: core.failure.take(),
+        first,
+        engine,
     }
 }
 
@@ -246,7 +294,7 @@ impl Session {
                 Err(error) => self.connect_next(&mut core, Some(error)),
                 Ok(()) => {
                     let _ = stream.set_nodelay(true);
-                    socket::keep_alive(&stream);
+                    socket::keep_alive(&stream, &core.keep_alive);
                     core.processor = socket::Processor::now();
                     if core.parameters.len == 0 {
                         core.parameters.len = match core.parameters.protocol {
@@ -346,20 +394,25 @@ impl Session {
                 }
                 self.start_pings(core);
                 self.run(core);
+                // All that is wanted may have come before the word that the test runs.
+                if core.gate.is_reached() {
+                    self.stop_sending(core);
+                }
             }
-            (Phase::Told, state::EXCHANGE_RESULTS) => {
-                self.count_late_datagrams(core);
-                let frame = frame(&self.results(core, None).to_json());
-                self.send(core, frame);
-                core.phase = Phase::Results;
-                self.wait(core);
-            }
+            (Phase::Told, state::EXCHANGE_RESULTS) => self.exchange(core),
             (Phase::Display, state::DISPLAY_RESULTS) => {
                 let end = self.make_end(core);
                 if let (Some(start), Some(end)) = (core.start.clone(), &end) {
                     core.printer.ended(&start, end);
                 }
                 core.end = end;
+                if Self::is_first_of_two(core) && core.remote.as_ref().is_some_and(|remote| remote.two_phase) {
+                    self.send_state(core, state::SECOND_PHASE);
+                    self.second_phase(core);
+                    core.phase = Phase::Asked;
+                    return self.wait(core);
+                }
+                Self::print_sides(core);
                 core.printer.line("");
                 core.printer.line("iperf Done.");
                 self.send_state(core, state::DONE);
@@ -409,18 +462,24 @@ impl Session {
             first => first.wrapping_add(made as u16),
         };
         let kind = if parameters.protocol == Protocol::Udp { Type::DGRAM } else { Type::STREAM };
-        let socket = match socket::open(kind, &peer, &client.options.origin, local_port, Some(&parameters)) {
-            Ok(socket) => socket,
+        let socket = socket::open(kind, &peer, &client.options.origin, local_port, Some(&parameters));
+        let labelled = socket.and_then(|socket| {
+            let to = socket::label(&socket, peer, parameters.flow_label)?;
+            Ok((socket, to))
+        });
+        let (socket, to) = match labelled {
+            Ok(labelled) => labelled,
             Err(failure) => return self.fail(core, failure),
         };
         if parameters.protocol == Protocol::Tcp {
-            let issued = self.port.connect_with(socket.into(), peer, (), Op::StreamUp(self.clone()));
+            let issued = self.port.connect_with(socket.into(), to, (), Op::StreamUp(self.clone()));
             if let Err(refused) = issued {
                 self.fail(core, Failure::system(code::STREAM_CONNECT, &refused.error));
             }
             return;
         }
-        let ready = socket.connect(&peer.into()).map(|()| std::net::UdpSocket::from(socket));
+        let ready = rustix::net::connect(&socket, &to).map_err(io::Error::from);
+        let ready = ready.map(|()| std::net::UdpSocket::from(socket));
         let socket: io::Result<UdpSocket> = ready.and_then(|socket| Ok(self.port.associate(socket, ())?));
         match socket {
             Ok(socket) => {

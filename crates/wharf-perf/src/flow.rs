@@ -2,7 +2,7 @@
 //! counters and the test's [`Gate`], no lock of the test.
 
 use crate::datagram::{self, Account, Header};
-use crate::op::{Op, Port, Stream, UdpSocket};
+use crate::op::{File, Op, Port, Stream, UdpSocket};
 use crate::pace::Pacer;
 use crate::parameters::{Parameters, Protocol};
 use crate::protocol::Cookie;
@@ -13,7 +13,7 @@ use crate::socket;
 use crate::verify::{self, Checker};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wharf::{Buffer, Event};
 
@@ -45,14 +45,16 @@ pub(crate) struct Gate {
     /// Bytes, or blocks, after which the client ends the test. 0: not that way.
     wanted: [AtomicU64; 2],
     told: AtomicBool,
-    session: OnceLock<std::sync::Weak<Session>>,
+    session: std::sync::Weak<Session>,
+    /// Of a test in two phases, which: what an earlier one has still to say is no news of this one.
+    phase: u32,
     pub(crate) origin: Instant,
     /// Datagrams of others than the streams' peers, and such as are none.
     pub(crate) foreign: AtomicU64,
 }
 
 impl Gate {
-    pub(crate) fn new() -> Arc<Gate> {
+    pub(crate) fn new(session: std::sync::Weak<Session>, phase: u32) -> Arc<Gate> {
         Arc::new(Gate {
             open: AtomicBool::new(false),
             active: AtomicUsize::new(0),
@@ -62,14 +64,11 @@ impl Gate {
             received: Default::default(),
             wanted: Default::default(),
             told: AtomicBool::new(false),
-            session: OnceLock::new(),
+            session,
+            phase,
             origin: Instant::now(),
             foreign: AtomicU64::new(0),
         })
-    }
-
-    pub(crate) fn belongs_to(&self, session: &Arc<Session>) {
-        let _ = self.session.set(Arc::downgrade(session));
     }
 
     /// From now on at most so many blocks are sent.
@@ -86,6 +85,16 @@ impl Gate {
         self.wanted[0].store(bytes, SeqCst);
         self.wanted[1].store(blocks, SeqCst);
         self.told.store(false, SeqCst);
+    }
+
+    /// No sender has anything outstanding.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.active.load(SeqCst) == 0
+    }
+
+    /// What was wanted has moved.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.told.load(SeqCst)
     }
 
     pub(crate) fn open(&self) {
@@ -111,6 +120,12 @@ impl Gate {
         got as u64
     }
 
+    fn tell(&self, port: &Port, what: fn(Arc<Session>, u32) -> Op) {
+        if let Some(session) = self.session.upgrade() {
+            let _ = port.post(0, (), what(session, self.phase));
+        }
+    }
+
     fn count(&self, port: &Port, counters: &[AtomicU64; 2], bytes: u64, blocks: u64) {
         let (wanted_bytes, wanted_blocks) = (self.wanted[0].load(Relaxed), self.wanted[1].load(Relaxed));
         if wanted_bytes == 0 && wanted_blocks == 0 {
@@ -120,9 +135,7 @@ impl Gate {
         let blocks = counters[1].fetch_add(blocks, SeqCst) + blocks;
         let reached = wanted_bytes > 0 && bytes >= wanted_bytes || wanted_blocks > 0 && blocks >= wanted_blocks;
         if reached && !self.told.swap(true, SeqCst) {
-            if let Some(session) = self.session.get().and_then(|session| session.upgrade()) {
-                let _ = port.post(0, (), Op::Reached(session));
-            }
+            self.tell(port, Op::Reached);
         }
     }
 }
@@ -138,6 +151,12 @@ pub(crate) struct Flow {
     pub(crate) info: StreamInfo,
     link: Link,
     gate: Arc<Gate>,
+    /// What a sender sends, or where a receiver puts it.
+    file: Option<File>,
+    /// A write to the file is outstanding.
+    writing: AtomicBool,
+    /// The file was sent to its end.
+    exhausted: AtomicBool,
     len: usize,
     /// Of the whole test.
     streams: usize,
@@ -163,6 +182,10 @@ struct Work {
     payload: Payload,
     number: u64,
     segmented: bool,
+    /// Bytes of the file that were read or written.
+    offset: u64,
+    /// For the next read of the file.
+    spare: Option<Buffer>,
     broke: Option<String>,
 }
 
@@ -222,6 +245,7 @@ impl Flow {
         gate: &Arc<Gate>,
         parameters: &Parameters,
         payload: &Payload,
+        file: Option<File>,
     ) -> Arc<Flow> {
         let mut segmented = false;
         if let Link::Udp(socket, _) = &link {
@@ -242,12 +266,17 @@ impl Flow {
             payload: payload.clone(),
             number: 0,
             segmented,
+            offset: 0,
+            spare: None,
             broke: None,
         };
         Arc::new(Flow {
             info,
             link,
             gate: gate.clone(),
+            file,
+            writing: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
             len: parameters.len,
             streams: parameters.streams().max(1),
             join: AtomicU64::new(if udp && !segmented { 1 } else { joined(parameters) }),
@@ -313,6 +342,22 @@ impl Flow {
         self.work().broke.clone()
     }
 
+    /// Nothing moves on it any more: it broke, or its file is at the end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.load(SeqCst) || self.exhausted.load(SeqCst)
+    }
+
+    /// The longest time between two sends, if nothing holds them up.
+    pub(crate) fn pause(&self) -> Duration {
+        self.work().pacer.pause(self.len)
+    }
+
+    /// It writes what arrives to a file, and has not written all of it yet.
+    pub(crate) fn is_storing(&self) -> bool {
+        let Some(stream) = self.tcp().filter(|_| self.file.is_some() && !self.info.sends) else { return false };
+        self.writing.load(SeqCst) || !self.ended.load(SeqCst) && socket::unread_bytes(stream) > 0
+    }
+
     pub(crate) fn close(&self) {
         self.ended.store(true, SeqCst);
         match &self.link {
@@ -344,9 +389,7 @@ impl Flow {
     /// Nothing is outstanding from here on.
     fn rest(self: Arc<Self>, port: &Port) {
         if self.gate.active.fetch_sub(1, SeqCst) == 1 && !self.gate.open.load(SeqCst) {
-            if let Some(session) = self.gate.session.get().and_then(|session| session.upgrade()) {
-                let _ = port.post(0, (), Op::Quiet(session));
-            }
+            self.gate.tell(port, Op::Quiet);
         }
     }
 
@@ -383,9 +426,45 @@ impl Flow {
             _ => blocks,
         };
         work.pacer.sent(self.len, blocks);
+        self.in_flight.store(blocks, SeqCst);
+        if let Some(file) = &self.file {
+            let bytes = blocks as usize * self.len;
+            let spare = work.spare.take().filter(|spare| spare.capacity() == bytes);
+            let (buffer, offset) = (spare.unwrap_or_else(|| Buffer::with_capacity(bytes)), work.offset);
+            drop(work);
+            if let Err(refused) = file.read_at(buffer, offset, Op::Flow(self.clone())) {
+                self.broken(&refused.error);
+                self.rest(port);
+            }
+            return;
+        }
         let buffer = self.fill(&mut work, blocks);
         drop(work);
-        self.in_flight.store(blocks, SeqCst);
+        self.hand_over(port, buffer);
+    }
+
+    /// A piece of the file is there.
+    fn read(self: Arc<Self>, port: &Port, buffer: Buffer, result: std::io::Result<usize>) {
+        match result {
+            Ok(0) => {
+                self.exhausted.store(true, SeqCst);
+                // A client ends the test with the file; a server leaves that to its client.
+                self.gate.tell(port, Op::Reached);
+                self.rest(port);
+            }
+            Ok(bytes) => {
+                self.work().offset += bytes as u64;
+                self.in_flight.store(bytes.div_ceil(self.len) as u64, SeqCst);
+                self.hand_over(port, buffer);
+            }
+            Err(error) => {
+                self.broken(&error);
+                self.rest(port);
+            }
+        }
+    }
+
+    fn hand_over(self: Arc<Self>, port: &Port, buffer: Buffer) {
         let refused = match &self.link {
             Link::Tcp(stream) => stream.send(buffer, Op::Flow(self.clone())).err(),
             Link::Udp(socket, _) => socket.send(buffer, Op::Flow(self.clone())).err(),
@@ -449,6 +528,39 @@ impl Flow {
         self.clone().receive(port, Buffer::with_capacity(bytes));
     }
 
+    /// Bytes of a TCP stream have come, and count.
+    fn arrived(&self, port: &Port, bytes: u64) {
+        let before = self.bytes.fetch_add(bytes, SeqCst);
+        let len = self.len as u64;
+        self.gate.count(port, &self.gate.received, bytes, (before + bytes) / len - before / len);
+    }
+
+    /// What arrived goes to the file before more is received.
+    fn store(self: Arc<Self>, buffer: Buffer) {
+        let Some(file) = &self.file else { return };
+        self.writing.store(true, SeqCst);
+        let offset = self.work().offset;
+        if let Err(refused) = file.write_at(buffer, offset, Op::Flow(self.clone())) {
+            self.writing.store(false, SeqCst);
+            self.broken(&refused.error);
+        }
+    }
+
+    fn written(self: Arc<Self>, port: &Port, buffer: Buffer, result: std::io::Result<usize>) {
+        match result {
+            Ok(bytes) => {
+                self.work().offset += bytes as u64;
+                self.arrived(port, bytes as u64);
+                self.clone().receive(port, buffer);
+                self.writing.store(false, SeqCst);
+            }
+            Err(error) => {
+                self.writing.store(false, SeqCst);
+                self.broken(&error);
+            }
+        }
+    }
+
     fn receive(self: Arc<Self>, _port: &Port, buffer: Buffer) {
         let refused = match &self.link {
             Link::Tcp(stream) => stream.recv(buffer, Op::Flow(self.clone())).err(),
@@ -499,23 +611,33 @@ impl Flow {
                 self.broken(&std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the peer has closed the stream"));
             }
             Event::Received { buffer, result: Ok(bytes), .. } => {
-                let before = self.bytes.fetch_add(bytes as u64, SeqCst);
+                if self.file.is_some() {
+                    // It counts when it is in the file.
+                    return self.store(buffer);
+                }
                 // Only a verified stream has a checker; otherwise no byte is looked at, and no lock taken.
                 if self.verify {
                     if let Some(checker) = &mut self.work().checker {
                         checker.bytes(&buffer);
                     }
                 }
-                let len = self.len as u64;
-                let blocks = (before + bytes as u64) / len - before / len;
-                self.gate.count(port, &self.gate.received, bytes as u64, blocks);
+                self.arrived(port, bytes as u64);
                 self.receive(port, buffer);
             }
+            Event::Read { buffer, result, .. } => self.read(port, buffer, result),
+            Event::Written { buffer, result, .. } => self.written(port, buffer, result),
             Event::Received { result: Err(error), .. } => self.broken(&error),
             Event::ReceivedFrom { buffer, from, segment_bytes, result, .. } => {
                 let foreign = matches!((&self.link, from), (Link::Udp(_, peer), Some(from)) if *peer != from);
                 match result {
                     _ if self.ended.load(SeqCst) => return,
+                    // Between being bound and being connected, this socket may have got what another client said first.
+                    Ok(_) if foreign && datagram::is_hello(&buffer) => {
+                        let server = self.gate.session.upgrade().and_then(|session| session.server.clone());
+                        if let (Some(server), Some(from)) = (server, from) {
+                            server.hello_of(from);
+                        }
+                    }
                     _ if foreign => drop(self.gate.foreign.fetch_add(1, Relaxed)),
                     Ok(_) => self.datagrams(port, &buffer, segment_bytes),
                     // Port unreachable and the like: of the network, and gone with the next datagram.
@@ -534,6 +656,8 @@ impl Flow {
         let owned = self.verify || matches!(self.link, Link::Udp(..));
         if owned {
             self.work().payload.own = Some(buffer.into_vec());
+        } else if self.file.is_some() {
+            self.work().spare = Some(buffer);
         }
         match result {
             Ok(bytes) => {
@@ -542,7 +666,8 @@ impl Flow {
                 self.gate.count(port, &self.gate.sent, bytes as u64, blocks);
             }
             Err(error) if matches!(self.link, Link::Udp(..)) && !self.ended.load(SeqCst) => {
-                // The datagrams were numbered, and are lost as on the way.
+                // The datagrams were numbered, and are lost as on the way; of an amount that was asked for they are no part.
+                self.give_back(blocks);
                 let code = error.raw_os_error();
                 let mut work = self.work();
                 if work.segmented && matches!(code, Some(libc::EIO | libc::EINVAL)) {

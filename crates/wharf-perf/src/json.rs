@@ -68,7 +68,20 @@ pub fn pretty(value: &Value) -> String {
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, Tabs(PrettyFormatter::with_indent(b"\t")));
     // Writing to memory cannot fail, and all keys are text.
     let _ = serde::Serialize::serialize(value, &mut serializer);
-    String::from_utf8(out).unwrap_or_default()
+    without_controls(&String::from_utf8(out).unwrap_or_default())
+}
+
+/// JSON text in which the control characters beyond ASCII's first 32 are escaped, too: a terminal obeys some of them (U+009B).
+/// They stand in strings only, where the escape means the same.
+pub fn without_controls(text: &str) -> String {
+    if !text.contains(|letter| matches!(letter, '\u{7f}'..='\u{9f}')) {
+        return text.to_owned();
+    }
+    let escaped = |letter: char| match letter {
+        '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", u32::from(letter)),
+        other => other.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 struct Tabs<'a>(PrettyFormatter<'a>);
@@ -153,6 +166,13 @@ mod tests {
                 map.values().for_each(|value| assert!(integer(value).is_none_or(|_| true)));
             }
         }
+    }
+
+    #[test]
+    fn no_control_character_is_printed_as_it_is() {
+        let text = pretty(&json!({"title": "a\u{9b}2J\u{7f}\u{1b}\u{e4}"}));
+        assert_eq!(text, "{\n\t\"title\":\t\"a\\u009b2J\\u007f\\u001b\u{e4}\"\n}");
+        assert_eq!(object(text.as_bytes()).unwrap()["title"], "a\u{9b}2J\u{7f}\u{1b}\u{e4}");
     }
 
     #[test]

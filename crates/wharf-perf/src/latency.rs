@@ -117,9 +117,10 @@ impl Pings {
             }
             Event::Received { stream, buffer, result: Ok(bytes) } if state.cookie.is_none() => {
                 debug_assert_eq!(buffer.len(), bytes);
-                let _ = stream.send(buffer, Op::Nothing);
-                self.receive(&state);
+                // The next is read when this one is gone: whoever asks and does not read takes no memory.
+                let _ = stream.send(buffer, Op::Ping(self.clone()));
             }
+            Event::Sent { result: Ok(_), .. } => self.receive(&state),
             Event::Received { buffer, result: Ok(bytes), .. } => {
                 if buffer[0] == 0xFF {
                     log::info!("the server has no place for pings: it is not wharf, or busy");

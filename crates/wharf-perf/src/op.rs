@@ -10,6 +10,7 @@ use wharf::{CompletionPort, Event, Packet, WorkerPool, Workers};
 pub(crate) type Port = CompletionPort<(), Op>;
 pub(crate) type Stream = wharf::Stream<(), Op>;
 pub(crate) type UdpSocket = wharf::UdpSocket<(), Op>;
+pub(crate) type File = wharf::fs::File<(), Op>;
 
 /// The context of an operation.
 #[derive(Clone)]
@@ -43,9 +44,9 @@ pub(crate) enum Op {
     /// A stream's time to send has come.
     Pace(Arc<Flow>),
     /// The bytes or blocks that were wanted are there.
-    Reached(Arc<Session>),
+    Reached(Arc<Session>, u32),
     /// No stream sends any more.
-    Quiet(Arc<Session>),
+    Quiet(Arc<Session>, u32),
     /// A time of the test.
     Alarm(Arc<Session>, Alarm, u64),
     /// Of the connection beside the streams.
@@ -74,8 +75,8 @@ fn dispatch(port: &Port, packet: Packet<(), Op>) {
         (Op::Answer(session), Event::ReceivedFrom { socket, buffer, result, .. }) => {
             session.hello_answered(socket, buffer, result)
         }
-        (Op::Reached(session), _) => session.reached(),
-        (Op::Quiet(session), _) => session.quiet(),
+        (Op::Reached(session, phase), _) => session.reached(phase),
+        (Op::Quiet(session, phase), _) => session.quiet(phase),
         (Op::Alarm(session, alarm, token), Event::Elapsed { result: Ok(_) }) => session.alarm(alarm, token),
         (Op::Ping(pings), event) => pings.event(event),
         (Op::Interrupt(session), Event::Signal { result: Ok(_) }) => session.interrupted(),

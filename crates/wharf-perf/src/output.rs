@@ -2,10 +2,11 @@
 
 use crate::protocol::Failure;
 use crate::report::human::Human;
-use crate::report::{End, Interval, Start, json};
+use crate::report::{End, Interval, Start, json, sides::Sides};
 use crate::units::Format;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub trait Sink: Send {
     fn line(&mut self, text: &str);
     /// A line about what went wrong.
     fn error(&mut self, text: &str);
+    /// A server listens, on this port.
+    fn listening(&mut self, _port: u16) {}
     /// How the test stands, a few times a second; only if [`wants_live`](Sink::wants_live).
     fn live(&mut self, _live: &Live) {}
     /// Whether [`live`](Sink::live) is to be called.
@@ -71,23 +74,33 @@ enum Said {
     Line(String),
     Error(String),
     Live(Live),
+    Listening(u16),
 }
+
+/// Lines that may wait: strangers can cause some, and whoever reads them may have stopped to.
+const WAITING_MAX: usize = 65_536;
 
 /// Lines on their way to a [`Sink`], in order. Whoever holds a lock only queues; whoever holds none lets them out.
 pub(crate) struct Voice {
     queue: Mutex<VecDeque<Said>>,
     sink: Mutex<Box<dyn Sink>>,
+    left_out: AtomicU64,
     pub(crate) wants_live: bool,
 }
 
 impl Voice {
     pub(crate) fn new(sink: Box<dyn Sink>) -> Arc<Voice> {
         let wants_live = sink.wants_live();
-        Arc::new(Voice { queue: Mutex::default(), sink: Mutex::new(sink), wants_live })
+        Arc::new(Voice { queue: Mutex::default(), sink: Mutex::new(sink), left_out: AtomicU64::new(0), wants_live })
     }
 
     fn say(&self, said: Said) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(said);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() < WAITING_MAX {
+            queue.push_back(said);
+        } else {
+            self.left_out.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn line(&self, text: impl Into<String>) {
@@ -96,6 +109,10 @@ impl Voice {
 
     pub(crate) fn error(&self, text: impl Into<String>) {
         self.say(Said::Error(text.into()));
+    }
+
+    pub(crate) fn listening(&self, port: u16) {
+        self.say(Said::Listening(port));
     }
 
     pub(crate) fn live(&self, live: Live) {
@@ -126,11 +143,20 @@ impl Voice {
                 Some(Said::Line(text)) => sink.line(&text),
                 Some(Said::Error(text)) => sink.error(&text),
                 Some(Said::Live(live)) => sink.live(&live),
-                None => return,
+                Some(Said::Listening(port)) => sink.listening(port),
+                None => match self.left_out.swap(0, Relaxed) {
+                    0 => return,
+                    count => sink.error(&format!("{count} lines were left out, because nobody read those before them")),
+                },
             }
         }
     }
 }
+
+/// What is kept of a server's lines for its client, which takes no more than 64 MiB.
+const CAPTURED_BYTES_MAX: usize = 16 << 20;
+/// Rows of intervals that a JSON object may have: an endless test must not take endless memory.
+const ROWS_MAX: usize = 1_000_000;
 
 /// The reports of one test.
 pub(crate) struct Printer {
@@ -143,6 +169,7 @@ pub(crate) struct Printer {
     captured: Option<String>,
     start: Option<Value>,
     intervals: Vec<Value>,
+    rows: usize,
     extra: Map<String, Value>,
     ended: bool,
 }
@@ -158,6 +185,7 @@ impl Printer {
             captured: None,
             start: None,
             intervals: Vec::new(),
+            rows: 0,
             extra: Map::new(),
             ended: false,
         }
@@ -186,8 +214,10 @@ impl Printer {
             return;
         }
         if let Some(captured) = &mut self.captured {
-            captured.push_str(text);
-            captured.push('\n');
+            if captured.len() + text.len() < CAPTURED_BYTES_MAX {
+                captured.push_str(text);
+                captured.push('\n');
+            }
         }
         let text = if text.is_empty() { String::new() } else { format!("{}{text}", self.prefix) };
         self.voice.line(text);
@@ -215,7 +245,8 @@ impl Printer {
             if self.form.json_stream {
                 self.voice.line(json::event("interval", value.clone()));
             }
-            if !self.form.json_stream || self.form.full {
+            self.rows += interval.rows.len();
+            if (!self.form.json_stream || self.form.full) && self.rows <= ROWS_MAX {
                 self.intervals.push(value);
             }
         } else {
@@ -250,6 +281,25 @@ impl Printer {
         }
         if !self.form.json_stream || self.form.full {
             self.voice.line(crate::json::pretty(&self.object(Some((start, end)), None)));
+        }
+    }
+
+    /// The first phase of a test of two is told; the next one has a report of its own.
+    pub(crate) fn second_phase(&mut self) {
+        self.human = Human::new(self.form.format, self.form.verbose, self.form.cpu);
+        self.captured = self.captured.take().map(|_| String::new());
+        self.start = None;
+        self.intervals.clear();
+        self.rows = 0;
+        self.ended = false;
+        self.line("");
+        self.line("Second phase, the server sends");
+    }
+
+    pub(crate) fn sides(&mut self, sides: &Sides) {
+        match self.is_json() {
+            true => self.voice.line(json::event("two_phase", sides.to_json())),
+            false => self.lines(sides.lines()),
         }
     }
 
@@ -296,7 +346,46 @@ impl Printer {
         if let Some(error) = error {
             map.insert("error".into(), error.into());
         }
-        map.insert("wharf".into(), json::ours(known.map(|known| known.1), known.map(|known| known.0)));
+        let mut ours = json::ours(known.map(|known| known.1), known.map(|known| known.0));
+        if self.rows > ROWS_MAX {
+            ours["intervals_left_out"] = true.into();
+        }
+        map.insert("wharf".into(), ours);
         map.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Said(Sender<String>);
+
+    impl Sink for Said {
+        fn line(&mut self, text: &str) {
+            let _ = self.0.send(text.into());
+        }
+
+        fn error(&mut self, text: &str) {
+            let _ = self.0.send(format!("error: {text}"));
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_take_so_much_memory_and_no_more() {
+        let (into, from) = channel();
+        let voice = Voice::new(Box::new(Said(into)));
+        for number in 0..WAITING_MAX + 3 {
+            voice.line(number.to_string());
+        }
+        voice.flush();
+        voice.line("afterwards");
+        voice.finish();
+        let said: Vec<String> = from.try_iter().collect();
+        assert_eq!(said.len(), WAITING_MAX + 2);
+        assert_eq!(said[WAITING_MAX - 1], (WAITING_MAX - 1).to_string());
+        assert!(said[WAITING_MAX].starts_with("error: 3 lines were left out"));
+        assert_eq!(said[WAITING_MAX + 1], "afterwards");
     }
 }

@@ -52,6 +52,11 @@ impl Pacer {
         }
     }
 
+    /// The longest time between two sends of blocks of `len` bytes, if nothing holds them up.
+    pub fn pause(&self, len: usize) -> Duration {
+        self.block_time(len).saturating_mul(u32::try_from(self.burst).unwrap_or(u32::MAX))
+    }
+
     /// How many blocks of `len` bytes are due now, up to `most`; at least one, if [`wait`](Pacer::wait) said so.
     pub fn allowance(&self, now: Instant, len: usize, most: u64) -> u64 {
         if self.is_unlimited() {
@@ -79,10 +84,10 @@ impl Pacer {
                 return;
             }
             let time = std::mem::take(&mut self.behind);
-            self.due = self.due.map(|due| due + time);
+            self.due = self.due.and_then(|due| due.checked_add(time)).or(self.due);
             return;
         }
-        self.due = self.due.map(|due| due + time);
+        self.due = self.due.and_then(|due| due.checked_add(time)).or(self.due);
     }
 
     fn block_time(&self, len: usize) -> Duration {

@@ -27,6 +27,10 @@ pub const BURST_MAX: u64 = 1000;
 pub const WINDOW_BYTES_MAX: usize = 512 << 20;
 /// A segment, since 3.21.
 pub const MSS_MAX: u32 = 32767;
+/// Microseconds between two blocks: a day.
+pub const SEND_INTERVAL_US_MAX: u64 = 86_400_000_000;
+/// IPv6's flow label has 20 bits.
+pub const FLOW_LABEL_MAX: u32 = 0xF_FFFF;
 /// The default rate of UDP, bits a second.
 pub const UDP_RATE: u64 = 1 << 20;
 
@@ -85,6 +89,8 @@ pub struct Parameters {
     pub burst: u64,
     /// Type of service, or traffic class.
     pub tos: u32,
+    /// IPv6's label of the client's streams; 0: none.
+    pub flow_label: u32,
     /// In front of the client's lines.
     pub title: Option<String>,
     /// Text for the report.
@@ -115,6 +121,8 @@ pub struct Parameters {
     pub latency: bool,
     /// Ours: microseconds between the starts of two blocks.
     pub send_interval_us: u64,
+    /// Ours: when this direction is through, the other one comes in the same session.
+    pub two_phase: bool,
 }
 
 impl Default for Parameters {
@@ -136,6 +144,7 @@ impl Default for Parameters {
             fq_rate: 0,
             burst: 0,
             tos: 0,
+            flow_label: 0,
             title: None,
             extra_data: None,
             congestion: None,
@@ -151,6 +160,7 @@ impl Default for Parameters {
             verify: false,
             latency: false,
             send_interval_us: 0,
+            two_phase: false,
         }
     }
 }
@@ -196,8 +206,10 @@ impl Parameters {
             put("gro", 1.into());
             put("gro_bf_size", DATAGRAM_BYTES_MAX.into());
         }
-        if self.tos > 0 {
-            put("TOS", self.tos.into());
+        for (key, value) in [("TOS", self.tos), ("flowlabel", self.flow_label)] {
+            if value > 0 {
+                put(key, value.into());
+            }
         }
         let texts = [
             ("title", &self.title),
@@ -219,6 +231,7 @@ impl Parameters {
             ("skip_rx_copy", self.skip_rx_copy),
             ("wharf_verify", self.verify),
             ("wharf_latency", self.latency),
+            ("wharf_two_phase", self.two_phase),
         ];
         switches.into_iter().filter(|(_, on)| *on).for_each(|(key, _)| put(key, 1.into()));
         if self.send_interval_us > 0 {
@@ -270,6 +283,7 @@ impl Parameters {
             fq_rate: any("fqrate")?,
             burst: read.number("burst", 0, 1, BURST_MAX, code::BURST)?,
             tos: read.number("TOS", 0, 0, 255, code::TOS)? as u32,
+            flow_label: read.number("flowlabel", 0, 1, FLOW_LABEL_MAX.into(), code::FLOW_LABEL)? as u32,
             title: read.text("title")?,
             extra_data: read.text("extra_data")?,
             congestion: read.text("congestion")?,
@@ -284,10 +298,16 @@ impl Parameters {
             auth_token: read.text("authtoken")?,
             verify: read.flag("wharf_verify")?,
             latency: read.flag("wharf_latency")?,
-            send_interval_us: any("wharf_send_interval_us")?,
+            send_interval_us: read.number("wharf_send_interval_us", 0, 0, SEND_INTERVAL_US_MAX, code::PARAMETERS)?,
+            two_phase: read.flag("wharf_two_phase")?,
         };
         for key in ["pacing_timer", "gso_dg_size", "gso_bf_size", "gro_bf_size"] {
             any(key)?;
+        }
+        if parameters.two_phase && (parameters.reverse || parameters.bidirectional) {
+            let text =
+                "parameter error: two phases have a direction each; reverse and bidirectional do not go with them";
+            return Err(Failure::new(code::PARAMETERS, text));
         }
         if parameters.verify && parameters.len < crate::verify::BLOCK_BYTES_MIN {
             let text = format!("parameter error: len {} is too small to be verified", parameters.len);
@@ -406,6 +426,7 @@ mod tests {
             fq_rate: 7,
             burst: 5,
             tos: 16,
+            flow_label: 0xABCDE,
             title: Some("a\u{1b}title".into()),
             extra_data: Some("more".into()),
             congestion: Some("cubic".into()),
@@ -442,10 +463,14 @@ mod tests {
             (r#"{"num":-5}"#, 114),
             (r#"{"burst":0}"#, 15),
             (r#"{"TOS":300}"#, 21),
+            (r#"{"flowlabel":0}"#, 127),
+            (r#"{"flowlabel":1048576}"#, 127),
             (r#"{"omit":601}"#, 12),
             (r#"{"MSS":40000}"#, 10),
             (r#"{"window":629145600}"#, 8),
             (r#"{"sctp":true}"#, 18),
+            (r#"{"wharf_send_interval_us":9e15}"#, 114),
+            (r#"{"wharf_two_phase":1,"reverse":true}"#, 114),
             (r#"{"time":"1"}"#, 114),
             (r#"{"title":5}"#, 114),
             (r#"{"reverse":"yes"}"#, 114),

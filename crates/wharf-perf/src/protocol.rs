@@ -62,6 +62,8 @@ pub mod state {
     pub const EXCHANGE_RESULTS: i8 = 13;
     pub const DISPLAY_RESULTS: i8 = 14;
     pub const DONE: i8 = 16;
+    /// Ours, from a client to a server that said `wharf_two_phase`, in place of `DONE`: the other direction is next.
+    pub const SECOND_PHASE: i8 = 100;
     pub const ACCESS_DENIED: i8 = -1;
     pub const SERVER_ERROR: i8 = -2;
 }
@@ -129,10 +131,12 @@ pub mod code {
     pub const MSS: i32 = 10;
     pub const OMIT: i32 = 12;
     pub const BURST: i32 = 15;
+    pub const FILE: i32 = 14;
     pub const NO_SCTP: i32 = 18;
     pub const UDP_BLOCK: i32 = 20;
     pub const TOS: i32 = 21;
     pub const BANDWIDTH: i32 = 27;
+    pub const FILE_OVER_UDP: i32 = 34;
     pub const TOO_LONG: i32 = 37;
     pub const INIT: i32 = 101;
     pub const LISTEN: i32 = 102;
@@ -148,6 +152,7 @@ pub mod code {
     pub const CLIENT_TERMINATED: i32 = 119;
     pub const SERVER_TERMINATED: i32 = 120;
     pub const BUSY: i32 = 121;
+    pub const FLOW_LABEL: i32 = 127;
     pub const AFFINITY: i32 = 132;
     pub const CONGESTION: i32 = 134;
     pub const BUFFER: i32 = 141;
@@ -171,6 +176,8 @@ fn code_text(code: i32) -> Option<&'static str> {
         code::MSS => "the segment size is out of range",
         code::OMIT => "the time to omit is out of range (0 to 600 s)",
         code::BURST => "the burst is out of range (1 to 1000)",
+        code::FILE => "the file cannot be used",
+        code::FILE_OVER_UDP => "a file cannot go over UDP",
         code::NO_SCTP => "no SCTP support there; use TCP or UDP",
         code::UDP_BLOCK => "the datagram size is out of range (16 to 65507 bytes)",
         code::TOS => "the type of service is out of range (0 to 255)",
@@ -189,6 +196,7 @@ fn code_text(code: i32) -> Option<&'static str> {
         code::CLIENT_TERMINATED => "the client has terminated",
         code::SERVER_TERMINATED => "the server has terminated",
         code::BUSY => "the server is busy running a test. try again later",
+        code::FLOW_LABEL => "the flow label is out of range (1 to 1048575), or cannot be set",
         code::AFFINITY => "unable to set CPU affinity",
         code::CONGESTION => "unable to set TCP congestion control algorithm",
         code::BUFFER => "socket buffer size not set correctly (limits: net.core.rmem_max, net.core.wmem_max)",

@@ -17,8 +17,10 @@ pub struct Results {
     pub streams: Vec<StreamResult>,
     /// The server's report as text, or as an object.
     pub server_output: Option<Value>,
-    /// Ours: CPU seconds, and whether blocks were verified.
+    /// Ours: whether blocks were verified.
     pub verified: bool,
+    /// Ours: the second phase of the test can follow.
+    pub two_phase: bool,
 }
 
 /// One end's account of one stream.
@@ -62,7 +64,8 @@ pub struct Verification {
 impl Verification {
     /// All of them.
     pub fn errors(&self) -> u64 {
-        self.checksum + self.sequence + self.content
+        // A peer may tell any numbers.
+        self.checksum.saturating_add(self.sequence).saturating_add(self.content)
     }
 
     pub(crate) fn to_json(self) -> Value {
@@ -86,8 +89,10 @@ impl Results {
         }
         let streams: Vec<Value> = self.streams.iter().map(StreamResult::to_json).collect();
         map.insert("streams".into(), streams.into());
-        if self.verified {
-            map.insert("wharf_verify".into(), 1.into());
+        for (key, on) in [("wharf_verify", self.verified), ("wharf_two_phase", self.two_phase)] {
+            if on {
+                map.insert(key.into(), 1.into());
+            }
         }
         match &self.server_output {
             Some(Value::String(text)) => drop(map.insert("server_output_text".into(), text.as_str().into())),
@@ -111,6 +116,7 @@ impl Results {
             streams: Vec::new(),
             server_output: None,
             verified: json::get(map, "wharf_verify").is_some(),
+            two_phase: json::get(map, "wharf_two_phase").is_some(),
         };
         let text = json::get(map, "server_output_text").filter(|value| value.is_string());
         results.server_output = text.or_else(|| json::get(map, "server_output_json")).cloned();
@@ -227,7 +233,7 @@ mod tests {
         assert_eq!((stream.bytes, stream.retransmits, stream.seconds), (Some(393216), -1, 1.000916));
         assert_eq!(results.congestion.as_deref(), Some("cubic"));
         let mut ours = results.clone();
-        ours.verified = true;
+        (ours.verified, ours.two_phase) = (true, true);
         ours.streams[0].verification = Some(Verification { blocks: 3, checksum: 1, sequence: 2, content: 0 });
         assert_eq!(Results::from_json(ours.to_json().as_object().unwrap(), &[1]), Ok(ours));
     }

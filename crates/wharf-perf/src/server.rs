@@ -17,25 +17,20 @@ use crate::report::Role;
 use crate::report::human::{SERVER_RULE, plain};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
-use crate::socket;
+use crate::socket::{self, KeepAlive, Processors};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use wharf::{Buffer, CompletionPort};
+use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-/// For the cookie of a connection, and for the parameters of a test.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// For all streams of a test.
-const STREAMS: Duration = Duration::from_secs(10);
-/// For the client's last word.
-const GOODBYE: Duration = Duration::from_secs(10);
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
 /// Connections that are waited for at a time.
@@ -61,14 +56,20 @@ pub struct Options {
     pub max_clients: usize,
     /// Longest test, the omitted time included, seconds.
     pub max_seconds: Option<u64>,
-    /// Bits a second of all streams of a test together.
+    /// Bits a second of all streams of a test together: what a client asks for, and what it then takes.
     pub bitrate_limit: Option<u64>,
+    /// The time over which that is averaged.
+    pub bitrate_window: Duration,
     /// Most streams of a test, both directions together.
     pub max_streams: usize,
     /// Largest parameter frame, bytes.
     pub max_parameter_bytes: usize,
     /// Connections without a cookie at a time.
     pub max_guests: usize,
+    /// What the cookie of a connection may take, and then the parameters of a test.
+    pub handshake_timeout: Duration,
+    /// What all streams of a test may take, and then its results.
+    pub setup_timeout: Duration,
     /// Between two reports.
     pub interval: Duration,
     /// Nothing came for so long: the test is over.
@@ -79,6 +80,14 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Threads that run at the same time; 0: as many as there are processors.
     pub concurrency: usize,
+    /// What tells which sockets are ready; `None`: as the port sees fit.
+    pub socket_engine: Option<SocketEngine>,
+    /// What reads and writes `file`; `None`: as the port sees fit.
+    pub file_engine: Option<FileEngine>,
+    /// Sent instead of random bytes, or what is received goes there. Of tests with one TCP stream; others are refused.
+    pub file: Option<PathBuf>,
+    /// For control connections.
+    pub keep_alive: KeepAlive,
 }
 
 impl Default for Options {
@@ -93,14 +102,21 @@ impl Default for Options {
             max_clients: 1,
             max_seconds: None,
             bitrate_limit: None,
+            bitrate_window: Duration::from_secs(5),
             max_streams: 2 * crate::parameters::STREAMS_MAX,
             max_parameter_bytes: PARAMETERS_BYTES_MAX,
             max_guests: 64,
+            handshake_timeout: Duration::from_secs(5),
+            setup_timeout: Duration::from_secs(10),
             interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(120),
             form: Form::default(),
             threads: None,
             concurrency: 0,
+            socket_engine: None,
+            file_engine: None,
+            file: None,
+            keep_alive: KeepAlive::default(),
         }
     }
 }
@@ -108,7 +124,7 @@ impl Default for Options {
 /// The server while it runs.
 pub(crate) struct Server {
     port: Port,
-    options: Options,
+    pub(crate) options: Options,
     address: SocketAddr,
     voice: Arc<Voice>,
     lobby: Mutex<Lobby>,
@@ -122,6 +138,8 @@ struct Lobby {
     sessions: Vec<Arc<Session>>,
     /// Tests that have been begun.
     tests: u64,
+    /// The processors before a client chose one.
+    processors: Option<Processors>,
     /// Where hellos arrive, while a test waits for datagram streams.
     udp: Option<UdpSocket>,
     idle: u64,
@@ -134,6 +152,8 @@ pub(crate) struct Guest {
     stream: Stream,
     peer: SocketAddr,
     cookie: Mutex<Vec<u8>>,
+    /// The end of its time.
+    timer: Mutex<Option<OperationId>>,
 }
 
 /// A connection that was refused, and is read for a moment before it is closed.
@@ -218,7 +238,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         };
         Failure::new(code::LISTEN, format!("{text}{remedy}"))
     };
-    let built = CompletionPort::<(), Op>::builder().concurrency(options.concurrency).build();
+    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
     let port: Port = built.map_err(|error| Failure::system(code::INIT, &error))?;
     let socket = listen(options).map_err(|error| cannot(&error))?;
     let address = socket.local_addr().map_err(|error| cannot(&error))?;
@@ -239,6 +259,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         let _ = listener.accept(Op::Accept(server.clone()));
     }
     let pool = op::run(&port, options.threads).map_err(|error| Failure::system(code::INIT, &error))?;
+    voice.listening(address.port());
     server.announce();
     voice.flush();
     server.wait_for_tests();
@@ -304,7 +325,13 @@ impl Server {
         let Ok((socket, peer)) = result else { return };
         let _ = socket.set_nodelay(true);
         let Ok(stream) = self.port.associate(socket, ()) else { return };
-        let guest = Guest { server: self.clone(), stream, peer: plain(peer), cookie: Mutex::default() };
+        let guest = Guest {
+            server: self.clone(),
+            stream,
+            peer: plain(peer),
+            cookie: Mutex::default(),
+            timer: Mutex::default(),
+        };
         let guest = Arc::new(guest);
         let oldest = {
             let mut lobby = self.lobby();
@@ -313,9 +340,11 @@ impl Server {
         };
         if let Some(oldest) = oldest {
             self.voice.error(format!("{}: closed, too many connections have not said what they want", oldest.peer));
+            oldest.forget_time();
             oldest.stream.close();
         }
-        let _ = self.port.timer(HANDSHAKE, (), Op::GuestLate(guest.clone()));
+        let timer = self.port.timer(self.options.handshake_timeout, (), Op::GuestLate(guest.clone())).ok();
+        *guest.timer.lock().unwrap_or_else(PoisonError::into_inner) = timer;
         guest.receive(COOKIE_BYTES);
         self.voice.flush();
     }
@@ -367,6 +396,13 @@ impl Server {
 
     // --- Datagrams ---
 
+    /// What a client asks for with `-A n,m`: of the whole process, until no test is left.
+    fn use_processor(&self, number: u32) -> io::Result<()> {
+        let before = Processors::now()?;
+        self.lobby().processors.get_or_insert(before);
+        socket::use_processor(number)
+    }
+
     /// Makes sure that hellos are heard.
     fn listen_for_hellos(self: &Arc<Self>) -> io::Result<()> {
         let mut lobby = self.lobby();
@@ -396,26 +432,37 @@ impl Server {
         result: io::Result<usize>,
     ) {
         if let (Some(from), true) = (from, result.is_ok() && datagram::is_hello(&buffer)) {
-            let from = plain(from);
-            // The first that waits for a stream from there; anything else is a stranger's.
-            let _ = self.sessions().iter().find(|session| session.hello_from(from));
+            self.hello_of(from);
         }
         let _ = socket.recv_from(buffer, Op::Hello(self.clone()));
+    }
+
+    /// A client asks for a datagram stream. It is that of the first test that waits for one from there; anything else is a
+    /// stranger's.
+    pub(crate) fn hello_of(&self, from: SocketAddr) {
+        let from = plain(from);
+        let _ = self.sessions().iter().find(|session| session.hello_from(from));
     }
 
     // --- Ends ---
 
     /// A test needs its place no longer.
     pub(crate) fn free(self: &Arc<Self>, session: &Arc<Session>) {
-        let (gone, udp) = {
+        let (gone, udp, processors) = {
             let mut lobby = self.lobby();
             let before = lobby.sessions.len();
             lobby.sessions.retain(|other| !Arc::ptr_eq(other, session));
-            let udp = if lobby.sessions.is_empty() { lobby.udp.take() } else { None };
-            (lobby.sessions.len() < before, udp)
+            let (mut udp, mut processors) = (None, None);
+            if lobby.sessions.is_empty() {
+                (udp, processors) = (lobby.udp.take(), lobby.processors.take());
+            }
+            (lobby.sessions.len() < before, udp, processors)
         };
         if let Some(udp) = udp {
             udp.close();
+        }
+        if let Some(Err(error)) = processors.map(|processors| processors.choose()) {
+            log::warn!("the processor that a client chose stays the only one: {error}");
         }
         if gone && !self.options.one_off {
             self.announce();
@@ -457,7 +504,16 @@ impl Guest {
     fn take(self: &Arc<Self>) -> bool {
         let mut lobby = self.server.lobby();
         let at = lobby.guests.iter().position(|guest| Arc::ptr_eq(guest, self));
-        at.map(|at| lobby.guests.remove(at)).is_some()
+        let taken = at.map(|at| lobby.guests.remove(at)).is_some();
+        drop(lobby);
+        self.forget_time();
+        taken
+    }
+
+    fn forget_time(&self) {
+        if let Some(timer) = self.timer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.server.port.cancel(timer);
+        }
     }
 
     pub(crate) fn received(self: Arc<Self>, buffer: Buffer, result: io::Result<usize>) {
@@ -474,7 +530,10 @@ impl Guest {
                 }
             }
             // Connected and gone without a word: a look whether somebody is there.
-            Ok(0) if cookie.is_empty() => drop(self.take()),
+            Ok(0) if cookie.is_empty() => {
+                self.take();
+                self.stream.close();
+            }
             _ => {
                 if self.take() {
                     self.server.arrived(self.stream.clone(), self.peer, &cookie);
@@ -486,7 +545,7 @@ impl Guest {
 
     pub(crate) fn late(self: &Arc<Self>) {
         if self.take() {
-            let seconds = HANDSHAKE.as_secs();
+            let seconds = self.server.options.handshake_timeout.as_secs_f64();
             self.server.voice.error(format!("{}: closed, no cookie came in {seconds} s", self.peer));
             self.server.voice.flush();
             self.stream.close();
@@ -503,11 +562,12 @@ impl Session {
         core.host_port = peer.port();
         core.interval = options.interval;
         core.receive_timeout = options.receive_timeout;
-        socket::keep_alive(&stream);
+        core.keep_alive = options.keep_alive;
+        socket::keep_alive(&stream, &options.keep_alive);
         core.control = Some(stream);
         core.phase = Phase::Greeting;
         self.send_state(&core, state::PARAM_EXCHANGE);
-        self.arm(&mut core, Alarm::Deadline, HANDSHAKE);
+        self.arm(&mut core, Alarm::Deadline, options.handshake_timeout);
         self.listen_to(&core);
         self.leave(core);
     }
@@ -565,6 +625,12 @@ impl Session {
         match (core.phase, state) {
             (Phase::Running, state::TEST_END) => self.server_ends(core),
             (Phase::Display, state::DONE) => self.close(core),
+            (Phase::Display, state::SECOND_PHASE) if Self::is_first_of_two(core) => {
+                self.second_phase(core);
+                core.phase = Phase::Streams;
+                self.send_state(core, state::CREATE_STREAMS);
+                self.arm(core, Alarm::Deadline, self.setup_timeout());
+            }
             (_, state::CLIENT_TERMINATE) => {
                 self.fail(core, Failure::new(code::CLIENT_TERMINATED, describe(code::CLIENT_TERMINATED)));
                 self.close(core);
@@ -580,6 +646,11 @@ impl Session {
         }
     }
 
+    /// What a step between two ends may take.
+    pub(crate) fn setup_timeout(&self) -> Duration {
+        self.server.as_ref().map_or(LINGER, |server| server.options.setup_timeout)
+    }
+
     /// Whether the test can be, and if so, what is needed for it.
     fn agree(self: &Arc<Self>, core: &mut Core, parameters: Parameters) -> Result<(), Failure> {
         let server = self.server.as_ref().expect("a server's session");
@@ -590,7 +661,8 @@ impl Session {
         }
         if let Some(limit) = options.bitrate_limit {
             let total = (parameters.bandwidth as u128) * parameters.streams() as u128;
-            if total > limit.into() || parameters.bandwidth == 0 {
+            // Who asks for no rate is measured by what it takes.
+            if total > limit.into() {
                 return Err(Failure::new(code::BANDWIDTH, describe(code::BANDWIDTH)));
             }
         }
@@ -600,7 +672,10 @@ impl Session {
             }
         }
         if let Some(processor) = parameters.server_affinity {
-            socket::use_processor(processor).map_err(|error| Failure::system(code::AFFINITY, &error))?;
+            server.use_processor(processor).map_err(|error| Failure::system(code::AFFINITY, &error))?;
+        }
+        if let Some(path) = &options.file {
+            core.file = Some(socket::open_file(&self.port, path, &parameters, parameters.reverse)?);
         }
         if parameters.window > 0 {
             // Before a stream is there, so that the client hears it in time.
@@ -620,7 +695,7 @@ impl Session {
         core.parameters = parameters;
         core.phase = Phase::Streams;
         self.send_state(core, state::CREATE_STREAMS);
-        self.arm(core, Alarm::Deadline, STREAMS);
+        self.arm(core, Alarm::Deadline, options.setup_timeout);
         Ok(())
     }
 
@@ -656,7 +731,11 @@ impl Session {
 
     /// Whether it needs no place any more.
     fn is_past(&self) -> bool {
-        matches!(self.enter().phase, Phase::Display | Phase::Draining | Phase::Over)
+        let core = self.enter();
+        match core.phase {
+            Phase::Display => !Self::is_first_of_two(&core),
+            phase => matches!(phase, Phase::Draining | Phase::Over),
+        }
     }
 
     /// A connection with a cookie that nobody knows, while this test waits for its streams.
@@ -733,7 +812,10 @@ impl Session {
         self.send(core, frame);
         self.send_state(core, state::DISPLAY_RESULTS);
         core.phase = Phase::Display;
-        self.arm(core, Alarm::Deadline, GOODBYE);
-        self.free(core);
+        self.arm(core, Alarm::Deadline, self.setup_timeout());
+        if !Self::is_first_of_two(core) {
+            Self::print_sides(core);
+            self.free(core);
+        }
     }
 }

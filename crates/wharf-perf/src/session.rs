@@ -7,16 +7,17 @@
 use crate::client::ClientSide;
 use crate::flow::{Flow, Gate, Link, Payload};
 use crate::latency::Pings;
-use crate::op::{Op, Port, Stream};
+use crate::op::{File, Op, Port, Stream};
 use crate::output::{Live, Printer, Voice};
 use crate::parameters::{Parameters, Protocol, stream_id};
-use crate::protocol::{Cookie, Decoder, Failure, code, describe, state};
+use crate::protocol::{Cookie, Decoder, Failure, code, describe, frame, state};
 use crate::report::book::{Book, remote_half};
-use crate::report::{End, Half, Interval, Role, Snapshot, Start, StreamEnd, StreamInfo};
+use crate::report::{DiskFile, End, Half, Interval, Role, Snapshot, Start, StreamEnd, StreamInfo, sides};
 use crate::results::Results;
 use crate::server::Server;
-use crate::socket::{self, Processor};
+use crate::socket::{self, KeepAlive, Processor};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,18 @@ const GRACE: Duration = Duration::from_millis(80);
 const SETTLE: Duration = Duration::from_millis(2);
 /// … and at most so many times.
 const SETTLE_ROUNDS: u32 = 20;
+/// Where it is known how much has to come, the server waits for it, until nothing came for so long.
+const SETTLE_SILENCE: Duration = Duration::from_millis(500);
+/// A file that is slow is not waited for longer.
+const STORE_MAX: Duration = Duration::from_secs(20);
+/// In a test by amount over UDP, a sender that has sent all and lost some on the way stays silent: so long is enough …
+const UDP_SILENCE: Duration = Duration::from_secs(2);
+/// … and so long when the last numbers have not come either.
+const UDP_SILENCE_MORE: Duration = Duration::from_secs(5);
+/// What may wait to be understood on a control connection: more than any frame has.
+const INPUT_BYTES_MAX: usize = (64 << 20) + (1 << 20);
+/// Looks at the rate in the window of a server's limit.
+const LOOKS: u32 = 10;
 /// What a server adds to the time of a test before it ends it.
 const GUARD: Duration = Duration::from_secs(40);
 /// Between two figures on a live line.
@@ -93,11 +106,23 @@ pub(crate) enum Alarm {
     Watch,
     /// A figure for the live line.
     Live,
+    /// Is it faster than the server allows?
+    Limit,
     /// The hello was not answered.
     Hello,
 }
 
 const ALARMS: usize = Alarm::Hello as usize + 1;
+
+/// How the end of a test settles.
+struct Settled {
+    rounds: u32,
+    moved: u64,
+    /// When the end was told.
+    since: Instant,
+    /// When something moved last.
+    moved_at: Instant,
+}
 
 /// What is done when the lock is not held any more.
 enum Later {
@@ -111,7 +136,6 @@ enum Later {
 pub(crate) struct Session {
     pub(crate) port: Port,
     pub(crate) cookie: Cookie,
-    pub(crate) gate: Arc<Gate>,
     pub(crate) voice: Arc<Voice>,
     pub(crate) server: Option<Arc<Server>>,
     core: Mutex<Core>,
@@ -121,6 +145,12 @@ pub(crate) struct Session {
 pub(crate) struct Core {
     pub(crate) role: Role,
     pub(crate) phase: Phase,
+    /// What the streams of this phase have in common.
+    pub(crate) gate: Arc<Gate>,
+    /// 2 in the second phase of a test of two.
+    pub(crate) round: u32,
+    /// The first phase, once the second has begun.
+    pub(crate) first: Option<(Start, End, Vec<Interval>)>,
     pub(crate) control: Option<Stream>,
     pub(crate) input: Decoder,
     pub(crate) parameters: Parameters,
@@ -151,7 +181,12 @@ pub(crate) struct Core {
     /// Length of the counted time, and the counters at its end.
     totals: Option<(f64, Vec<Snapshot>)>,
     congestion: Option<String>,
-    settled: (u32, u64, Instant),
+    settled: Settled,
+    /// The moved bytes at each look, for the server's limit.
+    looks: VecDeque<(Instant, u64)>,
+    /// What is sent from or received into, and how it is called.
+    pub(crate) file: Option<(File, String)>,
+    pub(crate) keep_alive: KeepAlive,
     watched: (u64, Instant),
     shown: ([u64; 2], Instant),
     timers: [(u64, Option<OperationId>); ALARMS],
@@ -169,49 +204,52 @@ impl Session {
         server: Option<Arc<Server>>,
     ) -> Arc<Session> {
         let now = Instant::now();
-        let gate = Gate::new();
-        let core = Core {
-            role,
-            phase: Phase::Connecting,
-            control: None,
-            input: Decoder::default(),
-            parameters: Parameters::default(),
-            host: String::new(),
-            host_port: 0,
-            flows: Vec::new(),
-            payload: None,
-            printer,
-            interval: Duration::from_secs(1),
-            receive_timeout: Duration::from_secs(120),
-            engine: port.stats().engine.to_owned(),
-            client: None,
-            pings: None,
-            foreign_streams: 0,
-            start: None,
-            intervals: Vec::new(),
-            end: None,
-            failure: None,
-            processor: Processor::now(),
-            remote: None,
-            cpu: [0.0; 3],
-            book: None,
-            began: now,
-            counted_from: now,
-            omitting: false,
-            totals: None,
-            congestion: None,
-            settled: (0, 0, now),
-            watched: (0, now),
-            shown: ([0; 2], now),
-            timers: [(0, None); ALARMS],
-            last_token: 0,
-            later: Vec::new(),
-        };
-        let session =
-            Session { port: port.clone(), cookie, gate, voice: voice.clone(), server, core: Mutex::new(core) };
-        let session = Arc::new(session);
-        session.gate.belongs_to(&session);
-        session
+        Arc::new_cyclic(|session| {
+            let core = Core {
+                role,
+                gate: Gate::new(session.clone(), 1),
+                round: 1,
+                first: None,
+                phase: Phase::Connecting,
+                control: None,
+                input: Decoder::default(),
+                parameters: Parameters::default(),
+                host: String::new(),
+                host_port: 0,
+                flows: Vec::new(),
+                payload: None,
+                printer,
+                interval: Duration::from_secs(1),
+                receive_timeout: Duration::from_secs(120),
+                engine: port.stats().engine.to_owned(),
+                client: None,
+                pings: None,
+                foreign_streams: 0,
+                start: None,
+                intervals: Vec::new(),
+                end: None,
+                failure: None,
+                processor: Processor::now(),
+                remote: None,
+                cpu: [0.0; 3],
+                book: None,
+                began: now,
+                counted_from: now,
+                omitting: false,
+                totals: None,
+                congestion: None,
+                settled: Settled { rounds: 0, moved: 0, since: now, moved_at: now },
+                looks: VecDeque::new(),
+                file: None,
+                keep_alive: KeepAlive::default(),
+                watched: (0, now),
+                shown: ([0; 2], now),
+                timers: [(0, None); ALARMS],
+                last_token: 0,
+                later: Vec::new(),
+            };
+            Session { port: port.clone(), cookie, voice: voice.clone(), server, core: Mutex::new(core) }
+        })
     }
 
     pub(crate) fn enter(&self) -> MutexGuard<'_, Core> {
@@ -271,6 +309,7 @@ impl Session {
             Alarm::Guard => self.fail(&mut core, Failure::new(code::EXPIRED, describe(code::EXPIRED))),
             Alarm::Watch => self.watch(&mut core),
             Alarm::Live => self.live(&mut core),
+            Alarm::Limit => self.look_at_the_rate(&mut core),
             Alarm::Hello => self.hello_again(&mut core),
         }
         self.leave(core);
@@ -327,6 +366,10 @@ impl Session {
             Phase::Draining => self.listen_to(&core),
             _ => {
                 core.input.push(&buffer);
+                if core.input.len() > INPUT_BYTES_MAX {
+                    let text = "the peer says more than there is to say";
+                    self.fail(&mut core, Failure::new(code::MESSAGE, text));
+                }
                 match core.role {
                     Role::Client => self.client_heard(&mut core, ended),
                     Role::Server => self.server_heard(&mut core, ended),
@@ -361,7 +404,8 @@ impl Session {
             core.payload = Some(Payload::new(&core.parameters, &self.cookie));
         }
         let payload = core.payload.as_ref().expect("made just above");
-        let flow = Flow::new(info, link, &self.gate, &core.parameters, payload);
+        let file = core.file.as_ref().map(|(file, _)| file.clone());
+        let flow = Flow::new(info, link, &core.gate, &core.parameters, payload, file);
         if !sends {
             flow.begin_receiving(&self.port);
         }
@@ -408,12 +452,19 @@ impl Session {
         } else if let Some(pings) = &core.pings {
             pings.count();
         }
+        if core.role == Role::Server && !core.omitting {
+            self.count(core);
+        }
         self.arm_tick(core);
         core.watched = (0, now);
         self.arm(core, Alarm::Watch, self.watch_period(core));
         if self.voice.wants_live {
             core.shown = ([0; 2], now);
             self.arm(core, Alarm::Live, LIVE);
+        }
+        if core.role == Role::Server && self.limit().is_some() {
+            core.looks = VecDeque::from([(now, 0)]);
+            self.arm_limit(core);
         }
         if core.role == Role::Server && core.parameters.time > 0 {
             let time = Duration::from_secs(core.parameters.time + core.parameters.omit);
@@ -429,17 +480,20 @@ impl Session {
         }
         if core.role == Role::Client {
             // In a test of both directions, or of the reverse one, what the server sends counts as well.
-            self.gate.want(core.parameters.num, core.parameters.blocks);
+            core.gate.want(core.parameters.num, core.parameters.blocks);
             if let Some(blocks) = core.parameters.blocks_wanted() {
-                self.gate.limit(blocks);
+                core.gate.limit(blocks);
             }
+        } else if let (true, Some(blocks)) = (core.parameters.two_phase, core.parameters.blocks_wanted()) {
+            // The client is ours, and takes a sender that has sent enough for what it is: both phases have so many blocks.
+            core.gate.limit(blocks);
         }
     }
 
     /// Data may flow.
     pub(crate) fn run(self: &Arc<Self>, core: &mut Core) {
         core.phase = Phase::Running;
-        self.gate.open();
+        core.gate.open();
         for flow in core.flows.iter().filter(|flow| flow.info.sends) {
             flow.begin_sending(&self.port);
         }
@@ -538,27 +592,67 @@ impl Session {
         }
         let moved = Self::moved(core);
         let parameters = &core.parameters;
-        let receives = core.flows.iter().any(|flow| !flow.info.sends);
-        let paced = parameters.bandwidth > 0 || parameters.send_interval_us > 0;
-        // Of a sender that may send as it likes, standing still is as bad.
-        let must_move = receives || core.role == Role::Server && !paced;
+        let receives = core.flows.iter().any(|flow| !flow.info.sends && !flow.is_over());
+        let senders = || core.flows.iter().filter(|flow| flow.info.sends);
+        let client = core.role == Role::Client;
+        // Of a sender standing still is as bad, unless it has sent its file or is to send less often. A client whose test has a
+        // time can wait for the end of it.
+        let often = senders().any(|flow| !flow.is_over() && 4 * flow.pause() < core.receive_timeout);
+        let must_move = receives || often && (!client || parameters.time == 0);
         if moved != core.watched.0 {
             core.watched = (moved, Instant::now());
         }
         let silence = core.watched.1.elapsed();
         // A sender that has sent what was wanted stays silent, though datagrams were lost on the way.
-        let all_sent = core.role == Role::Client
+        let all_sent = client && !core.omitting && moved > 0 && parameters.protocol == Protocol::Udp;
+        let all_sent = all_sent
             && parameters.reverse
-            && parameters.blocks_wanted().is_some()
-            && moved > 0
-            && silence >= Duration::from_secs(2);
-        if all_sent {
+            && parameters.blocks_wanted().is_some_and(|wanted| {
+                let seen: u64 = core.flows.iter().map(|flow| flow.snapshot(false).packets).sum();
+                silence >= if seen >= wanted { UDP_SILENCE } else { UDP_SILENCE_MORE }
+            });
+        // What a broken stream had in hand will not come any more; and a file ends once.
+        let wanted = parameters.blocks_wanted().is_some() || core.file.is_some();
+        let broken = client && !core.omitting && wanted && {
+            let all = core.flows.iter().all(|flow| flow.is_over());
+            all || core.flows.iter().any(|flow| flow.is_over()) && silence >= UDP_SILENCE
+        };
+        if all_sent || broken {
             return self.stop_sending(core);
         }
         if must_move && silence >= core.receive_timeout {
             return self.fail(core, Failure::new(code::SILENCE, describe(code::SILENCE)));
         }
         self.arm(core, Alarm::Watch, self.watch_period(core));
+    }
+
+    /// The server's limit: bits a second, and the time over which they are averaged.
+    fn limit(&self) -> Option<(u64, Duration)> {
+        let options = &self.server.as_ref()?.options;
+        options.bitrate_limit.map(|limit| (limit, options.bitrate_window))
+    }
+
+    fn arm_limit(self: &Arc<Self>, core: &mut Core) {
+        if let Some((_, window)) = self.limit() {
+            self.arm(core, Alarm::Limit, (window / LOOKS).max(Duration::from_millis(20)));
+        }
+    }
+
+    /// A test that is faster than agreed, or that agreed to nothing, ends here.
+    fn look_at_the_rate(self: &Arc<Self>, core: &mut Core) {
+        let (Phase::Running, Some((limit, window))) = (core.phase, self.limit()) else { return };
+        let (now, moved) = (Instant::now(), Self::moved(core));
+        core.looks.push_back((now, moved));
+        // The youngest look that is a whole window old stays.
+        while core.looks.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= window) {
+            core.looks.pop_front();
+        }
+        let (at, before) = core.looks[0];
+        let seconds = now.duration_since(at).as_secs_f64();
+        if now.duration_since(at) >= window && crate::report::rate(moved - before, seconds) > limit as f64 {
+            return self.fail(core, Failure::new(code::BANDWIDTH, describe(code::BANDWIDTH)));
+        }
+        self.arm_limit(core);
     }
 
     fn live(self: &Arc<Self>, core: &mut Core) {
@@ -582,9 +676,9 @@ impl Session {
 
     // --- The end ---
 
-    pub(crate) fn reached(self: &Arc<Self>) {
+    pub(crate) fn reached(self: &Arc<Self>, phase: u32) {
         let mut core = self.enter();
-        if core.role == Role::Client && !core.omitting {
+        if core.role == Role::Client && !core.omitting && core.round == phase {
             self.stop_sending(&mut core);
         }
         self.leave(core);
@@ -596,17 +690,17 @@ impl Session {
             return;
         }
         core.phase = Phase::Settling;
-        core.settled = (0, 0, Instant::now());
-        if self.gate.close() {
+        Self::begin_to_settle(core);
+        if core.gate.close() {
             self.client_ends(core);
         } else {
             self.arm(core, Alarm::Settle, GRACE);
         }
     }
 
-    pub(crate) fn quiet(self: &Arc<Self>) {
+    pub(crate) fn quiet(self: &Arc<Self>, phase: u32) {
         let mut core = self.enter();
-        if core.role == Role::Client && core.phase == Phase::Settling {
+        if core.role == Role::Client && core.phase == Phase::Settling && core.round == phase {
             self.client_ends(&mut core);
         }
         self.leave(core);
@@ -619,7 +713,8 @@ impl Session {
         core.phase = Phase::Counted;
         // A test by time is cut off where it is. One by amount is not over before the amount is there, and a stock server
         // stops to count as soon as it is told.
-        match core.parameters.blocks_wanted().is_some() && core.flows.iter().any(|flow| flow.info.sends) {
+        let amount = core.parameters.blocks_wanted().is_some() || core.file.is_some();
+        match amount && core.flows.iter().any(|flow| flow.info.sends) {
             true => self.arm(core, Alarm::Settle, SETTLE),
             false => self.tell_the_end(core),
         }
@@ -631,60 +726,98 @@ impl Session {
         self.arm(core, Alarm::Deadline, core.receive_timeout);
     }
 
+    fn begin_to_settle(core: &mut Core) {
+        let now = Instant::now();
+        core.settled = Settled { rounds: 0, moved: Self::moved(core), since: now, moved_at: now };
+    }
+
     /// Waits until the peer's system has all that was sent, and then as long again.
     fn wait_for_arrival(self: &Arc<Self>, core: &mut Core) {
-        core.settled.0 += 1;
-        let unsent = core.flows.iter().filter_map(|flow| flow.tcp()).any(|stream| socket::unsent_bytes(stream) > 0);
-        match (unsent, core.settled.0 < SETTLE_ROUNDS) {
-            (true, true) => {
-                core.settled.1 = 0;
-                self.arm(core, Alarm::Settle, SETTLE);
-            }
-            (false, true) if core.settled.1 == 0 => {
-                core.settled.1 = 1;
-                self.arm(core, Alarm::Settle, SETTLE);
-            }
-            _ => self.tell_the_end(core),
+        core.settled.rounds += 1;
+        let left = core.flows.iter().filter_map(|flow| flow.tcp()).map(socket::unsent_bytes).sum::<u64>();
+        let moves = left != core.settled.moved;
+        if moves {
+            (core.settled.moved, core.settled.moved_at) = (left, Instant::now());
         }
+        let waits = moves || left > 0 && core.settled.moved_at.elapsed() < SETTLE_SILENCE;
+        if waits && core.settled.since.elapsed() < core.receive_timeout {
+            return self.arm(core, Alarm::Settle, SETTLE);
+        }
+        self.tell_the_end(core);
     }
 
     /// The server: the client has told the end.
     pub(crate) fn server_ends(self: &Arc<Self>, core: &mut Core) {
         core.phase = Phase::Settling;
-        self.gate.close();
-        core.settled = (0, Self::moved(core), Instant::now());
-        match core.flows.iter().any(|flow| !flow.info.sends) {
+        core.gate.close();
+        Self::begin_to_settle(core);
+        // In the second phase the last blocks have arrived, though it may not have been heard here that they are gone.
+        let gone = !core.parameters.two_phase || core.gate.is_quiet();
+        match core.flows.iter().any(|flow| !flow.info.sends) || !gone {
             true => self.arm(core, Alarm::Settle, SETTLE),
             false => self.server_counted(core),
         }
     }
 
     fn settle(self: &Arc<Self>, core: &mut Core) {
-        if core.phase == Phase::Counted {
-            return self.wait_for_arrival(core);
+        match (core.phase, core.role) {
+            (Phase::Counted, _) => self.wait_for_arrival(core),
+            (Phase::Told, Role::Client) => self.exchange(core),
+            (Phase::Settling, Role::Client) => self.client_ends(core),
+            (Phase::Settling, Role::Server) => self.server_settles(core),
+            _ => {}
         }
-        if core.phase != Phase::Settling {
-            return;
+    }
+
+    /// A receiving server takes what is still on its way. In a test by time that is little; in one by amount it is known what has
+    /// to come, and the client has seen to it that it did.
+    fn server_settles(self: &Arc<Self>, core: &mut Core) {
+        let (moved, now) = (Self::moved(core), Instant::now());
+        let moves = moved != core.settled.moved;
+        if moves {
+            (core.settled.moved, core.settled.moved_at) = (moved, now);
         }
-        if core.role == Role::Client {
-            return self.client_ends(core);
-        }
-        let moved = Self::moved(core);
-        core.settled.0 += 1;
-        if moved != core.settled.1 && core.settled.0 < SETTLE_ROUNDS {
-            core.settled.1 = moved;
+        core.settled.rounds += 1;
+        let received: u64 = core.flows.iter().filter(|flow| !flow.info.sends).map(|flow| flow.bytes()).sum();
+        let receives = core.flows.iter().any(|flow| !flow.info.sends);
+        let parameters = &core.parameters;
+        let wanted = parameters.num.max(parameters.blocks.saturating_mul(parameters.len as u64));
+        // With both directions it may be the other one that had its amount.
+        let silence = if parameters.bidirectional { 10 * SETTLE } else { SETTLE_SILENCE };
+        let wait = moves && core.settled.rounds < SETTLE_ROUNDS
+            || receives && received < wanted && now.duration_since(core.settled.moved_at) < silence
+            || core.parameters.two_phase && !core.gate.is_quiet() && core.settled.since.elapsed() < SETTLE_SILENCE
+            || Self::is_storing(core);
+        if wait && now.duration_since(core.settled.since) < STORE_MAX {
             return self.arm(core, Alarm::Settle, SETTLE);
         }
         self.server_counted(core);
     }
 
+    fn is_storing(core: &Core) -> bool {
+        core.flows.iter().any(|flow| flow.is_storing())
+    }
+
+    /// The client: the server has stopped; its results are next, once all that came is stored.
+    pub(crate) fn exchange(self: &Arc<Self>, core: &mut Core) {
+        if Self::is_storing(core) && core.settled.since.elapsed() < STORE_MAX {
+            return self.arm(core, Alarm::Settle, SETTLE);
+        }
+        self.count_late_datagrams(core);
+        let frame = frame(&self.results(core, None).to_json());
+        self.send(core, frame);
+        core.phase = Phase::Results;
+        self.arm(core, Alarm::Deadline, core.receive_timeout);
+        self.client_heard(core, false);
+    }
+
     fn server_counted(self: &Arc<Self>, core: &mut Core) {
-        let seconds = core.settled.2.duration_since(core.counted_from).as_secs_f64();
+        let seconds = core.settled.since.saturating_duration_since(core.counted_from).as_secs_f64();
         self.take_totals(core, seconds);
         self.close_flows(core);
         core.phase = Phase::Results;
         self.send_state(core, state::EXCHANGE_RESULTS);
-        self.arm(core, Alarm::Deadline, Duration::from_secs(10));
+        self.arm(core, Alarm::Deadline, self.setup_timeout());
         self.server_heard(core, false);
     }
 
@@ -694,11 +827,11 @@ impl Session {
         let snapshots = self.snapshots(core, true);
         core.cpu = Processor::now().percent_since(&core.processor);
         core.totals = Some((seconds, snapshots));
-        let foreign = self.gate.foreign.load(std::sync::atomic::Ordering::Relaxed);
+        let foreign = core.gate.foreign.load(std::sync::atomic::Ordering::Relaxed);
         if foreign > 0 {
             log::warn!("{foreign} datagrams were not of this test, and were not counted");
         }
-        for alarm in [Alarm::Tick, Alarm::Omit, Alarm::End, Alarm::Watch, Alarm::Live, Alarm::Guard] {
+        for alarm in [Alarm::Tick, Alarm::Omit, Alarm::End, Alarm::Watch, Alarm::Live, Alarm::Limit, Alarm::Guard] {
             self.disarm(core, alarm);
         }
     }
@@ -733,6 +866,7 @@ impl Session {
             streams,
             server_output,
             verified: core.parameters.verify,
+            two_phase: core.parameters.two_phase,
         }
     }
 
@@ -765,6 +899,10 @@ impl Session {
                         false => flow.verification(),
                     },
                     broke: flow.broke(),
+                    file: core
+                        .file
+                        .as_ref()
+                        .map(|(file, name)| DiskFile { name: name.clone(), bytes: file.len().unwrap_or(0) }),
                 }
             })
             .collect();
@@ -804,7 +942,7 @@ impl Session {
             }
             Role::Client => {}
         }
-        self.gate.close();
+        core.gate.close();
         if core.start.is_some() && core.totals.is_none() {
             let seconds = core.counted_from.elapsed().as_secs_f64();
             self.take_totals(core, seconds);
@@ -817,6 +955,43 @@ impl Session {
             return self.close(core);
         }
         self.drain(core);
+    }
+
+    /// Of a test in two phases the first is over, with all its reports: everything that belongs to it is put away, and the
+    /// other direction comes.
+    pub(crate) fn second_phase(self: &Arc<Self>, core: &mut Core) {
+        self.disarm_all(core);
+        self.close_flows(core);
+        core.flows.clear();
+        if let Some(pings) = core.pings.take() {
+            pings.end();
+        }
+        core.first = core.start.take().zip(core.end.take()).map(|(start, end)| {
+            let intervals = std::mem::take(&mut core.intervals);
+            (start, end, intervals)
+        });
+        core.round = 2;
+        core.gate = Gate::new(Arc::downgrade(self), 2);
+        core.parameters.reverse = true;
+        core.foreign_streams = 0;
+        core.remote = None;
+        core.book = None;
+        core.totals = None;
+        core.cpu = [0.0; 3];
+        core.processor = Processor::now();
+        core.printer.second_phase();
+    }
+
+    /// Whether another phase is to come after this one.
+    pub(crate) fn is_first_of_two(core: &Core) -> bool {
+        core.parameters.two_phase && core.round == 1
+    }
+
+    /// Both phases of a test side by side, if this was one.
+    pub(crate) fn print_sides(core: &mut Core) {
+        if let (Some((start, end, _)), Some(second), Some(last)) = (&core.first, &core.start, &core.end) {
+            core.printer.sides(&sides::Sides::new((start, end), Some((second, last))));
+        }
     }
 
     /// Only the peer's end is waited for, and not for long.
@@ -843,7 +1018,7 @@ impl Session {
         }
         core.phase = Phase::Over;
         self.disarm_all(core);
-        self.gate.close();
+        core.gate.close();
         self.close_flows(core);
         if let Some(pings) = &core.pings {
             pings.end();

@@ -1,14 +1,16 @@
 //! Sockets before they become devices of the port, and what the kernel knows of them and of this process.
 
-use crate::op::Stream;
+use crate::op::{File, Op, Port, Stream};
 use crate::parameters::Parameters;
-use crate::protocol::{Failure, code};
+use crate::protocol::{Failure, code, describe};
 use crate::report::TcpSample;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use wharf::{Builder, CompletionPort, FileEngine, SocketEngine};
 
 /// Where sockets of this end come from.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,48 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The network device.
     pub device: Option<String>,
+}
+
+/// A port as the options say.
+pub(crate) fn builder(concurrency: usize, sockets: Option<SocketEngine>, files: Option<FileEngine>) -> Builder {
+    let mut builder = CompletionPort::<(), Op>::builder().concurrency(concurrency);
+    if let Some(engine) = sockets {
+        builder = builder.socket_engine(engine);
+    }
+    if let Some(engine) = files {
+        builder = builder.file_engine(engine);
+    }
+    builder
+}
+
+/// The file of `-F`: read by a sender, made anew by a receiver. Its name comes along, for messages.
+pub(crate) fn open_file(
+    port: &Port,
+    path: &Path,
+    parameters: &Parameters,
+    sends: bool,
+) -> Result<(File, String), Failure> {
+    if parameters.protocol != crate::parameters::Protocol::Tcp {
+        return Err(Failure::new(code::FILE_OVER_UDP, describe(code::FILE_OVER_UDP)));
+    }
+    if parameters.streams() != 1 || parameters.verify || parameters.two_phase {
+        let text = "a file goes over one stream in one direction: without -P, --bidir, --two-phase and --verify";
+        return Err(Failure::new(code::FILE, text));
+    }
+    let mut options = std::fs::OpenOptions::new();
+    match sends {
+        true => options.read(true),
+        false => options.write(true).create(true).truncate(true),
+    };
+    match port.open(path, &options, ()) {
+        Ok(file) => Ok((file, path.display().to_string())),
+        Err(error) => {
+            let what = if sends { "read" } else { "written" };
+            let errno = error.raw_os_error().unwrap_or(0);
+            let text = format!("{} cannot be {what} (-F): {error}", path.display());
+            Err(Failure { code: code::FILE, errno, text })
+        }
+    }
 }
 
 /// A socket of the peer's family, bound as the origin says, with the options of `parameters` if it is a stream's.
@@ -103,13 +147,61 @@ pub(crate) fn prepare(socket: &SockRef<'_>, parameters: &Parameters, strict: boo
     Ok(())
 }
 
+/// The kernel's `struct in6_flowlabel_req` (include/uapi/linux/in6.h).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FlowLabelRequest {
+    to: [u8; 16],
+    label: u32,
+    action: u8,
+    share: u8,
+    flags: u16,
+    expires: u16,
+    linger: u16,
+    pad: u32,
+}
+
+const _: () = assert!(size_of::<FlowLabelRequest>() == 32);
+
+/// Lets a socket send with a flow label: the kernel has to be told of it first (`IPV6_FLOWLABEL_MGR`). Returns the peer's address
+/// with the label in it, which is what to connect to.
+pub(crate) fn label(socket: &Socket, peer: SocketAddr, label: u32) -> Result<SocketAddr, Failure> {
+    if label == 0 {
+        return Ok(peer);
+    }
+    let SocketAddr::V6(mut peer) = peer else {
+        return Err(Failure::new(code::FLOW_LABEL, "IPv4 has no flow labels (-L); use -6 and an address of IPv6"));
+    };
+    /// `IPV6_FL_A_GET`, with `IPV6_FL_F_CREATE` and `IPV6_FL_S_ANY`: of several streams each may have it.
+    const GET: u8 = 0;
+    const CREATE: u16 = 1;
+    const ANY: u8 = 255;
+    let to = peer.ip().octets();
+    let request = FlowLabelRequest {
+        to,
+        label: label.to_be(),
+        action: GET,
+        share: ANY,
+        flags: CREATE,
+        expires: 0,
+        linger: 0,
+        pad: 0,
+    };
+    let fd = socket.as_raw_fd();
+    option(fd, libc::IPPROTO_IPV6, libc::IPV6_FLOWLABEL_MGR, request)
+        .and_then(|()| option::<libc::c_int>(fd, libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO_SEND, 1))
+        .map_err(|error| Failure::system(code::FLOW_LABEL, &error))?;
+    peer.set_flowinfo(label);
+    Ok(SocketAddr::V6(peer))
+}
+
 /// Room for the datagrams of a burst.
 const UDP_BUFFER: usize = 4 << 20;
 
 #[allow(unsafe_code)]
 fn option<T: Copy>(fd: i32, level: i32, name: i32, value: T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the pointer and the length name `value`, a plain number, which the call only reads.
+    // SAFETY: the pointer and the length name `value`, numbers without gaps between them, which the call only reads.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -159,6 +251,15 @@ pub(crate) fn unsent_bytes(stream: &Stream) -> u64 {
     if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Bytes that wait in a connection's receive buffer. The same holds as for [`with_socket`].
+#[allow(unsafe_code)]
+pub(crate) fn unread_bytes(stream: &Stream) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, which is what the pointer names.
+    let result = unsafe { libc::ioctl(stream.raw().handle(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// A connection's segment size; 0 if unknown.
 pub(crate) fn segment_bytes(stream: &Stream) -> u64 {
     with_socket(stream, |socket| socket.tcp_mss().map_or(0, u64::from))
@@ -171,9 +272,29 @@ pub(crate) fn congestion(stream: &Stream) -> Option<String> {
     Some(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
-/// A peer that vanished is noticed, be it after minutes.
-pub(crate) fn keep_alive(stream: &Stream) {
-    let _ = with_socket(stream, |socket| socket.set_keepalive(true));
+/// How a control connection finds out that its peer has vanished: silent for `idle`, then asked every `interval`, and given up
+/// after `count` questions without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the first question.
+    pub idle: Duration,
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions.
+    pub count: u32,
+}
+
+impl Default for KeepAlive {
+    /// A minute and a half in all; the system's own default is more than two hours.
+    fn default() -> Self {
+        KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 }
+    }
+}
+
+/// A peer that vanished is noticed.
+pub(crate) fn keep_alive(stream: &Stream, how: &KeepAlive) {
+    let settings = TcpKeepalive::new().with_time(how.idle).with_interval(how.interval).with_retries(how.count);
+    let _ = with_socket(stream, |socket| socket.set_tcp_keepalive(&settings));
 }
 
 /// Sent data that is not acknowledged for so long breaks the connection (`TCP_USER_TIMEOUT`).
@@ -211,29 +332,137 @@ impl Processor {
     }
 }
 
+/// The processors that this process may run on.
+#[derive(Clone, Copy)]
+pub(crate) struct Processors(libc::cpu_set_t);
+
+impl Processors {
+    /// Those of the calling thread, which are those of the process as long as nobody has chosen.
+    #[allow(unsafe_code)]
+    pub(crate) fn now() -> io::Result<Processors> {
+        // SAFETY: a structure of plain bits, of which all zeros is the empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the size is that of `set`, to which alone the call writes.
+        let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+        if result == 0 { Ok(Processors(set)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    #[allow(unsafe_code)]
+    fn only(number: u32) -> io::Result<Processors> {
+        if number as usize >= 8 * size_of::<libc::cpu_set_t>() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: as in `now`; the number is inside of the set.
+        let set = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(number as usize, &mut set);
+            set
+        };
+        Ok(Processors(set))
+    }
+
+    /// All threads of this process run there from now on; those that are started later, too.
+    #[allow(unsafe_code)]
+    pub(crate) fn choose(&self) -> io::Result<()> {
+        for thread in std::fs::read_dir("/proc/self/task")?.flatten() {
+            let Some(id) = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            // SAFETY: the size is that of the set, which the call only reads.
+            let result = unsafe { libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+            let error = io::Error::last_os_error();
+            // A thread may have ended since it was listed.
+            if result != 0 && error.raw_os_error() != Some(libc::ESRCH) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All threads of this process run on this processor from now on; those that are started later, too.
 ///
 /// # Errors
 ///
 /// The system's: there is no such processor, or it may not be used.
-#[allow(unsafe_code)]
 pub fn use_processor(number: u32) -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?;
-    for thread in threads.flatten() {
-        let Some(id) = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        // SAFETY: `set` is a structure of plain bits, all zeros is the empty set, CPU_SET checks its index, and the call
-        // only reads it.
-        let result = unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            if number as usize >= 8 * size_of::<libc::cpu_set_t>() {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            libc::CPU_SET(number as usize, &mut set);
-            libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set)
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
+    Processors::only(number)?.choose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vanished_peer_is_asked_for_as_often_as_was_said() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port: Port = builder(1, None, None).build().unwrap();
+        let stream: Stream = port.associate(socket, ()).unwrap();
+        let how = KeepAlive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
+        keep_alive(&stream, &how);
+        with_socket(&stream, |socket| {
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), how.idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), how.interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), how.count);
+        });
+        assert_eq!(unread_bytes(&stream), 0);
+        let (peer, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut &peer, &[1; 10]).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while unread_bytes(&stream) < 10 {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
         }
     }
-    Ok(())
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_flow_label_is_on_the_way() {
+        let Ok(receiver) = std::net::UdpSocket::bind("[::1]:0") else {
+            return eprintln!("NOT RUN: this machine has no ::1");
+        };
+        let wish: libc::c_int = 1;
+        option(receiver.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO, wish).unwrap();
+        let peer = receiver.local_addr().unwrap();
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+        let to = label(&socket, peer, 0xABCDE).unwrap();
+        rustix::net::connect(&socket, &to).unwrap();
+        socket.send(b"labelled").unwrap();
+        let (mut data, mut control) = ([0_u8; 16], [0_u64; 16]);
+        let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+        // SAFETY: all zeros is a valid `msghdr`, of numbers and pointers; those that the call follows are set below, to memory of
+        // these lengths that lives on.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control) as _);
+        // SAFETY: see above.
+        let count = unsafe { libc::recvmsg(receiver.as_raw_fd(), &raw mut message, 0) };
+        assert_eq!(count, 8);
+        // SAFETY: the kernel has filled in what the message says of its control part, which is aligned as headers are.
+        let told = unsafe {
+            let head = libc::CMSG_FIRSTHDR(&raw const message);
+            assert!(!head.is_null(), "no word about the flow");
+            assert_eq!((*head).cmsg_type, libc::IPV6_FLOWINFO);
+            libc::CMSG_DATA(head).cast::<u32>().read_unaligned()
+        };
+        assert_eq!(u32::from_be(told) & crate::parameters::FLOW_LABEL_MAX, 0xABCDE);
+        let four = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(label(&socket, four, 7).unwrap_err().code, code::FLOW_LABEL);
+        assert_eq!(label(&socket, four, 0).unwrap(), four);
+    }
+
+    #[test]
+    fn a_file_goes_over_one_tcp_stream_and_must_be_there() {
+        let port: Port = builder(1, None, None).build().unwrap();
+        let open = |parameters: &Parameters, sends| {
+            let path = std::env::temp_dir().join("wharf-perf-there-is-no-such-file");
+            open_file(&port, &path, parameters, sends).map(drop).map_err(|failure| failure.code)
+        };
+        let tcp = Parameters::default();
+        assert_eq!(open(&tcp, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { parallel: 2, ..tcp.clone() }, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { bidirectional: true, ..tcp.clone() }, true), Err(code::FILE));
+        let udp = Parameters { protocol: crate::parameters::Protocol::Udp, ..tcp };
+        assert_eq!(open(&udp, true), Err(code::FILE_OVER_UDP));
+    }
 }

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use wharf::{FileEngine, SocketEngine};
+use wharf_perf::client::KeepAlive;
 use wharf_perf::output::Form;
 use wharf_perf::parameters::{self, Parameters, Protocol};
 use wharf_perf::units::{Format, parse_bytes, parse_rate};
@@ -80,15 +82,66 @@ pub struct Common {
     /// Processor seconds for a gigabyte and for a million packets, of both ends
     #[arg(long)]
     pub cpu: bool,
-    /// What moves the bytes: auto, or an engine of this system (epoll)
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = parse_engine)]
-    pub engine: String,
+    /// What tells which sockets are ready (epoll, poll) and, with -F, what waits for the disk (io_uring, threads); of `run` a list,
+    /// or all: a test with each, and a table
+    #[arg(long, value_name = "NAME,...", default_value = "auto", value_delimiter = ',', value_parser = parse_engine)]
+    pub engine: Vec<String>,
+    /// Send this file, or put there what is received: of one TCP stream
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// When a silent peer is asked on the control connection, and given up: seconds, seconds, questions [default: 60/10/3]
+    #[arg(long, value_name = "IDLE/INTERVAL/COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = parse_keep_alive)]
+    pub cntl_ka: Option<KeepAlive>,
+    #[command(flatten)]
+    pub missing: Missing,
     /// Threads [default: twice the concurrency]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
     /// Threads that may run at the same time [default: the processors]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: Option<u16>,
+}
+
+/// What iperf3 has and this has not: taken, so that it is refused with a sentence that says so.
+#[derive(Args, Clone, Debug)]
+pub struct Missing {
+    #[arg(long, hide = true)]
+    pub sctp: bool,
+    #[arg(short, long, hide = true)]
+    pub mptcp: bool,
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub username: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub rsa_public_key_path: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub rsa_private_key_path: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub authorized_users_path: Option<String>,
+}
+
+impl Missing {
+    fn check(&self) -> Result<(), String> {
+        let login =
+            [&self.username, &self.rsa_public_key_path, &self.rsa_private_key_path, &self.authorized_users_path];
+        let sentence = match () {
+            () if self.sctp => "SCTP is not there (--sctp); measure with TCP, or with UDP (-u)",
+            () if self.mptcp => "multipath TCP is not there (-m); measure with TCP",
+            () if login.iter().any(|it| it.is_some()) => {
+                "logins with RSA keys are not there (--username, --rsa-…, --authorized-users-path); keep strangers out with -B or \
+                 a firewall"
+            }
+            () => return Ok(()),
+        };
+        Err(sentence.into())
+    }
+}
+
+/// A choice of engines, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub name: String,
+    pub sockets: Option<SocketEngine>,
+    pub files: Option<FileEngine>,
 }
 
 /// See [`Perf::Serve`].
@@ -99,6 +152,9 @@ pub struct Serve {
     /// One test, and then the end
     #[arg(short = '1', long)]
     pub one_off: bool,
+    /// Go on in the background once it listens; what it says then goes to --logfile, or nowhere
+    #[arg(short = 'D', long)]
+    pub daemon: bool,
     /// With -1: end when no test came for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub idle_timeout: Option<u64>,
@@ -111,12 +167,18 @@ pub struct Serve {
     /// Refuse longer tests
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub server_max_duration: Option<u64>,
-    /// Refuse faster tests: bits a second of all streams together
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub server_bitrate_limit: Option<u64>,
+    /// Refuse faster tests, and end those that are: bits a second of all streams together, averaged over 5 s or as many as said
+    #[arg(long, value_name = "RATE[/SECONDS]", value_parser = parse_limit)]
+    pub server_bitrate_limit: Option<(u64, u64)>,
     /// Largest parameter block taken from a client
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = parse_bytes)]
     pub max_parameters: u64,
+    /// What the cookie of a connection may take, and then its parameters: milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub handshake_timeout: u64,
+    /// What all streams of a test may take, and then its results: milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub setup_timeout: u64,
     /// Connections that may be silent about what they want, at a time
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_pending: u16,
@@ -152,7 +214,7 @@ pub struct Run {
     #[arg(short, long, value_name = "RATE[/BURST]", value_parser = parse_bitrate)]
     pub bitrate: Option<(Option<u64>, u64)>,
     /// Microseconds between the starts of two blocks, whatever their size (wharf as sender)
-    #[arg(long, value_name = "US")]
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(0..=parameters::SEND_INTERVAL_US_MAX))]
     pub send_interval_us: Option<u64>,
     /// Let the kernel pace each stream: bits a second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
@@ -169,8 +231,8 @@ pub struct Run {
     /// Both send at the same time
     #[arg(long)]
     pub bidir: bool,
-    /// First the client sends, then the server; one report of both
-    #[arg(long, conflicts_with_all = ["bidir", "reverse"])]
+    /// First the client sends, then the server, in one session if the server is wharf; both ends' figures side by side
+    #[arg(long, conflicts_with_all = ["bidir", "reverse", "file"])]
     pub two_phase: bool,
     /// Socket buffers
     #[arg(short, long, value_name = "SIZE", value_parser = parse_bytes)]
@@ -190,6 +252,9 @@ pub struct Run {
     /// The same as DSCP: 0 to 63, or a name such as ef, af11, cs1
     #[arg(long, value_name = "DSCP", value_parser = parse_dscp)]
     pub dscp: Option<u32>,
+    /// IPv6's flow label of what this end sends: 1 to 1048575, 0x in front means hexadecimal
+    #[arg(short = 'L', long, value_name = "N", value_parser = parse_label)]
+    pub flowlabel: Option<u32>,
     /// Seconds at the start that do not count
     #[arg(short = 'O', long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=parameters::OMIT_SECONDS_MAX))]
     pub omit: u64,
@@ -259,6 +324,42 @@ impl Common {
         if here { ours } else { theirs }
     }
 
+    /// The engines to measure with, each once.
+    pub fn engines(&self) -> Result<Vec<Engine>, String> {
+        let all = self.engine.iter().any(|name| name == "all");
+        let named = |name: &str| all || self.engine.iter().any(|it| it == name);
+        let (ring, threads) = (named("io_uring"), named("threads"));
+        if !all && (ring || threads) && self.file.is_none() {
+            return Err("--engine io_uring and threads wait for the disk, which a test without -F does not use; give epoll, poll, \
+                        or a file"
+                .into());
+        }
+        let mut sockets = vec![];
+        // Of the socket engines, epoll is what `Auto` chooses here.
+        sockets.extend(named("epoll").then_some(("epoll", Some(SocketEngine::Auto))));
+        sockets.extend(named("poll").then_some(("poll", Some(SocketEngine::Poll))));
+        if sockets.is_empty() {
+            sockets.push(("", None));
+        }
+        let mut files = vec![];
+        if self.file.is_some() {
+            files.extend(ring.then_some(("io_uring", Some(FileEngine::Ring))));
+            files.extend(threads.then_some(("threads", Some(FileEngine::Threads))));
+        }
+        if files.is_empty() {
+            files.push(("", None));
+        }
+        let mut engines = Vec::new();
+        for (socket_name, socket) in &sockets {
+            for (file_name, file) in &files {
+                let names: Vec<&str> = [*socket_name, *file_name].into_iter().filter(|name| !name.is_empty()).collect();
+                let name = if names.is_empty() { "auto".into() } else { names.join("+") };
+                engines.push(Engine { name, sockets: *socket, files: *file });
+            }
+        }
+        Ok(engines)
+    }
+
     fn form(&self) -> Form {
         let default = Form::default();
         Form {
@@ -270,6 +371,11 @@ impl Common {
             cpu: self.cpu,
             version: self.json_version.clone().unwrap_or(default.version),
         }
+    }
+
+    /// The report is for programs.
+    pub fn is_json(&self) -> bool {
+        self.json || self.json_stream || self.json_stream_full_output
     }
 
     fn family(&self) -> Option<u8> {
@@ -299,7 +405,13 @@ impl Common {
 impl Serve {
     pub fn settings(&self) -> Result<server::Options, String> {
         let common = &self.common;
+        common.missing.check()?;
         let origin = common.origin()?;
+        let [engine] = &common.engines()?[..] else {
+            return Err(
+                "a server has one engine for sockets and one for files; compare them with `wharf perf run`".into()
+            );
+        };
         Ok(server::Options {
             port: common.port,
             address: origin.address,
@@ -309,15 +421,22 @@ impl Serve {
             idle_timeout: self.idle_timeout.map(Duration::from_secs),
             max_clients: self.max_clients.into(),
             max_seconds: self.server_max_duration,
-            bitrate_limit: self.server_bitrate_limit,
+            bitrate_limit: self.server_bitrate_limit.map(|(rate, _)| rate),
+            bitrate_window: Duration::from_secs(self.server_bitrate_limit.map_or(5, |(_, seconds)| seconds)),
             max_streams: self.max_streams.into(),
             max_parameter_bytes: usize::try_from(self.max_parameters).unwrap_or(usize::MAX),
             max_guests: self.max_pending.into(),
+            handshake_timeout: Duration::from_millis(self.handshake_timeout),
+            setup_timeout: Duration::from_millis(self.setup_timeout),
             interval: Duration::from_secs_f64(common.interval),
             receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(120_000)),
             form: common.form(),
             threads: common.workers.map(usize::from),
             concurrency: common.concurrency.map_or(0, usize::from),
+            socket_engine: engine.sockets,
+            file_engine: engine.files,
+            file: common.file.clone(),
+            keep_alive: common.cntl_ka.unwrap_or_default(),
         })
     }
 }
@@ -325,6 +444,8 @@ impl Serve {
 impl Run {
     pub fn settings(&self) -> Result<client::Options, String> {
         let common = &self.common;
+        common.missing.check()?;
+        common.engines()?;
         let udp = self.udp;
         let least = if udp { parameters::DATAGRAM_BYTES_MIN } else { 1 };
         let most = if udp { parameters::DATAGRAM_BYTES_MAX } else { parameters::BLOCK_BYTES_MAX };
@@ -346,12 +467,19 @@ impl Run {
             return Err(format!("-w {window} is out of range: at most 512M"));
         }
         let (rate, burst) = self.bitrate.unwrap_or((None, 0));
-        let by_amount = self.bytes.is_some() || self.blockcount.is_some();
+        let mut bytes = self.bytes;
+        if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, self.blockcount) {
+            // A file ends where it ends.
+            let size =
+                std::fs::metadata(file).map_err(|error| format!("{} cannot be read (-F): {error}", file.display()))?;
+            bytes = Some(size.len().max(1));
+        }
+        let by_amount = bytes.is_some() || self.blockcount.is_some();
         let parameters = Parameters {
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
             omit: self.omit,
             time: if by_amount { 0 } else { self.time.unwrap_or(10) },
-            num: self.bytes.unwrap_or(0),
+            num: bytes.unwrap_or(0),
             blocks: self.blockcount.unwrap_or(0),
             mss: self.set_mss.unwrap_or(0),
             nodelay: self.no_delay,
@@ -364,6 +492,7 @@ impl Run {
             fq_rate: self.fq_rate.unwrap_or(0),
             burst,
             tos: self.tos.or(self.dscp.map(|dscp| dscp * 4)).unwrap_or(0),
+            flow_label: self.flowlabel.unwrap_or(0),
             title: self.title.clone(),
             extra_data: self.extra_data.clone(),
             congestion: self.congestion.clone(),
@@ -379,6 +508,7 @@ impl Run {
             verify: self.verify,
             latency: self.latency,
             send_interval_us: self.send_interval_us.unwrap_or(0),
+            two_phase: self.two_phase,
         };
         Ok(client::Options {
             parameters,
@@ -392,6 +522,8 @@ impl Run {
             form: common.form(),
             threads: common.workers.map(usize::from),
             concurrency: common.concurrency.map_or(0, usize::from),
+            file: common.file.clone(),
+            keep_alive: common.cntl_ka.unwrap_or_default(),
             ..client::Options::new(self.host.clone(), common.port)
         })
     }
@@ -491,9 +623,35 @@ fn parse_pause(text: &str) -> Result<f64, String> {
 
 fn parse_engine(text: &str) -> Result<String, String> {
     match text {
-        "auto" | "epoll" => Ok(text.into()),
-        _ => Err("this system has one engine for sockets: epoll".into()),
+        "auto" | "epoll" | "poll" | "io_uring" | "threads" | "all" => Ok(text.into()),
+        _ => {
+            Err("the engines here are epoll and poll for sockets, io_uring and threads for files (-F); or auto, or all"
+                .into())
+        }
     }
+}
+
+fn parse_limit(text: &str) -> Result<(u64, u64), String> {
+    let (rate, seconds) = text.split_once('/').unwrap_or((text, "5"));
+    let seconds = seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds));
+    Ok((parse_rate(rate)?, seconds.ok_or("the time behind the slash is 1 to 3600 seconds")?))
+}
+
+fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
+    let default = KeepAlive::default();
+    let wrong = || "give IDLE/INTERVAL/COUNT: 1 to 32767 seconds twice, and 1 to 127 questions".to_owned();
+    let number = |part: Option<&str>, most: u32, default: u64| match part {
+        None | Some("") => Ok(default),
+        Some(part) => part.parse::<u32>().ok().filter(|it| (1..=most).contains(it)).map(u64::from).ok_or_else(wrong),
+    };
+    let mut parts = text.split('/');
+    let idle = number(parts.next(), 32_767, default.idle.as_secs())?;
+    let interval = number(parts.next(), 32_767, default.interval.as_secs())?;
+    let count = number(parts.next(), 127, default.count.into())?;
+    if parts.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(KeepAlive { idle: Duration::from_secs(idle), interval: Duration::from_secs(interval), count: count as u32 })
 }
 
 type Affinity = (Option<u32>, Option<u32>);
@@ -536,6 +694,15 @@ fn parse_tos(text: &str) -> Result<u32, String> {
     number.filter(|number| *number <= 255).ok_or_else(|| "give 0 to 255, 0x0 to 0xff or 00 to 0377".into())
 }
 
+fn parse_label(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let number = number.filter(|number| (1..=parameters::FLOW_LABEL_MAX).contains(number));
+    number.ok_or_else(|| "give 1 to 1048575, or 0x1 to 0xfffff".into())
+}
+
 fn parse_dscp(text: &str) -> Result<u32, String> {
     let lower = text.to_ascii_lowercase();
     let digit = |at: usize, most: u32| lower[at..].chars().next()?.to_digit(10).filter(|digit| *digit <= most);
@@ -573,6 +740,35 @@ mod tests {
     }
 
     #[test]
+    fn engines_are_a_list_and_those_of_files_need_a_file() {
+        let names = |options: &[&str]| {
+            let own: Vec<&str> = [&["host"], options].concat();
+            merged("", &own)
+                .unwrap()
+                .common
+                .engines()
+                .map(|engines| engines.into_iter().map(|engine| engine.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap(), ["auto"]);
+        assert_eq!(names(&["--engine", "poll,epoll"]).unwrap(), ["epoll", "poll"]);
+        assert_eq!(names(&["--engine", "all"]).unwrap(), ["epoll", "poll"]);
+        assert_eq!(
+            names(&["--engine", "all", "-F", "f"]).unwrap(),
+            ["epoll+io_uring", "epoll+threads", "poll+io_uring", "poll+threads"]
+        );
+        assert_eq!(names(&["--engine", "threads", "-F", "f"]).unwrap(), ["threads"]);
+        assert!(names(&["--engine", "threads"]).unwrap_err().contains("-F"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        for (option, words) in [("--sctp", "SCTP"), ("-m", "multipath"), ("--username=u", "RSA")] {
+            let said = merged("", &["host", option]).unwrap().settings().unwrap_err();
+            assert!(said.contains(words), "{option}: {said}");
+        }
+    }
+
+    #[test]
     fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         let said = merged("parallel = 400", &["host"]).unwrap_err();
         assert!(said.contains("settings.toml") && said.contains("400") && said.contains("--parallel"), "{said}");
@@ -596,6 +792,15 @@ mod tests {
             (Ok(46), Ok(34), Ok(8), Ok(8))
         );
         assert!(parse_dscp("af44").is_err() && parse_dscp("64").is_err() && parse_dscp("a\u{e9}1").is_err());
+        assert_eq!(parse_limit("5G"), Ok((5_000_000_000, 5)));
+        assert_eq!(parse_limit("1M/2"), Ok((1_000_000, 2)));
+        assert!(parse_limit("1M/0").is_err());
+        let seconds = Duration::from_secs;
+        let keep_alive = |idle, interval, count| KeepAlive { idle: seconds(idle), interval: seconds(interval), count };
+        assert_eq!(parse_keep_alive(""), Ok(KeepAlive::default()));
+        assert_eq!(parse_keep_alive("5/1/2"), Ok(keep_alive(5, 1, 2)));
+        assert_eq!(parse_keep_alive("7"), Ok(keep_alive(7, 10, 3)));
+        assert!(parse_keep_alive("0").is_err() && parse_keep_alive("1/1/1/1").is_err());
         assert_eq!(parse_affinity("1,0"), Ok((Some(1), Some(0))));
         assert_eq!(parse_affinity(",2"), Ok((None, Some(2))));
     }

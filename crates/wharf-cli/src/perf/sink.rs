@@ -134,3 +134,28 @@ impl Drop for Terminal {
         }
     }
 }
+
+/// What a server in the background says last to whoever started it; the port follows.
+pub const LISTENING: &str = "\0listening ";
+
+/// The lines of a server in the background.
+pub struct Daemon(pub Terminal);
+
+impl Sink for Daemon {
+    fn line(&mut self, text: &str) {
+        self.0.line(text);
+    }
+
+    fn error(&mut self, text: &str) {
+        self.0.error(text);
+    }
+
+    fn listening(&mut self, port: u16) {
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{LISTENING}{port}").and_then(|()| stderr.flush());
+        // Nobody reads it from here on, and whoever waits for its end is free.
+        if let Ok(null) = File::options().write(true).open("/dev/null") {
+            let _ = rustix::stdio::dup2_stderr(&null);
+        }
+    }
+}

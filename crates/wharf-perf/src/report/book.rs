@@ -85,7 +85,7 @@ impl Book {
                 retransmits,
                 tcp: now.tcp.filter(|_| page.sends),
                 packets: now.packets.saturating_sub(last.packets),
-                lost: now.lost as i64 - last.lost as i64,
+                lost: difference(now.lost, last.lost),
                 jitter: now.jitter,
             });
         }
@@ -97,8 +97,8 @@ impl Book {
             let mut sum = Row { sends, omitted, start, end, ..Row::default() };
             for row in &rows {
                 sum.bytes += row.bytes;
-                sum.packets += row.packets;
-                sum.lost += row.lost;
+                sum.packets = sum.packets.saturating_add(row.packets);
+                sum.lost = sum.lost.saturating_add(row.lost);
                 sum.jitter += row.jitter / rows.len() as f64;
                 sum.retransmits = row.retransmits.map(|count| sum.retransmits.unwrap_or(0) + count);
             }
@@ -123,8 +123,8 @@ impl Book {
                 bytes: now.bytes.saturating_sub(page.base.bytes),
                 retransmits,
                 jitter: now.jitter,
-                lost: now.lost as i64 - page.base.lost as i64,
-                packets: now.packets.saturating_sub(page.base.packets) as i64,
+                lost: difference(now.lost, page.base.lost),
+                packets: difference(now.packets, page.base.packets).max(0),
                 out_of_order: now.out_of_order.saturating_sub(page.base.out_of_order),
             }
         };
@@ -164,6 +164,12 @@ impl Book {
         let page = self.pages.get(index)?;
         (page.sends && page.samples > 0).then_some(page.trips)
     }
+}
+
+/// What was added, or taken away; numbers of 64 bits may be anything.
+fn difference(now: u64, before: u64) -> i64 {
+    let difference = i128::from(now) - i128::from(before);
+    i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// The peer's account of a stream.

@@ -186,6 +186,15 @@ impl Human {
                 let late = stream.receiver.out_of_order;
                 lines.push(format!("[{:3}]  {late} datagrams received out-of-order", stream.id));
             }
+            if let Some(file) = &stream.file {
+                let half = if stream.sends { &stream.sender } else { &stream.receiver };
+                let (done, way) = (amount(half.bytes as f64), if stream.sends { "Sent" } else { "Received" });
+                lines.push(format!(
+                    "        {way} {done} / {} of {}",
+                    amount(file.bytes as f64),
+                    printable(&file.name)
+                ));
+            }
             if let Some(why) = &stream.broke {
                 lines.push(format!("[{:3}]  ended before the test: {why}", stream.id));
             }
@@ -227,6 +236,7 @@ impl Human {
             }
             Some(object) => {
                 lines.extend([String::new(), "Server JSON output:".into()]);
+                // All of its control characters are escaped, but the tabs and ends of lines that were made here.
                 lines.extend(crate::json::pretty(object).lines().map(str::to_owned));
             }
             None => {}
@@ -261,12 +271,13 @@ fn verification_line(end: &End) -> String {
     if end.verified != Some(true) {
         return "Verification: not verified, the peer cannot (it is not wharf)".into();
     }
-    let (mut blocks, mut checksum, mut sequence, mut content) = (0, 0, 0, 0);
+    let (mut blocks, mut checksum, mut sequence, mut content) = (0_u64, 0_u64, 0_u64, 0_u64);
     for found in end.streams.iter().filter_map(|stream| stream.verification) {
-        blocks += found.blocks;
-        checksum += found.checksum;
-        sequence += found.sequence;
-        content += found.content;
+        let add = |sum: &mut u64, more| *sum = sum.saturating_add(more);
+        add(&mut blocks, found.blocks);
+        add(&mut checksum, found.checksum);
+        add(&mut sequence, found.sequence);
+        add(&mut content, found.content);
     }
     format!(
         "Verification: {blocks} blocks, {checksum} checksum errors, {sequence} sequence errors, {content} content errors"
@@ -275,7 +286,11 @@ fn verification_line(end: &End) -> String {
 
 /// An IPv4 address that came as a mapped one, as what it is.
 pub fn plain(address: std::net::SocketAddr) -> std::net::SocketAddr {
-    (address.ip().to_canonical(), address.port()).into()
+    match address.ip().to_canonical() {
+        // With its scope, without which a link-local address cannot be answered.
+        std::net::IpAddr::V6(_) => address,
+        four => (four, address.port()).into(),
+    }
 }
 
 #[cfg(test)]
@@ -344,6 +359,13 @@ mod tests {
             human.row("", Protocol::Tcp, &sum),
             "[SUM]   0.00-1.00   sec  2.50 MBytes  21.0 Mbits/sec    0             "
         );
+    }
+
+    #[test]
+    fn mapped_addresses_are_plain_and_others_keep_their_scope() {
+        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 3).into();
+        assert_eq!(plain(scoped), scoped);
+        assert_eq!(plain("[::ffff:1.2.3.4]:5".parse().unwrap()), "1.2.3.4:5".parse().unwrap());
     }
 
     #[test]

@@ -209,7 +209,16 @@ pub fn end(end: &End, start: &Start) -> Value {
             sender.insert("sender".into(), stream.sends.into());
             let mut receiver = half(&stream.receiver, Some(stream.id), stream.sends);
             receiver.insert("sender".into(), stream.sends.into());
-            json!({"sender": sender, "receiver": receiver})
+            let mut object = json!({"sender": sender, "receiver": receiver});
+            if let Some(file) = &stream.file {
+                let share = |bytes: u64| number(100.0 * bytes as f64 / file.bytes.max(1) as f64);
+                let (sent, received) = (stream.sender.bytes, stream.receiver.bytes);
+                object["diskfile"] = json!({
+                    "sent": sent, "received": received, "size": file.bytes,
+                    "percent_sent": share(sent), "percent_received": share(received), "filename": file.name,
+                });
+            }
+            object
         })
         .collect();
     map.insert("streams".into(), streams.into());
@@ -313,5 +322,5 @@ pub fn ours(end: Option<&End>, start: Option<&Start>) -> Value {
 
 /// One line of `--json-stream`.
 pub fn event(name: &str, data: Value) -> String {
-    json!({"event": name, "data": data}).to_string()
+    crate::json::without_controls(&json!({"event": name, "data": data}).to_string())
 }

@@ -3,6 +3,7 @@
 pub mod book;
 pub mod human;
 pub mod json;
+pub mod sides;
 
 use crate::parameters::{Parameters, Protocol};
 use crate::protocol::Cookie;
@@ -183,6 +184,17 @@ pub struct StreamEnd {
     pub verification: Option<Verification>,
     /// It ended before the test did.
     pub broke: Option<String>,
+    /// What was sent from, or received into.
+    pub file: Option<DiskFile>,
+}
+
+/// The file of a stream (`-F`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
+    /// As it was given.
+    pub name: String,
+    /// Bytes, at the end.
+    pub bytes: u64,
 }
 
 /// Percentiles of the pings beside the load, in microseconds.
@@ -256,12 +268,14 @@ impl End {
         let mut sum = Half { known: !halves.is_empty() && halves.iter().all(|half| half.known), ..Half::default() };
         for half in &halves {
             sum.seconds = sum.seconds.max(half.seconds);
-            sum.bytes += half.bytes;
-            sum.retransmits = if half.retransmits < 0 { -1 } else { sum.retransmits + half.retransmits };
+            // The peer's figures may be anything.
+            sum.bytes = sum.bytes.saturating_add(half.bytes);
+            let known = sum.retransmits >= 0 && half.retransmits >= 0;
+            sum.retransmits = if known { sum.retransmits.saturating_add(half.retransmits) } else { -1 };
             sum.jitter += half.jitter / halves.len() as f64;
-            sum.lost += half.lost;
-            sum.packets += half.packets;
-            sum.out_of_order += half.out_of_order;
+            sum.lost = sum.lost.saturating_add(half.lost);
+            sum.packets = sum.packets.saturating_add(half.packets);
+            sum.out_of_order = sum.out_of_order.saturating_add(half.out_of_order);
         }
         sum
     }
@@ -283,9 +297,22 @@ impl End {
             .sum()
     }
 
-    /// Errors that verification found, of all streams.
+    /// Datagrams of a direction that did not arrive, in percent of those that were sent. The receiver's own count misses the
+    /// last ones, and of a direction that is dead all of them.
+    pub fn loss_percent(&self, ours: bool) -> f64 {
+        let (sent, received) = (self.sum(ours, true), self.sum(ours, false));
+        let arrived = if received.known { received.packets.saturating_sub(received.lost) } else { 0 };
+        let all = sent.packets.max(received.packets);
+        if all > 0 { 100.0 * all.saturating_sub(arrived).max(0) as f64 / all as f64 } else { 0.0 }
+    }
+
+    /// Errors that verification found, of all streams. What a peer sends that seals no blocks is not wrong.
     pub fn verification_errors(&self) -> u64 {
-        self.streams.iter().filter_map(|stream| stream.verification).map(|found| found.errors()).sum()
+        if self.verified != Some(true) {
+            return 0;
+        }
+        let errors = self.streams.iter().filter_map(|stream| stream.verification).map(|found| found.errors());
+        errors.fold(0, u64::saturating_add)
     }
 
     /// Processor seconds, here and there, from percent and time; for a gigabyte that arrived and for a million packets.
@@ -294,7 +321,7 @@ impl End {
         for ours in self.directions() {
             let (sent, received) = (self.sum(ours, true), self.sum(ours, false));
             let arrived = if received.known { received } else { sent };
-            bytes += arrived.bytes;
+            bytes = u64::saturating_add(bytes, arrived.bytes);
             seconds = seconds.max(sent.seconds).max(received.seconds);
             packets += match protocol {
                 Protocol::Udp => arrived.bytes as f64 / len.max(1) as f64,
@@ -318,4 +345,41 @@ pub struct Cost {
     pub gigabytes: f64,
     /// Datagrams that arrived, or blocks of TCP, in millions.
     pub million_packets: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(sent: Half, received: Half) -> End {
+        let stream = StreamEnd {
+            id: 1,
+            sends: true,
+            sender: sent,
+            receiver: received,
+            round_trips: None,
+            verification: None,
+            broke: None,
+            file: None,
+        };
+        End {
+            streams: vec![stream],
+            cpu: [0.0; 3],
+            remote_cpu: None,
+            congestion: (None, None),
+            verified: None,
+            latency: None,
+            server_output: None,
+        }
+    }
+
+    #[test]
+    fn datagrams_that_were_lost_at_the_end_are_lost_too() {
+        let half = |packets, lost| Half { known: true, packets, lost, ..Half::default() };
+        assert_eq!(end(half(100, 0), half(100, 0)).loss_percent(true), 0.0);
+        assert_eq!(end(half(100, 0), half(90, 5)).loss_percent(true), 15.0);
+        assert_eq!(end(half(100, 0), half(0, 0)).loss_percent(true), 100.0, "nothing has come");
+        assert_eq!(end(half(100, 0), Half::default()).loss_percent(true), 100.0, "nobody has told");
+        assert_eq!(end(half(0, 0), half(0, 0)).loss_percent(true), 0.0);
+    }
 }

@@ -16,6 +16,9 @@ use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
 use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
+use crate::engine::errno::{
+    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,19 +29,10 @@ pub(super) const DATAGRAMS_MAX: usize = 64;
 const DATAGRAMS_MIN: usize = 2;
 /// How often a call is repeated that was told of something that may not be its own affair.
 const ATTEMPTS: usize = 16;
-const ECONNREFUSED: i32 = 111;
 
 /// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
 /// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
 fn is_of_network(error: i32) -> bool {
-    const EACCES: i32 = 13;
-    const ENONET: i32 = 64;
-    const EPROTO: i32 = 71;
-    const ENOPROTOOPT: i32 = 92;
-    const EOPNOTSUPP: i32 = 95;
-    const ENETUNREACH: i32 = 101;
-    const EHOSTDOWN: i32 = 112;
-    const EHOSTUNREACH: i32 = 113;
     matches!(
         error,
         EACCES
@@ -99,13 +93,32 @@ impl Port {
         self.issue_many(&device.0, Side::Receive, receives.into_iter().map(operation).collect())
     }
 
+    /// Whether a datagram can arrive at the socket. Without an address none can, and a receive would wait for ever (row
+    /// U-06); a send or a connect gives it one.
+    pub(super) fn can_be_reached(&self, device: &Arc<Inner>) -> bool {
+        if !device.has(traits::UNBOUND) || !device.enter() {
+            // A closed one is refused as that.
+            return true;
+        }
+        let bound = self.engine().is_bound(device.handle);
+        self.leave(device);
+        if bound {
+            device.traits.fetch_and(!traits::UNBOUND, Ordering::AcqRel);
+        }
+        bound
+    }
+
     fn issue_many(
         &self,
         device: &Arc<Inner>,
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
-        let refusal = if device.kind == DeviceKind::Datagram { self.check().err() } else { Some(EINVAL) };
+        let refusal = match device.kind {
+            DeviceKind::Datagram if side == Side::Receive && !self.can_be_reached(device) => Some(EINVAL),
+            DeviceKind::Datagram => self.check().err(),
+            _ => Some(EINVAL),
+        };
         if let Some(error) = refusal {
             return refuse_all(operations, error);
         }

@@ -12,15 +12,13 @@ use super::{
 };
 use crate::device::{Device as Inner, traits};
 use crate::engine::Handle;
+use crate::engine::errno::{EACCES, ENOSYS};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-const EACCES: i32 = 13;
-const ENOSYS: i32 = 38;
 
 /// A file operation on its way.
 pub(crate) struct FileJob {
@@ -303,7 +301,7 @@ pub(crate) fn traits_of(handle: i32) -> io::Result<u8> {
     }
     let flags = rustix::fs::fcntl_getfl(fd)?;
     let access = flags & rustix::fs::OFlags::RWMODE;
-    let mut found = if flags.contains(rustix::fs::OFlags::DIRECT) { traits::DIRECT } else { 0 };
+    let mut found = if crate::engine::system::is_direct(flags) { traits::DIRECT } else { 0 };
     if access != rustix::fs::OFlags::WRONLY {
         found |= traits::READ;
     }

@@ -35,7 +35,7 @@ use crate::buffer::Pool;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
-use crate::engine::{Engine, Events, Readiness};
+use crate::engine::{Engine, Events, Readiness, errno};
 use crate::operation::Operation;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
@@ -45,21 +45,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The operation was cancelled, or its device or port was closed (row E-04).
-pub const ECANCELED: i32 = 125;
+pub const ECANCELED: i32 = errno::ECANCELED;
 /// The device or the port is closed (row E-30).
-pub const EBADF: i32 = 9;
-pub(crate) const EAGAIN: i32 = 11;
-pub(crate) const EINVAL: i32 = 22;
-pub(crate) const EPIPE: i32 = 32;
-pub(crate) const EMSGSIZE: i32 = 90;
-pub(crate) const ECONNABORTED: i32 = 103;
-pub(crate) const ECONNRESET: i32 = 104;
-pub(crate) const EISCONN: i32 = 106;
-pub(crate) const ENOTCONN: i32 = 107;
-pub(crate) const ESHUTDOWN: i32 = 108;
-pub(crate) const ETIMEDOUT: i32 = 110;
-pub(crate) const EINPROGRESS: i32 = 115;
-pub(crate) const EADDRNOTAVAIL: i32 = 99;
+pub const EBADF: i32 = errno::EBADF;
+pub(crate) use errno::{
+    EADDRNOTAVAIL, EAGAIN, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE,
+    ESHUTDOWN, ETIMEDOUT,
+};
 
 /// Pieces given to the engine in one call. More take further calls: a full transfer of these is no short one.
 const PIECES_MAX: usize = 64;
@@ -306,6 +298,9 @@ impl Port {
         if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
             device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
         }
+        if kind == DeviceKind::Datagram && !self.engine().is_bound(handle) {
+            device.traits.fetch_or(traits::UNBOUND, Ordering::Relaxed);
+        }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(Device(device));
@@ -399,7 +394,7 @@ impl Port {
     /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, and with
     /// [`EBADF`] when the device is closed.
     pub fn release_device(&self, device: &Device) -> Result<i32, i32> {
-        const EBUSY: i32 = 16;
+        use errno::EBUSY;
         let device = &device.0;
         {
             let mut receive = device.receive.lock();

@@ -11,6 +11,7 @@ use super::file::freeing;
 use super::send::{Attempt, failed_send, rest_of};
 use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
 use crate::device::Device as Inner;
+use crate::engine::errno::{self, EACCES, ENOSYS};
 use crate::engine::files::{Job, Look, Work, look};
 use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
@@ -20,9 +21,7 @@ const WINDOW: u64 = 2 * 1024 * 1024;
 const FETCHED: u64 = 512 * 1024;
 
 /// `ENODATA`: the file was shorter than what was to be sent of it.
-pub(crate) const ENODATA: i32 = 61;
-const ENOSYS: i32 = 38;
-const EACCES: i32 = 13;
+pub(crate) use errno::ENODATA;
 
 impl Port {
     /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken

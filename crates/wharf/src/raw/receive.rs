@@ -9,16 +9,11 @@ use super::{
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::Turn;
+use crate::engine::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-const EPROTO: i32 = 71;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-const ENOBUFS: i32 = 105;
-const ENOMEM: i32 = 12;
 
 /// Connections taken in one turn of a listener, so that a flood of them does not keep others waiting.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -88,7 +83,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram {
+        if device.0.kind != DeviceKind::Datagram || !self.can_be_reached(&device.0) {
             return Err(EINVAL);
         }
         self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))

@@ -14,15 +14,12 @@ use super::{
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
+use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH};
 use crate::operation::Operation;
 use crate::sync::Arc;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-
-const ENETUNREACH: i32 = 101;
-const EHOSTUNREACH: i32 = 113;
-const ECONNREFUSED: i32 = 111;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
 pub(super) const DATAGRAM_MAX: usize = 65535 - 8;

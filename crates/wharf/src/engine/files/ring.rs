@@ -35,6 +35,14 @@ const CANCEL: u64 = u64::MAX - 1;
 
 /// Starts the thread, if the kernel gives a ring that can do what is needed.
 pub(super) fn start<J: Job>(mailbox: &Arc<Mailbox<J>>) -> io::Result<Arc<OwnedFd>> {
+    start_with(mailbox, make)
+}
+
+/// As `start`; the thread makes its ring by `make`.
+pub(super) fn start_with<J: Job>(
+    mailbox: &Arc<Mailbox<J>>,
+    make: impl FnOnce() -> io::Result<IoUring> + Send + 'static,
+) -> io::Result<Arc<OwnedFd>> {
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (made, hear) = mpsc::channel();
     let (mailbox, event) = (mailbox.clone(), bell.clone());

@@ -280,10 +280,16 @@ pub(super) fn connected(queue: &Queue, device: &Inner, record: Box<Record>, erro
     if device.has(traits::OURS) && !closed {
         if let Extra::Connect(peer) = &record.extra {
             match sys::open_socket(sys::family_of(peer)) {
-                Ok(fresh) => match queue.completions.associate(fresh, key::OPERATION) {
-                    Ok(()) => device.replace_handle(fresh),
-                    Err(_) => sys::close_socket(fresh),
-                },
+                // It behaves as the one before: a success queues a packet, or does not.
+                Ok(fresh) => {
+                    let skips = device.skip_on_success.load(Ordering::Acquire);
+                    let joined = queue.completions.associate(fresh, key::OPERATION);
+                    if joined.is_ok() && (!skips || sys::skip_on_success(fresh)) {
+                        device.replace_handle(fresh);
+                    } else {
+                        sys::close_socket(fresh);
+                    }
+                }
                 Err(why) => log::debug!("no socket for another attempt to connect: {why}"),
             }
         }

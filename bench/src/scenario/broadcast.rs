@@ -1,0 +1,122 @@
+//! A chat: one member speaks, and every member hears each line. A message is a delivery. One line at a time (latency from
+//! the line to each member); and more lines than the members can drain, where what counts is how many deliveries a second
+//! of the server's processor makes. A flooded server is a new one each time, and is ended with what it still has queued.
+
+use crate::compare::{look_at, start};
+use crate::lab::Lab;
+use crate::load::chat::Room;
+use crate::load::measured;
+use crate::machine::Place;
+use crate::measure::{Plan, in_turns, rows};
+use crate::rows::{AGAIN, Goal, Report, Wanted};
+use crate::system::System;
+use std::io;
+use std::time::Duration;
+
+const MEMBERS: [usize; 3] = [10, 100, 1000];
+const LINES: [(usize, &str); 2] = [(64, "64 B"), (1024, "1 KiB")];
+const SESSIONS: &str = "wharf sessions";
+const LOOP: &str = "a loop of sends";
+
+pub fn run(lab: &Lab) -> io::Result<Report> {
+    let mut report = Report::default();
+    let cells = MEMBERS.iter().flat_map(|&members| LINES.map(|line| (members, line)));
+    for (members, (bytes, shown)) in cells {
+        // A quick run leaves out the middle.
+        if lab.quick && (members == 100 || (members == 10 && bytes == 1024)) {
+            continue;
+        }
+        let name = format!("{members} members, {shown}");
+        let many = members == 1000;
+        if lab.has_time(&format!("{name}, one line at a time"), if many { 7.0 } else { 4.0 }) {
+            one_at_a_time(lab, &mut report, members, bytes, format!("{name}, one line at a time"))?;
+        }
+        if lab.has_time(&format!("{name}, flooded"), if many { 14.0 } else { 6.0 }) {
+            flooded(lab, &mut report, members, bytes, format!("{name}, flooded"))?;
+        }
+    }
+    for row in report.rows.iter().filter(|row| row.case.ends_with("flooded")) {
+        if let Some(cpu) = row.cpu_us_per_message {
+            let note = format!("{}, {}: {:.0} deliveries per CPU second", row.case, row.system, 1e6 / cpu);
+            report.notes.push(note);
+        }
+    }
+    for case in ["1000 members, 64 B, one line at a time", "1000 members, 64 B, flooded"] {
+        for name in ["tokio current_thread", LOOP] {
+            let ratio = report.row(case, name).and_then(|row| row.ratio_cpu);
+            report.goals.push(Goal::new(format!("{case}: {name}, cpu/wharf"), ratio, Wanted::AtLeast(1.0)));
+        }
+    }
+    Ok(report)
+}
+
+fn systems() -> Vec<System> {
+    vec![
+        System::wharf(SESSIONS, "chat --workers 2 --limit 1"),
+        System::wharf(AGAIN, "chat --workers 2 --limit 1"),
+        System::wharf("wharf sessions, drop the oldest", "chat --workers 2 --limit 1 --drop-oldest"),
+        System::wharf("wharf sessions, whole chunks", "chat-chunks --workers 2 --limit 1"),
+        System::wharf("wharf port, the tutorials' way", "chat-tutorial --workers 2 --limit 1"),
+        System::peer("tokio current_thread", "tokio", "chat --workers 1"),
+        System::peer(LOOP, "chat-loop", "chat"),
+    ]
+}
+
+fn one_at_a_time(lab: &Lab, report: &mut Report, members: usize, bytes: usize, name: String) -> io::Result<()> {
+    lab.case(&name);
+    let slice = Duration::from_millis(lab.pick(40, 100));
+    let systems = systems();
+    let mut servers = Vec::new();
+    let mut rooms = Vec::new();
+    for server in start(lab, Place::Apart, &systems.iter().collect::<Vec<_>>())? {
+        let warm = |room: &mut Room| room.one_at_a_time(slice / 2).map_err(|error| server.named(error)).map(drop);
+        match Room::enter(&server, members, bytes).and_then(|mut room| warm(&mut room).map(|()| room)) {
+            Ok(room) => {
+                rooms.push(room);
+                servers.push(server);
+            }
+            Err(error) if servers.is_empty() => return Err(error),
+            Err(error) => lab.note(format!("{name}: left out, {error}")),
+        }
+    }
+    let turn = |at: usize| measured(&servers[at], || rooms[at].one_at_a_time(slice));
+    let plan = Plan::within(lab.pick(2.5, 10.0));
+    let samples =
+        in_turns(lab, servers.len(), plan, turn, |_, error| lab.note(format!("{name}: ended early, {error}")))?;
+    let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+    let mut found = rows("broadcast", &name, &names, &samples);
+    for (server, room) in servers.iter().zip(&mut rooms) {
+        if let Some(row) = found.iter_mut().find(|row| row.system == server.name) {
+            look_at(lab, server, row, || Ok(room.one_at_a_time(slice / 2)?.messages));
+        }
+    }
+    report.rows.append(&mut found);
+    Ok(())
+}
+
+fn flooded(lab: &Lab, report: &mut Report, members: usize, bytes: usize, name: String) -> io::Result<()> {
+    lab.case(&name);
+    let slice = Duration::from_millis(lab.pick(60, 200));
+    let systems = systems();
+    let mut memory = vec![(None, None); systems.len()];
+    let turn = |at: usize| {
+        let servers = start(lab, Place::Apart, &[&systems[at]])?;
+        let server = &servers[0];
+        let mut room = Room::enter(server, members, bytes)?;
+        let sample = measured(server, || room.flood(slice))?;
+        memory[at] = (server.resident_bytes(), server.heap_bytes());
+        Ok(sample)
+    };
+    let plan = Plan::within(lab.pick(4.0, 16.0));
+    let failed = |at: usize, error: io::Error| lab.note(format!("{name}: {} left out, {error}", systems[at].name));
+    let samples = in_turns(lab, systems.len(), plan, turn, failed)?;
+    let names: Vec<&str> = systems.iter().map(|system| system.name.as_str()).collect();
+    let mut found = rows("broadcast", &name, &names, &samples);
+    for (system, (resident, heap)) in systems.iter().zip(memory) {
+        if let Some(row) = found.iter_mut().find(|row| row.system == system.name) {
+            (row.resident_bytes, row.heap_bytes) = (resident, heap);
+        }
+    }
+    report.rows.append(&mut found);
+    Ok(())
+}
