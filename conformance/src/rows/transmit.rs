@@ -12,7 +12,7 @@ use wharf::{Buffer, Event, FileMessage};
 
 pub const ROWS: &[Row] = &[
     must("T-01", "Head, part of the file and tail arrive as one run of bytes; the count is their sum.", Test(one_run)),
-    must("T-02", "A length of 0 means up to the end of the file.", differs("`length: None` does; 0 is none")),
+    must("T-02", "Without a length (there it is 0) everything up to the end of the file is sent.", Test(to_the_end)),
     must(
         "T-03",
         "The offset says where the part begins; the file's position is neither used nor moved.",
@@ -60,6 +60,23 @@ fn one_run(b: &Bench) {
     stream.close();
     let expected = [&b"before|head|"[..], &content[1000..1000 + (2 << 20)], b"|tail|after"].concat();
     assert!(reader.join().unwrap() == expected);
+}
+
+fn to_the_end(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let content = pattern(3 << 20, 7);
+    let path = Temporary::with(&content);
+    let reader = reading(peer);
+    for (context, offset) in [(1, 0), (2, 1_000_003), (3, content.len())] {
+        let mut message = FileMessage::new(File::open(&path).unwrap());
+        (message.offset, message.length) = (offset as u64, None);
+        stream.send_file(message, context).unwrap();
+        let (of, result) = sent(&port);
+        assert_eq!((of, result.unwrap()), (context, content.len() - offset));
+    }
+    stream.close();
+    assert!(reader.join().unwrap() == [&content[..], &content[1_000_003..]].concat());
 }
 
 fn position(b: &Bench) {

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(120);
-/// A row about loss or a rate is tried so often: a busy machine may lose a datagram and hold up a sender, a wrong program does so
-/// each time.
+const DEADLINE: Duration = Duration::from_secs(90);
+/// A row about loss or a rate, or with a stock peer, is tried so often: a busy machine may lose a datagram, hold up a sender and
+/// find a single-threaded peer's races; a wrong program fails each time.
 const TRIES: u32 = 3;
 /// What the kernel may hold of a stream when the end is told, and a block or a joined one.
 const IN_FLIGHT: u64 = 48 << 20;
@@ -123,6 +123,7 @@ fn command(peer: Peer, ours: &[&str], stock: &[&str]) -> Command {
 
 /// A process whose output is read by two threads.
 struct Running {
+    what: String,
     child: Child,
     output: [Option<std::thread::JoinHandle<Vec<u8>>>; 2],
 }
@@ -139,7 +140,7 @@ impl Running {
         };
         let output =
             [Some(read(Box::new(child.stdout.take().unwrap()))), Some(read(Box::new(child.stderr.take().unwrap())))];
-        Running { child, output }
+        Running { what: format!("{command:?}"), child, output }
     }
 
     fn has_ended(&mut self) -> bool {
@@ -149,7 +150,7 @@ impl Running {
     fn finish(mut self) -> Output {
         let until = Instant::now() + DEADLINE;
         while !self.has_ended() {
-            assert!(Instant::now() < until, "process {} does not end", self.child.id());
+            assert!(Instant::now() < until, "{} does not end", self.what);
             std::thread::sleep(Duration::from_millis(5));
         }
         let [stdout, stderr] = [0, 1].map(|at| self.output[at].take().unwrap().join().unwrap());
@@ -427,6 +428,10 @@ fn cell(client_is: Peer, server_is: Peer, row: Row) -> [Output; 2] {
         let port = free_port();
         let mut command = command(server_is, &["perf", "serve"], &["-s"]);
         command.args(["-1", "-p", &port.to_string()]);
+        if server_is == Wharf {
+            // A busy machine is no reason to give a client up.
+            command.args(["--handshake-timeout", "100000", "--setup-timeout", "100000"]);
+        }
         if !row.text_server {
             command.arg(form(server_is));
         }
@@ -463,7 +468,9 @@ fn run_row(client_is: Peer, server_is: Peer, row: Row) -> Went {
         eprintln!("NOT RUN: this machine has no ::1, so nothing was tried with IPv6: {}", row.name());
         return Went::NotRun("not run: no ::1");
     }
-    let tries = if row.lossless || row.rate > 0.0 { TRIES } else { 1 };
+    // A stock server of that age can stand still in a write while its client waits for it.
+    let stock = client_is == Stock || server_is == Stock;
+    let tries = if row.lossless || row.rate > 0.0 || stock { TRIES } else { 1 };
     let mut went = Went::Well;
     for attempt in 1..=tries {
         let result = std::panic::catch_unwind(|| {
@@ -473,7 +480,7 @@ fn run_row(client_is: Peer, server_is: Peer, row: Row) -> Went {
         let Err(panic) = result else { return Went::Well };
         let why = panic.downcast_ref::<String>().map_or("it panicked", String::as_str);
         // Some have a report in them.
-        let why: String = why.chars().take(800).collect();
+        let why: String = format!("{client_is:?} → {server_is:?}: {}: {why}", row.name()).chars().take(800).collect();
         eprintln!("attempt {attempt} of {tries}: {why}");
         went = Went::Badly(why);
     }
@@ -613,7 +620,7 @@ fn after_a_thousand_tests_the_server_holds_what_it_held_before() {
     loop {
         // The last test may not be put away yet.
         let (memory_now, descriptors_now) = holds(server.child.id());
-        if memory_now < memory + 4096 && descriptors_now <= descriptors {
+        if memory_now < memory + 12 * 1024 && descriptors_now <= descriptors {
             break;
         }
         assert!(
@@ -766,6 +773,43 @@ fn a_test_that_is_faster_than_the_server_allows_is_ended_while_it_runs() {
     }
     let output = client(Wharf, server.port, &["-t", "3", "-b", "5M", "-l", "8K", "--bidir"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn streams_have_the_flow_label_that_was_asked_for() {
+    if TcpListener::bind((V6, 0)).is_err() || !std::path::Path::new("/proc/net/ip6_flowlabel").exists() {
+        return eprintln!("NOT RUN: this machine has no ::1, or does not tell its flow labels");
+    }
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let mut server = wharf();
+    server.args(["perf", "serve", "-p", "0", "-B", V6]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = server.spawn().unwrap();
+    let port = listening_port(&mut child);
+    let mut rest = child.stdout.take().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
+    let _server = Server { child, port };
+    for more in [&["-P", "2"][..], &["-u"]] {
+        let mut command = command(Wharf, &["perf", "run", V6], &[]);
+        command.args(["-p", &port.to_string(), "-t", "60", "-b", "1M", "-l", "1000", "-L", "0xABCDE"]).args(more);
+        let client = Running::start(command);
+        let until = Instant::now() + DEADLINE;
+        while !std::fs::read_to_string("/proc/net/ip6_flowlabel").unwrap().to_lowercase().contains("abcde") {
+            assert!(Instant::now() < until, "the system knows of no such label");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let id = rustix::process::Pid::from_child(&client.child);
+        // It connects and sends with it: there is something to report when it is ended.
+        std::thread::sleep(Duration::from_millis(500));
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        let said = client.finish().stderr;
+        assert!(
+            String::from_utf8_lossy(&said).contains("the client has terminated"),
+            "{}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+    let output = client(Wharf, 1, &["-L", "7"]);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

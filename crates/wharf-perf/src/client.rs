@@ -462,18 +462,24 @@ impl Session {
             first => first.wrapping_add(made as u16),
         };
         let kind = if parameters.protocol == Protocol::Udp { Type::DGRAM } else { Type::STREAM };
-        let socket = match socket::open(kind, &peer, &client.options.origin, local_port, Some(&parameters)) {
-            Ok(socket) => socket,
+        let socket = socket::open(kind, &peer, &client.options.origin, local_port, Some(&parameters));
+        let labelled = socket.and_then(|socket| {
+            let to = socket::label(&socket, peer, parameters.flow_label)?;
+            Ok((socket, to))
+        });
+        let (socket, to) = match labelled {
+            Ok(labelled) => labelled,
             Err(failure) => return self.fail(core, failure),
         };
         if parameters.protocol == Protocol::Tcp {
-            let issued = self.port.connect_with(socket.into(), peer, (), Op::StreamUp(self.clone()));
+            let issued = self.port.connect_with(socket.into(), to, (), Op::StreamUp(self.clone()));
             if let Err(refused) = issued {
                 self.fail(core, Failure::system(code::STREAM_CONNECT, &refused.error));
             }
             return;
         }
-        let ready = socket.connect(&peer.into()).map(|()| std::net::UdpSocket::from(socket));
+        let ready = rustix::net::connect(&socket, &to).map_err(io::Error::from);
+        let ready = ready.map(|()| std::net::UdpSocket::from(socket));
         let socket: io::Result<UdpSocket> = ready.and_then(|socket| Ok(self.port.associate(socket, ())?));
         match socket {
             Ok(socket) => {

@@ -87,6 +87,11 @@ impl Gate {
         self.told.store(false, SeqCst);
     }
 
+    /// No sender has anything outstanding.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.active.load(SeqCst) == 0
+    }
+
     /// What was wanted has moved.
     pub(crate) fn is_reached(&self) -> bool {
         self.told.load(SeqCst)
@@ -661,7 +666,8 @@ impl Flow {
                 self.gate.count(port, &self.gate.sent, bytes as u64, blocks);
             }
             Err(error) if matches!(self.link, Link::Udp(..)) && !self.ended.load(SeqCst) => {
-                // The datagrams were numbered, and are lost as on the way.
+                // The datagrams were numbered, and are lost as on the way; of an amount that was asked for they are no part.
+                self.give_back(blocks);
                 let code = error.raw_os_error();
                 let mut work = self.work();
                 if work.segmented && matches!(code, Some(libc::EIO | libc::EINVAL)) {

@@ -6,6 +6,7 @@ use crate::report::{End, Interval, Start, json, sides::Sides};
 use crate::units::Format;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,21 +77,30 @@ enum Said {
     Listening(u16),
 }
 
+/// Lines that may wait: strangers can cause some, and whoever reads them may have stopped to.
+const WAITING_MAX: usize = 65_536;
+
 /// Lines on their way to a [`Sink`], in order. Whoever holds a lock only queues; whoever holds none lets them out.
 pub(crate) struct Voice {
     queue: Mutex<VecDeque<Said>>,
     sink: Mutex<Box<dyn Sink>>,
+    left_out: AtomicU64,
     pub(crate) wants_live: bool,
 }
 
 impl Voice {
     pub(crate) fn new(sink: Box<dyn Sink>) -> Arc<Voice> {
         let wants_live = sink.wants_live();
-        Arc::new(Voice { queue: Mutex::default(), sink: Mutex::new(sink), wants_live })
+        Arc::new(Voice { queue: Mutex::default(), sink: Mutex::new(sink), left_out: AtomicU64::new(0), wants_live })
     }
 
     fn say(&self, said: Said) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(said);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() < WAITING_MAX {
+            queue.push_back(said);
+        } else {
+            self.left_out.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn line(&self, text: impl Into<String>) {
@@ -134,7 +144,10 @@ impl Voice {
                 Some(Said::Error(text)) => sink.error(&text),
                 Some(Said::Live(live)) => sink.live(&live),
                 Some(Said::Listening(port)) => sink.listening(port),
-                None => return,
+                None => match self.left_out.swap(0, Relaxed) {
+                    0 => return,
+                    count => sink.error(&format!("{count} lines were left out, because nobody read those before them")),
+                },
             }
         }
     }
@@ -339,5 +352,40 @@ impl Printer {
         }
         map.insert("wharf".into(), ours);
         map.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Said(Sender<String>);
+
+    impl Sink for Said {
+        fn line(&mut self, text: &str) {
+            let _ = self.0.send(text.into());
+        }
+
+        fn error(&mut self, text: &str) {
+            let _ = self.0.send(format!("error: {text}"));
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_take_so_much_memory_and_no_more() {
+        let (into, from) = channel();
+        let voice = Voice::new(Box::new(Said(into)));
+        for number in 0..WAITING_MAX + 3 {
+            voice.line(number.to_string());
+        }
+        voice.flush();
+        voice.line("afterwards");
+        voice.finish();
+        let said: Vec<String> = from.try_iter().collect();
+        assert_eq!(said.len(), WAITING_MAX + 2);
+        assert_eq!(said[WAITING_MAX - 1], (WAITING_MAX - 1).to_string());
+        assert!(said[WAITING_MAX].starts_with("error: 3 lines were left out"));
+        assert_eq!(said[WAITING_MAX + 1], "afterwards");
     }
 }

@@ -29,6 +29,8 @@ pub const WINDOW_BYTES_MAX: usize = 512 << 20;
 pub const MSS_MAX: u32 = 32767;
 /// Microseconds between two blocks: a day.
 pub const SEND_INTERVAL_US_MAX: u64 = 86_400_000_000;
+/// IPv6's flow label has 20 bits.
+pub const FLOW_LABEL_MAX: u32 = 0xF_FFFF;
 /// The default rate of UDP, bits a second.
 pub const UDP_RATE: u64 = 1 << 20;
 
@@ -87,6 +89,8 @@ pub struct Parameters {
     pub burst: u64,
     /// Type of service, or traffic class.
     pub tos: u32,
+    /// IPv6's label of the client's streams; 0: none.
+    pub flow_label: u32,
     /// In front of the client's lines.
     pub title: Option<String>,
     /// Text for the report.
@@ -140,6 +144,7 @@ impl Default for Parameters {
             fq_rate: 0,
             burst: 0,
             tos: 0,
+            flow_label: 0,
             title: None,
             extra_data: None,
             congestion: None,
@@ -201,8 +206,10 @@ impl Parameters {
             put("gro", 1.into());
             put("gro_bf_size", DATAGRAM_BYTES_MAX.into());
         }
-        if self.tos > 0 {
-            put("TOS", self.tos.into());
+        for (key, value) in [("TOS", self.tos), ("flowlabel", self.flow_label)] {
+            if value > 0 {
+                put(key, value.into());
+            }
         }
         let texts = [
             ("title", &self.title),
@@ -276,6 +283,7 @@ impl Parameters {
             fq_rate: any("fqrate")?,
             burst: read.number("burst", 0, 1, BURST_MAX, code::BURST)?,
             tos: read.number("TOS", 0, 0, 255, code::TOS)? as u32,
+            flow_label: read.number("flowlabel", 0, 1, FLOW_LABEL_MAX.into(), code::FLOW_LABEL)? as u32,
             title: read.text("title")?,
             extra_data: read.text("extra_data")?,
             congestion: read.text("congestion")?,
@@ -418,6 +426,7 @@ mod tests {
             fq_rate: 7,
             burst: 5,
             tos: 16,
+            flow_label: 0xABCDE,
             title: Some("a\u{1b}title".into()),
             extra_data: Some("more".into()),
             congestion: Some("cubic".into()),
@@ -454,6 +463,8 @@ mod tests {
             (r#"{"num":-5}"#, 114),
             (r#"{"burst":0}"#, 15),
             (r#"{"TOS":300}"#, 21),
+            (r#"{"flowlabel":0}"#, 127),
+            (r#"{"flowlabel":1048576}"#, 127),
             (r#"{"omit":601}"#, 12),
             (r#"{"MSS":40000}"#, 10),
             (r#"{"window":629145600}"#, 8),

@@ -152,6 +152,7 @@ pub mod code {
     pub const CLIENT_TERMINATED: i32 = 119;
     pub const SERVER_TERMINATED: i32 = 120;
     pub const BUSY: i32 = 121;
+    pub const FLOW_LABEL: i32 = 127;
     pub const AFFINITY: i32 = 132;
     pub const CONGESTION: i32 = 134;
     pub const BUFFER: i32 = 141;
@@ -195,6 +196,7 @@ fn code_text(code: i32) -> Option<&'static str> {
         code::CLIENT_TERMINATED => "the client has terminated",
         code::SERVER_TERMINATED => "the server has terminated",
         code::BUSY => "the server is busy running a test. try again later",
+        code::FLOW_LABEL => "the flow label is out of range (1 to 1048575), or cannot be set",
         code::AFFINITY => "unable to set CPU affinity",
         code::CONGESTION => "unable to set TCP congestion control algorithm",
         code::BUFFER => "socket buffer size not set correctly (limits: net.core.rmem_max, net.core.wmem_max)",

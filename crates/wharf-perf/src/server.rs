@@ -31,8 +31,6 @@ use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-/// For the client's last word.
-const GOODBYE: Duration = Duration::from_secs(10);
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
 /// Connections that are waited for at a time.
@@ -650,7 +648,7 @@ impl Session {
 
     /// What a step between two ends may take.
     pub(crate) fn setup_timeout(&self) -> Duration {
-        self.server.as_ref().map_or(GOODBYE, |server| server.options.setup_timeout)
+        self.server.as_ref().map_or(LINGER, |server| server.options.setup_timeout)
     }
 
     /// Whether the test can be, and if so, what is needed for it.
@@ -814,7 +812,7 @@ impl Session {
         self.send(core, frame);
         self.send_state(core, state::DISPLAY_RESULTS);
         core.phase = Phase::Display;
-        self.arm(core, Alarm::Deadline, GOODBYE);
+        self.arm(core, Alarm::Deadline, self.setup_timeout());
         if !Self::is_first_of_two(core) {
             Self::print_sides(core);
             self.free(core);

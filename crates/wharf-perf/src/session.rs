@@ -751,7 +751,9 @@ impl Session {
         core.phase = Phase::Settling;
         core.gate.close();
         Self::begin_to_settle(core);
-        match core.flows.iter().any(|flow| !flow.info.sends) {
+        // In the second phase the last blocks have arrived, though it may not have been heard here that they are gone.
+        let gone = !core.parameters.two_phase || core.gate.is_quiet();
+        match core.flows.iter().any(|flow| !flow.info.sends) || !gone {
             true => self.arm(core, Alarm::Settle, SETTLE),
             false => self.server_counted(core),
         }
@@ -777,12 +779,14 @@ impl Session {
         }
         core.settled.rounds += 1;
         let received: u64 = core.flows.iter().filter(|flow| !flow.info.sends).map(|flow| flow.bytes()).sum();
+        let receives = core.flows.iter().any(|flow| !flow.info.sends);
         let parameters = &core.parameters;
         let wanted = parameters.num.max(parameters.blocks.saturating_mul(parameters.len as u64));
         // With both directions it may be the other one that had its amount.
         let silence = if parameters.bidirectional { 10 * SETTLE } else { SETTLE_SILENCE };
         let wait = moves && core.settled.rounds < SETTLE_ROUNDS
-            || received < wanted && now.duration_since(core.settled.moved_at) < silence
+            || receives && received < wanted && now.duration_since(core.settled.moved_at) < silence
+            || core.parameters.two_phase && !core.gate.is_quiet() && core.settled.since.elapsed() < SETTLE_SILENCE
             || Self::is_storing(core);
         if wait && now.duration_since(core.settled.since) < STORE_MAX {
             return self.arm(core, Alarm::Settle, SETTLE);

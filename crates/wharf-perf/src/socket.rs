@@ -147,13 +147,61 @@ pub(crate) fn prepare(socket: &SockRef<'_>, parameters: &Parameters, strict: boo
     Ok(())
 }
 
+/// The kernel's `struct in6_flowlabel_req` (include/uapi/linux/in6.h).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FlowLabelRequest {
+    to: [u8; 16],
+    label: u32,
+    action: u8,
+    share: u8,
+    flags: u16,
+    expires: u16,
+    linger: u16,
+    pad: u32,
+}
+
+const _: () = assert!(size_of::<FlowLabelRequest>() == 32);
+
+/// Lets a socket send with a flow label: the kernel has to be told of it first (`IPV6_FLOWLABEL_MGR`). Returns the peer's address
+/// with the label in it, which is what to connect to.
+pub(crate) fn label(socket: &Socket, peer: SocketAddr, label: u32) -> Result<SocketAddr, Failure> {
+    if label == 0 {
+        return Ok(peer);
+    }
+    let SocketAddr::V6(mut peer) = peer else {
+        return Err(Failure::new(code::FLOW_LABEL, "IPv4 has no flow labels (-L); use -6 and an address of IPv6"));
+    };
+    /// `IPV6_FL_A_GET`, with `IPV6_FL_F_CREATE` and `IPV6_FL_S_ANY`: of several streams each may have it.
+    const GET: u8 = 0;
+    const CREATE: u16 = 1;
+    const ANY: u8 = 255;
+    let to = peer.ip().octets();
+    let request = FlowLabelRequest {
+        to,
+        label: label.to_be(),
+        action: GET,
+        share: ANY,
+        flags: CREATE,
+        expires: 0,
+        linger: 0,
+        pad: 0,
+    };
+    let fd = socket.as_raw_fd();
+    option(fd, libc::IPPROTO_IPV6, libc::IPV6_FLOWLABEL_MGR, request)
+        .and_then(|()| option::<libc::c_int>(fd, libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO_SEND, 1))
+        .map_err(|error| Failure::system(code::FLOW_LABEL, &error))?;
+    peer.set_flowinfo(label);
+    Ok(SocketAddr::V6(peer))
+}
+
 /// Room for the datagrams of a burst.
 const UDP_BUFFER: usize = 4 << 20;
 
 #[allow(unsafe_code)]
 fn option<T: Copy>(fd: i32, level: i32, name: i32, value: T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the pointer and the length name `value`, a plain number, which the call only reads.
+    // SAFETY: the pointer and the length name `value`, numbers without gaps between them, which the call only reads.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -337,4 +385,84 @@ impl Processors {
 /// The system's: there is no such processor, or it may not be used.
 pub fn use_processor(number: u32) -> io::Result<()> {
     Processors::only(number)?.choose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vanished_peer_is_asked_for_as_often_as_was_said() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port: Port = builder(1, None, None).build().unwrap();
+        let stream: Stream = port.associate(socket, ()).unwrap();
+        let how = KeepAlive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
+        keep_alive(&stream, &how);
+        with_socket(&stream, |socket| {
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), how.idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), how.interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), how.count);
+        });
+        assert_eq!(unread_bytes(&stream), 0);
+        let (peer, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut &peer, &[1; 10]).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while unread_bytes(&stream) < 10 {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_flow_label_is_on_the_way() {
+        let Ok(receiver) = std::net::UdpSocket::bind("[::1]:0") else {
+            return eprintln!("NOT RUN: this machine has no ::1");
+        };
+        let wish: libc::c_int = 1;
+        option(receiver.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO, wish).unwrap();
+        let peer = receiver.local_addr().unwrap();
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+        let to = label(&socket, peer, 0xABCDE).unwrap();
+        rustix::net::connect(&socket, &to).unwrap();
+        socket.send(b"labelled").unwrap();
+        let (mut data, mut control) = ([0_u8; 16], [0_u64; 16]);
+        let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+        // SAFETY: all zeros is a valid `msghdr`, of numbers and pointers; those that the call follows are set below, to memory of
+        // these lengths that lives on.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control) as _);
+        // SAFETY: see above.
+        let count = unsafe { libc::recvmsg(receiver.as_raw_fd(), &raw mut message, 0) };
+        assert_eq!(count, 8);
+        // SAFETY: the kernel has filled in what the message says of its control part, which is aligned as headers are.
+        let told = unsafe {
+            let head = libc::CMSG_FIRSTHDR(&raw const message);
+            assert!(!head.is_null(), "no word about the flow");
+            assert_eq!((*head).cmsg_type, libc::IPV6_FLOWINFO);
+            libc::CMSG_DATA(head).cast::<u32>().read_unaligned()
+        };
+        assert_eq!(u32::from_be(told) & crate::parameters::FLOW_LABEL_MAX, 0xABCDE);
+        let four = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(label(&socket, four, 7).unwrap_err().code, code::FLOW_LABEL);
+        assert_eq!(label(&socket, four, 0).unwrap(), four);
+    }
+
+    #[test]
+    fn a_file_goes_over_one_tcp_stream_and_must_be_there() {
+        let port: Port = builder(1, None, None).build().unwrap();
+        let open = |parameters: &Parameters, sends| {
+            let path = std::env::temp_dir().join("wharf-perf-there-is-no-such-file");
+            open_file(&port, &path, parameters, sends).map(drop).map_err(|failure| failure.code)
+        };
+        let tcp = Parameters::default();
+        assert_eq!(open(&tcp, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { parallel: 2, ..tcp.clone() }, true), Err(code::FILE));
+        assert_eq!(open(&Parameters { bidirectional: true, ..tcp.clone() }, true), Err(code::FILE));
+        let udp = Parameters { protocol: crate::parameters::Protocol::Udp, ..tcp };
+        assert_eq!(open(&udp, true), Err(code::FILE_OVER_UDP));
+    }
 }

@@ -38,7 +38,7 @@ impl Home {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[allow(unsafe_code)]
 fn page() -> Option<&'static AtomicU32> {
     const BYTES: usize = 4096;
@@ -68,7 +68,7 @@ fn page() -> Option<&'static AtomicU32> {
     Some(word)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn page() -> Option<&'static AtomicU32> {
     None
 }

@@ -1,11 +1,12 @@
 //! Child processes: their end is a packet.
 
 use crate::associate::{Associate, Outcome, Shared, adopt, device};
+use crate::engine::system;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
 use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use std::io;
 use std::sync::Arc;
 
@@ -32,14 +33,12 @@ impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
     type Device = Child<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
-        let number = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        let opened = number.map_or(Err(rustix::io::Errno::SRCH), |number| pidfd_open(number, PidfdFlags::NONBLOCK));
-        match opened {
+        match system::child(self.id()) {
             Ok(fd) => match adopt::<K, C, OwnedFd>(port, fd, DeviceKind::Handle, key) {
                 Ok(shared) => Ok(Child(shared)),
                 Err(rejected) => Err(Rejected { error: rejected.error, source: self, key: rejected.key }),
             },
-            Err(error) => Err(Rejected { error: error.into(), source: self, key }),
+            Err(error) => Err(Rejected { error, source: self, key }),
         }
     }
 }
@@ -61,6 +60,6 @@ impl<K: Key, C: Context> Child<K, C> {
         let signal = Signal::from_named_raw(number).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{number} is no signal's number; SIGTERM is 15"))
         })?;
-        self.0.with_fd(|fd| Ok(pidfd_send_signal(fd, signal)?))
+        self.0.with_fd(|fd| Ok(system::signal(fd, signal)?))
     }
 }

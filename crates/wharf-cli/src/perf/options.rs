@@ -109,8 +109,6 @@ pub struct Missing {
     pub sctp: bool,
     #[arg(short, long, hide = true)]
     pub mptcp: bool,
-    #[arg(short = 'L', long, hide = true, value_name = "N")]
-    pub flowlabel: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     pub username: Option<String>,
     #[arg(long, hide = true, value_name = "FILE")]
@@ -128,7 +126,6 @@ impl Missing {
         let sentence = match () {
             () if self.sctp => "SCTP is not there (--sctp); measure with TCP, or with UDP (-u)",
             () if self.mptcp => "multipath TCP is not there (-m); measure with TCP",
-            () if self.flowlabel.is_some() => "flow labels are not there (-L); -S and --dscp set the traffic class",
             () if login.iter().any(|it| it.is_some()) => {
                 "logins with RSA keys are not there (--username, --rsa-…, --authorized-users-path); keep strangers out with -B or \
                  a firewall"
@@ -255,6 +252,9 @@ pub struct Run {
     /// The same as DSCP: 0 to 63, or a name such as ef, af11, cs1
     #[arg(long, value_name = "DSCP", value_parser = parse_dscp)]
     pub dscp: Option<u32>,
+    /// IPv6's flow label of what this end sends: 1 to 1048575, 0x in front means hexadecimal
+    #[arg(short = 'L', long, value_name = "N", value_parser = parse_label)]
+    pub flowlabel: Option<u32>,
     /// Seconds at the start that do not count
     #[arg(short = 'O', long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=parameters::OMIT_SECONDS_MAX))]
     pub omit: u64,
@@ -492,6 +492,7 @@ impl Run {
             fq_rate: self.fq_rate.unwrap_or(0),
             burst,
             tos: self.tos.or(self.dscp.map(|dscp| dscp * 4)).unwrap_or(0),
+            flow_label: self.flowlabel.unwrap_or(0),
             title: self.title.clone(),
             extra_data: self.extra_data.clone(),
             congestion: self.congestion.clone(),
@@ -693,6 +694,15 @@ fn parse_tos(text: &str) -> Result<u32, String> {
     number.filter(|number| *number <= 255).ok_or_else(|| "give 0 to 255, 0x0 to 0xff or 00 to 0377".into())
 }
 
+fn parse_label(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let number = number.filter(|number| (1..=parameters::FLOW_LABEL_MAX).contains(number));
+    number.ok_or_else(|| "give 1 to 1048575, or 0x1 to 0xfffff".into())
+}
+
 fn parse_dscp(text: &str) -> Result<u32, String> {
     let lower = text.to_ascii_lowercase();
     let digit = |at: usize, most: u32| lower[at..].chars().next()?.to_digit(10).filter(|digit| *digit <= most);
@@ -752,9 +762,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named() {
-        for (option, words) in
-            [("--sctp", "SCTP"), ("-m", "multipath"), ("-L7", "flow labels"), ("--username=u", "RSA")]
-        {
+        for (option, words) in [("--sctp", "SCTP"), ("-m", "multipath"), ("--username=u", "RSA")] {
             let said = merged("", &["host", option]).unwrap().settings().unwrap_err();
             assert!(said.contains(words), "{option}: {said}");
         }

@@ -1,13 +1,12 @@
 //! The system calls behind an engine of sockets and pipes, without blocking: what an engine does beside telling readiness
 //! is the same whether epoll or poll tells it.
 
-use super::{Handle, Pieces, datagram};
+use super::{Handle, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt};
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SocketType, sockopt};
 use rustix::time::Timespec;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -61,15 +60,12 @@ fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
     let was_pending = is_pending(libc::SIGPIPE);
     let result = call();
     if blocked {
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // Whatever the result: some bytes may have been taken before.
-        // SAFETY: as above.
-        unsafe {
-            if !was_pending {
-                libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const now);
-            }
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        if !was_pending {
+            system::take_pending(&pipe);
         }
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     }
     result
 }
@@ -99,10 +95,7 @@ fn readable<'a>(piece: &RawBuffer) -> &'a [u8] {
 
 pub(super) fn open_stream(peer: &SocketAddr) -> Result<Handle, i32> {
     let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
-        .map(IntoRawFd::into_raw_fd)
-        .map_err(Errno::raw_os_error)
+    system::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
 }
 
 pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
@@ -122,7 +115,7 @@ pub(super) fn peek(handle: Handle) -> Result<(), i32> {
 }
 
 pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
-    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+    let flags = system::send_flags(more);
     let fd = borrow(handle);
     if let [piece] = from {
         let bytes = readable(piece);
@@ -140,10 +133,9 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usi
 }
 
 pub(super) fn send_file(handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
-    let mut offset = offset;
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     // Unlike `send` it has no flag for it.
-    without_sigpipe(|| retry(|| rustix::fs::sendfile(borrow(handle), borrow(file), Some(&mut offset), count)))
+    without_sigpipe(|| retry(|| system::send_file(borrow(handle), borrow(file), offset, count)))
 }
 
 pub(super) fn receive_from(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
@@ -155,23 +147,29 @@ pub(super) fn send_to(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr
 }
 
 pub(super) fn receive_many(handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
-    datagram::receive_many(handle, into, found)
+    system::receive_many(handle, into, found)
 }
 
 pub(super) fn send_many(handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-    datagram::send_many(handle, from, to)
+    system::send_many(handle, from, to)
 }
 
 pub(super) fn keep_refusals(handle: Handle, keep: bool) -> Result<(), i32> {
-    datagram::keep_refusals(handle, keep)
+    system::keep_refusals(handle, keep)
 }
 
 pub(super) fn refusal(handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-    datagram::refusal(handle)
+    system::refusal(handle)
 }
 
 pub(super) fn has_peer(handle: Handle) -> bool {
     datagram::has_peer(handle)
+}
+
+pub(super) fn is_bound(handle: Handle) -> bool {
+    let own = rustix::net::getsockname(borrow(handle)).ok().and_then(|own| SocketAddr::try_from(own).ok());
+    // Another kind of socket: not ours to judge.
+    own.is_none_or(|own| own.port() != 0)
 }
 
 pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
@@ -195,21 +193,11 @@ pub(super) fn is_readable(handle: Handle) -> Result<(), i32> {
 }
 
 pub(super) fn exit_status(handle: Handle) -> Result<i32, i32> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    match retry(|| rustix::process::waitid(WaitId::PidFd(borrow(handle)), options))? {
-        None => Err(Errno::AGAIN.raw_os_error()),
-        // As `waitpid` puts it: the exit code in the second byte, or the signal, with a bit for a core file.
-        Some(status) => Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => (code & 0xff) << 8,
-            (None, Some(signal)) => signal | if status.dumped() { 0x80 } else { 0 },
-            (None, None) => 0,
-        }),
-    }
+    retry(|| system::exit_status(borrow(handle)))?.ok_or(Errno::AGAIN.raw_os_error())
 }
 
 pub(super) fn accept(handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (fd, peer) = retry(|| rustix::net::acceptfrom_with(borrow(handle), flags))?;
+    let (fd, peer) = retry(|| system::accept(borrow(handle)))?;
     // Another kind of address is that of a Unix socket.
     Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }

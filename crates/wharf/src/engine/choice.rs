@@ -6,7 +6,7 @@ use std::io;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SocketEngine {
-    /// The best that the system has: epoll on Linux.
+    /// The best that the system has: epoll on Linux, else `poll(2)`.
     #[default]
     Auto,
     /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a

@@ -25,17 +25,24 @@
 //!
 //! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.
 //!
+//! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
+//! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
+//! folder `os/` (what Windows has otherwise), `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
+//! `error/table.rs`. Nothing else asks which system it runs on.
+//!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 mod calls;
 mod choice;
 pub(crate) mod datagram;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
 pub(crate) mod errno;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
+pub(crate) mod system;
 
 pub use choice::SocketEngine;
 
@@ -47,7 +54,10 @@ impl SocketEngine {
     /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
     pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
         Ok(match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             SocketEngine::Auto => std::sync::Arc::new(epoll::Epoll::new(watch)?),
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            SocketEngine::Auto => std::sync::Arc::new(poll::Poll::new(watch)?),
             SocketEngine::Poll => std::sync::Arc::new(poll::Poll::new(watch)?),
         })
     }
@@ -164,6 +174,8 @@ pub(crate) trait Engine: Send + Sync {
     fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32>;
     /// Whether a datagram socket is connected.
     fn has_peer(&self, handle: Handle) -> bool;
+    /// Whether a datagram socket has an address of its own, at which something can arrive.
+    fn is_bound(&self, handle: Handle) -> bool;
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.

@@ -14,10 +14,10 @@
 
 use super::calls;
 use super::errno::{EAGAIN, EEXIST};
+use super::system;
 use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use rustix::pipe::PipeFlags;
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,7 +50,7 @@ struct Registered {
 
 impl Poll {
     pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Poll> {
-        let (bell, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (bell, rope) = system::pipe()?;
         Ok(Poll { state: Mutex::default(), bell, rope, tick: tick.try_clone_to_owned()? })
     }
 
@@ -92,9 +92,9 @@ impl Poll {
 }
 
 /// `POLLRDHUP` where the system has it; elsewhere the end of the stream is readiness to receive, no more.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const PEER_HUNG_UP: i16 = libc::POLLRDHUP;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 const PEER_HUNG_UP: i16 = 0;
 
 fn asked(armed: u8) -> i16 {
@@ -140,6 +140,7 @@ impl Engine for Poll {
 
     fn register(&self, handle: Handle, device: u64) -> Result<(), i32> {
         calls::is_open(handle)?;
+        system::without_signal(handle);
         let mut state = self.lock();
         if state.handles.contains_key(&handle) {
             return Err(EEXIST);
@@ -208,7 +209,7 @@ impl Engine for Poll {
             while rustix::io::read(&self.bell, &mut [0_u8; 64]).is_ok_and(|bytes| bytes == 64) {}
         }
         // Taken, so that it falls silent; unless somebody has armed it anew in between.
-        if asking[1].revents != 0 && rustix::io::read(&self.tick, &mut [0_u8; 8]).is_ok() {
+        if asking[1].revents != 0 && system::take_expiry(&self.tick) {
             found.ticked = true;
         }
     }
@@ -295,6 +296,10 @@ impl Engine for Poll {
 
     fn has_peer(&self, handle: Handle) -> bool {
         calls::has_peer(handle)
+    }
+
+    fn is_bound(&self, handle: Handle) -> bool {
+        calls::is_bound(handle)
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {

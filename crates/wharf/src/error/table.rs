@@ -370,13 +370,30 @@ pub(super) const IMMEDIATE: &[CodeRow] = &[
 /// to come out the same, on Windows. There no io::Error carries these numbers: its raw code is already a Win32 or
 /// Winsock code, so the lookups by errno are for the Linux engines only.
 pub(super) mod errno {
+    /// Linux's numbers, which Windows has none of; elsewhere the system's own.
     macro_rules! errnos {
         ($($name:ident = $number:literal,)*) => {
-            $(pub const $name: i32 = $number;)*
+            #[cfg(any(target_os = "linux", target_os = "android", windows))]
+            mod numbers {
+                $(pub const $name: i32 = $number;)*
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+            mod numbers {
+                pub use super::of_system::{$($name),*};
+            }
+            pub use numbers::*;
 
             /// Every errno of the tables with its name.
-            pub const ALL: &[(i32, &str)] = &[$(($number, stringify!($name))),*];
+            pub const ALL: &[(i32, &str)] = &[$(($name, stringify!($name))),*];
         };
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+    mod of_system {
+        pub use libc::*;
+        /// It has none, and no error is this.
+        #[cfg(target_os = "freebsd")]
+        pub const ETIME: i32 = i32::MIN;
     }
 
     errnos! {

@@ -10,7 +10,6 @@ use crate::packet::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -75,10 +74,9 @@ fn can_be_waited_for(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The standard input as a descriptor of its own. Non-blocking mode belongs to what several processes share, so the
-/// terminal or pipe is opened anew: the shell that shares it is not disturbed.
+/// The standard input as a descriptor of its own: non-blocking mode belongs to what several processes share.
 pub(crate) fn standard_input() -> io::Result<OwnedFd> {
     let input = std::io::stdin();
     can_be_waited_for(input.as_fd())?;
-    Ok(rustix::fs::open("/proc/self/fd/0", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+    crate::engine::system::standard_input()
 }

@@ -1,10 +1,11 @@
 //! Unix: everything is a file descriptor.
 
 use super::{LocalName, Owned};
+use crate::engine::system;
 use crate::error::{Class, NtStatus};
 use crate::raw;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
@@ -81,7 +82,7 @@ pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error,
 /// A listening socket.
 pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = system::socket(family, SocketType::STREAM, true)?;
     // A restarted server must not wait for its old connections to time out.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, address)?;
@@ -91,28 +92,32 @@ pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net:
 
 /// Whether a socket listens.
 pub(crate) fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
-    Ok(sockopt::socket_acceptconn(socket)?)
+    Ok(system::is_listening(socket)?)
 }
 
 /// Segmentation offload of a datagram socket; 0 ends it.
 pub(crate) fn set_segment_bytes(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
-    crate::engine::datagram::set_option(socket, libc::UDP_SEGMENT, i32::from(bytes))
+    system::set_segment_bytes(socket, bytes)
 }
 
 /// Receive offload of a datagram socket.
 pub(crate) fn set_receive_offload(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    crate::engine::datagram::set_option(socket, libc::UDP_GRO, i32::from(on))
+    system::set_receive_offload(socket, on)
 }
 
 /// The system's coarse clock in milliseconds: its reading costs next to nothing, and it moves 100 to 1000 times a second.
 pub(crate) fn coarse_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+    system::coarse_ms()
 }
 
 /// How a child ended, of the number in its completion.
 pub(crate) fn exit_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(i32::try_from(number).unwrap_or(0))
+}
+
+/// What a stream is, as far as its errors are concerned.
+pub(crate) fn class_of(stream: &raw::Device) -> Class {
+    if stream.0.kind == raw::DeviceKind::Handle { Class::Pipe } else { Class::Stream }
 }
 
 /// The status of an operation that ended with this error number of the system's.
@@ -132,41 +137,33 @@ pub(crate) fn is_reset(number: i32) -> bool {
 
 /// Where a socket of the machine's own comes from: its name, and its process, user and group.
 pub(crate) fn local_peer(socket: &UnixStream) -> (Option<LocalName>, Option<[u32; 3]>) {
-    use std::os::linux::net::SocketAddrExt;
-    let name = socket.peer_addr().ok().and_then(|address| match (address.as_pathname(), address.as_abstract_name()) {
-        (Some(path), _) => Some(LocalName::Path(path.into())),
-        (_, Some(name)) => Some(LocalName::Abstract(name.into())),
-        _ => None,
-    });
-    let who = sockopt::socket_peercred(socket)
-        .ok()
-        .map(|who| [who.pid.as_raw_nonzero().get().unsigned_abs(), who.uid.as_raw(), who.gid.as_raw()]);
-    (name, who)
+    let name =
+        socket.peer_addr().ok().and_then(|address| match (address.as_pathname(), system::abstract_name_of(&address)) {
+            (Some(path), _) => Some(LocalName::Path(path.into())),
+            (_, Some(name)) => Some(LocalName::Abstract(name.into())),
+            _ => None,
+        });
+    (name, system::credentials(socket))
 }
 
 /// See [`CompletionPort::notifier`](crate::CompletionPort::notifier).
 #[derive(Debug)]
 pub struct Notifier {
-    epoll: OwnedFd,
-    /// Kept open for the epoll above.
+    both: OwnedFd,
+    /// Kept open for the descriptor above.
     _bell: Arc<OwnedFd>,
 }
 
 impl Notifier {
     pub(crate) fn new(port: &raw::Port) -> io::Result<Notifier> {
-        use rustix::event::epoll;
         let bell = port.queue.bell()?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &*bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-        if let Some(engine) = port.engine().pollable() {
-            epoll::add(&epoll, engine, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        }
-        Ok(Notifier { epoll, _bell: bell })
+        let both = system::either(&bell, port.engine().pollable())?;
+        Ok(Notifier { both, _bell: bell })
     }
 }
 
 impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.both.as_fd()
     }
 }

@@ -177,6 +177,11 @@ pub(crate) fn exit_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(number as u32)
 }
 
+/// What a stream is, as far as its errors are concerned: the system's numbers tell pipes apart themselves.
+pub(crate) fn class_of(_stream: &raw::Device) -> Class {
+    Class::Stream
+}
+
 /// The status of an operation that ended with this error number of the system's.
 pub(crate) fn nt_status(number: i32, class: Class) -> NtStatus {
     crate::error::nt_status_of_code(number.cast_unsigned(), class)

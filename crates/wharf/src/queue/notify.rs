@@ -1,7 +1,7 @@
 //! The bell of a port: an event descriptor that is readable while something is queued (row P-40), for programs that
 //! wait in a loop of their own. It exists only once somebody asked for it.
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::engine::system;
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -12,8 +12,7 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new() -> std::io::Result<Bell> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Bell { event: Arc::new(event), raised: false })
+        Ok(Bell { event: Arc::new(system::event()?), raised: false })
     }
 
     pub(super) fn event(&self) -> &Arc<OwnedFd> {
@@ -28,9 +27,9 @@ impl Bell {
         }
         self.raised = raise;
         if raise {
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+            system::raise(&self.event);
         } else {
-            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+            system::lower(&self.event);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How one worker sleeps until somebody signals it: one futex word for each worker, so that exactly the thread that
+//! How one worker sleeps until somebody signals it: one word (a futex on Linux) for each worker, so that exactly the thread that
 //! was picked from the stack wakes, and no other.
 //!
 //! The waiter calls [`Park::prepare`] under the queue's lock, before it becomes visible on the stack, and sleeps
@@ -13,23 +13,21 @@ pub(crate) enum Woke {
     Tick,
 }
 
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(not(loom))]
 mod system {
     use super::Woke;
-    use rustix::event::{EventfdFlags, eventfd};
+    use crate::engine::system::{self, Word};
     use rustix::fd::OwnedFd;
-    use rustix::io::Errno;
-    use rustix::thread::futex;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::{Duration, Instant};
+    use std::sync::atomic::Ordering;
+    use std::time::Instant;
 
     const EMPTY: u32 = 0;
     const SIGNALLED: u32 = 1;
 
     #[derive(Debug, Default)]
     pub(crate) struct Park {
-        word: AtomicU32,
+        word: Word,
         /// Made when the worker first stands by: it then sleeps on the dead-man's timer, where a futex cannot reach it.
         event: OnceLock<Option<OwnedFd>>,
     }
@@ -49,13 +47,8 @@ mod system {
             // Made here if the sleeper has not come to it yet: a look whether it has would race with its look at the
             // word, and each could miss the other.
             match standing_by.then(|| self.event()).flatten() {
-                Some(event) => {
-                    // A full counter means that the wake-up is already there.
-                    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
-                }
-                None => {
-                    let _ = futex::wake(&self.word, futex::Flags::PRIVATE, 1);
-                }
+                Some(event) => system::raise(event),
+                None => self.word.wake(),
             }
         }
 
@@ -71,33 +64,16 @@ mod system {
                         if left.is_zero() {
                             return Woke::TimedOut;
                         }
-                        Some(timespec(left))
+                        Some(left)
                     }
                 };
-                // EAGAIN: the word changed. EINTR: a signal handler ran. ETIMEDOUT: looked at above.
-                let _ = futex::wait(&self.word, futex::Flags::PRIVATE, EMPTY, timeout.as_ref());
+                self.word.sleep(EMPTY, timeout);
             }
         }
 
         /// The descriptor by which a standing-by worker is woken; `None` when the process has no descriptor left.
         pub(crate) fn event(&self) -> Option<&OwnedFd> {
-            self.event.get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()).as_ref()
-        }
-    }
-
-    pub(crate) fn timespec(duration: Duration) -> rustix::time::Timespec {
-        rustix::time::Timespec {
-            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: duration.subsec_nanos().into(),
-        }
-    }
-
-    pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-        loop {
-            match call() {
-                Err(Errno::INTR) => {}
-                other => return other,
-            }
+            self.event.get_or_init(|| system::event().ok()).as_ref()
         }
     }
 }

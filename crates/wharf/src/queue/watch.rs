@@ -5,17 +5,17 @@
 //! microseconds per second of load and nothing at all when the port is idle. (A constant 1 ms tick was measured at
 //! 570 us of CPU per message at 20 messages/s; this timer at about 11.)
 //!
-//! The timer is a `timerfd` because it has to be moved by one thread while another one sleeps on it. The engine's
+//! The timer is a descriptor (a `timerfd` on Linux) because it has to be moved by one thread while another one sleeps on it. The engine's
 //! leader may watch the same descriptor, so that a port whose only waiting thread leads is looked after as well.
 
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(not(loom))]
 mod system {
-    use crate::queue::park::{Park, Woke, retry, timespec};
+    use crate::engine::system;
+    use crate::queue::park::{Park, Woke};
     use crate::sync::Arc;
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
     use rustix::io::Errno;
-    use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
     use std::time::{Duration, Instant};
 
     #[derive(Debug)]
@@ -26,8 +26,7 @@ mod system {
 
     impl Watch {
         pub(crate) fn new(tick: Duration) -> std::io::Result<Watch> {
-            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-            Ok(Watch { timer, tick })
+            Ok(Watch { timer: system::timer()?, tick })
         }
 
         /// For the engine, which shows it to the leader.
@@ -41,18 +40,11 @@ mod system {
 
         /// Goes off one tick from now, whatever was set before.
         pub(crate) fn arm(&self) {
-            self.set(self.tick);
+            system::set_timer(&self.timer, self.tick);
         }
 
         pub(crate) fn disarm(&self) {
-            self.set(Duration::ZERO);
-        }
-
-        fn set(&self, after: Duration) {
-            let zero = timespec(Duration::ZERO);
-            let value = Itimerspec { it_interval: zero, it_value: timespec(after) };
-            // Cannot fail with a valid descriptor and a valid time (timerfd_settime(2)).
-            let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &value);
+            system::set_timer(&self.timer, Duration::ZERO);
         }
 
         /// Sleeps until the timer goes off, `park` is signalled or the deadline has passed.
@@ -68,7 +60,7 @@ mod system {
             };
             loop {
                 if park.is_signalled() {
-                    let _ = rustix::io::read(event, &mut [0u8; 8]);
+                    system::lower(event);
                     return Woke::Signalled;
                 }
                 let timeout = match deadline {
@@ -78,7 +70,7 @@ mod system {
                         if left.is_zero() {
                             return Woke::TimedOut;
                         }
-                        Some(timespec(left))
+                        Some(system::timespec(left))
                     }
                 };
                 let mut fds = [PollFd::new(event, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
@@ -88,7 +80,7 @@ mod system {
                 let ready = fds.map(|fd| fd.revents().contains(PollFlags::IN));
                 if ready[0] {
                     // Possibly an old signal: the word decides.
-                    let _ = rustix::io::read(event, &mut [0u8; 8]);
+                    system::lower(event);
                 } else if ready[1] && self.consume() {
                     return Woke::Tick;
                 }
@@ -97,7 +89,7 @@ mod system {
 
         /// Takes the expiry; false when somebody re-armed the timer in between.
         pub(crate) fn consume(&self) -> bool {
-            retry(|| rustix::io::read(&self.timer, &mut [0u8; 8])).is_ok()
+            system::take_expiry(&self.timer)
         }
     }
 }

@@ -301,7 +301,7 @@ pub(crate) fn traits_of(handle: i32) -> io::Result<u8> {
     }
     let flags = rustix::fs::fcntl_getfl(fd)?;
     let access = flags & rustix::fs::OFlags::RWMODE;
-    let mut found = if flags.contains(rustix::fs::OFlags::DIRECT) { traits::DIRECT } else { 0 };
+    let mut found = if crate::engine::system::is_direct(flags) { traits::DIRECT } else { 0 };
     if access != rustix::fs::OFlags::WRONLY {
         found |= traits::READ;
     }

@@ -297,6 +297,9 @@ impl Port {
         if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
             device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
         }
+        if kind == DeviceKind::Datagram && !self.engine().is_bound(handle) {
+            device.traits.fetch_or(traits::UNBOUND, Ordering::Relaxed);
+        }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(Device(device));

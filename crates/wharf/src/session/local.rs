@@ -14,7 +14,7 @@ use super::peer::{LocalPeer, Peer};
 use super::service::{Inner, Listening, Make, Node, Op, Service, Stream, full, lock};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -166,7 +166,7 @@ fn is_abstract(name: &Path) -> bool {
 fn address(name: &Path) -> io::Result<SocketAddrUnix> {
     let bytes = name.as_os_str().as_bytes();
     let address = match bytes.strip_prefix(b"@") {
-        Some(name) => SocketAddrUnix::new_abstract_name(name),
+        Some(name) => crate::engine::system::abstract_name(name),
         None => SocketAddrUnix::new(name),
     };
     address.map_err(|error| match error {
@@ -179,8 +179,7 @@ fn address(name: &Path) -> io::Result<SocketAddrUnix> {
 }
 
 fn socket() -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    crate::engine::system::socket(AddressFamily::UNIX, SocketType::STREAM, false)
 }
 
 fn connect(name: &Path) -> io::Result<UnixStream> {

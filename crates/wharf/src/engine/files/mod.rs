@@ -6,11 +6,16 @@
 //! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any time:
 //! a job is in the mailbox, or in one thread's hands.
 
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_ring.rs"]
 mod ring;
 mod threads;
 
 use super::Handle;
 use super::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
+use super::system::{self, Place};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +53,8 @@ pub(crate) trait Job: Send + 'static {
     fn is_wanted(&self) -> bool;
     /// Its completion: 0, or the system's error number.
     fn end(self, error: i32);
-    /// The completions of several jobs of one pump, in their order.
+    /// The completions of several jobs of one pump, in their order. What a ring finishes comes together.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     fn end_all(ended: Vec<(Self, i32)>)
     where
         Self: Sized,
@@ -196,7 +202,7 @@ pub(crate) enum Tried {
 
 /// Does as much of a read or write, with one call, as does not block.
 pub(crate) fn try_now(handle: Handle, work: Work, pieces: &[libc::iovec]) -> Tried {
-    match transfer(handle, work, pieces, libc::RWF_NOWAIT) {
+    match transfer(handle, work, pieces, true) {
         Ok(0) => Tried::Ended(ended_early(work)),
         Ok(bytes) => Tried::Moved(bytes),
         Err(EAGAIN) => Tried::WouldBlock,
@@ -218,7 +224,7 @@ pub(crate) enum Look {
 pub(crate) fn look(handle: Handle, offset: u64) -> Look {
     let mut byte = 0_u8;
     let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    match transfer(handle, Work::Read { offset }, &[piece], libc::RWF_NOWAIT) {
+    match transfer(handle, Work::Read { offset }, &[piece], true) {
         // 0: the file ends before.
         Ok(_) => Look::Cached,
         Err(EAGAIN | EOPNOTSUPP) => Look::Away,
@@ -234,20 +240,20 @@ fn ended_early(work: Work) -> i32 {
     }
 }
 
-/// One system call, which may block unless a flag forbids it.
-fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], flags: i32) -> Result<usize, i32> {
-    let count = i32::try_from(pieces.len().min(super::calls::PIECES_MAX)).unwrap_or(i32::MAX);
+/// One system call, which may block unless it has to be done `now`.
+fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], now: bool) -> Result<usize, i32> {
+    let pieces = &pieces[..pieces.len().min(super::calls::PIECES_MAX)];
     loop {
         #[allow(unsafe_code)]
         // SAFETY: the issuer promised that the memory of a read may be written, and that of a write be read, until its
         // completion (see `raw`), which the job's owner, the caller, has not sent; the descriptor is open meanwhile.
         let done = unsafe {
             match work {
-                Work::Read { offset } => libc::preadv2(handle, pieces.as_ptr(), count, to_offset(offset), flags),
-                Work::Write { offset } => libc::pwritev2(handle, pieces.as_ptr(), count, to_offset(offset), flags),
-                Work::Append => libc::pwritev2(handle, pieces.as_ptr(), count, 0, flags | libc::RWF_APPEND),
-                Work::Sync { data_only: false } => libc::fsync(handle) as isize,
-                Work::Sync { data_only: true } => libc::fdatasync(handle) as isize,
+                Work::Read { offset } => system::read_file(handle, pieces, offset, now),
+                Work::Write { offset } => system::write_file(handle, pieces, Place::At(offset), now),
+                Work::Append => system::write_file(handle, pieces, Place::End, now),
+                Work::Sync { data_only: false } => system::sync(handle),
+                Work::Sync { data_only: true } => system::sync_data(handle),
             }
         };
         match usize::try_from(done) {
@@ -258,11 +264,6 @@ fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], flags: i32) -> R
             },
         }
     }
-}
-
-/// Offsets beyond the system's were refused when the operation was issued.
-fn to_offset(offset: u64) -> i64 {
-    i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

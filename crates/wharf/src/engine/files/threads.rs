@@ -89,7 +89,7 @@ fn perform<J: Job>(mut job: J) {
         }
         pieces.clear();
         job.pieces(&mut pieces);
-        match (transfer(job.handle(), job.work(), &pieces, 0), job.work()) {
+        match (transfer(job.handle(), job.work(), &pieces, false), job.work()) {
             (Ok(_), Work::Sync { .. }) => return job.end(0),
             (Ok(0), work) => return job.end(ended_early(work)),
             (Ok(bytes), _) if job.advance(bytes) => return job.end(0),
