@@ -122,6 +122,20 @@ impl Scenario {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// About how many seconds a full run takes of a machine with two processors that has nothing else to do.
+    fn seconds(self) -> f64 {
+        match self {
+            Echo => 300.0,
+            Broadcast => 230.0,
+            Files => 150.0,
+            Blocked | Trickle | Idle => 120.0,
+            Scale | Skew | Queue | Static => 100.0,
+            Churn | Mixed => 50.0,
+            Wake | Compensation | Datagrams => 35.0,
+            All | Page => 0.0,
+        }
+    }
+
     /// Whether peers are needed, and a network.
     fn is_networked(self) -> bool {
         !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
@@ -186,9 +200,14 @@ fn run(options: &Options) -> io::Result<()> {
         machine::allow_descriptors();
     }
     machine::exact_timers();
+    let begun = std::time::Instant::now();
     let mut rows = Vec::new();
     for (number, &scenario) in chosen.iter().enumerate() {
-        let mut own = measure(scenario, options, number == 0, &missing)?;
+        if number == 0 {
+            machine::print(&machine::about(options.quick));
+        }
+        let pace = pace(begun.elapsed().as_secs_f64(), &chosen[number..]);
+        let mut own = measure(scenario, options, pace, &missing)?;
         rows.append(&mut own);
         // After each, so that a run that is broken off has not been for nothing.
         if let Some(file) = &options.json {
@@ -200,13 +219,19 @@ fn run(options: &Options) -> io::Result<()> {
     written(options.out.as_deref().unwrap_or(&target), &rows)
 }
 
+/// A full run of everything is to end within half an hour.
+const ALL_SECONDS: f64 = 29.0 * 60.0;
+
+/// What of the time that they would like to have the scenarios that are left may take.
+fn pace(elapsed: f64, left: &[Scenario]) -> f64 {
+    let wanted: f64 = left.iter().map(|scenario| scenario.seconds()).sum();
+    ((ALL_SECONDS - elapsed) / wanted).clamp(0.1, 1.0)
+}
+
 /// Measures one scenario, and prints it.
-fn measure(scenario: Scenario, options: &Options, is_first: bool, missing: &[String]) -> io::Result<Vec<Row>> {
+fn measure(scenario: Scenario, options: &Options, pace: f64, missing: &[String]) -> io::Result<Vec<Row>> {
     let mut about = machine::about(options.quick);
-    if is_first {
-        machine::print(&about);
-    }
-    let lab = Lab::new(&scenario.name(), options.quick);
+    let lab = Lab::new(&scenario.name(), options.quick, pace);
     if scenario.is_networked() {
         missing.iter().for_each(|line| lab.note(line.clone()));
     }
@@ -246,5 +271,14 @@ mod tests {
             let is_measured = EVERY.contains(&scenario);
             assert_eq!(is_measured, !matches!(scenario, All | Page), "{scenario:?}");
         }
+    }
+
+    #[test]
+    fn a_run_that_is_late_hurries_and_one_in_time_does_not() {
+        assert_eq!(pace(0.0, &EVERY), 1.0);
+        assert_eq!(pace(ALL_SECONDS - 100.0, &EVERY[14..]), 1.0, "a hundred seconds for the last");
+        let late = pace(ALL_SECONDS - 50.0, &EVERY[14..]);
+        assert!((0.49..0.51).contains(&late), "{late}");
+        assert_eq!(pace(1e6, &EVERY), 0.1);
     }
 }
