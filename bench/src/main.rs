@@ -90,6 +90,8 @@ enum Scenario {
     Datagrams,
     /// Files over HTTP beside nginx, by wrk
     Static,
+    /// Bulk transfer by `wharf perf` beside iperf3
+    Bulk,
     /// All of these
     All,
     /// The page of an earlier run's rows
@@ -99,7 +101,7 @@ enum Scenario {
 use Scenario::*;
 
 /// What `all` measures, in this order.
-const EVERY: [Scenario; 15] = [
+const EVERY: [Scenario; 16] = [
     Echo,
     Scale,
     Blocked,
@@ -115,6 +117,7 @@ const EVERY: [Scenario; 15] = [
     Compensation,
     Datagrams,
     Static,
+    Bulk,
 ];
 
 impl Scenario {
@@ -127,7 +130,7 @@ impl Scenario {
         match self {
             Echo => 300.0,
             Broadcast => 230.0,
-            Files => 150.0,
+            Files | Bulk => 150.0,
             Blocked | Trickle | Idle => 120.0,
             Scale | Skew | Queue | Static => 100.0,
             Churn | Mixed => 50.0,
@@ -136,7 +139,12 @@ impl Scenario {
         }
     }
 
-    /// Whether peers are needed, and a network.
+    /// Whether it needs programs of `bench/peers`.
+    fn has_peers(self) -> bool {
+        self.is_networked() && !matches!(self, Static | Bulk)
+    }
+
+    /// Whether it needs a network.
     fn is_networked(self) -> bool {
         !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
     }
@@ -158,6 +166,7 @@ impl Scenario {
             Compensation => scenario::compensation::run(lab),
             Datagrams => scenario::datagrams::run(lab),
             Static => scenario::statics::run(lab),
+            Bulk => scenario::bulk::run(lab),
             All | Page => unreachable!("they are no measurements"),
         }
     }
@@ -191,11 +200,13 @@ fn run(options: &Options) -> io::Result<()> {
     }
     let chosen = if options.scenario == All { &EVERY[..] } else { &[options.scenario] };
     let mut missing = Vec::new();
-    if chosen.iter().any(|scenario| matches!(scenario, Files | Static)) {
+    if chosen.iter().any(|scenario| matches!(scenario, Files | Static | Bulk)) {
         peers::build_wharf()?;
     }
-    if chosen.iter().any(|scenario| scenario.is_networked()) {
+    if chosen.iter().any(|scenario| scenario.has_peers()) {
         missing = peers::build(options.peers_target.as_deref())?;
+    }
+    if chosen.iter().any(|scenario| scenario.is_networked()) {
         machine::enter_own_network();
         machine::allow_descriptors();
     }

@@ -88,6 +88,11 @@ pub fn of(scenario: &str) -> &'static str {
         "static" => {
             "Files over HTTP/1.1: `wharf serve files` beside nginx with one worker and `sendfile`. wrk is the load, with 64 connections."
         }
+        "bulk" => {
+            "`wharf perf` against itself beside Debian's iperf3 against itself, over the loopback, a second a test. A message \
+             is a megabyte (10⁶ bytes) of TCP, or a datagram, that arrived; processor time is that of both ends (1000 us for \
+             a megabyte are 1 s for a gigabyte)."
+        }
         _ => "",
     }
 }
