@@ -39,7 +39,9 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub const ALL: [Engine; 3] = [Engine::Ring, Engine::Threads, Engine::Poll];
+    /// Those that the system has.
+    pub const ALL: &[Engine] =
+        if cfg!(target_os = "linux") { &[Engine::Ring, Engine::Threads, Engine::Poll] } else { &[Engine::Poll] };
 
     pub fn name(self) -> &'static str {
         match self {
@@ -77,6 +79,7 @@ impl Engine {
     /// What a port says of its sockets.
     pub fn sockets(self) -> &'static str {
         match self {
+            Engine::Auto if !cfg!(target_os = "linux") => "poll",
             Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
         }

@@ -19,6 +19,7 @@ mod rows;
 mod run;
 mod soak;
 mod specified;
+mod system;
 
 use clap::Parser;
 use kit::{Bench, Engine};
@@ -64,7 +65,7 @@ enum Command {
 }
 
 fn engine(name: &str) -> Result<Engine, String> {
-    let known = || Engine::ALL.into_iter().chain([Engine::Auto]);
+    let known = || Engine::ALL.iter().copied().chain([Engine::Auto]);
     let names: Vec<&str> = known().map(Engine::name).collect();
     let found = known().find(|engine| engine.name() == name);
     found.ok_or_else(|| format!("there is no such engine; there are {}", names.join(", ")))

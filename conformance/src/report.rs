@@ -81,7 +81,7 @@ fn counted(name: &str, counts: &Counts) -> String {
 }
 
 fn engines(outcomes: &[Outcome]) -> Vec<Engine> {
-    let known = Engine::ALL.into_iter().chain([Engine::Auto]);
+    let known = Engine::ALL.iter().copied().chain([Engine::Auto]);
     known.filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
 }
 

@@ -6,7 +6,6 @@
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use wharf::error::{Class, ErrorExt, win32};
 use wharf::raw::{DeviceKind, Sink};
 use wharf::{Buffer, Event};
@@ -67,7 +66,7 @@ fn each(b: &Bench, content: &[u8], check: impl Fn(&Opened, usize)) {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if direct {
-            options.custom_flags(libc::O_DIRECT);
+            crate::system::direct(&mut options);
         }
         let Ok(file) = port.open(&path, &options, 7) else {
             assert!(direct, "a plain file opens");
