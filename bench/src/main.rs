@@ -84,12 +84,12 @@ enum Scenario {
     Mixed,
     /// Waking a sleeping worker beside a bare futex
     Wake,
+    /// From a worker blocking to another taking the next packet
+    Compensation,
     /// Bursts of datagrams beside sendmmsg and recvmmsg
     Datagrams,
     /// Files over HTTP beside nginx, by wrk
     Static,
-    /// From a worker blocking to another worker taking the next packet, beside a bare futex
-    Compensation,
     /// All of these
     All,
     /// The page of an earlier run's rows

@@ -78,6 +78,10 @@ pub fn of(scenario: &str) -> &'static str {
             "A thread that sleeps is woken by another one, and wakes it back by a futex whatever is measured. Latency \
              and processor time are those of the one way."
         }
+        "compensation" => {
+            "Two packets, a limit of one: the first one's handler blocks, and the second needs another worker. Latency is \
+             from the blocking to the other worker; a message is one such time."
+        }
         "datagrams" => {
             "Bursts of 64 datagrams from one socket to another, by one thread. A message is a datagram, sent and received."
         }

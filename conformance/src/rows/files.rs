@@ -66,7 +66,7 @@ fn each(b: &Bench, content: &[u8], check: impl Fn(&Opened, usize)) {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if direct {
-            crate::system::direct(&mut options);
+            past_the_cache(&mut options);
         }
         let Ok(file) = port.open(&path, &options, 7) else {
             assert!(direct, "a plain file opens");
@@ -262,7 +262,7 @@ fn scattered(b: &Bench) {
     let port = b.raw();
     let path = Temporary::with("0123456789");
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let device = port.adopt(std::os::fd::IntoRawFd::into_raw_fd(file), DeviceKind::File, 1).unwrap();
+    let device = port.adopt(file.into_raw(), DeviceKind::File, 1).unwrap();
     let rooms = [Memory::room(3), Memory::room(4), Memory::room(10)];
     // SAFETY: `Memory` is never freed, and not looked at before the packet.
     unsafe { port.read_file(&device, Memory::many(&rooms), 1, 5, Sink::Port) }.unwrap();

@@ -5,7 +5,6 @@ use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use wharf::raw::{Part, Sink};
 use wharf::{Buffer, Event, FileMessage};
@@ -120,7 +119,7 @@ fn pieces(b: &Bench) {
     let (device, peer) = raw_stream(&port, 1);
     let (one, two) = (Temporary::with(pattern(50_000, 1)), Temporary::with(pattern(700_000, 2)));
     let files = [File::open(&one).unwrap(), File::open(&two).unwrap()];
-    let part = |file: usize, offset, length| Part::File { handle: files[file].as_raw_fd(), offset, length };
+    let part = |file: usize, offset, length| Part::File { handle: raw_of(&files[file]), offset, length };
     let text = |text: &[u8]| Part::Memory(Memory::new(text).piece());
     let parts = vec![text(b"a"), part(0, 0, 50_000), part(1, 5, 600_000), text(b"b"), text(b"c"), part(0, 49_999, 1)];
     let (content, more) = (pattern(50_000, 1), pattern(700_000, 2));

@@ -154,6 +154,7 @@ impl<K: Key, C: Context> File<K, C> {
     ///
     /// Operations are outstanding, or it is closed.
     pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
-        self.0.release().map_err(|(error, shared)| Rejected { error, source: File(shared), key: () })
+        let release = |(error, shared)| Rejected { error, source: File(shared), key: () };
+        self.0.release().map(crate::os::from_port).map_err(release)
     }
 }

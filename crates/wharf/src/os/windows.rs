@@ -112,6 +112,16 @@ pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error,
     }
 }
 
+/// The file as everybody else can use it: opened once more, for operations that wait. Should that fail it is given as it is.
+pub(crate) fn from_port(file: std::fs::File) -> std::fs::File {
+    match raw::waiting(of_file(&file)) {
+        #[allow(unsafe_code)]
+        // SAFETY: it was opened just now, and is nobody else's.
+        Ok(handle) => unsafe { std::fs::File::from_handle(handle) },
+        Err(_) => file,
+    }
+}
+
 /// A listening socket. Without reuse of the address, which here would let another program take it over.
 pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     use rustix::net::{AddressFamily, SocketType};

@@ -27,7 +27,8 @@ pub(crate) use parts::ENODATA;
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use crate::operation::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Part, Payload, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
+    RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
