@@ -158,8 +158,11 @@ impl Transfers {
     /// Transfers go on from here.
     fn go_on(&self, what: &str) {
         let (turns, files) = (self.turns.load(SeqCst), self.files.load(SeqCst));
-        eventually(what, || self.turns.load(SeqCst) > turns + 20 && self.files.load(SeqCst) > files + 20);
-        self.are_well();
+        eventually(what, || {
+            // What failed is said at once, and not that nothing goes on.
+            self.are_well();
+            self.turns.load(SeqCst) > turns + 20 && self.files.load(SeqCst) > files + 20
+        });
     }
 }
 
