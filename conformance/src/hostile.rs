@@ -1,6 +1,7 @@
 //! Surroundings in which a system may put a program, for the whole process: io_uring refused by a system-call filter, as
 //! containers do it; few descriptors; no memory that may be locked. The suite has to pass in each of them.
 
+use crate::system;
 use std::io;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -86,11 +87,11 @@ pub fn rows_at_a_time() -> Option<usize> {
 /// Puts the process, which has one thread yet, and its children into such surroundings, for good.
 pub fn enter(surroundings: Surroundings) -> io::Result<()> {
     match surroundings {
-        Surroundings::Refused { call, error } => refuse(call, error)?,
+        Surroundings::Refused { call, error } => system::refuse(call, error)?,
         Surroundings::Descriptors(count) => limit(rustix::process::Resource::Nofile, count)?,
         Surroundings::NoLockedMemory => {
             limit(rustix::process::Resource::Memlock, 0)?;
-            lose_privilege()?;
+            system::lose_privilege()?;
         }
     }
     let _ = CURRENT.set(surroundings);
@@ -100,48 +101,6 @@ pub fn enter(surroundings: Surroundings) -> io::Result<()> {
 fn limit(resource: rustix::process::Resource, count: u64) -> io::Result<()> {
     let limit = rustix::process::Rlimit { current: Some(count), maximum: Some(count) };
     Ok(rustix::process::setrlimit(resource, limit)?)
-}
-
-/// Whoever may lock memory without limit (CAP_IPC_LOCK) would not notice the limit.
-fn lose_privilege() -> io::Result<()> {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let mut own = capabilities(None)?;
-    own.effective.remove(CapabilitySet::IPC_LOCK);
-    own.permitted.remove(CapabilitySet::IPC_LOCK);
-    own.inheritable.remove(CapabilitySet::IPC_LOCK);
-    Ok(set_capabilities(None, own)?)
-}
-
-/// Installs a filter, as a container's runtime does, under which the call fails with this number.
-#[allow(unsafe_code)]
-fn refuse(call: Call, error: i32) -> io::Result<()> {
-    let number = match call {
-        Call::Setup => libc::SYS_io_uring_setup,
-        Call::Enter => libc::SYS_io_uring_enter,
-        Call::Register => libc::SYS_io_uring_register,
-    };
-    let word = |value: u32| u16::try_from(value).expect("codes are small");
-    let step = |code: u32, value: u32| libc::sock_filter { code: word(code), jt: 0, jf: 0, k: value };
-    let refused = libc::SECCOMP_RET_ERRNO | (error.cast_unsigned() & libc::SECCOMP_RET_DATA);
-    let mut filter = [
-        // The number is the first word of what a filter is shown.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter {
-            code: word(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K),
-            jt: 0,
-            jf: 1,
-            k: u32::try_from(number).expect("numbers of system calls are small"),
-        },
-        step(libc::BPF_RET | libc::BPF_K, refused),
-        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: word(filter.len() as u32), filter: filter.as_mut_ptr() };
-    // SAFETY: the first call takes a number; the second reads the filter, which lives here, for its own length.
-    let installed = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-    };
-    if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

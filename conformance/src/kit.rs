@@ -44,8 +44,10 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Those that the system has.
     #[cfg(unix)]
-    pub const ALL: &[Engine] = &[Engine::Ring, Engine::Threads, Engine::Poll];
+    pub const ALL: &[Engine] =
+        if cfg!(target_os = "linux") { &[Engine::Ring, Engine::Threads, Engine::Poll] } else { &[Engine::Poll] };
     #[cfg(windows)]
     pub const ALL: &[Engine] = &[Engine::Iocp];
 
@@ -88,6 +90,7 @@ impl Engine {
     /// What a port says of its sockets.
     pub fn sockets(self) -> &'static str {
         match self {
+            Engine::Auto if cfg!(all(unix, not(target_os = "linux"))) => "poll",
             Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
             Engine::Iocp => "iocp",

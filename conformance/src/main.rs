@@ -21,6 +21,8 @@ mod run;
 #[cfg_attr(windows, path = "soak_windows.rs")]
 mod soak;
 mod specified;
+#[cfg(unix)]
+mod system;
 
 use clap::Parser;
 use kit::{Bench, Engine};

@@ -1,5 +1,7 @@
 //! The suite in hostile surroundings, each in a process of its own: a real filter of system calls, real limits.
 
+#![cfg(target_os = "linux")]
+
 use std::process::Command;
 
 /// Runs the suite as somebody would who has nothing better; fails with what failed.

@@ -14,7 +14,6 @@ pub trait IntoRaw {
 mod here {
     use super::*;
     use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-    use std::os::unix::fs::OpenOptionsExt;
 
     impl<T: IntoRawFd> IntoRaw for T {
         fn into_raw(self) -> Handle {
@@ -35,7 +34,7 @@ mod here {
     }
 
     pub fn past_the_cache(options: &mut std::fs::OpenOptions) {
-        options.custom_flags(libc::O_DIRECT);
+        crate::system::direct(options);
     }
 
     #[allow(unsafe_code)]

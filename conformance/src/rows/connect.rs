@@ -128,19 +128,7 @@ fn unreachable(b: &Bench) {
     let deaf = deaf();
     let port = b.raw();
     let device = port.open_stream(&deaf.address, 1).unwrap();
-    let once: i32 = 1;
-    #[allow(unsafe_code)]
-    // SAFETY: the descriptor is the device's, which is open; the value is an int that lives for the length of the call.
-    let set = unsafe {
-        libc::setsockopt(
-            device.handle(),
-            libc::IPPROTO_TCP,
-            libc::TCP_SYNCNT,
-            (&raw const once).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(set, 0);
+    crate::system::give_up_soon(device.handle());
     port.connect(&device, &deaf.address, 3, Sink::Port).unwrap();
     let packet = raw_next(&port);
     let status = wharf::error::nt_status_of_number(packet.error, Class::Connect);

@@ -6,7 +6,6 @@ use fastrand::Rng;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -672,7 +671,7 @@ impl Librarian {
         options.read(true).write(true);
         let plain = options.clone();
         if direct {
-            options.custom_flags(libc::O_DIRECT);
+            crate::system::direct(&mut options);
         }
         // Not every file system offers direct I/O.
         match stage.port.open(&self.path, &options, ()).or_else(|_| stage.port.open(&self.path, &plain, ())) {

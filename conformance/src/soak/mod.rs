@@ -15,6 +15,7 @@ mod ledger;
 
 use crate::heap;
 use crate::kit::{Bench, Engine};
+use crate::system;
 use actors::{PANIC, Stage, dispatch};
 use ledger::{Kind, Ledger};
 use std::path::PathBuf;
@@ -73,13 +74,8 @@ fn grown(held: &[Held]) -> Result<(), String> {
 }
 
 fn held() -> std::io::Result<Held> {
-    let pages: usize = std::fs::read_to_string("/proc/self/statm")?
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .ok_or_else(|| std::io::Error::other("/proc/self/statm has no second number"))?;
-    let descriptors = std::fs::read_dir("/proc/self/fd")?.count();
-    Ok(Held { allocated: heap::live(), resident: pages * rustix::param::page_size(), descriptors })
+    let (resident, descriptors) = (system::resident()?, system::descriptors()?);
+    Ok(Held { allocated: heap::live(), resident, descriptors })
 }
 
 pub fn run(options: &Options, engine: Engine) -> ExitCode {
