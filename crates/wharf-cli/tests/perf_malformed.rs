@@ -780,6 +780,33 @@ fn noise_at_any_step_does_not_kill_a_server_and_leaves_nothing_behind() {
     assert!(!server.said.lock().unwrap().contains("panicked"), "{}", server.said.lock().unwrap());
 }
 
+#[test]
+fn a_flood_of_words_that_the_test_is_over_holds_up_nobody() {
+    let server = Server::start(&[]);
+    // The server waits for what was announced, and does not look at what is said meanwhile.
+    let announced = r#"{"tcp":true,"omit":0,"time":0,"num":1000000000000,"blockcount":0,"parallel":1,"len":131072}"#;
+    let (control, _stream) = server.running(announced);
+    let flood = vec![4; 1 << 20];
+    for _ in 0..30 {
+        // It may have had enough.
+        if (&control.0).write_all(&flood).is_err() {
+            break;
+        }
+    }
+    drop(control);
+    let until = Instant::now() + DEADLINE;
+    let port = server.address.port().to_string();
+    loop {
+        let output = run(&["127.0.0.1", "-p", &port, "-n", "64K", "--connect-timeout", "20000"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            break;
+        }
+        assert!(said.contains("busy") && Instant::now() < until, "{said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.
@@ -849,6 +876,23 @@ fn a_client_gives_up_on_a_silent_server() {
         |peer, listener| {
             peer.send(&[9, 10]);
             let stream = listener.accept().unwrap();
+            peer.is_closed();
+            drop(stream);
+        },
+        "silent for too long",
+    );
+}
+
+#[test]
+fn a_client_does_not_wait_for_ever_for_what_an_error_is() {
+    // In a running test nothing has a time that would end it.
+    client_says(
+        |peer, listener| {
+            peer.send(&[9, 10]);
+            let stream = listener.accept().unwrap();
+            peer.send(&[1, 2]);
+            std::thread::sleep(Duration::from_millis(200));
+            peer.send(&[0xFE]);
             peer.is_closed();
             drop(stream);
         },

@@ -362,7 +362,11 @@ impl Session {
     fn client_state(self: &Arc<Self>, core: &mut Core, state: i8) {
         match (core.phase, state) {
             (_, state::ACCESS_DENIED) => self.fail(core, Failure::new(code::BUSY, describe(code::BUSY))),
-            (_, state::SERVER_ERROR) => core.phase = Phase::Erring,
+            (_, state::SERVER_ERROR) => {
+                core.phase = Phase::Erring;
+                // While a test runs nothing else is waited for: the numbers may never come.
+                self.wait(core);
+            }
             (_, state::SERVER_TERMINATE) => {
                 self.fail(core, Failure::new(code::SERVER_TERMINATED, describe(code::SERVER_TERMINATED)));
             }

@@ -42,8 +42,10 @@ const STORE_MAX: Duration = Duration::from_secs(20);
 const UDP_SILENCE: Duration = Duration::from_secs(2);
 /// … and so long when the last numbers have not come either.
 const UDP_SILENCE_MORE: Duration = Duration::from_secs(5);
-/// What may wait to be understood on a control connection: more than any frame has.
+/// What may wait to be understood on a control connection: more than any frame has. Of a client that is the server's report …
 const INPUT_BYTES_MAX: usize = (64 << 20) + (1 << 20);
+/// … and of a server the results, or, where more is allowed, the parameters.
+const SERVER_INPUT_BYTES_MAX: usize = 1 << 20;
 /// Looks at the rate in the window of a server's limit.
 const LOOKS: u32 = 10;
 /// What a server adds to the time of a test before it ends it.
@@ -366,7 +368,11 @@ impl Session {
             Phase::Draining => self.listen_to(&core),
             _ => {
                 core.input.push(&buffer);
-                if core.input.len() > INPUT_BYTES_MAX {
+                let most = match &self.server {
+                    Some(server) => SERVER_INPUT_BYTES_MAX.max(server.options.max_parameter_bytes.saturating_add(1 << 16)),
+                    None => INPUT_BYTES_MAX,
+                };
+                if core.input.len() > most {
                     let text = "the peer says more than there is to say";
                     self.fail(&mut core, Failure::new(code::MESSAGE, text));
                 }
