@@ -807,6 +807,61 @@ fn a_flood_of_words_that_the_test_is_over_holds_up_nobody() {
     }
 }
 
+/// Ctrl+C ends several tests wherever they are: in one, after its report, or in the pause between two.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_between_two_tests_ends_them_all() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let start = |pause: &str| {
+        Command::new(env!("CARGO_BIN_EXE_wharf"))
+            .args([
+                "perf",
+                "run",
+                "127.0.0.1",
+                "-p",
+                &port,
+                "-n",
+                "1",
+                "-i",
+                "0",
+                "--repeat",
+                "100000",
+                "--pause",
+                pause,
+            ])
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for attempt in 0..8 {
+        let mut client = start(if attempt < 4 { "0" } else { "60" });
+        let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().any(|line| line.unwrap() == "iperf Done."));
+        if attempt >= 4 {
+            // The connection's end is waited for, and then comes the pause.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+        let until = Instant::now() + DEADLINE;
+        while client.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                client.kill().unwrap();
+                panic!("attempt {attempt}: Ctrl+C was not heard");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = client.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("the client has terminated"), "{said}");
+    }
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.

@@ -369,7 +369,9 @@ impl Session {
             _ => {
                 core.input.push(&buffer);
                 let most = match &self.server {
-                    Some(server) => SERVER_INPUT_BYTES_MAX.max(server.options.max_parameter_bytes.saturating_add(1 << 16)),
+                    Some(server) => {
+                        SERVER_INPUT_BYTES_MAX.max(server.options.max_parameter_bytes.saturating_add(1 << 16))
+                    }
                     None => INPUT_BYTES_MAX,
                 };
                 if core.input.len() > most {
