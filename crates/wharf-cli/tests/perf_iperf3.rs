@@ -550,6 +550,40 @@ fn a_stock_client_and_our_server_pass_the_matrix() {
     }
 }
 
+/// Programs that read iperf3's reports find its keys in ours, also of a test that was over before an interval was.
+#[test]
+fn reports_have_the_keys_of_stock_reports() {
+    fn keys(value: &Value, path: &str, into: &mut std::collections::BTreeSet<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| keys(value, &format!("{path}/{key}"), into)),
+            Value::Array(array) => array.iter().for_each(|value| keys(value, &format!("{path}/*"), into)),
+            _ => drop(into.insert(path.to_owned())),
+        }
+    }
+    if !have_stock() {
+        return;
+    }
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    for options in
+        ["-n 1M", "-t 1 -i 0", "-t 1 -R", "-t 1 --bidir", "-u -t 1", "-u -t 1 -R", "-n 1M -T title --extra-data more"]
+    {
+        let stock = cell(Stock, Stock, row(options));
+        let ours = cell(Wharf, Wharf, row(options));
+        for (end, at) in [("client", 0), ("server", 1)] {
+            let [stock, ours] = [&stock[at], &ours[at]].map(|output| {
+                let mut found = std::collections::BTreeSet::new();
+                keys(&report_of(&format!("{options}, the {end}"), output), "", &mut found);
+                found
+            });
+            // Stock tells all of the test once more as an interval where none was asked for.
+            let none = options.contains("-i 0");
+            let missing: Vec<_> =
+                stock.difference(&ours).filter(|key| !none || !key.starts_with("/intervals")).collect();
+            assert!(missing.is_empty(), "{options}, the {end}: {missing:?}");
+        }
+    }
+}
+
 #[test]
 fn a_second_client_hears_busy_and_the_first_is_not_disturbed() {
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);

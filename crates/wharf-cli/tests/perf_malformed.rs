@@ -15,6 +15,8 @@ struct Server {
     child: Child,
     address: SocketAddr,
     said: Arc<Mutex<String>>,
+    /// As it was to.
+    ended: bool,
 }
 
 impl Server {
@@ -44,7 +46,7 @@ impl Server {
                 into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
-        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said }
+        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said, ended: false }
     }
 
     fn connect(&self) -> Peer {
@@ -95,7 +97,7 @@ impl Drop for Server {
         let alive = self.child.try_wait().unwrap().is_none();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        assert!(alive || std::thread::panicking(), "the server has died");
+        assert!(alive || self.ended || std::thread::panicking(), "the server has died");
     }
 }
 
@@ -805,6 +807,29 @@ fn a_flood_of_words_that_the_test_is_over_holds_up_nobody() {
         assert!(said.contains("busy") && Instant::now() < until, "{said}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_server_for_one_test_begins_no_second_one() {
+    let mut server = Server::start(&["-1"]);
+    // Its test is over but for the last word, and its place is free.
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    control.object();
+    assert_eq!(control.state(), 14);
+    let second = server.connect();
+    second.send(&cookie(b'b'));
+    assert_eq!(second.state(), -1, "busy, and not a test that would be cut off");
+    control.send(&[16]);
+    let until = Instant::now() + DEADLINE;
+    while server.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "the server does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.child.wait().unwrap().success());
+    server.ended = true;
 }
 
 /// Ctrl+C ends several tests wherever they are: in one, after its report, or in the pause between two.

@@ -559,7 +559,9 @@ impl Session {
         let snapshots = self.snapshots(core, false);
         let worth = core.book.as_ref().is_some_and(|book| {
             let length = seconds - book.last_tick();
-            length >= 0.1 * core.interval.as_secs_f64() || length > 0.001 && book.moved(&snapshots)
+            // Of a test that was over at once it is the only one.
+            let counts = length > 0.001 || book.last_tick() == 0.0;
+            length >= 0.1 * core.interval.as_secs_f64() || counts && book.moved(&snapshots)
         });
         if worth {
             self.close_interval(core, seconds);
@@ -833,6 +835,9 @@ impl Session {
     fn take_totals(self: &Arc<Self>, core: &mut Core, seconds: f64) {
         self.close_last_interval(core, seconds);
         let snapshots = self.snapshots(core, true);
+        if let Some(book) = &mut core.book {
+            book.close(&snapshots);
+        }
         core.cpu = Processor::now().percent_since(&core.processor);
         core.totals = Some((seconds, snapshots));
         let foreign = core.gate.foreign.load(std::sync::atomic::Ordering::Relaxed);
