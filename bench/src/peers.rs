@@ -57,7 +57,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 
 /// The one that cargo does not know, by its own script.
 fn asio(directory: &Path, programs: &Path) -> io::Result<()> {
-    let (source, program) = (directory.join("asio/echo.cpp"), programs.join("asio"));
+    let (source, program) = (directory.join("asio/asio.cpp"), programs.join("asio"));
     let changed = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
     if changed(&program).is_ok_and(|built| changed(&source).is_ok_and(|written| written < built)) {
         return Ok(());

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -25,6 +24,9 @@ pub type Port = CompletionPort<u64, u64>;
 pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
 
+pub mod system;
+pub use system::*;
+
 /// What drives the ports under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -34,18 +36,25 @@ pub enum Engine {
     Threads,
     /// poll, and a pool of threads for files: what every Unix has.
     Poll,
+    /// The kernel's own port, for everything.
+    #[cfg_attr(unix, allow(dead_code))]
+    Iocp,
     /// What the library chooses: for hostile surroundings, where the choice is what is tested.
     Auto,
 }
 
 impl Engine {
-    pub const ALL: [Engine; 3] = [Engine::Ring, Engine::Threads, Engine::Poll];
+    #[cfg(unix)]
+    pub const ALL: &[Engine] = &[Engine::Ring, Engine::Threads, Engine::Poll];
+    #[cfg(windows)]
+    pub const ALL: &[Engine] = &[Engine::Iocp];
 
     pub fn name(self) -> &'static str {
         match self {
             Engine::Ring => "epoll+io_uring",
             Engine::Threads => "epoll+threads",
             Engine::Poll => "poll+threads",
+            Engine::Iocp => "iocp",
             Engine::Auto => "auto",
         }
     }
@@ -56,6 +65,7 @@ impl Engine {
             Engine::Ring => Some("io_uring"),
             Engine::Threads | Engine::Poll => Some("threads"),
             Engine::Auto => crate::hostile::files(),
+            Engine::Iocp => None,
         }
     }
 
@@ -63,13 +73,14 @@ impl Engine {
         match self {
             Engine::Ring => FileEngine::Ring,
             Engine::Threads | Engine::Poll => FileEngine::Threads,
+            Engine::Iocp => FileEngine::Auto,
             Engine::Auto => FileEngine::Auto,
         }
     }
 
     fn socket_engine(self) -> SocketEngine {
         match self {
-            Engine::Ring | Engine::Threads | Engine::Auto => SocketEngine::Auto,
+            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp => SocketEngine::Auto,
             Engine::Poll => SocketEngine::Poll,
         }
     }
@@ -79,6 +90,7 @@ impl Engine {
         match self {
             Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
+            Engine::Iocp => "iocp",
         }
     }
 }
@@ -461,7 +473,7 @@ impl Memory {
 
 pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
     socket.set_nonblocking(true).unwrap();
-    port.adopt(socket.into_raw_fd(), DeviceKind::Stream, key).unwrap()
+    port.adopt(socket.into_raw(), DeviceKind::Stream, key).unwrap()
 }
 
 /// A raw port with a connected stream under `key`.

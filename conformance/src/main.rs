@@ -11,12 +11,14 @@
 //! (`hostile.rs`), and for as long as one likes with everything at once (`soak/`).
 
 mod heap;
+#[cfg_attr(windows, path = "hostile_windows.rs")]
 mod hostile;
 mod kit;
 mod report;
 mod row;
 mod rows;
 mod run;
+#[cfg_attr(windows, path = "soak_windows.rs")]
 mod soak;
 mod specified;
 
@@ -64,7 +66,7 @@ enum Command {
 }
 
 fn engine(name: &str) -> Result<Engine, String> {
-    let known = || Engine::ALL.into_iter().chain([Engine::Auto]);
+    let known = || Engine::ALL.iter().copied().chain([Engine::Auto]);
     let names: Vec<&str> = known().map(Engine::name).collect();
     let found = known().find(|engine| engine.name() == name);
     found.ok_or_else(|| format!("there is no such engine; there are {}", names.join(", ")))
@@ -125,16 +127,11 @@ fn main() -> ExitCode {
 }
 
 fn child(part: &str, engine: Engine) -> ExitCode {
-    const SECONDS_MAX: u32 = 60;
     let Some(run) = rows::child(part) else {
         eprintln!("there is no part {part}");
         return ExitCode::from(2);
     };
-    #[allow(unsafe_code)]
-    // SAFETY: only sets this process's alarm, which ends it should it hang.
-    unsafe {
-        libc::alarm(SECONDS_MAX)
-    };
+    kit::alarm();
     run(&Bench::new(engine));
     ExitCode::SUCCESS
 }

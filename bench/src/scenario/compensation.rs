@@ -24,12 +24,11 @@ const WORKERS: usize = 3;
 const BEFORE: Duration = Duration::from_micros(20);
 
 pub fn run(lab: &Lab) -> io::Result<Report> {
-    let plan = Plan::within(lab.pick(10.0, 20.0));
-    let times = lab.pick(60, 200);
     lab.case("limit 1, 3 workers");
+    let times = lab.pick(60, 200);
     let port = Port::start()?;
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let samples = all_in_turns(lab, NAMES.len(), plan, |system| {
+    let samples = all_in_turns(lab, NAMES.len(), Plan::within(lab.pick(10.0, 25.0)), |system| {
         let mut latency = histogram();
         match system {
             2 => bare(times, &mut latency),

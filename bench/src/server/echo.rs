@@ -52,45 +52,43 @@ fn echo(port: &Port, way: Way, packet: Packet<(), ()>) {
                 if way.skip {
                     stream.skip_on_success();
                 }
-                if way.pooled {
-                    receive_pooled(&stream);
-                } else {
-                    receive(&stream, way, Buffer::with_capacity(BUFFER_BYTES));
-                }
+                serve(&stream, way, None);
             }
         }
-        Event::Received { stream, buffer, result: Ok(1..) } => send(&stream, way, buffer),
-        Event::Sent { stream, buffer, result: Ok(_) } => receive(&stream, way, buffer),
+        Event::Received { stream, buffer, result: Ok(1..) } => {
+            if let Some(buffer) = answer(&stream, buffer) {
+                serve(&stream, way, Some(buffer));
+            }
+        }
+        Event::Sent { stream, buffer, result: Ok(_) } => serve(&stream, way, Some(buffer)),
         _ => {}
     }
 }
 
-fn receive(stream: &Stream, way: Way, buffer: Buffer) {
-    if way.pooled {
-        drop(buffer);
-        return receive_pooled(stream);
-    }
-    if let Ok(Outcome::Done(packet)) = stream.recv(buffer, ())
-        && let Event::Received { buffer, result: Ok(1..), .. } = packet.event
-    {
-        send(stream, way, buffer);
-    }
-}
-
-fn receive_pooled(stream: &Stream) {
-    if let Ok(Outcome::Done(packet)) = stream.recv_pooled(())
-        && let Event::Received { buffer, result: Ok(1..), .. } = packet.event
-    {
-        send(stream, Way { skip: true, pooled: true }, buffer);
+/// Receives and answers, for as long as both can be done at once; then a packet will come.
+fn serve(stream: &Stream, way: Way, mut buffer: Option<Buffer>) {
+    loop {
+        let received = if way.pooled {
+            drop(buffer.take());
+            stream.recv_pooled(()).ok()
+        } else {
+            let own = buffer.take().unwrap_or_else(|| Buffer::with_capacity(BUFFER_BYTES));
+            stream.recv(own, ()).ok()
+        };
+        let Some(Outcome::Done(packet)) = received else { return };
+        let Event::Received { buffer: data, result: Ok(1..), .. } = packet.event else { return };
+        let Some(back) = answer(stream, data) else { return };
+        buffer = Some(back);
     }
 }
 
-fn send(stream: &Stream, way: Way, buffer: Buffer) {
-    handle(&buffer);
-    if let Ok(Outcome::Done(packet)) = stream.send(buffer, ())
-        && let Event::Sent { buffer, .. } = packet.event
-    {
-        receive(stream, way, buffer);
+/// The buffer, if all of it went out at once.
+fn answer(stream: &Stream, data: Buffer) -> Option<Buffer> {
+    handle(&data);
+    let Ok(Outcome::Done(packet)) = stream.send(data, ()) else { return None };
+    match packet.event {
+        Event::Sent { buffer, result: Ok(_), .. } => Some(buffer),
+        _ => None,
     }
 }
 

@@ -56,13 +56,17 @@ impl Server {
             (Event::Accepted { listener, result }, _) => {
                 let _ = listener.accept(Purpose::Any);
                 let begun = Some(Arc::new(Mutex::new(Messages::new(self.size))));
-                if let Ok(stream) = result.and_then(|(socket, _)| Ok(self.port.associate(socket, begun)?)) {
+                let associated = result.and_then(|(socket, _)| Ok(self.port.associate(socket, begun.clone())?));
+                if let Ok(stream) = associated {
                     let _ = stream.set_nodelay(true);
                     stream.skip_on_success();
-                    let _ = stream.recv(Buffer::with_capacity(BUFFER_BYTES), Purpose::Any);
+                    self.receive(&stream, &begun, Buffer::with_capacity(BUFFER_BYTES));
                 }
             }
-            (Event::Received { stream, buffer, result: Ok(1..) }, _) => self.received(&stream, &packet.key, buffer),
+            (Event::Received { stream, buffer, result: Ok(1..) }, _) => {
+                self.received(&stream, &packet.key, &buffer);
+                self.receive(&stream, &packet.key, buffer);
+            }
             (Event::Read { result, .. }, Purpose::Answer(stream, message)) => self.read(result, stream, message),
             (Event::Elapsed { result: Ok(_) }, Purpose::Answer(stream, message)) => {
                 let _ = stream.send(message, Purpose::Any);
@@ -71,18 +75,20 @@ impl Server {
         }
     }
 
+    /// Receives, and takes what is there already.
+    fn receive(&self, stream: &Stream, begun: &Begun, mut buffer: Buffer) {
+        while let Ok(Outcome::Done(packet)) = stream.recv(buffer, Purpose::Any)
+            && let Event::Received { buffer: data, result: Ok(1..), .. } = packet.event
+        {
+            self.received(stream, begun, &data);
+            buffer = data;
+        }
+    }
+
     /// Begins a read for each message that is there.
-    fn received(&self, stream: &Stream, begun: &Begun, mut data: Buffer) {
-        let Some(begun) = begun else { return };
-        loop {
-            begun.lock().unwrap_or_else(PoisonError::into_inner).each(&data, |message| self.ask(stream, message));
-            match stream.recv(data, Purpose::Any) {
-                Ok(Outcome::Done(packet)) => match packet.event {
-                    Event::Received { buffer, result: Ok(1..), .. } => data = buffer,
-                    _ => return,
-                },
-                _ => return,
-            }
+    fn received(&self, stream: &Stream, begun: &Begun, data: &[u8]) {
+        if let Some(begun) = begun {
+            begun.lock().unwrap_or_else(PoisonError::into_inner).each(data, |message| self.ask(stream, message));
         }
     }
 

@@ -24,13 +24,17 @@ pub fn pool(options: &Serve) -> io::Result<()> {
     let handler = move |packet: Packet<Begun, ()>| match packet.event {
         Event::Accepted { listener, result } => {
             let _ = listener.accept(());
-            if let Ok(stream) = result.and_then(|(socket, _)| Ok(associate.associate(socket, begun(size))?)) {
+            let begun = begun(size);
+            if let Ok(stream) = result.and_then(|(socket, _)| Ok(associate.associate(socket, begun.clone())?)) {
                 let _ = stream.set_nodelay(true);
                 stream.skip_on_success();
-                let _ = stream.recv(Buffer::with_capacity(BUFFER_BYTES), ());
+                receive(&stream, &begun, time, Buffer::with_capacity(BUFFER_BYTES));
             }
         }
-        Event::Received { stream, buffer, result: Ok(1..) } => serve(&stream, &packet.key, time, buffer),
+        Event::Received { stream, buffer, result: Ok(1..) } => {
+            answer(&stream, &packet.key, time, &buffer);
+            receive(&stream, &packet.key, time, buffer);
+        }
         _ => {}
     };
     port.run(Workers::exactly(options.workers), handler)?.join();
@@ -41,21 +45,21 @@ fn begun(size: usize) -> Begun {
     Arc::new(Mutex::new(Messages::new(size)))
 }
 
-/// Answers what was received, and whatever else is there already.
-fn serve(stream: &Stream, begun: &Begun, time: Duration, mut data: Buffer) {
-    loop {
-        begun.lock().unwrap_or_else(PoisonError::into_inner).each(&data, |message| {
-            compute(time);
-            let _ = stream.send(message.to_vec(), ());
-        });
-        match stream.recv(data, ()) {
-            Ok(Outcome::Done(packet)) => match packet.event {
-                Event::Received { buffer, result: Ok(1..), .. } => data = buffer,
-                _ => return,
-            },
-            _ => return,
-        }
+/// Receives, and answers what is there already.
+fn receive(stream: &Stream, begun: &Begun, time: Duration, mut buffer: Buffer) {
+    while let Ok(Outcome::Done(packet)) = stream.recv(buffer, ())
+        && let Event::Received { buffer: data, result: Ok(1..), .. } = packet.event
+    {
+        answer(stream, begun, time, &data);
+        buffer = data;
     }
+}
+
+fn answer(stream: &Stream, begun: &Begun, time: Duration, data: &[u8]) {
+    begun.lock().unwrap_or_else(PoisonError::into_inner).each(data, |message| {
+        compute(time);
+        let _ = stream.send(message.to_vec(), ());
+    });
 }
 
 pub fn session(options: &Serve) -> io::Result<()> {

@@ -4,7 +4,6 @@ use crate::kit::*;
 use crate::row::{How::*, Row, differs, information, must, only_c, should};
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
-use std::os::fd::AsRawFd;
 use std::thread;
 use wharf::raw::{DeviceKind, Sink};
 
@@ -128,12 +127,12 @@ fn closed(b: &Bench) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let copy = listener.try_clone().unwrap();
-    let device = port.adopt(std::os::fd::IntoRawFd::into_raw_fd(copy), DeviceKind::Listener, 1).unwrap();
+    let device = port.adopt(copy.into_raw(), DeviceKind::Listener, 1).unwrap();
     port.close_device(&device);
     let error = port.accept(&device, 1, Sink::Port).expect_err("it is closed");
-    assert_eq!(wharf::error::winsock_from_errno(error), 10038);
+    assert_eq!(wharf::error::ErrorExt::winsock(&wharf::error::io_error(error)), 10038);
     raw_quiet(&port);
-    assert!(listener.as_raw_fd() >= 0);
+    assert!(listener.local_addr().is_ok(), "the copy was closed, not this one");
 }
 
 fn not_listening(b: &Bench) {
@@ -144,7 +143,7 @@ fn not_listening(b: &Bench) {
     let raw = b.raw();
     let (device, _peer) = raw_stream(&raw, 1);
     let error = raw.accept(&device, 1, Sink::Port).expect_err("a stream does not listen");
-    assert_eq!(wharf::error::winsock_from_errno(error), 10022);
+    assert_eq!(wharf::error::ErrorExt::winsock(&wharf::error::io_error(error)), 10022);
     raw_quiet(&raw);
 }
 

@@ -1,7 +1,7 @@
 //! Datagrams (U).
 
 use crate::kit::*;
-use crate::row::{How::*, Row, differs, must, only_c, should, unverified};
+use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::net::UdpSocket as StdUdp;
 use std::thread;
 use wharf::Event;
@@ -24,7 +24,7 @@ pub const ROWS: &[Row] = &[
     must(
         "U-06",
         "A receive on a socket that is neither bound nor connected is refused; a send binds it.",
-        differs("Linux lets it wait; `bind`, and std, make bound sockets only. A send does bind it"),
+        Test(unbound),
     ),
     must(
         "U-07",
@@ -63,7 +63,7 @@ pub const ROWS: &[Row] = &[
     must(
         "U-15",
         "A datagram whose time to live ended surfaces as 10052.",
-        unverified("a router that answers; Linux gives EHOSTUNREACH, so it would be 10065"),
+        differs("10065: Linux has one number (`EHOSTUNREACH`) for an expired time to live and for a host that is away"),
     ),
 ];
 
@@ -121,6 +121,34 @@ fn zero_space(b: &Bench) {
     assert_eq!(codes(&next(&port)), (234, 10040));
     socket.recv_from(vec![0; 64], 2).unwrap();
     assert_eq!(taken(&port).2, b"next");
+}
+
+/// A socket as the system makes it, which std never gives.
+fn without_address() -> StdUdp {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    StdUdp::from(socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap())
+}
+
+fn unbound(b: &Bench) {
+    let port = b.port();
+    let socket = port.associate(without_address(), 1).unwrap();
+    let refused = socket.recv_from(vec![0; 16], 1).expect_err("nothing could arrive");
+    assert_eq!((refused.context, refused.error.winsock(), refused.buffer.len()), (1, 10022, 16));
+    let refused = socket.recv_from_many([(vec![0; 16], 2)]);
+    assert!(refused.iter().all(Result::is_err), "several are no different");
+    quiet(&port);
+    let receiver = bound();
+    socket.send_to("x", receiver.local_addr().unwrap(), 3).unwrap();
+    assert!(matches!(next(&port).event, Event::SentTo { result: Ok(1), .. }));
+    socket.recv_from(vec![0; 16], 4).unwrap();
+    receiver.recv(&mut [0; 16]).unwrap();
+    receiver.send_to(b"back", ("127.0.0.1", socket.local_addr().unwrap().port())).unwrap();
+    assert_eq!(taken(&port).2, b"back", "the send has bound it");
+    let connected = port.associate(without_address(), 2).unwrap();
+    connected.connect(receiver.local_addr().unwrap()).unwrap();
+    connected.recv_from(vec![0; 16], 5).unwrap();
+    receiver.send_to(b"there", connected.local_addr().unwrap()).unwrap();
+    assert_eq!(taken(&port).2, b"there", "and so does connecting");
 }
 
 fn sender(b: &Bench) {

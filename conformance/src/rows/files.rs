@@ -6,7 +6,6 @@
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use wharf::error::{Class, ErrorExt, win32};
 use wharf::raw::{DeviceKind, Sink};
 use wharf::{Buffer, Event};
@@ -33,11 +32,7 @@ pub const ROWS: &[Row] = &[
     should("F-11", "Direct I/O that is not aligned fails (87).", Test(alignment)),
     should("F-13", "Scattered reads and gathered writes follow the same rules.", Test(scattered)),
     should("F-14", "Locks, changes of directories and control requests complete to the port.", differs("not offered")),
-    must(
-        "F-15",
-        "Flushing, cutting and asking for the length are plain calls.",
-        differs("`sync` is an operation with a packet; `len` and `set_len` are plain calls (P-23)"),
-    ),
+    must("F-15", "Flushing, cutting and asking for the length are plain calls.", Test(plain_calls)),
     must(
         "Q-01",
         "Waiting for a pipe's client is an operation.",
@@ -46,11 +41,7 @@ pub const ROWS: &[Row] = &[
     must("Q-02", "A client that is there already is told at once.", only_c("named pipes with instances")),
     must("Q-03", "A client that is gone already is told at once.", only_c("named pipes with instances")),
     must("Q-04", "A message longer than the buffer is read in parts.", only_c("pipes in message mode")),
-    must(
-        "Q-05",
-        "When the other end of a pipe is closed, reads end with 109 and writes with 232.",
-        differs("a pipe is a stream: reads end with 0 bytes, and a write fails as on a broken connection"),
-    ),
+    must("Q-05", "When the other end of a pipe is closed, reads end with 109 and writes with 232.", Test(broken_pipe)),
     should("Q-06", "Disconnecting a pipe ends its reads with 233.", only_c("named pipes with instances")),
     should("Q-07", "Closing the own end ends a read with 109.", differs("with 995, as closing any device does")),
     must("Q-08", "A pipe's read ends with what is there, its write when all was taken.", Test(pipe)),
@@ -75,7 +66,7 @@ fn each(b: &Bench, content: &[u8], check: impl Fn(&Opened, usize)) {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if direct {
-            options.custom_flags(libc::O_DIRECT);
+            past_the_cache(&mut options);
         }
         let Ok(file) = port.open(&path, &options, 7) else {
             assert!(direct, "a plain file opens");
@@ -271,7 +262,7 @@ fn scattered(b: &Bench) {
     let port = b.raw();
     let path = Temporary::with("0123456789");
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let device = port.adopt(std::os::fd::IntoRawFd::into_raw_fd(file), DeviceKind::File, 1).unwrap();
+    let device = port.adopt(file.into_raw(), DeviceKind::File, 1).unwrap();
     let rooms = [Memory::room(3), Memory::room(4), Memory::room(10)];
     // SAFETY: `Memory` is never freed, and not looked at before the packet.
     unsafe { port.read_file(&device, Memory::many(&rooms), 1, 5, Sink::Port) }.unwrap();
@@ -285,6 +276,51 @@ fn scattered(b: &Bench) {
     assert_eq!(raw_next(&port).bytes, 5);
     assert_eq!(std::fs::read(&path).unwrap(), b"01abcde789");
     port.close_device(&device);
+}
+
+fn plain_calls(b: &Bench) {
+    let port = b.port();
+    let path = Temporary::with("0123456789");
+    let file = port.open(&path, OpenOptions::new().read(true).write(true), 1).unwrap();
+    assert_eq!(file.len().unwrap(), 10);
+    file.write_at("abc", 0, 1).unwrap();
+    assert_eq!(next(&port).context, 1);
+    file.flush().unwrap();
+    file.set_len(4).unwrap();
+    assert_eq!(file.len().unwrap(), 4);
+    file.flush().unwrap();
+    quiet(&port);
+    assert_eq!(std::fs::read(&path).unwrap(), b"abc3");
+    // A file that is open for reading can be asked, and not cut.
+    let file = port.open(&path, OpenOptions::new().read(true), 2).unwrap();
+    assert_eq!(file.len().unwrap(), 4);
+    assert!(file.set_len(1).is_err());
+    quiet(&port);
+}
+
+/// The codes that Windows would tell; the result of a read is a success of 0 bytes, as everywhere in Rust.
+fn broken_pipe(b: &Bench) {
+    let port = b.port();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pipe = port.associate(reader, 1).unwrap();
+    pipe.recv(vec![0; 16], 1).unwrap();
+    drop(writer);
+    for context in 1..3 {
+        let packet = next(&port);
+        assert_eq!((packet.context, win32(packet.nt_status())), (context, 109));
+        assert!(matches!(packet.event, Event::Received { result: Ok(0), .. }), "{packet:?}");
+        if context == 1 {
+            pipe.recv(vec![0; 16], 2).unwrap();
+        }
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pipe = port.associate(writer, 2).unwrap();
+    drop(reader);
+    pipe.send("nobody reads", 3).unwrap();
+    let packet = next(&port);
+    assert_eq!((packet.context, win32(packet.nt_status())), (3, 232));
+    assert!(packet.error().is_some());
+    quiet(&port);
 }
 
 fn pipe(b: &Bench) {

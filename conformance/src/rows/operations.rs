@@ -319,6 +319,12 @@ fn no_resources(b: &Bench) {
     b.in_child("no-descriptors");
 }
 
+#[cfg(windows)]
+pub fn no_descriptors(_: &Bench) {
+    not_here("handles have no limit that a program can lower")
+}
+
+#[cfg(unix)]
 /// Part of O-28, in a process of its own: it uses all descriptors up.
 pub fn no_descriptors(b: &Bench) {
     use rustix::process::{Resource, Rlimit, setrlimit};

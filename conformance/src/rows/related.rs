@@ -6,7 +6,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 use wharf::Event;
-use wharf::error::{Class, nt_status, win32, winsock};
+use wharf::error::{Class, nt_status_of_number, win32, winsock};
 use wharf::raw::{CompletionEvent, Sink};
 
 pub const ROWS: &[Row] = &[
@@ -147,7 +147,7 @@ fn two_names(_: &Bench) {
         (113, Class::Connect, 1232, 10065),
     ];
     for (errno, class, port_side, sockets) in specified {
-        let status = nt_status(errno, class);
+        let status = nt_status_of_number(errno, class);
         // A datagram's EMSGSIZE is that of a send; a receive's cut is told by its packet (U-02).
         if (errno, class) != (90, Class::Datagram) {
             assert_eq!((win32(status), winsock(status)), (port_side, sockets), "errno {errno}, {class:?}");

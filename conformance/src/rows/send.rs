@@ -211,6 +211,12 @@ fn no_signal(b: &Bench) {
     b.in_child("sigpipe");
 }
 
+#[cfg(windows)]
+pub fn sigpipe(_: &Bench) {
+    not_here("there are no signals")
+}
+
+#[cfg(unix)]
 /// Part of S-14, in a process of its own: a signal would end it.
 #[allow(unsafe_code)]
 pub fn sigpipe(b: &Bench) {

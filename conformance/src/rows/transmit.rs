@@ -5,14 +5,13 @@ use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use wharf::raw::{Part, Sink};
 use wharf::{Buffer, Event, FileMessage};
 
 pub const ROWS: &[Row] = &[
     must("T-01", "Head, part of the file and tail arrive as one run of bytes; the count is their sum.", Test(one_run)),
-    must("T-02", "A length of 0 means up to the end of the file.", differs("`length: None` does; 0 is none")),
+    must("T-02", "Without a length (there it is 0) everything up to the end of the file is sent.", Test(to_the_end)),
     must(
         "T-03",
         "The offset says where the part begins; the file's position is neither used nor moved.",
@@ -62,6 +61,23 @@ fn one_run(b: &Bench) {
     assert!(reader.join().unwrap() == expected);
 }
 
+fn to_the_end(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = narrow(&port, 1);
+    let content = pattern(3 << 20, 7);
+    let path = Temporary::with(&content);
+    let reader = reading(peer);
+    for (context, offset) in [(1, 0), (2, 1_000_003), (3, content.len())] {
+        let mut message = FileMessage::new(File::open(&path).unwrap());
+        (message.offset, message.length) = (offset as u64, None);
+        stream.send_file(message, context).unwrap();
+        let (of, result) = sent(&port);
+        assert_eq!((of, result.unwrap()), (context, content.len() - offset));
+    }
+    stream.close();
+    assert!(reader.join().unwrap() == [&content[..], &content[1_000_003..]].concat());
+}
+
 fn position(b: &Bench) {
     let port = b.port();
     let (stream, mut peer) = stream(&port, 1);
@@ -103,7 +119,7 @@ fn pieces(b: &Bench) {
     let (device, peer) = raw_stream(&port, 1);
     let (one, two) = (Temporary::with(pattern(50_000, 1)), Temporary::with(pattern(700_000, 2)));
     let files = [File::open(&one).unwrap(), File::open(&two).unwrap()];
-    let part = |file: usize, offset, length| Part::File { handle: files[file].as_raw_fd(), offset, length };
+    let part = |file: usize, offset, length| Part::File { handle: raw_of(&files[file]), offset, length };
     let text = |text: &[u8]| Part::Memory(Memory::new(text).piece());
     let parts = vec![text(b"a"), part(0, 0, 50_000), part(1, 5, 600_000), text(b"b"), text(b"c"), part(0, 49_999, 1)];
     let (content, more) = (pattern(50_000, 1), pattern(700_000, 2));

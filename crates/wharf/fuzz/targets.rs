@@ -194,7 +194,8 @@ pub fn errno(errno: i32) {
         }
         if errno != 0 {
             assert!(found.is_error() || found.is_warning(), "errno {errno} of {class:?} is {found}");
-            assert_eq!(error.nt_status(class), found);
+            // Elsewhere an error's numbers are others.
+            assert!(!cfg!(unix) || error.nt_status(class) == found, "errno {errno} of {class:?}");
             assert!(win32(found) != 0 && winsock(found) != 0, "errno {errno} of {class:?}");
             assert_ne!(win32(found), 38, "errno {errno} of {class:?} is passed off as the end of a file");
         }

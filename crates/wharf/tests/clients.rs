@@ -8,7 +8,9 @@ use common::theatre::{
 use common::{DEADLINE, dead_address, eventually};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+#[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -210,6 +212,8 @@ fn an_address_that_does_not_answer_is_given_up_in_time() {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
     let theatre = Theatre::new();
     let service = service(Service::builder());
+    // On Windows std's first socket starts what sockets need.
+    drop(TcpListener::bind("127.0.0.1:0"));
     // A queue of one, and that is taken: the system answers nobody else.
     let mute = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&mute, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -313,9 +317,11 @@ fn what_decides_whether_to_connect_again_may_ask_the_client_itself_and_may_panic
 
 // --- Unix sockets ---
 
+#[cfg(unix)]
 /// A path that nobody else has, gone after the test.
 struct Place(PathBuf);
 
+#[cfg(unix)]
 impl Place {
     fn new(name: &str) -> Place {
         let path = std::env::temp_dir().join(format!("wharf-{}-{name}", std::process::id()));
@@ -324,12 +330,14 @@ impl Place {
     }
 }
 
+#[cfg(unix)]
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
+#[cfg(unix)]
 fn local_round_trip(socket: &mut UnixStream, message: &[u8]) {
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.write_all(message).unwrap();
@@ -338,10 +346,12 @@ fn local_round_trip(socket: &mut UnixStream, message: &[u8]) {
     assert_eq!(got, message);
 }
 
+#[cfg(unix)]
 fn listen_echo(service: &Service, casting: Casting, place: &PathBuf) -> std::io::Result<()> {
     service.listen_local(place, move |_| casting.echo())
 }
 
+#[cfg(unix)]
 #[test]
 fn sessions_on_a_unix_socket_know_who_is_at_the_other_end() {
     let theatre = Theatre::new();
@@ -392,6 +402,7 @@ fn a_tcp_peer_compares_and_prints_as_its_address() {
     assert_eq!((peer.tcp(), peer.local(), peer.to_string()), (Some(address), None, address.to_string()));
 }
 
+#[cfg(unix)]
 #[test]
 fn abstract_names_need_no_file() {
     let theatre = Theatre::new();
@@ -411,6 +422,7 @@ fn abstract_names_need_no_file() {
     assert_eq!(link.peer().to_string(), format!("unix:{name}"));
 }
 
+#[cfg(unix)]
 #[test]
 fn a_stale_socket_file_is_replaced_and_everything_else_is_left_alone() {
     let theatre = Theatre::new();
@@ -439,6 +451,7 @@ fn a_stale_socket_file_is_replaced_and_everything_else_is_left_alone() {
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_server_takes_away_only_its_own_socket_file() {
     let theatre = Theatre::new();
@@ -452,6 +465,7 @@ fn a_server_takes_away_only_its_own_socket_file() {
     local_round_trip(&mut UnixStream::connect(&place.0).unwrap(), b"the new one is still there");
 }
 
+#[cfg(unix)]
 #[test]
 fn connecting_to_a_unix_socket_that_is_not_there_is_told_at_once() {
     let theatre = Theatre::new();
@@ -465,6 +479,7 @@ fn connecting_to_a_unix_socket_that_is_not_there_is_told_at_once() {
     assert_eq!(theatre.closed(), 0);
 }
 
+#[cfg(unix)]
 #[test]
 fn unix_sockets_made_elsewhere_can_be_adopted_and_count_as_sessions() {
     let theatre = Theatre::new();
@@ -489,6 +504,7 @@ fn unix_sockets_made_elsewhere_can_be_adopted_and_count_as_sessions() {
     assert!(place.0.exists(), "it was not the service that made it");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_local_client_connects_again_when_its_server_comes_back() {
     let theatre = Theatre::new();

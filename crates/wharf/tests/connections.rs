@@ -3,8 +3,10 @@
 
 mod common;
 
+use common::numbers::{EADDRNOTAVAIL, ECANCELED, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN};
 use common::*;
 use rustix::net::{AddressFamily, SocketType};
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit};
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -15,15 +17,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 use wharf::error::{Class, ErrorExt, NtStatus, winsock};
 use wharf::{Buffer, Cancel, Event, GetError, Outcome, UnpostedReason, Wake, Workers};
-
-const ECONNRESET: i32 = 104;
-const EISCONN: i32 = 106;
-const ENOTCONN: i32 = 107;
-const ESHUTDOWN: i32 = 108;
-const ECONNREFUSED: i32 = 111;
-const ECANCELED: i32 = 125;
-const EINVAL: i32 = 22;
-const EADDRNOTAVAIL: i32 = 99;
 
 fn listening() -> (Ledger, Port, Listener, SocketAddr) {
     let ledger = Ledger::new();
@@ -398,6 +391,8 @@ fn connecting_over_ipv6_works() {
 
 /// A listener whose queue is full, so that further connects stay without an answer; the clients that fill it.
 fn full_listener() -> (StdListener, Vec<StdStream>) {
+    // On Windows std's first socket starts what sockets need.
+    drop(StdListener::bind("127.0.0.1:0"));
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     rustix::net::listen(&socket, 0).unwrap();
@@ -580,6 +575,7 @@ fn a_reset_ends_a_disconnect_that_waits() {
 
 // --- Many ---
 
+#[cfg(unix)]
 #[test]
 fn thousands_of_connections_open_and_close_at_once() {
     // A process of its own: it takes nearly all descriptors there may be.
@@ -669,11 +665,13 @@ fn take_all_descriptors() -> Vec<std::fs::File> {
     files
 }
 
+#[cfg(unix)]
 fn lower_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limit }).unwrap();
 }
 
+#[cfg(unix)]
 #[test]
 fn without_free_descriptors_accepting_pauses_without_spinning_and_resumes() {
     in_child("without_free_descriptors_accepting_pauses_without_spinning_and_resumes", || {
@@ -745,6 +743,7 @@ fn without_free_descriptors_accepting_pauses_without_spinning_and_resumes() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn accepting_resumes_when_a_connection_of_the_port_is_closed() {
     in_child("accepting_resumes_when_a_connection_of_the_port_is_closed", || {
@@ -778,6 +777,7 @@ fn accepting_resumes_when_a_connection_of_the_port_is_closed() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn operations_that_need_a_descriptor_fail_with_the_systems_error() {
     in_child("operations_that_need_a_descriptor_fail_with_the_systems_error", || {
@@ -819,6 +819,7 @@ fn operations_that_need_a_descriptor_fail_with_the_systems_error() {
 
 // --- Forking ---
 
+#[cfg(unix)]
 /// Runs `child` in a forked process; returns its number.
 #[allow(unsafe_code)]
 fn fork(child: impl FnOnce() -> i32) -> i32 {
@@ -836,6 +837,7 @@ fn fork(child: impl FnOnce() -> i32) -> i32 {
     }
 }
 
+#[cfg(unix)]
 /// Waits for a forked child and returns its exit code.
 #[allow(unsafe_code)]
 fn exit_code(number: i32) -> i32 {
@@ -846,6 +848,7 @@ fn exit_code(number: i32) -> i32 {
     libc::WEXITSTATUS(status)
 }
 
+#[cfg(unix)]
 #[test]
 fn a_forked_child_cannot_use_the_port() {
     in_child("a_forked_child_cannot_use_the_port", || {
@@ -903,6 +906,7 @@ fn a_forked_child_cannot_use_the_port() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_forked_child_that_closes_its_sockets_leaves_the_parents_alone() {
     in_child("a_forked_child_that_closes_its_sockets_leaves_the_parents_alone", || {
@@ -940,6 +944,7 @@ fn a_forked_child_that_closes_its_sockets_leaves_the_parents_alone() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_forked_child_that_cancels_a_timer_leaves_the_parents_alone() {
     in_child("a_forked_child_that_cancels_a_timer_leaves_the_parents_alone", || {
@@ -955,6 +960,7 @@ fn a_forked_child_that_cancels_a_timer_leaves_the_parents_alone() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_forked_child_that_closes_the_port_leaves_the_parents_alone() {
     in_child("a_forked_child_that_closes_the_port_leaves_the_parents_alone", || {
@@ -976,6 +982,7 @@ fn a_forked_child_that_closes_the_port_leaves_the_parents_alone() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_child_that_lives_on_with_copies_of_all_descriptors_disturbs_nothing() {
     in_child("a_child_that_lives_on_with_copies_of_all_descriptors_disturbs_nothing", || {

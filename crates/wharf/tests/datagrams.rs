@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::numbers::{ECANCELED, ECONNREFUSED, EDESTADDRREQ, EMSGSIZE};
 use common::{DEADLINE, Ledger, Port, Token, errno, eventually, next, pending, port, quiet};
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
@@ -9,11 +10,6 @@ use std::time::Duration;
 use wharf::{Buffer, Event, Outcome, UdpSocket, Wake};
 
 type Socket = UdpSocket<u64, Token>;
-
-const EMSGSIZE: i32 = 90;
-const EDESTADDRREQ: i32 = 89;
-const ECONNREFUSED: i32 = 111;
-const ECANCELED: i32 = 125;
 
 fn bound() -> (Ledger, Port, Socket, StdSocket) {
     let ledger = Ledger::new();

@@ -1,5 +1,7 @@
 //! The examples, run as their headers say: each is started as a process of its own, talked to, and ended.
 
+#![cfg(unix)]
+
 mod common;
 
 use common::{DEADLINE, eventually, pattern, skipped};

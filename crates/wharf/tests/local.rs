@@ -1,5 +1,7 @@
 //! What is not of the network: Unix sockets, pipes, the standard input, event descriptors, child processes.
 
+#![cfg(unix)]
+
 mod common;
 
 use common::{Ledger, Port, Stream, Token, errno, eventually, next, next_received, next_sent, pending, port, quiet};

@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+#[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -1156,12 +1157,14 @@ fn ports_are_made_and_closed_without_leaking_descriptors() {
 
 // --- The notifier ---
 
+#[cfg(unix)]
 fn is_readable(notifier: &wharf::Notifier) -> bool {
     let mut fds = [PollFd::new(notifier, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
     fds[0].revents().contains(PollFlags::IN)
 }
 
+#[cfg(unix)]
 #[test]
 fn the_notifier_is_readable_while_something_is_queued() {
     let ledger = Ledger::new();
@@ -1186,6 +1189,7 @@ fn the_notifier_is_readable_while_something_is_queued() {
     assert!(is_readable(&notifier), "whoever waits for a closed port is woken");
 }
 
+#[cfg(unix)]
 #[test]
 fn the_notifier_hears_of_sockets_and_timers_that_nobody_polls() {
     let ledger = Ledger::new();
@@ -1206,6 +1210,7 @@ fn the_notifier_hears_of_sockets_and_timers_that_nobody_polls() {
     assert_eq!(next(&port).context.number, 2);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_program_may_wait_on_the_notifier_alone() {
     let ledger = Ledger::new();

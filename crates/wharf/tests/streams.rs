@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::numbers::{EBUSY, ECANCELED, ECONNRESET, ENOTCONN, ESHUTDOWN};
 use common::*;
 use rustix::net::{SendFlags, sockopt};
 use std::io::{self, Read, Write};
@@ -14,12 +15,6 @@ use std::time::{Duration, Instant};
 use wharf::error::{Class, ErrorExt, NtStatus, winsock};
 use wharf::raw::{self, Buffers, CompletionEvent, DeviceKind, RawBuffer, Sink};
 use wharf::{Buffer, Cancel, Event, Outcome, Wake};
-
-const EBUSY: i32 = 16;
-const ECONNRESET: i32 = 104;
-const ENOTCONN: i32 = 107;
-const ESHUTDOWN: i32 = 108;
-const ECANCELED: i32 = 125;
 
 fn one_stream() -> (Ledger, Port, Stream, StdStream) {
     let ledger = Ledger::new();
@@ -226,6 +221,7 @@ fn the_end_of_a_stream_ends_every_receive_that_is_outstanding() {
     quiet(&port, &ledger);
 }
 
+#[cfg(unix)]
 #[test]
 fn data_and_the_end_in_one_segment_are_both_received() {
     // One event for both: whoever stops after the short read waits for an event that never comes.
@@ -831,6 +827,7 @@ fn a_shutdown_waits_for_the_sends_before_it_and_queues_no_packet() {
     assert_eq!(reader.join().unwrap(), 3 * 1024 * 1024);
 }
 
+#[cfg(unix)]
 #[test]
 #[allow(unsafe_code)]
 fn a_send_into_a_broken_connection_raises_no_signal() {
@@ -1523,9 +1520,16 @@ fn raw_port() -> raw::Port {
 }
 
 fn adopt(port: &raw::Port, socket: StdStream) -> raw::Device {
-    use std::os::fd::IntoRawFd;
+    #[cfg(unix)]
+    use std::os::fd::IntoRawFd as _;
+    #[cfg(windows)]
+    use std::os::windows::io::IntoRawSocket as _;
     socket.set_nonblocking(true).unwrap();
-    port.adopt(socket.into_raw_fd(), DeviceKind::Stream, 5).unwrap()
+    #[cfg(unix)]
+    let handle = socket.into_raw_fd();
+    #[cfg(windows)]
+    let handle = socket.into_raw_socket();
+    port.adopt(handle, DeviceKind::Stream, 5).unwrap()
 }
 
 #[test]

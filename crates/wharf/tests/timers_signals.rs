@@ -2,15 +2,15 @@
 
 mod common;
 
+use common::numbers::ECANCELED;
 use common::*;
+#[cfg(unix)]
 use rustix::process::{Signal, getpid, kill_process};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 use wharf::{Cancel, Event, GetError, Wake};
-
-const ECANCELED: i32 = 125;
 
 #[track_caller]
 fn elapsed(packet: Taken) -> (u64, std::io::Result<u64>) {
@@ -285,6 +285,7 @@ fn many_periodic_timers_run_in_several_threads() {
 
 // --- Signals ---
 
+#[cfg(unix)]
 fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
 }
@@ -297,6 +298,7 @@ fn signalled(packet: Taken) -> (u64, std::io::Result<i32>) {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_is_a_packet_until_its_registration_is_cancelled() {
     in_child("a_signal_is_a_packet_until_its_registration_is_cancelled", || {
@@ -328,6 +330,7 @@ fn a_signal_is_a_packet_until_its_registration_is_cancelled() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_wakes_a_sleeping_thread_and_reaches_every_registration() {
     in_child("a_signal_wakes_a_sleeping_thread_and_reaches_every_registration", || {
@@ -367,6 +370,7 @@ fn a_signal_wakes_a_sleeping_thread_and_reaches_every_registration() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 #[allow(unsafe_code)]
 fn a_handler_that_the_program_had_before_still_runs() {
@@ -387,6 +391,7 @@ fn a_handler_that_the_program_had_before_still_runs() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_that_interrupts_a_wait_loses_nothing() {
     in_child("a_signal_that_interrupts_a_wait_loses_nothing", || {
@@ -422,6 +427,7 @@ fn a_signal_that_interrupts_a_wait_loses_nothing() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_that_cannot_be_caught_is_refused() {
     let ledger = Ledger::new();

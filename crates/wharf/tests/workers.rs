@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+#[cfg(unix)]
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -552,6 +553,7 @@ fn a_second_pool_replaces_blocked_threads_when_the_first_one_ends() {
 
 // --- Idleness ---
 
+#[cfg(unix)]
 /// For each thread of the process but the calling one: how often it was given a processor, and its time there.
 fn schedule() -> BTreeMap<i32, (String, u64, u64)> {
     let me = rustix::thread::gettid().as_raw_nonzero().get();
@@ -570,6 +572,7 @@ fn schedule() -> BTreeMap<i32, (String, u64, u64)> {
     threads
 }
 
+#[cfg(unix)]
 #[test]
 fn an_idle_port_makes_no_system_call_at_all() {
     in_child("an_idle_port_makes_no_system_call_at_all", || {
@@ -615,6 +618,7 @@ fn an_idle_port_makes_no_system_call_at_all() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_pool_that_waits_for_its_surplus_threads_to_end_does_so_without_spinning() {
     in_child("a_pool_that_waits_for_its_surplus_threads_to_end_does_so_without_spinning", || {

@@ -166,6 +166,12 @@ pub(super) fn has_peer(handle: Handle) -> bool {
     datagram::has_peer(handle)
 }
 
+pub(super) fn is_bound(handle: Handle) -> bool {
+    let own = rustix::net::getsockname(borrow(handle)).ok().and_then(|own| SocketAddr::try_from(own).ok());
+    // Another kind of socket: not ours to judge.
+    own.is_none_or(|own| own.port() != 0)
+}
+
 pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
     let mut pieces: Vec<IoSliceMut<'_>> =
         into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();

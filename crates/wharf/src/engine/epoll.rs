@@ -169,6 +169,10 @@ impl Engine for Epoll {
         calls::has_peer(handle)
     }
 
+    fn is_bound(&self, handle: Handle) -> bool {
+        calls::is_bound(handle)
+    }
+
     fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
         calls::read(handle, into)
     }

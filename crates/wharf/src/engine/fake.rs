@@ -874,6 +874,10 @@ impl Engine for Fake {
         self.is_connected(handle)
     }
 
+    fn is_bound(&self, _handle: Handle) -> bool {
+        true
+    }
+
     // The fake network has sockets. The rest is tested with the real thing.
 
     fn read(&self, _handle: Handle, _into: &[RawBuffer]) -> Result<usize, i32> {

@@ -174,6 +174,8 @@ pub(crate) trait Engine: Send + Sync {
     fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32>;
     /// Whether a datagram socket is connected.
     fn has_peer(&self, handle: Handle) -> bool;
+    /// Whether a datagram socket has an address of its own, at which something can arrive.
+    fn is_bound(&self, handle: Handle) -> bool;
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
     /// How a connect that was in progress ended; `EAGAIN` while it has not.

@@ -298,6 +298,10 @@ impl Engine for Poll {
         calls::has_peer(handle)
     }
 
+    fn is_bound(&self, handle: Handle) -> bool {
+        calls::is_bound(handle)
+    }
+
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         self.received(handle, calls::accept(handle))
     }

@@ -218,6 +218,12 @@ pub fn winsock_from_errno(errno: i32) -> u32 {
     }
 }
 
+/// The status of an operation of this class that ended with this error number of the system's: an errno, or on Windows a
+/// code ([`nt_status_of_code`]).
+pub fn nt_status_of_number(number: i32, class: Class) -> NtStatus {
+    if number == 0 { NtStatus::SUCCESS } else { crate::os::nt_status(number, class) }
+}
+
 /// The `io::Error` of an errno. It keeps the number, whatever it is: `raw_os_error` gives it back.
 pub fn io_error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
@@ -366,6 +372,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_refusal_is_another_error_for_a_datagram_than_for_a_connect() {
         let connect = io_error(ECONNREFUSED).nt_status(Connect);
@@ -392,6 +399,7 @@ mod tests {
         assert!(!io_error(ESHUTDOWN).is_reset());
     }
 
+    #[cfg(unix)]
     #[test]
     fn immediate_failures_have_the_winsock_codes_of_the_specification() {
         #[rustfmt::skip]
@@ -491,6 +499,7 @@ mod tests {
         assert_eq!(format!("{:?}", NtStatus::CANCELLED), "STATUS_CANCELLED (0xC0000120)");
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_cancelled_operation_is_aborted_and_nothing_else_is() {
         let aborted: Vec<i32> = (0..=4095).filter(|&errno| io_error(errno).is_aborted()).collect();
@@ -499,6 +508,7 @@ mod tests {
         assert!(!io::Error::other("cancelled").is_aborted());
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_connection_that_broke_is_reset_and_one_that_ended_otherwise_is_not() {
         let reset: Vec<i32> = (0..=4095).filter(|&errno| io_error(errno).is_reset()).collect();

@@ -125,6 +125,13 @@ impl<K: Key, C: Context> File<K, C> {
         shared.issue_plain(context, |token| shared.port.sync_file(&shared.device, true, token, Sink::Port))
     }
 
+    /// Waits until everything that was written before is on the disk: [`sync`](File::sync) as a plain call (row F-15), which
+    /// queues nothing.
+    #[doc(alias = "FlushFileBuffers")]
+    pub fn flush(&self) -> io::Result<()> {
+        self.0.with_file(|file| crate::blocking(|| file.sync_all()))
+    }
+
     /// How long the file is. A plain call, as on Windows (row F-15): it queues nothing.
     pub fn len(&self) -> io::Result<u64> {
         self.0.with_file(|file| Ok(file.metadata()?.len()))
@@ -147,6 +154,7 @@ impl<K: Key, C: Context> File<K, C> {
     ///
     /// Operations are outstanding, or it is closed.
     pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
-        self.0.release().map_err(|(error, shared)| Rejected { error, source: File(shared), key: () })
+        let release = |(error, shared)| Rejected { error, source: File(shared), key: () };
+        self.0.release().map(crate::os::from_port).map_err(release)
     }
 }

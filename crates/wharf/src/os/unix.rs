@@ -79,6 +79,11 @@ pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error,
     Ok(file)
 }
 
+/// The file as everybody else can use it.
+pub(crate) fn from_port(file: std::fs::File) -> std::fs::File {
+    file
+}
+
 /// A listening socket.
 pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -113,6 +118,11 @@ pub(crate) fn coarse_ms() -> u64 {
 /// How a child ended, of the number in its completion.
 pub(crate) fn exit_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(i32::try_from(number).unwrap_or(0))
+}
+
+/// What a stream is, as far as its errors are concerned.
+pub(crate) fn class_of(stream: &raw::Device) -> Class {
+    if stream.0.kind == raw::DeviceKind::Handle { Class::Pipe } else { Class::Stream }
 }
 
 /// The status of an operation that ended with this error number of the system's.

@@ -112,6 +112,16 @@ pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error,
     }
 }
 
+/// The file as everybody else can use it: opened once more, for operations that wait. Should that fail it is given as it is.
+pub(crate) fn from_port(file: std::fs::File) -> std::fs::File {
+    match raw::waiting(of_file(&file)) {
+        #[allow(unsafe_code)]
+        // SAFETY: it was opened just now, and is nobody else's.
+        Ok(handle) => unsafe { std::fs::File::from_handle(handle) },
+        Err(_) => file,
+    }
+}
+
 /// A listening socket. Without reuse of the address, which here would let another program take it over.
 pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     use rustix::net::{AddressFamily, SocketType};
@@ -175,6 +185,11 @@ pub(crate) fn coarse_ms() -> u64 {
 /// How a child ended, of the number in its completion.
 pub(crate) fn exit_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(number as u32)
+}
+
+/// What a stream is, as far as its errors are concerned: the system's numbers tell pipes apart themselves.
+pub(crate) fn class_of(_stream: &raw::Device) -> Class {
+    Class::Stream
 }
 
 /// The status of an operation that ended with this error number of the system's.

@@ -93,13 +93,32 @@ impl Port {
         self.issue_many(&device.0, Side::Receive, receives.into_iter().map(operation).collect())
     }
 
+    /// Whether a datagram can arrive at the socket. Without an address none can, and a receive would wait for ever (row
+    /// U-06); a send or a connect gives it one.
+    pub(super) fn can_be_reached(&self, device: &Arc<Inner>) -> bool {
+        if !device.has(traits::UNBOUND) || !device.enter() {
+            // A closed one is refused as that.
+            return true;
+        }
+        let bound = self.engine().is_bound(device.handle);
+        self.leave(device);
+        if bound {
+            device.traits.fetch_and(!traits::UNBOUND, Ordering::AcqRel);
+        }
+        bound
+    }
+
     fn issue_many(
         &self,
         device: &Arc<Inner>,
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
-        let refusal = if device.kind == DeviceKind::Datagram { self.check().err() } else { Some(EINVAL) };
+        let refusal = match device.kind {
+            DeviceKind::Datagram if side == Side::Receive && !self.can_be_reached(device) => Some(EINVAL),
+            DeviceKind::Datagram => self.check().err(),
+            _ => Some(EINVAL),
+        };
         if let Some(error) = refusal {
             return refuse_all(operations, error);
         }

@@ -27,7 +27,8 @@ pub(crate) use parts::ENODATA;
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use crate::operation::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Kind, OperationId, Part, Payload, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
+    RawBuffer, Sink,
 };
 
 use crate::buffer::Pool;
@@ -296,6 +297,9 @@ impl Port {
         device.traits.store(traits, Ordering::Relaxed);
         if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
             device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
+        }
+        if kind == DeviceKind::Datagram && !self.engine().is_bound(handle) {
+            device.traits.fetch_or(traits::UNBOUND, Ordering::Relaxed);
         }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.

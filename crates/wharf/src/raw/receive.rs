@@ -83,7 +83,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram {
+        if device.0.kind != DeviceKind::Datagram || !self.can_be_reached(&device.0) {
             return Err(EINVAL);
         }
         self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))

@@ -5,6 +5,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub mod numbers;
 pub mod theatre;
 
 use std::io;
@@ -375,6 +376,8 @@ pub fn dead_address() -> SocketAddr {
     BOUND
         .get_or_init(|| {
             use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+            // On Windows std's first socket starts what sockets need.
+            drop(StdListener::bind("127.0.0.1:0"));
             let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
             bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
@@ -418,13 +421,24 @@ pub fn in_child(name: &str, body: impl FnOnce()) {
 }
 
 /// Kills the process should it hang.
+#[cfg(unix)]
 #[allow(unsafe_code)]
 pub fn alarm() {
     // SAFETY: alarm only sets the process's timer; SIGALRM's default action ends the process.
     unsafe { libc::alarm(CHILD_SECONDS_MAX) };
 }
 
+/// Kills the process should it hang.
+#[cfg(windows)]
+pub fn alarm() {
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(CHILD_SECONDS_MAX.into()));
+        std::process::exit(142);
+    });
+}
+
 /// Processor time that this process has used.
+#[cfg(unix)]
 pub fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())

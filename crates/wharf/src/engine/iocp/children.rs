@@ -62,21 +62,23 @@ unsafe extern "system" fn has_ended(told: *mut std::ffi::c_void, _: bool) {
     told.completions.post(sys::exit_code(told.process), key::OPERATION, told.record.0.expose_provenance());
 }
 
-/// Ends a wait, unless its packet is on the way.
+/// Ends a wait, unless its packet is on the way. True if it does.
 ///
 /// # Safety
 ///
 /// The record is listed in its lane, which is locked.
 #[allow(unsafe_code)]
-pub(super) unsafe fn cancel(pointer: *mut Record) {
+pub(super) unsafe fn cancel(pointer: *mut Record) -> bool {
     // SAFETY: by the contract the record is alive, and nobody else looks at this field.
-    let Extra::Child(_, waits) = (unsafe { &mut (*pointer).extra }) else { return };
-    if waits.as_ref().is_some_and(|waits| sys::end_wait(waits.wait)) {
+    let Extra::Child(_, waits) = (unsafe { &mut (*pointer).extra }) else { return false };
+    let ends = waits.as_ref().is_some_and(|waits| sys::end_wait(waits.wait));
+    if ends {
         let told = waits.take().expect("looked at just above").told;
         // SAFETY: the other call will not be made, so it is ours.
         let told = unsafe { Box::<Told>::from_raw(std::ptr::with_exposed_provenance_mut(told)) };
         told.completions.post(0, key::OPERATION, pointer.expose_provenance());
     }
+    ends
 }
 
 pub(super) fn ended(mut record: Box<Record>, bytes: usize) -> Concluded {

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
 const DATAGRAM_MAX: usize = 65535 - 8;
+/// An IPv4 header is counted, too. Nothing longer is given to the system: some say so twice, by the call and by a packet.
+const DATAGRAM_MAX_V4: usize = DATAGRAM_MAX - 20;
 
 impl Port {
     /// Issues a receive of one datagram. One that is longer than the buffers fills them, loses the rest, and completes
@@ -130,6 +132,10 @@ pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut 
     let mut pieces = pieces_left(&record.operation);
     if pieces.is_empty() {
         pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
+    }
+    let family = record.operation.address().copied().or_else(|| sys::address_of(device.handle()));
+    if family.is_some_and(|address| address.is_ipv4()) && record.operation.total() > DATAGRAM_MAX_V4 {
+        return Called::Failed(EMSGSIZE);
     }
     // SAFETY: the record stays, with what the operation names.
     unsafe { sys::send_to(device.handle(), &pieces, record.operation.address(), overlapped) }

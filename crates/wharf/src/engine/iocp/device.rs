@@ -76,8 +76,9 @@ pub(crate) struct Device {
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
     pub(crate) traits: AtomicU8,
-    /// The error that broke the connection; it stays (rows R-13, S-09).
+    /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came before.
     pub(crate) failed: AtomicI32,
+    pub(crate) failed_receive: AtomicI32,
     users: AtomicU32,
     released: AtomicBool,
     /// Sockets that a connect has used up, closed with the device.
@@ -105,7 +106,12 @@ impl Device {
     /// A fresh socket takes the place of one that is used up.
     pub(super) fn replace_handle(&self, handle: Handle) {
         let old = self.handle.swap(handle, Ordering::AcqRel);
-        self.retired.lock().push(old);
+        // Whoever entered before has the old one, perhaps.
+        if self.users.load(Ordering::SeqCst) == 1 {
+            super::sys::close_socket(old);
+        } else {
+            self.retired.lock().push(old);
+        }
     }
 
     pub(crate) fn key(&self) -> usize {
@@ -181,6 +187,7 @@ impl Devices {
             shut: AtomicU8::new(0),
             traits: AtomicU8::new(traits),
             failed: AtomicI32::new(0),
+            failed_receive: AtomicI32::new(0),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),
             retired: Lock::default(),

@@ -116,7 +116,12 @@ pub(crate) fn file_traits(handle: Handle) -> std::io::Result<u8> {
 
 /// Another handle for a file that was opened for operations that wait; `None`: it was not.
 pub(crate) fn overlapped(handle: Handle) -> Result<Option<Handle>, i32> {
-    if sys::waits(handle) { sys::reopen(handle).map(Some) } else { Ok(None) }
+    if sys::waits(handle) { sys::reopen(handle, true).map(Some) } else { Ok(None) }
+}
+
+/// Another handle for a file, for operations that wait.
+pub(crate) fn waiting(handle: Handle) -> Result<Handle, i32> {
+    sys::reopen(handle, false)
 }
 
 #[allow(unsafe_code)]

@@ -19,7 +19,7 @@ pub(crate) const EISCONN: i32 = 10056;
 pub(crate) const ENOTCONN: i32 = 10057;
 pub(crate) const ESHUTDOWN: i32 = 10058;
 pub(crate) const ETIMEDOUT: i32 = 10060;
-pub(crate) const ENOTSUP: i32 = 50;
+
 /// A file ended before what was to be sent of it: `ERROR_HANDLE_EOF`.
 pub(crate) const ENODATA: i32 = 38;
 /// A pipe's other end is closed: `ERROR_BROKEN_PIPE`.

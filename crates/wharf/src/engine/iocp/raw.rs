@@ -30,7 +30,7 @@ pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoin
 
 pub(super) use timer::{Repeating, Retain};
 
-pub(crate) use super::files::{file_traits, overlapped};
+pub(crate) use super::files::{file_traits, overlapped, waiting};
 
 use super::console::Signals;
 use super::device::{Device as Inner, Devices, phase, shut, traits};
@@ -129,6 +129,8 @@ pub(crate) struct PortDriver {
     pub(super) pool: std::sync::Arc<Pool>,
     /// Records in the kernel's hands.
     outstanding: AtomicUsize,
+    /// Threads that are about to queue a packet.
+    posting: AtomicUsize,
     dispose: fn(Completion),
 }
 
@@ -165,7 +167,10 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
 
 /// Queues an entry. A closed port frees it, as does one for which the kernel has no memory; that is said.
 pub(super) fn post_entry(queue: &Queue, entry: Entry) {
+    // Counted before the look: who drains a closed port waits until nobody is on the way.
+    queue.driver().posting.fetch_add(1, Ordering::SeqCst);
     if queue.is_closed() {
+        queue.driver().posting.fetch_sub(1, Ordering::SeqCst);
         return dispose(queue, entry);
     }
     let (bytes, key, token) = match entry {
@@ -177,7 +182,9 @@ pub(super) fn post_entry(queue: &Queue, entry: Entry) {
         Entry::Tick(serial) => (0, key::TICK, usize::try_from(serial).unwrap_or(0)),
         Entry::Ended(Ended(pointer, bytes)) => (bytes as u32, key::OPERATION, pointer.0.expose_provenance()),
     };
-    if !queue.completions.post(bytes, key, token) {
+    let posted = queue.completions.post(bytes, key, token);
+    queue.driver().posting.fetch_sub(1, Ordering::SeqCst);
+    if !posted {
         log::error!("a packet is lost: {}", std::io::Error::last_os_error());
         let mut lost = OVERLAPPED_ENTRY::default();
         (lost.lpCompletionKey, lost.lpOverlapped, lost.dwNumberOfBytesTransferred) =
@@ -275,7 +282,7 @@ unsafe fn call(device: &Inner, pointer: *mut Record) -> Called {
             Kind::Connected => super::streams::connect(device, record, overlapped),
             Kind::Received | Kind::Readable => super::streams::receive(device, record, overlapped),
             Kind::Sent => super::streams::send(device, record, overlapped),
-            Kind::Disconnected => sys::disconnect(device.handle(), overlapped),
+            Kind::Disconnected => super::streams::disconnect(device, overlapped),
             Kind::SentFile => super::transmit::step(device, record, overlapped),
             Kind::ReceivedFrom => super::datagrams::receive(device, record, overlapped),
             Kind::SentTo => super::datagrams::send(device, record, overlapped),
@@ -304,7 +311,7 @@ fn conclude(
         Kind::Connected => super::streams::connected(queue, device, record, error, closed),
         Kind::Received => super::streams::received(queue, device, record, bytes, error, ends),
         Kind::Readable => {
-            super::streams::note_broken(device, error);
+            super::streams::note_broken_receive(device, error);
             Concluded::Ended(record, error, Payload::None)
         }
         Kind::Sent => super::streams::sent(device, record, bytes, error, ends),
@@ -415,6 +422,7 @@ impl Port {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             limit => limit,
         };
+        sys::start_winsock();
         let queue = Queue::new(limit, |engine| {
             Ok(PortDriver {
                 engine,
@@ -424,6 +432,7 @@ impl Port {
                 devices: Lock::default(),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
                 outstanding: AtomicUsize::new(0),
+                posting: AtomicUsize::new(0),
                 dispose: config.dispose,
             })
         })?;
@@ -531,7 +540,8 @@ impl Port {
     }
 
     /// Takes the handle out of the port, open. Fails with `ERROR_BUSY` (170) while operations are outstanding, and with
-    /// [`EBADF`] when the device is closed. Windows does not end an association: the handle cannot be given to a port again.
+    /// [`EBADF`] when the device is closed. Where the system cannot end
+    /// an association (before Windows 8.1) the handle cannot be given to a port again.
     pub fn release_device(&self, device: &Device) -> Result<Handle, i32> {
         let device = &device.0;
         {
@@ -551,6 +561,8 @@ impl Port {
         }
         device.give_away();
         device.leave();
+        // Where the system can, the association ends (row P-16).
+        sys::dissociate(device.handle());
         Ok(device.handle())
     }
 
@@ -643,17 +655,19 @@ impl Port {
         }
         match start(&self.queue, device, &mut lane, record) {
             Started::Pending => Ok(Issued::Pending(id)),
-            Started::Failed(record, error) => {
-                // Ends of the attempt, which come as a packet however soon they are known.
-                if record.operation.kind == Kind::Connected && super::streams::is_end_of_connect(error) {
-                    let mut ended = Vec::new();
-                    go_on(&self.queue, device, &mut lane, record, 0, error, &mut ended);
-                    drop(lane);
-                    ended.into_iter().for_each(|(sink, completion)| self.deliver(sink, completion));
-                    return Ok(Issued::Pending(id));
-                }
-                super::streams::note_broken(device, error);
+            // A connect that cannot be tried.
+            Started::Failed(record, error)
+                if record.operation.kind == Kind::Connected && !super::streams::is_end_of_connect(error) =>
+            {
                 Err(error)
+            }
+            // An end like others, however soon it is known: it comes as a packet, as on other systems.
+            Started::Failed(record, error) => {
+                let mut ended = Vec::new();
+                go_on(&self.queue, device, &mut lane, record, 0, error, &mut ended);
+                drop(lane);
+                ended.into_iter().for_each(|(sink, completion)| self.deliver(sink, completion));
+                Ok(Issued::Pending(id))
             }
             Started::Done(record, bytes) => {
                 let mut ended = Vec::new();
@@ -875,17 +889,20 @@ fn cancel_issued(device: &Inner, lane: &mut super::device::Lane, one: Option<u64
         if one.is_some_and(|one| one != serial) {
             continue;
         }
-        count += 1;
-        // SAFETY: a record that is listed is alive: its packet's taker has to have the lane's lock to take it out. The field
-        // is touched under that lock only, and not by the kernel.
-        unsafe {
-            (&raw mut (*pointer).cancelled).write(true);
-            if device.has(traits::CHILD) && device.kind == DeviceKind::Handle {
-                super::children::cancel(pointer);
+        // SAFETY: a record that is listed is alive: its packet's taker has to have the lane's lock to take it out. The fields
+        // are touched under that lock only, and not by the kernel.
+        let ends = unsafe {
+            let ends = if device.has(traits::CHILD) && device.kind == DeviceKind::Handle {
+                super::children::cancel(pointer)
             } else {
-                sys::cancel(device.handle(), Some(&raw mut (*pointer).overlapped));
-            }
-        }
+                sys::cancel(device.handle(), Some(&raw mut (*pointer).overlapped))
+            };
+            // One whose packet is queued has ended (row K-05), unless it was to go on.
+            let ends = ends || (*pointer).goes_on();
+            (&raw mut (*pointer).cancelled).write(ends);
+            ends
+        };
+        count += usize::from(ends);
     }
     count
 }
@@ -894,7 +911,8 @@ fn cancel_issued(device: &Inner, lane: &mut super::device::Lane, one: Option<u64
 fn drain(queue: &Queue, deadline: Instant) -> bool {
     let mut into = [OVERLAPPED_ENTRY::default(); 64];
     loop {
-        let left = queue.driver().outstanding.load(Ordering::Acquire);
+        // In this order: whoever takes a packet may post another one.
+        let left = queue.driver().outstanding.load(Ordering::SeqCst) + queue.driver().posting.load(Ordering::SeqCst);
         let wait = if left == 0 { 0 } else { 10 };
         match queue.completions.get(&mut into, Some(wait)) {
             Ok(count) => {
@@ -917,7 +935,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         // A raw port that nobody has closed: what it holds is freed, and nothing that the kernel may still write to.
         if self.is_closed() {
-            drain(self, Instant::now());
+            while !drain(self, Instant::now() + CLOSING) {}
             return;
         }
         self.close();

@@ -58,11 +58,17 @@ impl Record {
         Side::of(self.operation.serial)
     }
 
+    /// It may take several calls.
+    pub(super) fn goes_on(&self) -> bool {
+        self.is_alone() && self.operation.kind != Kind::Disconnected
+    }
+
     /// No other operation of its side may be in the kernel's hands beside it: it takes several calls, or it ends what goes
     /// before it.
     pub(super) fn is_alone(&self) -> bool {
         match self.operation.kind {
             Kind::SentFile | Kind::Disconnected => true,
+            Kind::Sent => !super::streams::fits_one_call(&self.operation),
             Kind::Received => matches!(self.operation.buffers, crate::operation::Buffers::Pooled),
             _ => false,
         }

@@ -47,6 +47,7 @@ impl Port {
             Err(_) => return Err(EINVAL),
         }
         device.failed.store(0, Ordering::Release);
+        device.failed_receive.store(0, Ordering::Release);
         let operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
         self.issue(device, Side::Send, operation, Extra::Connect(*peer)).inspect_err(|_| {
             device.phase.store(phase::FRESH, Ordering::Release);
@@ -77,6 +78,10 @@ impl Port {
         }
         if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
             return Err(ESHUTDOWN);
+        }
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Err(error),
         }
         let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
         self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)
@@ -134,6 +139,14 @@ pub(super) fn note_broken(device: &Inner, error: i32) {
     }
 }
 
+/// The same, of a receive: the later ones hear it, too.
+pub(super) fn note_broken_receive(device: &Inner, error: i32) {
+    note_broken(device, error);
+    if device.kind == DeviceKind::Stream && is_broken(error) {
+        device.failed_receive.store(error, Ordering::Release);
+    }
+}
+
 /// How an attempt to connect may end, at once or later.
 pub(super) fn is_end_of_connect(error: i32) -> bool {
     const ENETUNREACH: i32 = 10051;
@@ -174,14 +187,25 @@ pub(super) unsafe fn connect(device: &Inner, record: &mut Record, overlapped: *m
     unsafe { sys::connect(handle, peer, overlapped) }
 }
 
-/// The memory of an operation, behind what was moved already.
+/// Pieces of memory in one call. More take several.
+const PIECES_MAX: usize = 512;
+
+/// Whether one call can take all that an operation sends.
+pub(super) fn fits_one_call(operation: &Operation) -> bool {
+    match &operation.buffers {
+        Buffers::Many(pieces) if pieces.len() > PIECES_MAX => false,
+        buffers => buffers.total() < u32::MAX as usize / 2,
+    }
+}
+
+/// The memory of an operation, behind what was moved already, as far as one call takes it.
 pub(super) fn pieces_left(operation: &Operation) -> Vec<RawBuffer> {
     let mut skip = operation.done;
     let mut left = Vec::new();
     operation.buffers.each(|piece| {
         let skipped = skip.min(piece.length);
         skip -= skipped;
-        if skipped < piece.length {
+        if skipped < piece.length && left.len() < PIECES_MAX {
             left.push(rest_of(piece, skipped));
         }
     });
@@ -213,6 +237,16 @@ pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut 
     unsafe { sys::send(device.handle(), &pieces, overlapped) }
 }
 
+/// With skip-on-success the plain call does it at once; of the other one it is not sure then that a packet comes (Wine).
+#[allow(unsafe_code)]
+pub(super) unsafe fn disconnect(device: &Inner, overlapped: *mut OVERLAPPED) -> Called {
+    if device.skip_on_success.load(Ordering::Acquire) {
+        return sys::shut_sending(device.handle());
+    }
+    // SAFETY: the record stays.
+    unsafe { sys::disconnect(device.handle(), overlapped) }
+}
+
 // --- Ends. Under the lane's lock, too. ---
 
 pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {
@@ -222,7 +256,7 @@ pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, clos
         Extra::Accept(room) if error == 0 && !closed => room,
         _ if ends => return Concluded::Ended(record, ECANCELED, Payload::None),
         // The connection is gone before it was taken: the next one, please (row A-07).
-        _ if error != ECANCELED && error != EINVAL => return Concluded::GoesOn(record),
+        _ if is_broken(error) || error == ENOTCONN => return Concluded::GoesOn(record),
         _ => return Concluded::Ended(record, error, Payload::None),
     };
     match room.take(device.handle()) {
@@ -246,10 +280,16 @@ pub(super) fn connected(queue: &Queue, device: &Inner, record: Box<Record>, erro
     if device.has(traits::OURS) && !closed {
         if let Extra::Connect(peer) = &record.extra {
             match sys::open_socket(sys::family_of(peer)) {
-                Ok(fresh) => match queue.completions.associate(fresh, key::OPERATION) {
-                    Ok(()) => device.replace_handle(fresh),
-                    Err(_) => sys::close_socket(fresh),
-                },
+                // It behaves as the one before: a success queues a packet, or does not.
+                Ok(fresh) => {
+                    let skips = device.skip_on_success.load(Ordering::Acquire);
+                    let joined = queue.completions.associate(fresh, key::OPERATION);
+                    if joined.is_ok() && (!skips || sys::skip_on_success(fresh)) {
+                        device.replace_handle(fresh);
+                    } else {
+                        sys::close_socket(fresh);
+                    }
+                }
                 Err(why) => log::debug!("no socket for another attempt to connect: {why}"),
             }
         }
@@ -267,7 +307,7 @@ pub(super) fn received(
     error: i32,
     ends: bool,
 ) -> Concluded {
-    note_broken(device, error);
+    note_broken_receive(device, error);
     if error != 0 {
         return Concluded::Ended(record, error, Payload::None);
     }
@@ -288,7 +328,7 @@ pub(super) fn received(
         // Nothing after all: it waits again.
         Err(EWOULDBLOCK) => Concluded::GoesOn(record),
         Err(error) => {
-            note_broken(device, error);
+            note_broken_receive(device, error);
             Concluded::Ended(record, error, Payload::None)
         }
     }

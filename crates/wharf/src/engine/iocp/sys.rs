@@ -28,6 +28,13 @@ mod nt {
             length: u32,
             returned: *mut u32,
         ) -> NTSTATUS;
+        pub(super) fn NtSetInformationFile(
+            file: HANDLE,
+            status: *mut c_void,
+            information: *const c_void,
+            length: u32,
+            class: u32,
+        ) -> NTSTATUS;
         pub(super) fn NtQueryInformationFile(
             file: HANDLE,
             status: *mut c_void,
@@ -177,6 +184,25 @@ impl Drop for Completions {
     fn drop(&mut self) {
         // SAFETY: the handle is ours, and nobody waits: who waits holds what owns this.
         unsafe { base::CloseHandle(self.0) };
+    }
+}
+
+/// Takes a file out of its port. Systems before Windows 8.1 cannot.
+#[allow(unsafe_code)]
+pub(super) fn dissociate(it: Handle) {
+    const REPLACE_COMPLETION: u32 = 61;
+    // FILE_COMPLETION_INFORMATION: no port, no key.
+    let (mut status, nothing) = ([0_usize; 2], [0_usize; 2]);
+    let length = size_of_val(&nothing) as u32;
+    // SAFETY: both live through the call, with the sizes that the class has.
+    unsafe {
+        nt::NtSetInformationFile(
+            handle(it),
+            (&raw mut status).cast(),
+            (&raw const nothing).cast(),
+            length,
+            REPLACE_COMPLETION,
+        );
     }
 }
 
@@ -393,7 +419,6 @@ pub(super) fn family_of(address: &SocketAddr) -> u16 {
 /// A stream socket that can be associated, not inherited, in non-blocking mode.
 #[allow(unsafe_code)]
 pub(super) fn open_socket(family: u16) -> Result<Handle, i32> {
-    start_winsock();
     let flags = ws::WSA_FLAG_OVERLAPPED | ws::WSA_FLAG_NO_HANDLE_INHERIT;
     // SAFETY: numbers only.
     let made =
@@ -408,7 +433,7 @@ pub(super) fn open_socket(family: u16) -> Result<Handle, i32> {
 }
 
 /// std starts Winsock when it makes its first socket; so it makes one.
-fn start_winsock() {
+pub(super) fn start_winsock() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| drop(std::net::UdpSocket::bind("127.0.0.1:0")));
 }
@@ -545,6 +570,16 @@ pub(super) unsafe fn disconnect(it: Handle, overlapped: *mut OVERLAPPED) -> Call
     // SAFETY: by the contract.
     let done = unsafe { function(socket(it), overlapped, 0, 0) };
     called(done == 0, 0)
+}
+
+/// Ends the sending side, at once and without a packet.
+#[allow(unsafe_code)]
+pub(super) fn shut_sending(it: Handle) -> Called {
+    // SAFETY: numbers only.
+    match unsafe { ws::shutdown(socket(it), ws::SD_SEND) } {
+        0 => Called::Now(0),
+        _ => Called::Failed(socket_error()),
+    }
 }
 
 /// # Safety
@@ -822,14 +857,14 @@ pub(super) fn waits(it: Handle) -> bool {
     file_number(it, 16).is_none_or(|mode| mode & SYNCHRONOUS != 0)
 }
 
-/// Another handle for the same file, with the same rights, for operations that do not wait.
+/// Another handle for the same file, with the same rights, for operations that do not wait, or for those that do.
 #[allow(unsafe_code)]
-pub(super) fn reopen(it: Handle) -> Result<Handle, i32> {
+pub(super) fn reopen(it: Handle, overlapped: bool) -> Result<Handle, i32> {
     const NO_INTERMEDIATE_BUFFERING: u32 = 8;
     const WRITE_THROUGH: u32 = 2;
     let rights = file_rights(it).ok_or_else(last_error)?;
     let mode = file_number(it, 16).unwrap_or(0);
-    let mut flags = fs::FILE_FLAG_OVERLAPPED;
+    let mut flags = if overlapped { fs::FILE_FLAG_OVERLAPPED } else { 0 };
     if mode & NO_INTERMEDIATE_BUFFERING != 0 {
         flags |= fs::FILE_FLAG_NO_BUFFERING;
     }
