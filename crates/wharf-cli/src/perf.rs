@@ -11,12 +11,17 @@ use sink::{Daemon, LISTENING, Out, Terminal};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use wharf::CompletionPort;
 use wharf_perf::client::{self, Outcome};
 use wharf_perf::output::Sink;
 use wharf_perf::parameters::Protocol;
 use wharf_perf::protocol::code;
 use wharf_perf::server;
 use wharf_perf::summary::Summary;
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
 
 /// Runs what was asked. The error is for people; an empty one was told already.
 pub fn run(perf: &Perf) -> Result<(), String> {
@@ -106,12 +111,15 @@ fn measure(options: &Run) -> Result<(), String> {
     let engines = options.common.engines()?;
     let out = prepare(&options.common)?;
     let mut tally = Tally { of: vec![(Vec::new(), Vec::new()); engines.len()], missed: Vec::new(), failures: 0 };
+    let enough = Enough::new(options.repeat as usize * engines.len() > 1 || options.two_phase)?;
     'tests: for round in 1..=options.repeat {
-        if round > 1 {
-            std::thread::sleep(Duration::from_secs_f64(options.pause));
-        }
         // In turns, so that what else the machine does meets all of them.
         for (at, engine) in engines.iter().enumerate() {
+            let pause = if round > 1 && at == 0 { options.pause } else { 0.0 };
+            if enough.was_said(Duration::from_secs_f64(pause)) {
+                tally.missed.push("interrupt - the client has terminated".into());
+                break 'tests;
+            }
             if options.repeat > 1 && !options.common.is_json() {
                 out.line(&format!("Run {round} of {}", options.repeat));
             }
@@ -120,7 +128,7 @@ fn measure(options: &Run) -> Result<(), String> {
             }
             let mut settings = settings.clone();
             (settings.socket_engine, settings.file_engine) = (engine.sockets, engine.files);
-            if !one_test(options, &settings, &out, round, at, &mut tally)? {
+            if !one_test(options, &settings, &out, (round, at), &enough, &mut tally)? {
                 break 'tests;
             }
         }
@@ -141,6 +149,32 @@ fn measure(options: &Run) -> Result<(), String> {
     }
 }
 
+/// Hears Ctrl+C where no test does: between two of them, and when one has its report out already.
+struct Enough(Option<CompletionPort<(), ()>>);
+
+impl Enough {
+    /// Of a single test the test itself hears it, and before that the system ends the process.
+    fn new(several: bool) -> Result<Enough, String> {
+        let wrong = |error: std::io::Error| format!("Ctrl+C cannot be waited for: {error}");
+        if !several {
+            return Ok(Enough(None));
+        }
+        let port = CompletionPort::new().map_err(wrong)?;
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            port.signal(signal, (), ()).map_err(wrong)?;
+        }
+        Ok(Enough(Some(port)))
+    }
+
+    /// Whether it came, or comes within this time.
+    fn was_said(&self, pause: Duration) -> bool {
+        match &self.0 {
+            Some(port) => port.get_timeout(pause).is_ok(),
+            None => false,
+        }
+    }
+}
+
 /// What the tests have come to.
 struct Tally {
     /// Of each engine: what arrived, bits a second, and processor seconds for a gigabyte, here and there.
@@ -154,8 +188,8 @@ fn one_test(
     options: &Run,
     settings: &client::Options,
     out: &Out,
-    round: u32,
-    engine: usize,
+    (round, engine): (u32, usize),
+    enough: &Enough,
     tally: &mut Tally,
 ) -> Result<bool, String> {
     let json = options.common.is_json();
@@ -169,7 +203,11 @@ fn one_test(
     let mut last = run(&settings);
     log::info!("the test took {:?}", started.elapsed());
     let mut first = last.first.take();
+    let mut interrupted = false;
     if options.two_phase && last.failure.is_none() && first.is_none() {
+        interrupted = enough.was_said(Duration::ZERO);
+    }
+    if options.two_phase && last.failure.is_none() && first.is_none() && !interrupted {
         settings.parameters.two_phase = false;
         settings.parameters.reverse = true;
         settings.announce = Some("Second phase, in a session of its own, since the server is not wharf".into());
@@ -200,7 +238,7 @@ fn one_test(
     if options.two_phase && last.failure.is_none() && !last.sides().is_some_and(|sides| sides.success()) {
         tally.missed.push("not both phases succeeded".into());
     }
-    Ok(last.failure.as_ref().is_none_or(|failure| failure.code != code::CLIENT_TERMINATED))
+    Ok(!interrupted && last.failure.as_ref().is_none_or(|failure| failure.code != code::CLIENT_TERMINATED))
 }
 
 fn way_of(outcome: &Outcome) -> String {

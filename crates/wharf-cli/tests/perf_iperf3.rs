@@ -5,6 +5,7 @@
 //! failure. With `WHARF_PERF_MATRIX=FILE` the rows are written there as a table.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -86,8 +87,16 @@ fn wharf() -> Command {
     command
 }
 
+/// Each only once: the system gives out a port again as soon as it is free, and then the client of one row comes to the server of
+/// another.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
 }
 
 fn listening_port(child: &mut Child) -> u16 {
@@ -443,7 +452,8 @@ fn cell(client_is: Peer, server_is: Peer, row: Row) -> [Output; 2] {
         while !server.has_ended() {
             let output = client_of(row.host, client_is, port, &options);
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if !["refused", "unable to connect"].iter().any(|word| text.contains(word)) {
+            // In use: of the datagrams' port, which somebody else's socket may have.
+            if !["refused", "unable to connect", "already in use"].iter().any(|word| text.contains(word)) {
                 return [output, server.finish()];
             }
             assert!(Instant::now() < until, "{server_is:?} does not listen");
@@ -547,6 +557,40 @@ fn our_client_and_a_stock_server_pass_the_matrix() {
 fn a_stock_client_and_our_server_pass_the_matrix() {
     if have_stock() {
         matrix(Stock, Wharf);
+    }
+}
+
+/// Programs that read iperf3's reports find its keys in ours, also of a test that was over before an interval was.
+#[test]
+fn reports_have_the_keys_of_stock_reports() {
+    fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| keys(value, &format!("{path}/{key}"), into)),
+            Value::Array(array) => array.iter().for_each(|value| keys(value, &format!("{path}/*"), into)),
+            _ => drop(into.insert(path.to_owned())),
+        }
+    }
+    if !have_stock() {
+        return;
+    }
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    for options in
+        ["-n 1M", "-t 1 -i 0", "-t 1 -R", "-t 1 --bidir", "-u -t 1", "-u -t 1 -R", "-n 1M -T title --extra-data more"]
+    {
+        let stock = cell(Stock, Stock, row(options));
+        let ours = cell(Wharf, Wharf, row(options));
+        for (end, at) in [("client", 0), ("server", 1)] {
+            let [stock, ours] = [&stock[at], &ours[at]].map(|output| {
+                let mut found = BTreeSet::new();
+                keys(&report_of(&format!("{options}, the {end}"), output), "", &mut found);
+                found
+            });
+            // Stock tells all of the test once more as an interval where none was asked for.
+            let none = options.contains("-i 0");
+            let missing: Vec<_> =
+                stock.difference(&ours).filter(|key| !none || !key.starts_with("/intervals")).collect();
+            assert!(missing.is_empty(), "{options}, the {end}: {missing:?}");
+        }
     }
 }
 

@@ -15,6 +15,8 @@ struct Server {
     child: Child,
     address: SocketAddr,
     said: Arc<Mutex<String>>,
+    /// As it was to.
+    ended: bool,
 }
 
 impl Server {
@@ -44,7 +46,7 @@ impl Server {
                 into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
-        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said }
+        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said, ended: false }
     }
 
     fn connect(&self) -> Peer {
@@ -95,7 +97,7 @@ impl Drop for Server {
         let alive = self.child.try_wait().unwrap().is_none();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        assert!(alive || std::thread::panicking(), "the server has died");
+        assert!(alive || self.ended || std::thread::panicking(), "the server has died");
     }
 }
 
@@ -780,6 +782,111 @@ fn noise_at_any_step_does_not_kill_a_server_and_leaves_nothing_behind() {
     assert!(!server.said.lock().unwrap().contains("panicked"), "{}", server.said.lock().unwrap());
 }
 
+#[test]
+fn a_flood_of_words_that_the_test_is_over_holds_up_nobody() {
+    let server = Server::start(&[]);
+    // The server waits for what was announced, and does not look at what is said meanwhile.
+    let announced = r#"{"tcp":true,"omit":0,"time":0,"num":1000000000000,"blockcount":0,"parallel":1,"len":131072}"#;
+    let (control, _stream) = server.running(announced);
+    let flood = vec![4; 1 << 20];
+    for _ in 0..30 {
+        // It may have had enough.
+        if (&control.0).write_all(&flood).is_err() {
+            break;
+        }
+    }
+    drop(control);
+    let until = Instant::now() + DEADLINE;
+    let port = server.address.port().to_string();
+    loop {
+        let output = run(&["127.0.0.1", "-p", &port, "-n", "64K", "--connect-timeout", "20000"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            break;
+        }
+        assert!(said.contains("busy") && Instant::now() < until, "{said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_for_one_test_begins_no_second_one() {
+    let mut server = Server::start(&["-1"]);
+    // Its test is over but for the last word, and its place is free.
+    let (control, _stream) = server.running(PARAMETERS);
+    control.send(&[4]);
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    control.object();
+    assert_eq!(control.state(), 14);
+    let second = server.connect();
+    second.send(&cookie(b'b'));
+    assert_eq!(second.state(), -1, "busy, and not a test that would be cut off");
+    control.send(&[16]);
+    let until = Instant::now() + DEADLINE;
+    while server.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "the server does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.child.wait().unwrap().success());
+    server.ended = true;
+}
+
+/// Ctrl+C ends several tests wherever they are: in one, after its report, or in the pause between two.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_between_two_tests_ends_them_all() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let start = |pause: &str| {
+        Command::new(env!("CARGO_BIN_EXE_wharf"))
+            .args([
+                "perf",
+                "run",
+                "127.0.0.1",
+                "-p",
+                &port,
+                "-n",
+                "1",
+                "-i",
+                "0",
+                "--repeat",
+                "100000",
+                "--pause",
+                pause,
+            ])
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for attempt in 0..8 {
+        let mut client = start(if attempt < 4 { "0" } else { "60" });
+        let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().any(|line| line.unwrap() == "iperf Done."));
+        if attempt >= 4 {
+            // The connection's end is waited for, and then comes the pause.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+        let until = Instant::now() + DEADLINE;
+        while client.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                client.kill().unwrap();
+                panic!("attempt {attempt}: Ctrl+C was not heard");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = client.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("the client has terminated"), "{said}");
+    }
+}
+
 // --- Clients against hostile servers ---
 
 /// A server that plays its part by hand.
@@ -849,6 +956,23 @@ fn a_client_gives_up_on_a_silent_server() {
         |peer, listener| {
             peer.send(&[9, 10]);
             let stream = listener.accept().unwrap();
+            peer.is_closed();
+            drop(stream);
+        },
+        "silent for too long",
+    );
+}
+
+#[test]
+fn a_client_does_not_wait_for_ever_for_what_an_error_is() {
+    // In a running test nothing has a time that would end it.
+    client_says(
+        |peer, listener| {
+            peer.send(&[9, 10]);
+            let stream = listener.accept().unwrap();
+            peer.send(&[1, 2]);
+            std::thread::sleep(Duration::from_millis(200));
+            peer.send(&[0xFE]);
             peer.is_closed();
             drop(stream);
         },

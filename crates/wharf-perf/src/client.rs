@@ -173,7 +173,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     if let Some(text) = &parameters.extra_data {
         printer.extra("extra_data", text.as_str().into());
     }
-    let addresses = match resolve(&options.host, options.port, options.family) {
+    let addresses = match resolve(options) {
         Ok(addresses) => addresses,
         Err(failure) => return fail(printer, failure),
     };
@@ -244,17 +244,25 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     }
 }
 
-fn resolve(host: &str, port: u16, family: Option<u8>) -> Result<Vec<SocketAddr>, Failure> {
+fn resolve(options: &Options) -> Result<Vec<SocketAddr>, Failure> {
+    let Options { host, port, family, .. } = options;
     let unknown = |why: String| Failure::new(code::CONNECT, format!("unable to connect to server: {why}"));
-    let addresses = (host, port).to_socket_addrs().map_err(|error| unknown(format!("{host:?}: {error}")))?;
+    let addresses = (&**host, *port).to_socket_addrs();
+    let addresses = addresses.map_err(|error| unknown(format!("{host:?}: {error}")))?;
     let fits = |address: &SocketAddr| match family {
         Some(4) => address.is_ipv4(),
         Some(6) => address.is_ipv6(),
         _ => true,
     };
     let addresses: Vec<SocketAddr> = addresses.filter(fits).collect();
+    if addresses.is_empty() {
+        return Err(unknown(format!("{host:?} has no address of the family that was asked for (-4, -6)")));
+    }
+    // From an address of one family there is no way to the other.
+    let Some(own) = options.origin.address else { return Ok(addresses) };
+    let addresses: Vec<SocketAddr> = addresses.into_iter().filter(|it| it.is_ipv4() == own.is_ipv4()).collect();
     match addresses.is_empty() {
-        true => Err(unknown(format!("{host:?} has no address of the family that was asked for (-4, -6)"))),
+        true => Err(unknown(format!("{host:?} has no address of the family of {own} (-B)"))),
         false => Ok(addresses),
     }
 }
@@ -362,7 +370,11 @@ impl Session {
     fn client_state(self: &Arc<Self>, core: &mut Core, state: i8) {
         match (core.phase, state) {
             (_, state::ACCESS_DENIED) => self.fail(core, Failure::new(code::BUSY, describe(code::BUSY))),
-            (_, state::SERVER_ERROR) => core.phase = Phase::Erring,
+            (_, state::SERVER_ERROR) => {
+                core.phase = Phase::Erring;
+                // While a test runs nothing else is waited for: the numbers may never come.
+                self.wait(core);
+            }
             (_, state::SERVER_TERMINATE) => {
                 self.fail(core, Failure::new(code::SERVER_TERMINATED, describe(code::SERVER_TERMINATED)));
             }
@@ -569,5 +581,22 @@ impl Session {
             }
             let _ = client.done.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_can_be_reached_from_this_ends_are_tried() {
+        let mut options = Options::new("127.0.0.1", 5201);
+        assert_eq!(resolve(&options).unwrap(), ["127.0.0.1:5201".parse().unwrap()]);
+        options.origin.address = Some("127.0.0.1".parse().unwrap());
+        assert_eq!(resolve(&options).unwrap().len(), 1);
+        options.origin.address = Some("::1".parse().unwrap());
+        assert!(resolve(&options).unwrap_err().text.contains("of the family of ::1 (-B)"));
+        options.family = Some(6);
+        assert!(resolve(&options).unwrap_err().text.contains("(-4, -6)"));
     }
 }

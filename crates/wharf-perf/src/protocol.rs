@@ -223,6 +223,8 @@ pub fn describe(code: i32) -> String {
 #[derive(Debug, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
+    /// What was understood stays until it is worth moving the rest: a flood of states must not cost its square.
+    understood: usize,
 }
 
 /// A frame that is none.
@@ -242,30 +244,44 @@ impl Decoder {
 
     /// How many bytes wait to be understood.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.rest().len()
     }
 
     /// Whether all was understood.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.rest().is_empty()
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.understood..]
+    }
+
+    fn take(&mut self, count: usize) {
+        self.understood += count;
+        if self.understood > self.bytes.len() / 2 {
+            self.bytes.drain(..self.understood);
+            self.understood = 0;
+        }
     }
 
     /// The next state, which stays.
     pub fn next(&self) -> Option<i8> {
-        self.bytes.first().map(|byte| *byte as i8)
+        self.rest().first().map(|byte| *byte as i8)
     }
 
     /// The next state, if it is there.
     pub fn state(&mut self) -> Option<i8> {
-        (!self.bytes.is_empty()).then(|| self.bytes.remove(0) as i8)
+        let state = self.next()?;
+        self.take(1);
+        Some(state)
     }
 
     /// The two numbers behind state −2. At the end of the stream the second may be missing: it is 0 then.
     pub fn error_pair(&mut self, end: bool) -> Option<(i32, i32)> {
-        let word = |at: usize| Some(i32::from_be_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?));
+        let word = |at: usize| Some(i32::from_be_bytes(self.rest().get(at..at + 4)?.try_into().ok()?));
         match (word(0), word(4)) {
             (Some(code), Some(errno)) => {
-                self.bytes.drain(..8);
+                self.take(8);
                 Some((code, errno))
             }
             (Some(code), None) if end => Some((code, 0)),
@@ -276,17 +292,15 @@ impl Decoder {
     /// The next frame, if it is complete; what follows stays. A frame whose length cannot be right is an error at once,
     /// and no memory is taken for it.
     pub fn frame(&mut self, bytes_max: usize) -> Result<Option<Map>, BadFrame> {
-        let Some(head) = self.bytes.get(..4) else { return Ok(None) };
+        let Some(head) = self.rest().get(..4) else { return Ok(None) };
         let length = u32::from_be_bytes(head.try_into().unwrap_or_default());
         if length == 0 || length as usize > bytes_max {
             return Err(BadFrame::Length(length));
         }
         let end = 4 + length as usize;
-        if self.bytes.len() < end {
-            return Ok(None);
-        }
-        let object = json::object(&self.bytes[4..end]);
-        self.bytes.drain(..end);
+        let Some(frame) = self.rest().get(..end) else { return Ok(None) };
+        let object = json::object(&frame[4..]);
+        self.take(end);
         object.map(Some).ok_or(BadFrame::NoObject)
     }
 }
@@ -358,6 +372,18 @@ mod tests {
         decoder.push(&[0, 0, 0, 142]);
         assert_eq!(decoder.error_pair(false), None);
         assert_eq!(decoder.error_pair(true), Some((142, 0)));
+    }
+
+    #[test]
+    fn a_flood_of_states_costs_no_more_than_its_bytes() {
+        let mut decoder = Decoder::default();
+        let flood = vec![4; 4 << 20];
+        decoder.push(&flood);
+        // Moving the rest for each of them would be 8 TB.
+        let states = std::iter::from_fn(|| decoder.state()).filter(|state| *state == 4).count();
+        assert_eq!(states, flood.len());
+        decoder.push(&[1]);
+        assert_eq!((decoder.len(), decoder.state(), decoder.state()), (1, Some(1), None));
     }
 
     #[test]

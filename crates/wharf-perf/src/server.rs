@@ -372,7 +372,9 @@ impl Server {
         }
         let session = {
             let mut lobby = self.lobby();
-            if lobby.stopping || lobby.sessions.len() >= self.options.max_clients {
+            // A server for one test ends with it: another one would be cut off.
+            let had_its_one = self.options.one_off && lobby.tests > 0;
+            if lobby.stopping || had_its_one || lobby.sessions.len() >= self.options.max_clients {
                 None
             } else {
                 lobby.tests += 1;
@@ -689,6 +691,12 @@ impl Session {
         }
         if parameters.get_server_output {
             core.printer.capture();
+        }
+        // Of the JSON object only: a stranger's text is nothing for a terminal.
+        for (key, text) in [("title", &parameters.title), ("extra_data", &parameters.extra_data)] {
+            if let Some(text) = text {
+                core.printer.extra(key, text.as_str().into());
+            }
         }
         let line = format!("Accepted connection from {}, port {}", core.host, core.host_port);
         core.printer.line(&line);

@@ -42,8 +42,10 @@ const STORE_MAX: Duration = Duration::from_secs(20);
 const UDP_SILENCE: Duration = Duration::from_secs(2);
 /// … and so long when the last numbers have not come either.
 const UDP_SILENCE_MORE: Duration = Duration::from_secs(5);
-/// What may wait to be understood on a control connection: more than any frame has.
+/// What may wait to be understood on a control connection: more than any frame has. Of a client that is the server's report …
 const INPUT_BYTES_MAX: usize = (64 << 20) + (1 << 20);
+/// … and of a server the results, or, where more is allowed, the parameters.
+const SERVER_INPUT_BYTES_MAX: usize = 1 << 20;
 /// Looks at the rate in the window of a server's limit.
 const LOOKS: u32 = 10;
 /// What a server adds to the time of a test before it ends it.
@@ -366,7 +368,13 @@ impl Session {
             Phase::Draining => self.listen_to(&core),
             _ => {
                 core.input.push(&buffer);
-                if core.input.len() > INPUT_BYTES_MAX {
+                let most = match &self.server {
+                    Some(server) => {
+                        SERVER_INPUT_BYTES_MAX.max(server.options.max_parameter_bytes.saturating_add(1 << 16))
+                    }
+                    None => INPUT_BYTES_MAX,
+                };
+                if core.input.len() > most {
                     let text = "the peer says more than there is to say";
                     self.fail(&mut core, Failure::new(code::MESSAGE, text));
                 }
@@ -551,7 +559,9 @@ impl Session {
         let snapshots = self.snapshots(core, false);
         let worth = core.book.as_ref().is_some_and(|book| {
             let length = seconds - book.last_tick();
-            length >= 0.1 * core.interval.as_secs_f64() || length > 0.001 && book.moved(&snapshots)
+            // Of a test that was over at once it is the only one.
+            let counts = length > 0.001 || book.last_tick() == 0.0;
+            length >= 0.1 * core.interval.as_secs_f64() || counts && book.moved(&snapshots)
         });
         if worth {
             self.close_interval(core, seconds);
@@ -825,6 +835,9 @@ impl Session {
     fn take_totals(self: &Arc<Self>, core: &mut Core, seconds: f64) {
         self.close_last_interval(core, seconds);
         let snapshots = self.snapshots(core, true);
+        if let Some(book) = &mut core.book {
+            book.close(&snapshots);
+        }
         core.cpu = Processor::now().percent_since(&core.processor);
         core.totals = Some((seconds, snapshots));
         let foreign = core.gate.foreign.load(std::sync::atomic::Ordering::Relaxed);

@@ -313,7 +313,7 @@ pub struct Run {
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub fail_under: Option<u64>,
     /// Exit with 1 if more is lost: percent of the datagrams
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub fail_loss: Option<f64>,
 }
 
@@ -421,7 +421,8 @@ impl Serve {
             idle_timeout: self.idle_timeout.map(Duration::from_secs),
             max_clients: self.max_clients.into(),
             max_seconds: self.server_max_duration,
-            bitrate_limit: self.server_bitrate_limit.map(|(rate, _)| rate),
+            // 0 is no limit, as a client's -b 0 is none.
+            bitrate_limit: self.server_bitrate_limit.map(|(rate, _)| rate).filter(|rate| *rate > 0),
             bitrate_window: Duration::from_secs(self.server_bitrate_limit.map_or(5, |(_, seconds)| seconds)),
             max_streams: self.max_streams.into(),
             max_parameter_bytes: usize::try_from(self.max_parameters).unwrap_or(usize::MAX),
@@ -467,20 +468,33 @@ impl Run {
             return Err(format!("-w {window} is out of range: at most 512M"));
         }
         let (rate, burst) = self.bitrate.unwrap_or((None, 0));
-        let mut bytes = self.bytes;
-        if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, self.blockcount) {
+        let ports = self.parallel * if self.bidir { 2 } else { 1 };
+        if self.cport > 0 && self.cport.checked_add(ports - 1).is_none() {
+            return Err(format!("--cport {} leaves no ports for {ports} streams; give a lower one", self.cport));
+        }
+        if let Some(file) = &self.plot {
+            // Said before the test, not after it.
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                return Err(format!("{} cannot be written (--plot): there is no such folder", file.display()));
+            }
+        }
+        // An amount of nothing is none, as for iperf3: not a test without an end.
+        let (mut bytes, blockcount) =
+            (self.bytes.filter(|bytes| *bytes > 0), self.blockcount.filter(|blocks| *blocks > 0));
+        if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, blockcount) {
             // A file ends where it ends.
             let size =
                 std::fs::metadata(file).map_err(|error| format!("{} cannot be read (-F): {error}", file.display()))?;
             bytes = Some(size.len().max(1));
         }
-        let by_amount = bytes.is_some() || self.blockcount.is_some();
+        let by_amount = bytes.is_some() || blockcount.is_some();
         let parameters = Parameters {
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
             omit: self.omit,
             time: if by_amount { 0 } else { self.time.unwrap_or(10) },
             num: bytes.unwrap_or(0),
-            blocks: self.blockcount.unwrap_or(0),
+            blocks: blockcount.unwrap_or(0),
             mss: self.set_mss.unwrap_or(0),
             nodelay: self.no_delay,
             parallel: self.parallel.into(),
@@ -621,6 +635,12 @@ fn parse_pause(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "give 0 to 86400 seconds".into())
 }
 
+/// "NaN" is a number to the parser, and would let everything pass.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "give 0 to 100 percent".into())
+}
+
 fn parse_engine(text: &str) -> Result<String, String> {
     match text {
         "auto" | "epoll" | "poll" | "io_uring" | "threads" | "all" => Ok(text.into()),
@@ -758,6 +778,22 @@ mod tests {
         );
         assert_eq!(names(&["--engine", "threads", "-F", "f"]).unwrap(), ["threads"]);
         assert!(names(&["--engine", "threads"]).unwrap_err().contains("-F"));
+    }
+
+    #[test]
+    fn what_could_pass_unseen_or_never_end_is_refused_or_as_iperf3_takes_it() {
+        for share in ["nan", "101", "inf"] {
+            assert!(parse_percent(share).is_err(), "{share}");
+        }
+        for nothing in [["-n", "0"], ["-k", "0"]] {
+            let parameters = merged("", &["host", nothing[0], nothing[1]]).unwrap().settings().unwrap().parameters;
+            assert_eq!((parameters.time, parameters.blocks_wanted()), (10, None), "{nothing:?}");
+        }
+        let settings = |options: &[&str]| merged("", &[&["host"], options].concat()).unwrap().settings();
+        assert!(settings(&["--cport", "65534", "-P", "2"]).is_ok());
+        assert!(settings(&["--cport", "65534", "-P", "2", "--bidir"]).unwrap_err().contains("--cport 65534"));
+        assert!(settings(&["--plot", "curve.svg"]).is_ok());
+        assert!(settings(&["--plot", "/no/such/curve.svg"]).unwrap_err().contains("--plot"));
     }
 
     #[test]

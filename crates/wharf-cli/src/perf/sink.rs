@@ -33,7 +33,7 @@ impl Out {
         let colour = file.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let json = common.json || common.json_stream || common.json_stream_full_output;
         let format = common.format.unwrap_or_default();
-        Ok(Out(Arc::new(Inner { file, timestamps: common.timestamps.clone(), json, colour, format })))
+        Ok(Out(Arc::new(Inner { file, timestamps: common.timestamps.as_deref().map(as_in_c), json, colour, format })))
     }
 
     fn stamped(&self, text: &str) -> String {
@@ -64,6 +64,25 @@ impl Out {
         // Wrapper scripts look for "error - ".
         self.write(&self.stamped(&format!("wharf perf: error - {text}")), io::stderr().lock());
     }
+}
+
+/// The format with what depends on a language said as iperf3 says it: its programs run in C's.
+fn as_in_c(format: &str) -> String {
+    let mut said = String::new();
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            said.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('c') => said.push_str("%a %b %e %H:%M:%S %Y"),
+            Some('x') => said.push_str("%m/%d/%y"),
+            Some('X') => said.push_str("%H:%M:%S"),
+            other => said.extend(Some('%').into_iter().chain(other)),
+        }
+    }
+    said
 }
 
 /// The lines of one test.
@@ -157,5 +176,18 @@ impl Sink for Daemon {
         if let Ok(null) = File::options().write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stderr(&null);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_front_of_lines_is_written_as_iperf3_writes_it() {
+        let at = jiff::civil::date(2026, 11, 1).at(9, 5, 0, 0);
+        assert_eq!(at.strftime(&as_in_c("%c ")).to_string(), "Sun Nov  1 09:05:00 2026 ");
+        assert_eq!(at.strftime(&as_in_c("%x %X %%c")).to_string(), "11/01/26 09:05:00 %c");
+        assert_eq!(as_in_c("100%"), "100%");
     }
 }

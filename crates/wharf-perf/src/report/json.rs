@@ -198,7 +198,9 @@ pub fn end(end: &End, start: &Start) -> Value {
             if stream.sender.retransmits >= 0 {
                 sender.insert("retransmits".into(), stream.sender.retransmits.into());
             }
-            if let Some(trips) = stream.round_trips {
+            // A client that receives knows none; iperf3's has zeros there, and its readers expect the keys.
+            let unknown = start.role == Role::Client && stream.sender.retransmits >= 0;
+            if let Some(trips) = stream.round_trips.or(unknown.then(Default::default)) {
                 sender.insert("reorder".into(), trips.reordered.into());
                 sender.insert("max_snd_cwnd".into(), trips.max_congestion_window.into());
                 sender.insert("max_snd_wnd".into(), trips.max_send_window.into());
