@@ -24,6 +24,8 @@ pub struct Case<'a> {
     pub plan: Plan,
     /// Connections to each server that do nothing.
     pub idle: usize,
+    /// New connections for each round: which thread of a server has which of them is chance, and one draw says little.
+    pub afresh: bool,
 }
 
 /// Measures a case. Where the descriptors do not suffice for connections to all servers at a time, some of them are
@@ -91,7 +93,12 @@ fn group_of(lab: &Lab, case: &Case, systems: &[&System]) -> io::Result<Vec<Row>>
         lab,
         servers.len(),
         case.plan,
-        |at| loads[at].measured(&servers[at], case.work, case.slice),
+        |at| {
+            if case.afresh {
+                loads[at] = Load::connect(&servers[at], case.shape)?;
+            }
+            loads[at].measured(&servers[at], case.work, case.slice)
+        },
         |_, error| lab.note(format!("{}: ended early, {error}", case.name)),
     )?;
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();

@@ -9,6 +9,8 @@ const QUICK: Duration = Duration::from_secs(36);
 
 pub struct Lab {
     pub quick: bool,
+    /// How much of the time that a case would like to have it may take: less than 1 where a whole run is late.
+    pub pace: f64,
     bar: ProgressBar,
     begun: Instant,
     notes: RefCell<Vec<String>>,
@@ -19,13 +21,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new(scenario: &str, quick: bool) -> Lab {
+    pub fn new(scenario: &str, quick: bool, pace: f64) -> Lab {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len} {elapsed} {wide_msg}");
         bar.set_style(style.expect("the template is a constant").progress_chars("=> "));
         bar.set_prefix(scenario.to_owned());
         bar.enable_steady_tick(Duration::from_millis(250));
-        Lab::with(quick, bar)
+        Lab { pace, ..Lab::with(quick, bar) }
     }
 
     /// For tests: shows nothing.
@@ -36,7 +38,7 @@ impl Lab {
 
     fn with(quick: bool, bar: ProgressBar) -> Lab {
         let (begun, notes) = (Instant::now(), RefCell::default());
-        Lab { quick, bar, begun, notes, last: Cell::new(None), slowness: Cell::new(1.0) }
+        Lab { quick, pace: 1.0, bar, begun, notes, last: Cell::new(None), slowness: Cell::new(1.0) }
     }
 
     /// One of two values: a quick run's, or a full one's.

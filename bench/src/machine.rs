@@ -56,8 +56,17 @@ pub fn load() -> f64 {
 }
 
 fn command() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).map(|argument| shown(&argument)).collect();
     format!("cargo run --release -p wharf-bench -- {}", arguments.join(" "))
+}
+
+/// Where somebody's folders are is nobody's business.
+fn shown(argument: &str) -> String {
+    let path = Path::new(argument);
+    match path.file_name() {
+        Some(name) if path.is_absolute() => name.to_string_lossy().into_owned(),
+        _ => argument.to_owned(),
+    }
 }
 
 /// What a port says that it works with: for sockets, and for a file operation that has to wait.
@@ -113,7 +122,8 @@ fn commit() -> String {
 }
 
 fn locked(lock: &str, package: &str) -> Option<String> {
-    let (_, rest) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    // Of several versions the newest, which is the one that we ask for: an older one is somebody else's.
+    let (_, rest) = lock.rsplit_once(&format!("name = \"{package}\"\nversion = \""))?;
     Some(format!("{package} {}", rest.split('"').next()?))
 }
 
@@ -223,6 +233,15 @@ mod tests {
         let lock = "[[package]]\nname = \"flume\"\nversion = \"0.11.1\"\nsource = \"x\"\n";
         assert_eq!(locked(lock, "flume").as_deref(), Some("flume 0.11.1"));
         assert_eq!(locked(lock, "lume"), None);
+        let two = format!("{lock}\n[[package]]\nname = \"flume\"\nversion = \"0.12.0\"\n");
+        assert_eq!(locked(&two, "flume").as_deref(), Some("flume 0.12.0"));
+    }
+
+    #[test]
+    fn the_command_tells_nothing_of_the_machines_folders() {
+        assert_eq!(shown("/home/somebody/rows.json"), "rows.json");
+        assert_eq!(shown("target/rows.json"), "target/rows.json");
+        assert_eq!(shown("--quick"), "--quick");
     }
 
     #[test]

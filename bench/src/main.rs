@@ -90,6 +90,8 @@ enum Scenario {
     Datagrams,
     /// Files over HTTP beside nginx, by wrk
     Static,
+    /// Bulk transfer by `wharf perf` beside iperf3
+    Bulk,
     /// All of these
     All,
     /// The page of an earlier run's rows
@@ -99,7 +101,7 @@ enum Scenario {
 use Scenario::*;
 
 /// What `all` measures, in this order.
-const EVERY: [Scenario; 15] = [
+const EVERY: [Scenario; 16] = [
     Echo,
     Scale,
     Blocked,
@@ -115,6 +117,7 @@ const EVERY: [Scenario; 15] = [
     Compensation,
     Datagrams,
     Static,
+    Bulk,
 ];
 
 impl Scenario {
@@ -122,7 +125,26 @@ impl Scenario {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether peers are needed, and a network.
+    /// About how many seconds a full run takes of a machine with two processors that has nothing else to do.
+    fn seconds(self) -> f64 {
+        match self {
+            Echo => 300.0,
+            Broadcast => 230.0,
+            Files | Bulk => 150.0,
+            Blocked | Trickle | Idle => 120.0,
+            Scale | Skew | Queue | Static => 100.0,
+            Churn | Mixed => 50.0,
+            Wake | Compensation | Datagrams => 35.0,
+            All | Page => 0.0,
+        }
+    }
+
+    /// Whether it needs programs of `bench/peers`.
+    fn has_peers(self) -> bool {
+        self.is_networked() && !matches!(self, Static | Bulk)
+    }
+
+    /// Whether it needs a network.
     fn is_networked(self) -> bool {
         !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
     }
@@ -144,6 +166,7 @@ impl Scenario {
             Compensation => scenario::compensation::run(lab),
             Datagrams => scenario::datagrams::run(lab),
             Static => scenario::statics::run(lab),
+            Bulk => scenario::bulk::run(lab),
             All | Page => unreachable!("they are no measurements"),
         }
     }
@@ -177,18 +200,25 @@ fn run(options: &Options) -> io::Result<()> {
     }
     let chosen = if options.scenario == All { &EVERY[..] } else { &[options.scenario] };
     let mut missing = Vec::new();
-    if chosen.iter().any(|scenario| matches!(scenario, Files | Static)) {
+    if chosen.iter().any(|scenario| matches!(scenario, Files | Static | Bulk)) {
         peers::build_wharf()?;
     }
-    if chosen.iter().any(|scenario| scenario.is_networked()) {
+    if chosen.iter().any(|scenario| scenario.has_peers()) {
         missing = peers::build(options.peers_target.as_deref())?;
+    }
+    if chosen.iter().any(|scenario| scenario.is_networked()) {
         machine::enter_own_network();
         machine::allow_descriptors();
     }
     machine::exact_timers();
+    let begun = std::time::Instant::now();
     let mut rows = Vec::new();
     for (number, &scenario) in chosen.iter().enumerate() {
-        let mut own = measure(scenario, options, number == 0, &missing)?;
+        if number == 0 {
+            machine::print(&machine::about(options.quick));
+        }
+        let pace = pace(begun.elapsed().as_secs_f64(), &chosen[number..]);
+        let mut own = measure(scenario, options, pace, &missing)?;
         rows.append(&mut own);
         // After each, so that a run that is broken off has not been for nothing.
         if let Some(file) = &options.json {
@@ -200,13 +230,19 @@ fn run(options: &Options) -> io::Result<()> {
     written(options.out.as_deref().unwrap_or(&target), &rows)
 }
 
+/// A full run of everything is to end within half an hour.
+const ALL_SECONDS: f64 = 29.0 * 60.0;
+
+/// What of the time that they would like to have the scenarios that are left may take.
+fn pace(elapsed: f64, left: &[Scenario]) -> f64 {
+    let wanted: f64 = left.iter().map(|scenario| scenario.seconds()).sum();
+    ((ALL_SECONDS - elapsed) / wanted).clamp(0.1, 1.0)
+}
+
 /// Measures one scenario, and prints it.
-fn measure(scenario: Scenario, options: &Options, is_first: bool, missing: &[String]) -> io::Result<Vec<Row>> {
+fn measure(scenario: Scenario, options: &Options, pace: f64, missing: &[String]) -> io::Result<Vec<Row>> {
     let mut about = machine::about(options.quick);
-    if is_first {
-        machine::print(&about);
-    }
-    let lab = Lab::new(&scenario.name(), options.quick);
+    let lab = Lab::new(&scenario.name(), options.quick, pace);
     if scenario.is_networked() {
         missing.iter().for_each(|line| lab.note(line.clone()));
     }
@@ -246,5 +282,14 @@ mod tests {
             let is_measured = EVERY.contains(&scenario);
             assert_eq!(is_measured, !matches!(scenario, All | Page), "{scenario:?}");
         }
+    }
+
+    #[test]
+    fn a_run_that_is_late_hurries_and_one_in_time_does_not() {
+        assert_eq!(pace(0.0, &EVERY), 1.0);
+        assert_eq!(pace(ALL_SECONDS - 100.0, &EVERY[14..]), 1.0, "a hundred seconds for the last");
+        let late = pace(ALL_SECONDS - 50.0, &EVERY[14..]);
+        assert!((0.49..0.51).contains(&late), "{late}");
+        assert_eq!(pace(1e6, &EVERY), 0.1);
     }
 }

@@ -33,7 +33,7 @@ pub type Samples = Vec<Vec<Sample>>;
 #[derive(Clone, Copy)]
 pub struct Plan {
     pub rounds_most: usize,
-    /// After the least number of rounds, none is begun beyond it.
+    /// After the least number of rounds, none is begun beyond it, less where the run is late.
     pub budget: Duration,
 }
 
@@ -65,7 +65,7 @@ pub fn in_turns(
     let rounds = plan.rounds_most.max(ROUNDS_LEAST);
     let steps = lab.steps(rounds * systems);
     for round in 0..rounds {
-        if round >= ROUNDS_LEAST && begin.elapsed() >= plan.budget {
+        if round >= ROUNDS_LEAST && begin.elapsed().as_secs_f64() >= plan.budget.as_secs_f64() * lab.pace {
             break;
         }
         for place in 0..systems {

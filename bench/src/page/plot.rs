@@ -111,18 +111,18 @@ fn dots(title: &str, series: &Series) -> Drawn {
             NAMES + 10 + (part * f64::from(WIDTH - NAMES - 30)) as i32
         };
         let style = |size: i32, position| ("sans-serif", size).into_font().color(&BLACK).pos(position);
-        root.draw(&Text::new(title.to_owned(), (10, 8), style(14, Pos::new(HPos::Left, VPos::Top))))?;
+        root.draw(&Text::new(title.to_owned(), (10, 8), style(17, Pos::new(HPos::Left, VPos::Top))))?;
         let bottom = height - FOOT;
         for power in low as i32..=high as i32 {
             let value = 2_f64.powi(power);
             let line = if power == 0 { BLACK.stroke_width(1) } else { BLACK.mix(0.15).stroke_width(1) };
             root.draw(&PathElement::new([(at(value), HEAD), (at(value), bottom)], line))?;
             let label = if power < 0 { format!("1/{}", 2_i32.pow(power.unsigned_abs())) } else { format!("{value}") };
-            root.draw(&Text::new(label, (at(value), bottom + 6), style(12, Pos::new(HPos::Center, VPos::Top))))?;
+            root.draw(&Text::new(label, (at(value), bottom + 6), style(14, Pos::new(HPos::Center, VPos::Top))))?;
         }
         for (line, (name, points)) in series.iter().enumerate() {
             let y = HEAD + LINE * line as i32 + LINE / 2;
-            root.draw(&Text::new((*name).to_owned(), (NAMES, y), style(12, Pos::new(HPos::Right, VPos::Center))))?;
+            root.draw(&Text::new((*name).to_owned(), (NAMES, y), style(14, Pos::new(HPos::Right, VPos::Center))))?;
             for &(_, value) in points {
                 root.draw(&Circle::new((at(value), y), 4, BLUE.mix(0.45).filled()))?;
             }
@@ -148,7 +148,7 @@ fn crowd(title: &str, series: &Series) -> Drawn {
     {
         let root: Area = SVGBackend::with_string(&mut text, (WIDTH as u32, 360)).into_drawing_area();
         root.fill(&WHITE)?;
-        let root = root.titled(title, ("sans-serif", 14))?;
+        let root = root.titled(title, ("sans-serif", 17))?;
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
             .x_label_area_size(28)

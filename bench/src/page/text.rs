@@ -51,7 +51,7 @@ pub fn of(scenario: &str) -> &'static str {
         "skew" => {
             "A tenth of the connections carries nine tenths of the messages, and each message computes for 50 us: two \
              workers beside runtimes that give each connection to one thread for good. And 20 us on connections that \
-             are all alike."
+             are all alike. Every round has new connections, for which thread has how many of the busy ones is chance."
         }
         "churn" => {
             "Connect, ten requests of 32 bytes one after the other, close; 64 at a time. A message is a request."
@@ -87,6 +87,11 @@ pub fn of(scenario: &str) -> &'static str {
         }
         "static" => {
             "Files over HTTP/1.1: `wharf serve files` beside nginx with one worker and `sendfile`. wrk is the load, with 64 connections."
+        }
+        "bulk" => {
+            "`wharf perf` against itself beside Debian's iperf3 against itself, over the loopback, a second a test. A message \
+             is a megabyte (10⁶ bytes) of TCP, or a datagram, that arrived; processor time is that of both ends (1000 us for \
+             a megabyte are 1 s for a gigabyte)."
         }
         _ => "",
     }

@@ -67,6 +67,7 @@ pub fn run(lab: &Lab, beside: Option<&Path>) -> io::Result<Report> {
         slice,
         plan: Plan::within(seconds),
         idle: 0,
+        afresh: false,
     };
     for &cell in lab.pick(&QUICK_ONE[..], &FULL_ONE[..]) {
         let case = closed(cell, Place::Apart, &one, lab.pick(SLICE / 2, SLICE), lab.pick(3.0, 10.0), 1);

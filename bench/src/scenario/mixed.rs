@@ -53,6 +53,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             slice: Duration::from_millis(lab.pick(100, 200)),
             plan: Plan::within(lab.pick(5.0, 15.0)),
             idle: 0,
+            afresh: false,
         };
         if lab.has_time(&case.name, 9.0) {
             report.rows.extend(compare(lab, &case)?);

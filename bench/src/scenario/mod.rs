@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod broadcast;
+pub mod bulk;
 pub mod churn;
 pub mod compensation;
 pub mod datagrams;

@@ -33,6 +33,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             slice: Duration::from_millis(lab.pick(40, 80)),
             plan: Plan::within(lab.pick(3.0, 15.0)),
             idle,
+            afresh: false,
         };
         if lab.has_time(&case.name, 7.0) {
             report.rows.extend(compare(lab, &case)?);

@@ -1,6 +1,7 @@
 //! A tenth of the connections carries nine tenths of the messages, each of which computes for 50 us; two workers on two
 //! processors, beside runtimes that give each connection to one thread for good. And 20 us on connections that are all
-//! alike, beside a runtime that steals. The generator shares the processors, and its part of one is in the table.
+//! alike, beside a runtime that steals. The generator shares the processors, and its part of one is in the table. Every round has new connections, for which
+//! thread has how many of the busy ones is chance.
 
 use crate::compare::{Case, compare};
 use crate::lab::Lab;
@@ -45,6 +46,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             slice: Duration::from_millis(lab.pick(120, 300)),
             plan: Plan::within(lab.pick(8.0, 30.0)),
             idle: 0,
+            afresh: true,
         };
         if lab.has_time(name, 11.0) {
             report.rows.extend(compare(lab, &case)?);
