@@ -132,6 +132,15 @@ impl Ticker {
         }
     }
 
+    /// What was due is being looked after; a deadline that lies ahead stays.
+    pub(super) fn forget_due(&self) {
+        let mut times = self.times.lock();
+        if times.deadline.is_some_and(|at| at <= Instant::now()) {
+            times.deadline = None;
+            self.has_deadline.store(false, Ordering::SeqCst);
+        }
+    }
+
     fn deadline(&self) -> Option<Instant> {
         if self.has_deadline.load(Ordering::SeqCst) { self.times.lock().deadline } else { None }
     }

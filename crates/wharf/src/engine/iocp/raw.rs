@@ -141,6 +141,8 @@ impl PortDriver {
 /// Queues the packets of timers that are due.
 pub(super) fn fire_timers(queue: &Queue) {
     let mut found = Found { entries: Vec::new(), work: Vec::new(), ticked: false };
+    // It is told the next one, if there is one.
+    queue.ticker.forget_due();
     queue.driver().timers_due(&mut found);
     found.entries.into_iter().for_each(|entry| post_entry(queue, entry));
 }
@@ -248,6 +250,12 @@ fn start(queue: &Queue, device: &Inner, lane: &mut Guard<'_, super::device::Lane
         call(device, pointer)
     };
     let skips = device.skip_on_success.load(Ordering::Acquire);
+    // SAFETY: it is listed, and its packet was not queued yet.
+    let is_end = unsafe { (*pointer).operation.kind == Kind::Disconnected };
+    if is_end && !skips && matches!(called, Called::Now(_)) {
+        // A plain call, whose packet is ours to queue.
+        queue.completions.post(0, key::OPERATION, pointer.expose_provenance());
+    }
     match called {
         Called::Pending => Started::Pending,
         Called::Now(_) if !skips => Started::Pending,
@@ -282,7 +290,7 @@ unsafe fn call(device: &Inner, pointer: *mut Record) -> Called {
             Kind::Connected => super::streams::connect(device, record, overlapped),
             Kind::Received | Kind::Readable => super::streams::receive(device, record, overlapped),
             Kind::Sent => super::streams::send(device, record, overlapped),
-            Kind::Disconnected => super::streams::disconnect(device, overlapped),
+            Kind::Disconnected => sys::shut_sending(device.handle()),
             Kind::SentFile => super::transmit::step(device, record, overlapped),
             Kind::ReceivedFrom => super::datagrams::receive(device, record, overlapped),
             Kind::SentTo => super::datagrams::send(device, record, overlapped),

@@ -237,16 +237,6 @@ pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut 
     unsafe { sys::send(device.handle(), &pieces, overlapped) }
 }
 
-/// With skip-on-success the plain call does it at once; of the other one it is not sure then that a packet comes (Wine).
-#[allow(unsafe_code)]
-pub(super) unsafe fn disconnect(device: &Inner, overlapped: *mut OVERLAPPED) -> Called {
-    if device.skip_on_success.load(Ordering::Acquire) {
-        return sys::shut_sending(device.handle());
-    }
-    // SAFETY: the record stays.
-    unsafe { sys::disconnect(device.handle(), overlapped) }
-}
-
 // --- Ends. Under the lane's lock, too. ---
 
 pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {

@@ -553,26 +553,8 @@ pub(super) fn connected(it: Handle) {
     unsafe { ws::setsockopt(socket(it), ws::SOL_SOCKET, ws::SO_UPDATE_CONNECT_CONTEXT, std::ptr::null(), 0) };
 }
 
-/// Ends the sending side.
-///
-/// # Safety
-///
-/// `overlapped` stays valid until its packet.
-#[allow(unsafe_code)]
-pub(super) unsafe fn disconnect(it: Handle, overlapped: *mut OVERLAPPED) -> Called {
-    let function = match extension(it, &ws::WSAID_DISCONNECTEX) {
-        Ok(function) => function,
-        Err(error) => return Called::Failed(error),
-    };
-    // SAFETY: as in `connect`.
-    let function: ws::LPFN_DISCONNECTEX = unsafe { std::mem::transmute(function) };
-    let Some(function) = function else { return Called::Failed(EINVAL) };
-    // SAFETY: by the contract.
-    let done = unsafe { function(socket(it), overlapped, 0, 0) };
-    called(done == 0, 0)
-}
-
-/// Ends the sending side, at once and without a packet.
+/// Ends the sending side, at once and without a packet: all that was sent before has gone to the system then. `DisconnectEx`
+/// does no more, and it is not sure that its packet comes (seen under Wine).
 #[allow(unsafe_code)]
 pub(super) fn shut_sending(it: Handle) -> Called {
     // SAFETY: numbers only.
