@@ -58,7 +58,7 @@ pub fn burn(time: Duration) {
 
 // --- Accounting ---
 
-const TOKENS_MAX: usize = 1 << 18;
+const TOKENS_MAX: usize = 1 << 22;
 /// Two bits for each context.
 const ARRIVED: u64 = 1;
 const DROPPED: u64 = 2;
