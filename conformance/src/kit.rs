@@ -14,9 +14,9 @@ use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
 use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
 
 /// After so long something that was to come does not come.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A row that takes longer hangs.
-pub const ROW_LIMIT: Duration = Duration::from_secs(25);
+pub const ROW_LIMIT: Duration = Duration::from_secs(70);
 /// Time enough for something to happen that must not.
 pub const WHILE: Duration = Duration::from_millis(20);
 
