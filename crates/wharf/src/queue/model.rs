@@ -15,6 +15,7 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use std::sync::Mutex as Untracked;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 /// Forced switches of threads in a schedule, unless `LOOM_MAX_PREEMPTIONS` says otherwise. What is taken out of the
 /// queue by `ci/loom` shows with two.
