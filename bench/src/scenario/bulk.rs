@@ -8,7 +8,7 @@ use crate::measure::{Plan, Sample, all_in_turns, ratios, rows};
 use crate::process::program;
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::stats::median;
-use crate::system::{Server, System};
+use crate::system::Server;
 use crate::usage::children_cpu_us;
 use serde_json::Value;
 use std::io;
@@ -45,11 +45,12 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
         report.notes.push("iperf3 is missing (Debian: apt-get install iperf3): nothing was measured".into());
         return Ok(report);
     }
-    let ours = |name| System::other(name, &wharf, &["perf", "serve", "-p", "0", "-B", "127.0.0.1"]).start();
+    let ours = |name| serve(name, &wharf, &["perf", "serve"]);
+    let stock = PathBuf::from("iperf3");
     let pairs = [
         (ours("wharf perf")?, wharf.clone(), &["perf", "run"][..]),
         (ours(AGAIN)?, wharf.clone(), &["perf", "run"]),
-        (iperf3()?, PathBuf::from("iperf3"), &["-c"]),
+        (serve("iperf3", &stock, &["-s"])?, stock, &["-c"]),
     ];
     let names: Vec<&str> = pairs.iter().map(|(server, ..)| server.name.as_str()).collect();
     for case in &CASES {
@@ -78,15 +79,17 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
     Ok(report)
 }
 
-/// iperf3 says nothing of where it listens before its first test, so it is given a port that was free just before.
-fn iperf3() -> io::Result<Server> {
+/// Neither says its address in a way that a program reads, so it is given a port that was free just before.
+fn serve(name: &str, program: &Path, arguments: &[&str]) -> io::Result<Server> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let arguments = ["-s", "-B", "127.0.0.1", "-p", &address.port().to_string()].map(str::to_owned);
-    let server = Server::silent("iperf3", Path::new("iperf3"), &arguments, address)?;
+    let port = address.port().to_string();
+    let arguments: Vec<String> =
+        arguments.iter().chain(&["-B", "127.0.0.1", "-p", &port]).map(|&it| it.into()).collect();
+    let server = Server::silent(name, program, &arguments, address)?;
     let until = Instant::now() + Duration::from_secs(10);
     while let Err(error) = TcpStream::connect(address) {
         if Instant::now() > until {
-            return Err(io::Error::new(error.kind(), format!("iperf3 does not answer at {address}: {error}")));
+            return Err(io::Error::new(error.kind(), format!("{name} does not answer at {address}: {error}")));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
