@@ -12,6 +12,7 @@
 
 mod child;
 mod compare;
+mod futex;
 mod lab;
 mod load;
 mod machine;

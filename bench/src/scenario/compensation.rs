@@ -4,12 +4,12 @@
 //! another worker: as soon as the first is told to be blocked (`wharf::blocking`), or is found to be. Beside it a bare
 //! futex: from the waker's call, after which it goes to sleep itself, to the woken thread's return. All three take turns.
 
+use crate::futex::{wait, wake};
 use crate::lab::Lab;
 use crate::measure::{Plan, Sample, all_in_turns, rows};
 use crate::rows::{Goal, Report, Wanted};
 use crate::stats::{histogram, median};
 use hdrhistogram::Histogram;
-use rustix::thread::futex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -197,18 +197,4 @@ fn bare(times: usize, latency: &mut Histogram<u64>) {
         }
         wake(&there, 2);
     });
-}
-
-fn wake(word: &AtomicU32, value: u32) {
-    word.store(value, Ordering::Release);
-    let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
-}
-
-fn wait(word: &AtomicU32) -> u32 {
-    loop {
-        match word.swap(0, Ordering::AcqRel) {
-            0 => drop(futex::wait(word, futex::Flags::PRIVATE, 0, None)),
-            value => return value,
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! Latency is that of the one way, by the clock that both read. Processor time is that of the trip, less half of the
 //! bare futex's trip in the same round for the way back.
 
+use crate::futex::{wait, wake};
 use crate::lab::Lab;
 use crate::machine;
 use crate::measure::{Plan, Sample, Samples, all_in_turns, process_cpu_us, ratios, rows};
@@ -12,7 +13,6 @@ use crate::stats::{histogram, median};
 use crate::usage::Usage;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::thread::futex;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -170,18 +170,4 @@ fn bare_eventfd(trips: usize, waker: usize) -> io::Result<Sample> {
         wake();
         sample
     }))
-}
-
-fn wake(word: &AtomicU32, value: u32) {
-    word.store(value, Ordering::Release);
-    let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
-}
-
-fn wait(word: &AtomicU32) -> u32 {
-    loop {
-        match word.swap(0, Ordering::AcqRel) {
-            0 => drop(futex::wait(word, futex::Flags::PRIVATE, 0, None)),
-            value => return value,
-        }
-    }
 }

@@ -276,6 +276,19 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// `None` when a part of a file lies beyond what a file can have, or the sum beyond what can be counted.
+    pub(crate) fn new(mut list: Vec<Part>) -> Option<Parts> {
+        let mut total = 0_usize;
+        for part in &list {
+            if let Part::File { offset, length, .. } = *part {
+                i64::try_from(offset.checked_add(length)?).ok()?;
+            }
+            total = total.checked_add(usize::try_from(part.length()).ok()?)?;
+        }
+        list.retain(|part| part.length() > 0);
+        Some(Parts { list, fetched: 0 })
+    }
+
     /// Bytes in all.
     pub(crate) fn total(&self) -> usize {
         self.list.iter().map(|part| part.length() as usize).sum()

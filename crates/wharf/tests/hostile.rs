@@ -10,10 +10,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream, UdpSocket as StdSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use wharf::fs::File;
-use wharf::{Buffer, Builder, Event, GetError, UnpostedReason, Workers};
+use wharf::{Buffer, Builder, Event, GetError, UnpostedReason, WorkerPool, Workers};
 
 /// What a posted packet makes its handler do.
 const PANIC: u64 = 1;
@@ -127,6 +127,17 @@ impl Transfers {
         }
     }
 
+    /// The workers, and four clients.
+    fn run(self: &Arc<Self>) -> (WorkerPool, Vec<JoinHandle<()>>) {
+        let handler = self.clone();
+        let pool = self.port.run(Workers::new(3), move |packet| handler.handle(packet)).unwrap();
+        let client = |seed| {
+            let transfers = self.clone();
+            thread::spawn(move || transfers.talk(seed))
+        };
+        (pool, (0..4).map(client).collect())
+    }
+
     /// A client of its own thread, until it is told to stop.
     fn talk(&self, seed: u64) {
         let mut stream = StdStream::connect(self.address).unwrap();
@@ -180,14 +191,7 @@ fn no_operation_fails_while_workers_end_panic_and_sleep_for_a_second() {
         }));
         let ledger = Ledger::new();
         let transfers = Transfers::start(&ledger);
-        let handler = transfers.clone();
-        let pool = transfers.port.run(Workers::new(3), move |packet| handler.handle(packet)).unwrap();
-        let clients: Vec<_> = (0..4)
-            .map(|seed| {
-                let transfers = transfers.clone();
-                thread::spawn(move || transfers.talk(seed))
-            })
-            .collect();
+        let (pool, clients) = transfers.run();
         // Threads that take a few packets and end, by returning or by a panic of their own.
         let passers: Vec<_> = (0..8)
             .map(|number| {
@@ -258,14 +262,7 @@ fn a_fork_in_the_middle_of_transfers_gives_the_child_errors_and_leaves_the_paren
     in_child("a_fork_in_the_middle_of_transfers_gives_the_child_errors_and_leaves_the_parent_alone", || {
         let ledger = Ledger::new();
         let transfers = Transfers::start(&ledger);
-        let handler = transfers.clone();
-        let pool = transfers.port.run(Workers::new(3), move |packet| handler.handle(packet)).unwrap();
-        let clients: Vec<_> = (0..4)
-            .map(|seed| {
-                let transfers = transfers.clone();
-                thread::spawn(move || transfers.talk(seed))
-            })
-            .collect();
+        let (pool, clients) = transfers.run();
         let (own, _peer) = common::connection(&transfers.port, 1);
         let begun = Instant::now();
         for _ in 0..20 {

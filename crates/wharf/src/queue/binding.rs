@@ -55,25 +55,17 @@ pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
 
 /// The calling thread's number in `queue`. `None`: the thread is being torn down, enroll for the one call.
 pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
-    let bound = BINDING.try_with(|binding| {
-        let binding = binding.borrow();
-        let binding = binding.as_ref()?;
-        // The weak count keeps the allocation, so the address cannot belong to a later queue.
-        std::ptr::addr_eq(binding.queue.as_ptr(), Arc::as_ptr(queue)).then_some(binding.worker)
-    });
-    match bound {
-        Ok(Some(worker)) => Some(worker),
-        Ok(None) => {
-            let worker = queue.enroll();
-            let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
-            let next = Binding { queue: weak, worker, blocking_depth: 0 };
-            // The old binding is dropped, and its slot given back, outside the borrow.
-            let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
-            drop(old);
-            Some(worker)
-        }
-        Err(_) => None,
+    if let Some(worker) = bound(queue) {
+        return Some(worker);
     }
+    BINDING.try_with(|_| ()).ok()?;
+    let worker = queue.enroll();
+    let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
+    let next = Binding { queue: weak, worker, blocking_depth: 0 };
+    // The old binding is dropped, and its slot given back, outside the borrow.
+    let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
+    drop(old);
+    Some(worker)
 }
 
 /// Ends the calling thread's binding, if it has one.
@@ -89,6 +81,9 @@ pub(crate) fn unbind() {
 /// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest. When `f`
 /// returns or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on
 /// Windows (row C-09).
+///
+/// Windows sees for itself, and at once, when a thread blocks; there this makes the thread's
+/// [report](crate::CompletionPort::workers) say so, and gives the rest of its batch to others.
 ///
 /// ```
 /// let answer = wharf::blocking(|| {

@@ -13,14 +13,19 @@
 use super::raw::{Entry, PortDriver};
 use super::sys::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use crate::sync::{Arc, Lock};
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[path = "../../queue/binding.rs"]
+mod binding;
 #[path = "../../queue/words.rs"]
 mod words;
+
+use binding::Bindable;
+pub use binding::blocking;
+pub(crate) use binding::{bind, unbind};
 
 pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
 pub use words::{Wake, WorkerReport, WorkerState};
@@ -327,26 +332,11 @@ impl Queue {
         }
     }
 
-    fn enroll(&self) -> usize {
-        let worker = Arc::new(Worker::here());
-        let mut workers = self.workers.lock();
-        match workers.iter().position(Option::is_none) {
-            Some(at) => {
-                workers[at] = Some(worker);
-                at
-            }
-            None => {
-                workers.push(Some(worker));
-                workers.len() - 1
-            }
-        }
-    }
-
-    fn dismiss(&self, number: usize) {
-        let worker = self.workers.lock()[number].take();
-        if let Some(worker) = worker {
-            self.give_back_held(&worker);
-        }
+    /// A thread says what it does now, if it is known to have done something else.
+    fn changed(&self, number: usize, from: u8, to: u8) -> Option<Arc<Worker>> {
+        let worker = self.workers.lock().get(number).cloned().flatten()?;
+        let _ = worker.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        Some(worker)
     }
 
     /// The rest of a thread's batch goes to the end of the queue: its beginning is the kernel's.
@@ -513,6 +503,40 @@ impl Queue {
     }
 }
 
+impl Bindable for Queue {
+    fn enroll(&self) -> usize {
+        let worker = Arc::new(Worker::here());
+        let mut workers = self.workers.lock();
+        match workers.iter().position(Option::is_none) {
+            Some(at) => {
+                workers[at] = Some(worker);
+                at
+            }
+            None => {
+                workers.push(Some(worker));
+                workers.len() - 1
+            }
+        }
+    }
+
+    fn dismiss(&self, number: usize) {
+        let worker = self.workers.lock()[number].take();
+        if let Some(worker) = worker {
+            self.give_back_held(&worker);
+        }
+    }
+
+    fn enter_blocking(&self, worker: usize) {
+        if let Some(worker) = self.changed(worker, state::RUNNING, state::BLOCKING) {
+            self.give_back_held(&worker);
+        }
+    }
+
+    fn leave_blocking(&self, worker: usize) {
+        self.changed(worker, state::BLOCKING, state::RUNNING);
+    }
+}
+
 impl Worker {
     fn here() -> Worker {
         Worker {
@@ -559,97 +583,4 @@ fn milliseconds(until: Instant) -> u32 {
     let left = until.saturating_duration_since(Instant::now());
     let up = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 > 0);
     u32::try_from(up).unwrap_or(u32::MAX - 1).min(u32::MAX - 1)
-}
-
-// --- Which port the calling thread belongs to ---
-
-struct Binding {
-    queue: Weak<Queue>,
-    worker: usize,
-    blocking_depth: u32,
-}
-
-impl Drop for Binding {
-    fn drop(&mut self) {
-        if let Some(queue) = self.queue.upgrade() {
-            queue.dismiss(self.worker);
-        }
-    }
-}
-
-thread_local! {
-    static BINDING: RefCell<Option<Binding>> = const { RefCell::new(None) };
-}
-
-/// The calling thread's number in `queue`. `None`: the thread is being torn down.
-pub(crate) fn bind(queue: &Arc<Queue>) -> Option<usize> {
-    let bound = BINDING.try_with(|binding| {
-        let binding = binding.borrow();
-        let binding = binding.as_ref()?;
-        // The weak count keeps the allocation, so the address cannot belong to a later queue.
-        std::ptr::addr_eq(binding.queue.as_ptr(), Arc::as_ptr(queue)).then_some(binding.worker)
-    });
-    match bound {
-        Ok(Some(worker)) => Some(worker),
-        Ok(None) => {
-            let worker = queue.enroll();
-            let next = Binding { queue: Arc::downgrade(queue), worker, blocking_depth: 0 };
-            // The old binding is dropped outside the borrow.
-            let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
-            drop(old);
-            Some(worker)
-        }
-        Err(_) => None,
-    }
-}
-
-/// Ends the calling thread's binding, if it has one.
-pub(crate) fn unbind() {
-    let old = BINDING.try_with(|binding| binding.borrow_mut().take());
-    drop(old);
-}
-
-/// Runs `f`, which may block, without occupying a slot of the port that the calling thread belongs to: another
-/// worker takes the next packet meanwhile.
-///
-/// Windows sees for itself when a thread blocks; this function makes the thread's
-/// [report](crate::CompletionPort::workers) say so, and gives the rest of its batch to others. In a thread that belongs to
-/// no port it just calls `f`. Calls may nest.
-///
-/// ```
-/// let answer = wharf::blocking(|| {
-///     std::thread::sleep(std::time::Duration::from_millis(1));
-///     42
-/// });
-/// assert_eq!(answer, 42);
-/// ```
-pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
-    struct Leave;
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            change_depth(false);
-        }
-    }
-    change_depth(true);
-    let _leave = Leave;
-    f()
-}
-
-fn change_depth(enter: bool) {
-    let outermost = BINDING.try_with(|binding| {
-        let mut binding = binding.borrow_mut();
-        let binding = binding.as_mut()?;
-        let depth = binding.blocking_depth;
-        // The closure may have moved the thread to another port, whose binding starts at depth 0.
-        binding.blocking_depth = if enter { depth + 1 } else { depth.checked_sub(1)? };
-        if depth.max(binding.blocking_depth) == 1 { Some((binding.queue.upgrade()?, binding.worker)) } else { None }
-    });
-    let Ok(Some((queue, number))) = outermost else { return };
-    let worker = queue.workers.lock().get(number).cloned().flatten();
-    let Some(worker) = worker else { return };
-    let (from, to) = if enter { (state::RUNNING, state::BLOCKING) } else { (state::BLOCKING, state::RUNNING) };
-    let _ = worker.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
-    if enter {
-        queue.give_back_held(&worker);
-    }
 }

@@ -33,21 +33,10 @@ impl Port {
         sink: Sink,
     ) -> Result<Issued, i32> {
         let device = &device.0;
-        let fits = |part: &Part| match *part {
-            Part::Memory(_) => true,
-            Part::File { offset, length, .. } => {
-                offset.checked_add(length).is_some_and(|end| i64::try_from(end).is_ok())
-            }
-        };
-        // The sum is counted in a usize.
-        let total = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(usize::try_from(part.length()).ok()?));
-        if device.kind != DeviceKind::Stream || !parts.iter().all(fits) || total.is_none() {
-            return Err(EINVAL);
-        }
+        let parts = Parts::new(parts).filter(|_| device.kind == DeviceKind::Stream).ok_or(EINVAL)?;
         may_send(device)?;
-        let list = parts.into_iter().filter(|part| part.length() > 0).collect();
         let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);
-        self.issue(device, Side::Send, operation.with_parts(Parts { list, fetched: 0 }), Extra::None)
+        self.issue(device, Side::Send, operation.with_parts(parts), Extra::None)
     }
 }
 
