@@ -273,7 +273,7 @@ fn judge(options: &Run, outcome: &Outcome, of: &mut (Vec<f64>, Vec<[f64; 2]>), m
     let rate = end.throughput();
     of.0.push(rate);
     if let Some(start) = &outcome.start {
-        let cost = end.cost(start.parameters.protocol, start.parameters.len);
+        let cost = end.cost(start.parameters.len);
         let gigabytes = cost.gigabytes.max(1e-9);
         of.1.push([cost.here / gigabytes, cost.there.unwrap_or(0.0) / gigabytes]);
     }

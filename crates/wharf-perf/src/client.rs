@@ -22,9 +22,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use wharf::{Buffer, FileEngine, SocketEngine};
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// A hello that was not answered is said again after so long, and once more after twice as long: not earlier, because a stock
 /// server that did get it takes the second for data.
 const HELLO_AGAIN: Duration = Duration::from_secs(1);
@@ -203,7 +200,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
             return Outcome::failed(failure);
         }
     };
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in op::ENDING_SIGNALS {
         let _ = port.signal(signal, (), Op::Interrupt(session.clone()));
     }
     let mut core = session.enter();
@@ -572,7 +569,7 @@ impl Session {
         self.leave(core);
     }
 
-    pub(crate) fn client_over(&self, _failed: bool) {
+    pub(crate) fn client_over(&self) {
         let mut core = self.enter();
         let client = side(&mut core);
         if !std::mem::replace(&mut client.last_words, true) {

@@ -28,9 +28,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
 /// Connections that are waited for at a time.
@@ -142,7 +139,6 @@ struct Lobby {
     processors: Option<Processors>,
     /// Where hellos arrive, while a test waits for datagram streams.
     udp: Option<UdpSocket>,
-    idle: u64,
     stopping: bool,
 }
 
@@ -195,6 +191,19 @@ pub fn serve(options: &Options, sink: Box<dyn Sink>) -> Result<(), Failure> {
     result
 }
 
+/// A socket of the server that is going to be bound to this address: each goes over the device that was asked for.
+fn socket_for(options: &Options, address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(options.family == Some(6))?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
 fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, options.port));
@@ -208,14 +217,7 @@ fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in candidates {
         let made = (|| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            if address.is_ipv6() {
-                socket.set_only_v6(options.family == Some(6))?;
-            }
-            if let Some(device) = &options.device {
-                socket.bind_device(Some(device.as_bytes()))?;
-            }
-            socket.set_reuse_address(true)?;
+            let socket = socket_for(options, address, Type::STREAM)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok::<_, io::Error>(socket)
@@ -252,7 +254,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         lobby: Mutex::default(),
         done: Mutex::new(done),
     });
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in op::ENDING_SIGNALS {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
     for _ in 0..ACCEPTS {
@@ -262,7 +264,10 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
     voice.listening(address.port());
     server.announce();
     voice.flush();
-    server.wait_for_tests();
+    // A server that goes on stays as it is when nobody comes: its listener needs no renewal.
+    if let (true, Some(timeout)) = (options.one_off, options.idle_timeout) {
+        let _ = port.timer(timeout, (), Op::Idle(server.clone()));
+    }
     let _ = over.recv();
     drop(listener);
     port.close();
@@ -289,19 +294,9 @@ impl Server {
         self.voice.line(SERVER_RULE);
     }
 
-    fn wait_for_tests(self: &Arc<Self>) {
-        let Some(timeout) = self.options.idle_timeout else { return };
-        let mut lobby = self.lobby();
-        lobby.idle += 1;
-        let _ = self.port.timer(timeout, (), Op::Idle(self.clone(), lobby.idle));
-    }
-
-    /// No test for so long: a server for one test ends, another one stays as it is, its listener needs no renewal.
-    pub(crate) fn idle(&self, token: u64) {
-        let lobby = self.lobby();
-        let idle = lobby.idle == token && lobby.sessions.is_empty();
-        drop(lobby);
-        if idle && self.options.one_off {
+    /// So long after the start a server for one test ends if it has none.
+    pub(crate) fn idle(&self) {
+        if self.sessions().is_empty() {
             self.end();
         }
     }
@@ -411,14 +406,7 @@ impl Server {
         if lobby.udp.is_some() {
             return Ok(());
         }
-        let socket = Socket::new(Domain::for_address(self.address), Type::DGRAM, None)?;
-        if self.address.is_ipv6() {
-            socket.set_only_v6(self.options.family == Some(6))?;
-        }
-        if let Some(device) = &self.options.device {
-            socket.bind_device(Some(device.as_bytes()))?;
-        }
-        socket.set_reuse_address(true)?;
+        let socket = socket_for(&self.options, self.address, Type::DGRAM)?;
         socket.bind(&self.address.into())?;
         let socket: UdpSocket = self.port.associate(std::net::UdpSocket::from(socket), ())?;
         let _ = socket.recv_from(Buffer::with_capacity(2048), Op::Hello(self.clone()));
@@ -469,11 +457,10 @@ impl Server {
         if gone && !self.options.one_off {
             self.announce();
             self.voice.flush();
-            self.wait_for_tests();
         }
     }
 
-    pub(crate) fn over(self: &Arc<Self>, _session: &Arc<Session>) {
+    pub(crate) fn over(&self) {
         if self.options.one_off {
             self.end();
         }
@@ -783,11 +770,9 @@ impl Session {
         let wrong = |error: io::Error| Failure::system(code::STREAM_CREATE, &error);
         let control = core.control.as_ref().and_then(|control| control.local_addr().ok());
         let mut local = plain(control.ok_or_else(|| Failure::new(code::STREAM_CREATE, describe(code::STREAM_CREATE)))?);
-        if let Some(server) = &self.server {
-            local.set_port(server.address.port());
-        }
-        let socket = Socket::new(Domain::for_address(from), Type::DGRAM, None).map_err(wrong)?;
-        socket.set_reuse_address(true).map_err(wrong)?;
+        let server = self.server.as_ref().expect("a server's session");
+        local.set_port(server.address.port());
+        let socket = socket_for(&server.options, local, Type::DGRAM).map_err(wrong)?;
         socket::prepare(&SockRef::from(&socket), &core.parameters, false)?;
         socket.bind(&local.into()).map_err(wrong)?;
         socket.connect(&from.into()).map_err(wrong)?;
@@ -824,6 +809,21 @@ impl Session {
         if !Self::is_first_of_two(core) {
             Self::print_sides(core);
             self.free(core);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn each_socket_of_the_server_goes_over_the_device_that_was_asked_for() {
+        let options = Options { device: Some("lo".into()), ..Options::default() };
+        for kind in [Type::STREAM, Type::DGRAM] {
+            let socket = socket_for(&options, (Ipv4Addr::LOCALHOST, 0).into(), kind).unwrap();
+            assert_eq!(socket.device().unwrap().as_deref(), Some(&b"lo"[..]), "{kind:?}");
         }
     }
 }
