@@ -972,20 +972,11 @@ fn the_file_with_the_process_number_goes_with_the_process() {
     let number = folder.file("number");
     let path = std::path::Path::new(&number);
     let server = Server::start(&[]);
-    let mut running = Running::start({
-        let mut command = wharf();
-        command.args(["perf", "run", V4, "-p", &server.port.to_string(), "-t", "0", "-I", &number]);
-        command
-    });
-    let until = Instant::now() + DEADLINE;
-    // It may be there before its content is.
-    let wanted = format!("{}\n", running.child.id());
-    while std::fs::read_to_string(path).ok().as_ref() != Some(&wanted) {
-        assert!(Instant::now() < until && !running.has_ended(), "the file is not written");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    interrupt(&running.child);
-    running.finish();
+    let port = server.port.to_string();
+    let running = Program::start(&["perf", "run", V4, "-p", &port, "-t", "0", "-i", "0.1", "-I", &number]);
+    running.says(" sec ");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), format!("{}\n", running.child.id()));
+    running.end_by(Signal::INT);
     assert!(!path.exists(), "after a client");
     for command in [&["run", V4][..], &["serve", "-p", "0"]] {
         let log = folder.file("no/such/folder/log");
@@ -996,10 +987,6 @@ fn the_file_with_the_process_number_goes_with_the_process() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be written"));
         assert!(!path.exists(), "{command:?}, whose log file cannot be opened");
     }
-}
-
-fn interrupt(child: &Child) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::INT).unwrap();
 }
 
 #[test]

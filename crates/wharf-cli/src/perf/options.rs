@@ -483,10 +483,8 @@ impl Run {
         let (mut bytes, blockcount) =
             (self.bytes.filter(|bytes| *bytes > 0), self.blockcount.filter(|blocks| *blocks > 0));
         if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, blockcount) {
-            // A file ends where it ends.
-            let size =
-                std::fs::metadata(file).map_err(|error| format!("{} cannot be read (-F): {error}", file.display()))?;
-            bytes = Some(size.len().max(1));
+            // A file ends where it ends. One that cannot be read is the test's failure, and said when it is opened.
+            bytes = std::fs::metadata(file).ok().map(|file| file.len().max(1));
         }
         let by_amount = bytes.is_some() || blockcount.is_some();
         let parameters = Parameters {
