@@ -144,7 +144,8 @@ fn measure(options: &Run) -> Result<(), String> {
                 out.line(&format!("Engine: {}", engine.name));
             }
             let mut settings = settings.clone();
-            (settings.socket_engine, settings.file_engine) = (engine.sockets, engine.files);
+            let machinery = &mut settings.machinery;
+            (machinery.socket_engine, machinery.file_engine) = (engine.sockets, engine.files);
             if !one_test(options, &settings, &out, (round, at), &enough, &mut tally)? {
                 break 'tests;
             }

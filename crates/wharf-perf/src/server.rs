@@ -7,6 +7,7 @@
 use crate::datagram;
 use crate::flow::Link;
 use crate::latency::Pings;
+use crate::machinery::Machinery;
 use crate::op::{self, Op, Port, Stream, UdpSocket};
 use crate::output::{Form, Printer, Sink, Voice};
 use crate::parameters::{Parameters, Protocol};
@@ -17,7 +18,7 @@ use crate::report::Role;
 use crate::report::human::{SERVER_RULE, plain};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
-use crate::socket::{self, KeepAlive, Processors};
+use crate::socket::{self, Processors};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
+use wharf::{Buffer, OperationId};
 
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
@@ -73,18 +74,10 @@ pub struct Options {
     pub receive_timeout: Duration,
     /// The form of the reports.
     pub form: Form,
-    /// Threads that serve the port; `None`: as the port sees fit.
-    pub threads: Option<usize>,
-    /// Threads that run at the same time; 0: as many as there are processors.
-    pub concurrency: usize,
-    /// What tells which sockets are ready; `None`: as the port sees fit.
-    pub socket_engine: Option<SocketEngine>,
-    /// What reads and writes `file`; `None`: as the port sees fit.
-    pub file_engine: Option<FileEngine>,
+    /// What it runs on.
+    pub machinery: Machinery,
     /// Sent instead of random bytes, or what is received goes there. Of tests with one TCP stream; others are refused.
     pub file: Option<PathBuf>,
-    /// For control connections.
-    pub keep_alive: KeepAlive,
 }
 
 impl Default for Options {
@@ -108,12 +101,8 @@ impl Default for Options {
             interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(120),
             form: Form::default(),
-            threads: None,
-            concurrency: 0,
-            socket_engine: None,
-            file_engine: None,
+            machinery: Machinery::default(),
             file: None,
-            keep_alive: KeepAlive::default(),
         }
     }
 }
@@ -240,7 +229,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         };
         Failure::new(code::LISTEN, format!("{text}{remedy}"))
     };
-    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
+    let built = options.machinery.port();
     let port: Port = built.map_err(|error| Failure::system(code::INIT, &error))?;
     let socket = listen(options).map_err(|error| cannot(&error))?;
     let address = socket.local_addr().map_err(|error| cannot(&error))?;
@@ -260,7 +249,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
     for _ in 0..ACCEPTS {
         let _ = listener.accept(Op::Accept(server.clone()));
     }
-    let pool = op::run(&port, options.threads).map_err(|error| Failure::system(code::INIT, &error))?;
+    let pool = op::run(&port, options.machinery.threads).map_err(|error| Failure::system(code::INIT, &error))?;
     voice.listening(address.port());
     server.announce();
     voice.flush();
@@ -551,8 +540,7 @@ impl Session {
         core.host_port = peer.port();
         core.interval = options.interval;
         core.receive_timeout = options.receive_timeout;
-        core.keep_alive = options.keep_alive;
-        socket::keep_alive(&stream, &options.keep_alive);
+        socket::keep_alive(&stream, &options.machinery.keep_alive);
         core.control = Some(stream);
         core.phase = Phase::Greeting;
         self.send_state(&core, state::PARAM_EXCHANGE);

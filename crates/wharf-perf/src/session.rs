@@ -15,7 +15,7 @@ use crate::report::book::{Book, remote_half};
 use crate::report::{DiskFile, End, Half, Interval, Role, Snapshot, Start, StreamEnd, StreamInfo, sides};
 use crate::results::Results;
 use crate::server::Server;
-use crate::socket::{self, KeepAlive, Processor};
+use crate::socket::{self, Processor};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io;
@@ -188,7 +188,6 @@ pub(crate) struct Core {
     looks: VecDeque<(Instant, u64)>,
     /// What is sent from or received into, and how it is called.
     pub(crate) file: Option<(File, String)>,
-    pub(crate) keep_alive: KeepAlive,
     watched: (u64, Instant),
     shown: ([u64; 2], Instant),
     timers: [(u64, Option<OperationId>); ALARMS],
@@ -243,7 +242,6 @@ impl Session {
                 settled: Settled { rounds: 0, moved: 0, since: now, moved_at: now },
                 looks: VecDeque::new(),
                 file: None,
-                keep_alive: KeepAlive::default(),
                 watched: (0, now),
                 shown: ([0; 2], now),
                 timers: [(0, None); ALARMS],
