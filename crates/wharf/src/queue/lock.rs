@@ -3,7 +3,7 @@
 //! Each look at a lock that another processor uses takes its cache lines away. So who finds it taken looks rarely, and
 //! more rarely each time: who has the lines does a run of insertions, or of batches, with them, and they are handed over
 //! once for all of these. To look all the time, or to be let in by turns, costs a hand-over for each; a burst then
-//! takes twice to six times as long (docs/decisions/0008).
+//! takes twice to six times as long (docs/decisions/0008-a-lock-for-runs.md).
 //!
 //! Nobody has a claim to be next. A wait is short because the lock is free most of the time, not because of its place;
 //! where it is not, a thread that has looked in vain for long sleeps on the mutex, as it would have done before.
