@@ -4,7 +4,7 @@
 //! A row fails by panicking. Its time limits are for what hangs: nothing is concluded from how long something took.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -24,7 +24,9 @@ pub type Port = CompletionPort<u64, u64>;
 pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
 
+pub mod peer;
 pub mod system;
+pub use peer::*;
 pub use system::*;
 
 /// What drives the ports under test.
@@ -39,6 +41,9 @@ pub enum Engine {
     /// The kernel's own port, for everything.
     #[cfg_attr(unix, allow(dead_code))]
     Iocp,
+    /// Sockets in memory, with faults (`crates/wharf/src/engine/fake.rs`); files as everywhere.
+    #[cfg_attr(windows, allow(dead_code))]
+    Fake,
     /// What the library chooses: for hostile surroundings, where the choice is what is tested.
     Auto,
 }
@@ -46,8 +51,11 @@ pub enum Engine {
 impl Engine {
     /// Those that the system has.
     #[cfg(unix)]
-    pub const ALL: &[Engine] =
-        if cfg!(target_os = "linux") { &[Engine::Ring, Engine::Threads, Engine::Poll] } else { &[Engine::Poll] };
+    pub const ALL: &[Engine] = if cfg!(target_os = "linux") {
+        &[Engine::Ring, Engine::Threads, Engine::Poll, Engine::Fake]
+    } else {
+        &[Engine::Poll, Engine::Fake]
+    };
     #[cfg(windows)]
     pub const ALL: &[Engine] = &[Engine::Iocp];
 
@@ -57,6 +65,7 @@ impl Engine {
             Engine::Threads => "epoll+threads",
             Engine::Poll => "poll+threads",
             Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
             Engine::Auto => "auto",
         }
     }
@@ -65,7 +74,7 @@ impl Engine {
     pub fn files(self) -> Option<&'static str> {
         match self {
             Engine::Ring => Some("io_uring"),
-            Engine::Threads | Engine::Poll => Some("threads"),
+            Engine::Threads | Engine::Poll | Engine::Fake => Some("threads"),
             Engine::Auto => crate::hostile::files(),
             Engine::Iocp => None,
         }
@@ -74,7 +83,7 @@ impl Engine {
     fn file_engine(self) -> FileEngine {
         match self {
             Engine::Ring => FileEngine::Ring,
-            Engine::Threads | Engine::Poll => FileEngine::Threads,
+            Engine::Threads | Engine::Poll | Engine::Fake => FileEngine::Threads,
             Engine::Iocp => FileEngine::Auto,
             Engine::Auto => FileEngine::Auto,
         }
@@ -82,7 +91,8 @@ impl Engine {
 
     fn socket_engine(self) -> SocketEngine {
         match self {
-            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp => SocketEngine::Auto,
+            // The fake network makes its own.
+            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp | Engine::Fake => SocketEngine::Auto,
             Engine::Poll => SocketEngine::Poll,
         }
     }
@@ -94,6 +104,7 @@ impl Engine {
             Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
             Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
         }
     }
 }
@@ -101,12 +112,20 @@ impl Engine {
 /// What a row is given.
 pub struct Bench {
     pub engine: Engine,
+    /// Where sockets are, if not in the system.
+    #[cfg(unix)]
+    pub(crate) network: Option<wharf::fake::Network>,
     notes: Mutex<Vec<String>>,
 }
 
 impl Bench {
     pub fn new(engine: Engine) -> Bench {
-        Bench { engine, notes: Mutex::new(Vec::new()) }
+        Bench {
+            engine,
+            #[cfg(unix)]
+            network: (engine == Engine::Fake).then(|| wharf::fake::Network::new(fastrand::u64(..))),
+            notes: Mutex::new(Vec::new()),
+        }
     }
 
     pub fn builder(&self) -> Builder {
@@ -117,17 +136,26 @@ impl Bench {
             .socket_engine(self.engine.socket_engine())
     }
 
+    /// The port that a builder describes, over the engine under test.
+    pub fn build<K: wharf::Key, C: wharf::Context>(&self, builder: Builder) -> io::Result<CompletionPort<K, C>> {
+        #[cfg(unix)]
+        if let Some(network) = &self.network {
+            return network.port(&builder);
+        }
+        builder.build()
+    }
+
     /// A port at whose limit two threads run.
     pub fn port(&self) -> Port {
-        self.builder().build().unwrap()
+        self.build(self.builder()).unwrap()
     }
 
     pub fn limited(&self, limit: usize) -> Port {
-        self.builder().concurrency(limit).build().unwrap()
+        self.build(self.builder().concurrency(limit)).unwrap()
     }
 
     pub fn raw(&self) -> raw::Port {
-        raw::Port::new(raw::Config {
+        let config = raw::Config {
             concurrency: 2,
             wake: Wake::Eager,
             pool_buffer_bytes: 4096,
@@ -135,8 +163,12 @@ impl Bench {
             files: self.engine.file_engine(),
             sockets: self.engine.socket_engine(),
             dispose: drop,
-        })
-        .unwrap()
+        };
+        #[cfg(unix)]
+        if let Some(network) = &self.network {
+            return network.raw(config).unwrap();
+        }
+        raw::Port::new(config).unwrap()
     }
 
     /// Something measured, for the report.
@@ -347,43 +379,8 @@ impl Drop for Crew {
 
 // --- Sockets ---
 
-/// Both ends of a connection.
-pub fn pair() -> (StdStream, StdStream) {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for end in [&client, &server] {
-        end.set_read_timeout(Some(DEADLINE)).unwrap();
-        end.set_write_timeout(Some(DEADLINE)).unwrap();
-    }
-    (server, client)
-}
-
-/// A stream of the port under `key`, and its peer.
-pub fn stream(port: &Port, key: u64) -> (Stream, StdStream) {
-    let (server, client) = pair();
-    (port.associate(server, key).unwrap(), client)
-}
-
-/// A stream whose peer reads nothing by itself, with so little room that megabytes do not fit.
-pub fn narrow(port: &Port, key: u64) -> (Stream, StdStream) {
-    // Not smaller: the loopback's segments of 64 KiB would then each wait for a delayed acknowledgement.
-    const BYTES: usize = 64 * 1024;
-    let (server, client) = pair();
-    for end in [&server, &client] {
-        rustix::net::sockopt::set_socket_send_buffer_size(end, BYTES).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(end, BYTES).unwrap();
-    }
-    (port.associate(server, key).unwrap(), client)
-}
-
 /// More than a narrow stream takes.
 pub const MUCH: usize = 4 << 20;
-
-/// Ends a connection by a reset.
-pub fn reset(peer: StdStream) {
-    rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
-}
 
 /// An address at which nobody listens, for as long as the value lives.
 pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
@@ -392,28 +389,6 @@ pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
     bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
     (socket, address)
-}
-
-/// A listener that answers no further connection: its backlog is full, so the system drops what comes.
-pub struct Deaf {
-    pub listener: StdListener,
-    pub address: SocketAddr,
-    _waiting: Vec<StdStream>,
-}
-
-pub fn deaf() -> Deaf {
-    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    listen(&socket, 0).unwrap();
-    let listener = StdListener::from(socket);
-    let address = listener.local_addr().unwrap();
-    let mut waiting = Vec::new();
-    while let Ok(one) = StdStream::connect_timeout(&address, Duration::from_millis(200)) {
-        waiting.push(one);
-        assert!(waiting.len() < 16, "the backlog never fills");
-    }
-    Deaf { listener, address, _waiting: waiting }
 }
 
 /// Bytes in which every position can be told from its neighbours.
@@ -477,12 +452,6 @@ impl Memory {
 pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
     socket.set_nonblocking(true).unwrap();
     port.adopt(socket.into_raw(), DeviceKind::Stream, key).unwrap()
-}
-
-/// A raw port with a connected stream under `key`.
-pub fn raw_stream(port: &raw::Port, key: usize) -> (raw::Device, StdStream) {
-    let (server, client) = pair();
-    (adopt(port, server, key), client)
 }
 
 #[allow(unsafe_code)]

@@ -90,7 +90,7 @@ pub const ROWS: &[Row] = &[
 
 fn ask(b: &Bench) {
     let port = b.raw();
-    let (device, mut peer) = raw_stream(&port, 1);
+    let (device, mut peer) = b.raw_stream(&port, 1);
     let event = CompletionEvent::new();
     raw_receive(&port, &device, Memory::room(4).one(), 1, Sink::Event(event.clone())).unwrap();
     for _ in 0..3 {
@@ -105,7 +105,7 @@ fn ask(b: &Bench) {
 
 fn wait(b: &Bench) {
     let port = b.raw();
-    let (device, mut peer) = raw_stream(&port, 1);
+    let (device, mut peer) = b.raw_stream(&port, 1);
     let events = [CompletionEvent::new(), CompletionEvent::new()];
     for (event, token) in events.iter().zip(1..) {
         raw_receive(&port, &device, Memory::room(1).one(), token, Sink::Event(event.clone())).unwrap();
@@ -123,7 +123,7 @@ fn wait(b: &Bench) {
 
 fn wait_some(b: &Bench) {
     let port = b.raw();
-    let (device, _peer) = raw_stream(&port, 1);
+    let (device, _peer) = b.raw_stream(&port, 1);
     let event = CompletionEvent::new();
     raw_receive(&port, &device, Memory::room(4).one(), 1, Sink::Event(event.clone())).unwrap();
     let begun = std::time::Instant::now();
@@ -157,12 +157,12 @@ fn two_names(_: &Bench) {
 
 fn names_of_packets(b: &Bench) {
     let port = b.port();
-    let (one, peer) = stream(&port, 1);
+    let (one, peer) = b.stream(&port, 1);
     one.recv(vec![0; 4], 1).unwrap();
     reset(peer);
     let packet = next(&port);
     assert_eq!(codes(&packet), (64, 10054));
-    let (two, _peer) = stream(&port, 2);
+    let (two, _peer) = b.stream(&port, 2);
     two.recv(vec![0; 4], 2).unwrap();
     two.cancel_all();
     let cancelled = next(&port);
@@ -173,7 +173,7 @@ fn names_of_packets(b: &Bench) {
 fn filled(b: &Bench) {
     const BYTES: usize = 1 << 20;
     let port = b.limited(3);
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let content = pattern(BYTES, 9);
     let sent = content.clone();
     let writer = thread::spawn(move || peer.write_all(&sent));

@@ -42,7 +42,7 @@ pub const ROWS: &[Row] = &[
 
 fn one_run(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let content = pattern(3 << 20, 1);
     let path = Temporary::with(&content);
     stream.send("before|", 0).unwrap();
@@ -63,7 +63,7 @@ fn one_run(b: &Bench) {
 
 fn to_the_end(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let content = pattern(3 << 20, 7);
     let path = Temporary::with(&content);
     let reader = reading(peer);
@@ -80,7 +80,7 @@ fn to_the_end(b: &Bench) {
 
 fn position(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let path = Temporary::with("0123456789");
     let mut file = File::open(&path).unwrap();
     file.seek(SeekFrom::Start(7)).unwrap();
@@ -103,7 +103,7 @@ fn send_parts(port: &wharf::raw::Port, device: &wharf::raw::Device, parts: Vec<P
 
 fn no_file(b: &Bench) {
     let port = b.raw();
-    let (device, mut peer) = raw_stream(&port, 1);
+    let (device, mut peer) = b.raw_stream(&port, 1);
     let [head, tail] = [&b"head"[..], b"tail"].map(|text| Part::Memory(Memory::new(text).piece()));
     send_parts(&port, &device, vec![head, tail]);
     let packet = raw_next(&port);
@@ -116,7 +116,7 @@ fn no_file(b: &Bench) {
 
 fn pieces(b: &Bench) {
     let port = b.raw();
-    let (device, peer) = raw_stream(&port, 1);
+    let (device, peer) = b.raw_stream(&port, 1);
     let (one, two) = (Temporary::with(pattern(50_000, 1)), Temporary::with(pattern(700_000, 2)));
     let files = [File::open(&one).unwrap(), File::open(&two).unwrap()];
     let part = |file: usize, offset, length| Part::File { handle: raw_of(&files[file]), offset, length };
@@ -135,7 +135,7 @@ fn pieces(b: &Bench) {
 
 fn error(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = stream(&port, 1);
+    let (stream, peer) = b.stream(&port, 1);
     let path = Temporary::with(pattern(5000, 3));
     let mut message = FileMessage::new(File::open(&path).unwrap());
     // More than there is.
@@ -152,7 +152,7 @@ fn error(b: &Bench) {
 
 fn given_back(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let path = Temporary::with(pattern(MUCH, 3));
     let file = Arc::new(File::open(&path).unwrap());
     let mut message = FileMessage::new(file.clone());
