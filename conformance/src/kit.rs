@@ -8,13 +8,11 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
 use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
 
-/// After so long something that was to come does not come.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A row that takes longer hangs.
 pub const ROW_LIMIT: Duration = Duration::from_secs(70);
 /// Time enough for something to happen that must not.
@@ -25,8 +23,12 @@ pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
 
 pub mod peer;
+// What the library's own tests have as well.
+#[path = "../../crates/wharf/tests/common/plain.rs"]
+mod plain;
 pub mod system;
 pub use peer::*;
+pub use plain::*;
 pub use system::*;
 
 /// What drives the ports under test.
@@ -193,34 +195,7 @@ impl Bench {
     }
 }
 
-// --- Waiting ---
-
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits like `eventually`, but computes all the while: the thread is never blocked.
-#[track_caller]
-pub fn spin_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so: {what}");
-        std::hint::spin_loop();
-    }
-}
-
-/// Computes for a while, without blocking.
-pub fn burn(time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        std::hint::spin_loop();
-    }
-}
+// --- What several threads look at ---
 
 /// A flag that several threads look at.
 #[derive(Clone, Default)]
@@ -389,14 +364,6 @@ pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
     bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
     (socket, address)
-}
-
-/// Bytes in which every position can be told from its neighbours.
-pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut bytes = vec![0; length];
-    random.fill(&mut bytes);
-    bytes
 }
 
 // --- The raw layer ---

@@ -1,7 +1,7 @@
 //! The other ends of the ports' sockets: std's, or those of the fake network. A row names what it needs here, and runs
 //! unchanged on both.
 
-use super::{Bench, DEADLINE, Port, Stream, adopt};
+use super::{Bench, DEADLINE, Port, Stream, adopt, pair, small_buffers};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdp};
 use std::time::Duration;
@@ -229,20 +229,8 @@ fn limited_fake(end: wharf::fake::Peer) -> Peer {
     Peer::Fake(end)
 }
 
-/// Both ends of a connection of the system's.
-pub fn pair() -> (StdStream, StdStream) {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for end in [&client, &server] {
-        end.set_read_timeout(Some(DEADLINE)).unwrap();
-        end.set_write_timeout(Some(DEADLINE)).unwrap();
-    }
-    (server, client)
-}
-
-/// What a narrow stream's side takes. Not smaller: the loopback's segments of 64 KiB would then each wait for a delayed
-/// acknowledgement.
+/// What each side of a narrow stream takes, as with `small_buffers`.
+#[cfg(unix)]
 const NARROW: usize = 64 * 1024;
 
 impl Bench {
@@ -280,10 +268,7 @@ impl Bench {
             return (port.associate(server, key).unwrap(), limited_fake(peer));
         }
         let (server, client) = pair();
-        for end in [&server, &client] {
-            rustix::net::sockopt::set_socket_send_buffer_size(end, NARROW).unwrap();
-            rustix::net::sockopt::set_socket_recv_buffer_size(end, NARROW).unwrap();
-        }
+        small_buffers([&server, &client]);
         (port.associate(server, key).unwrap(), Peer::Std(client))
     }
 

@@ -55,8 +55,8 @@ enum Door {
     /// A port's listener: its descriptor, and the fake's number.
     Port(Handle, Handle),
     Peer(Arc<peers::Waiting>),
-    /// Connects stay without an answer.
-    Deaf,
+    /// Connects stay without an answer: the descriptors that wait for one.
+    Deaf(Vec<Handle>),
 }
 
 #[derive(Default)]
@@ -153,7 +153,7 @@ impl Network {
         }
     }
 
-    /// A peer that listens; if `deaf`, it lets those who connect wait.
+    /// A peer that listens; if `deaf`, those who connect get no answer before it has been asked twice for who is there.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl Network {
         let name = StdListener::bind("127.0.0.1:0")?;
         let address = name.local_addr()?;
         let waiting = Arc::new(peers::Waiting::new(name));
-        let door = if deaf { Door::Deaf } else { Door::Peer(waiting.clone()) };
+        let door = if deaf { Door::Deaf(Vec::new()) } else { Door::Peer(waiting.clone()) };
         self.0.names().doors.insert(address, door);
         Ok(Listener::new(self.0.clone(), address, waiting))
     }
@@ -193,6 +193,12 @@ fn names() -> io::Result<(StdStream, StdStream)> {
 fn until_ready(name: impl AsFd, what: PollFlags) {
     let wait = system::timespec(NAMES_PATIENCE);
     let _ = poll(&mut [PollFd::new(&name, what)], Some(&wait));
+}
+
+/// Connects a name to another one that listens.
+fn link_names(name: Handle, to: SocketAddr) {
+    let _ = calls::connect(name, &to);
+    until_ready(calls::borrow(name), PollFlags::OUT);
 }
 
 fn own_address(name: impl AsFd) -> Option<SocketAddr> {
@@ -242,6 +248,25 @@ impl Shared {
         let address = address.filter(|_| kind == SocketType::STREAM);
         names.sockets.insert(name, Named { handle, registered: false, address });
         Ok(handle)
+    }
+
+    /// Makes a connection of one that still connects, for a peer that listens there.
+    fn admit(self: &Arc<Self>, name: Handle, handle: Handle, to: SocketAddr, waiting: &peers::Waiting) {
+        let Some(connection) = self.fake.end_connect(handle, true, ROOM) else { return };
+        link_names(name, to);
+        let (end, from) = waiting.name.accept().expect("a name connects to this one");
+        waiting.push(Peer::new(self.clone(), connection, ROOM, end).expect("an end of a name"), from);
+    }
+
+    /// Those who got no answer so far get one, unless they have given up.
+    pub(super) fn answer(self: &Arc<Self>, address: SocketAddr, waiting: &peers::Waiting) {
+        let mut names = self.names();
+        let Some(Door::Deaf(connecting)) = names.doors.get_mut(&address) else { return };
+        for name in std::mem::take(connecting) {
+            if let Some(named) = names.sockets.get(&name) {
+                self.admit(name, named.handle, address, waiting);
+            }
+        }
     }
 
     /// Takes a listening peer's address from it, or a correspondent's.
@@ -552,25 +577,18 @@ impl Engine for Wired {
         };
         let begun = fake.connect(handle, peer);
         assert_eq!(begun, Err(errno::EINPROGRESS), "no connect of this network ends at once");
-        let link_names = || {
-            let _ = calls::connect(name, peer);
-            until_ready(calls::borrow(name), PollFlags::OUT);
-        };
-        match names.doors.get(peer) {
-            Some(&Door::Port(_, listener)) => {
-                link_names();
+        match names.doors.get_mut(peer) {
+            Some(&mut Door::Port(_, listener)) => {
+                link_names(name, *peer);
                 let own = fake.end_connect(handle, true, ROOM).expect("it is connecting");
                 let other = fake.peer_connects(listener, ROOM);
                 fake.net().links.push([own, other]);
             }
             Some(Door::Peer(waiting)) => {
-                link_names();
-                let connection = fake.end_connect(handle, true, ROOM).expect("it is connecting");
-                let end = waiting.name.accept().map_err(|error| error.raw_os_error().unwrap_or(errno::EIO))?;
-                let peer = Peer::new(self.network.clone(), connection, ROOM, end.0).expect("an end of a name");
-                waiting.push(peer, end.1);
+                let waiting = waiting.clone();
+                self.network.admit(name, handle, *peer, &waiting);
             }
-            Some(Door::Deaf) => {}
+            Some(Door::Deaf(connecting)) => connecting.push(name),
             None => {
                 fake.end_connect(handle, false, ROOM);
             }

@@ -195,12 +195,14 @@ impl Drop for End {
 /// Those who have connected to a listening peer.
 pub(super) struct Waiting {
     pub(super) name: StdListener,
+    /// Somebody has asked for who is there: a deaf one answers from now on.
+    asked: AtomicBool,
     connected: Mutex<VecDeque<(Peer, SocketAddr)>>,
 }
 
 impl Waiting {
     pub(super) fn new(name: StdListener) -> Waiting {
-        Waiting { name, connected: Mutex::default() }
+        Waiting { name, asked: AtomicBool::new(false), connected: Mutex::default() }
     }
 
     pub(super) fn push(&self, peer: Peer, from: SocketAddr) {
@@ -233,6 +235,9 @@ impl Listener {
 
     /// Takes the next one that has connected, from where; `None` when nobody comes within this time.
     pub fn accept(&self, limit: Duration) -> Option<(Peer, SocketAddr)> {
+        if self.waiting.asked.swap(true, Ordering::AcqRel) {
+            self.network.answer(self.address, &self.waiting);
+        }
         self.network.wait(Some(limit), |_| lock(&self.waiting.connected).pop_front())
     }
 }
