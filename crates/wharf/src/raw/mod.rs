@@ -592,13 +592,16 @@ impl Port {
         }
     }
 
-    /// Waits for a packet, and takes up to `most` entries that are there then.
+    /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
             if !self.is_home() {
                 return Err(Empty::Forked);
             }
-            let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
+            if most == 0 {
+                return Err(Empty::NoRoom);
+            }
+            let (taken, held) = self.queue.get_many(deadline, most)?;
             match taken {
                 Taken::Work(entry) => self.do_work(entry),
                 Taken::Entry(entry) => {
@@ -716,6 +719,10 @@ impl Port {
     fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
         match sink {
             Sink::Port => Some(completion),
+            Sink::Both(_) => {
+                sink.tell_beside(&completion);
+                Some(completion)
+            }
             other => {
                 self.deliver(other, completion);
                 None
@@ -730,8 +737,9 @@ impl Port {
 
 /// Sends a completion to its sink; what goes there through the queue is returned.
 fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
+    sink.tell_beside(&completion);
     match sink {
-        Sink::Port => Some(Entry::Packet(Box::new(completion))),
+        Sink::Port | Sink::Both(_) => Some(Entry::Packet(Box::new(completion))),
         Sink::Callback(call, context) => Some(Entry::Call(call, context, Box::new(completion))),
         Sink::Event(event) => {
             event.signal(completion);
