@@ -7,8 +7,8 @@
 //!
 //! What differs for a program is what the kernel does not do, or does not tell:
 //!
-//! - [`stats`](crate::CompletionPort::stats) says 0 for wake-ups, ticks and threads found blocked, and counts as running who
-//!   blocks without a word.
+//! - [`stats`](crate::CompletionPort::stats) says `None` for wake-ups, ticks and threads found blocked, and counts as running
+//!   who blocks without a word.
 //! - Packets of a batch that were not walked through go to the *end* of the queue, and only when the thread says so
 //!   (`blocking`, the next `get`, the batch's end).
 //! - [`Wake`](crate::Wake) and the engines are not a choice.
