@@ -21,6 +21,9 @@
 //! whoever dequeues the packet owns it again. A call that says that no packet will come gives it back at once. The lane's
 //! lock is held during the call, which does not block, so that the packet's taker finds the record listed.
 //!
+//! **Closing a device** cancels, and waits for moments until what the kernel is just about to end has ended, because the
+//! handle's number is soon another's: see `cancel_lane` in `raw.rs`.
+//!
 //! **Closing the port** cancels what is outstanding and takes the packets, so that no memory is freed under the kernel: by
 //! the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.
 //!

@@ -147,6 +147,22 @@ pub(super) fn note_broken_receive(device: &Inner, error: i32) {
     }
 }
 
+/// How all ends that is outstanding on a side of a stream: with the connection's error, or with the end of the stream (0).
+pub(super) fn end_of(device: &Inner, side: Side) -> Option<i32> {
+    let error = match side {
+        Side::Receive => device.failed_receive.load(Ordering::Acquire),
+        Side::Send => device.failed.load(Ordering::Acquire),
+    };
+    let ended = side == Side::Receive && device.ended_receive.load(Ordering::Acquire);
+    (error != 0 || ended).then_some(error)
+}
+
+fn note_end(device: &Inner, bytes: usize) {
+    if bytes == 0 {
+        device.ended_receive.store(true, Ordering::Release);
+    }
+}
+
 /// How an attempt to connect may end, at once or later.
 pub(super) fn is_end_of_connect(error: i32) -> bool {
     const ENETUNREACH: i32 = 10051;
@@ -302,6 +318,7 @@ pub(super) fn received(
         return Concluded::Ended(record, error, Payload::None);
     }
     if !matches!(record.operation.buffers, Buffers::Pooled) {
+        note_end(device, bytes);
         record.operation.done = bytes;
         return Concluded::Ended(record, 0, Payload::None);
     }
@@ -312,6 +329,7 @@ pub(super) fn received(
     // SAFETY: the buffer is ours alone.
     match unsafe { sys::receive_now(device.handle(), &buffer.space()) } {
         Ok(bytes) => {
+            note_end(device, bytes);
             record.operation.done = bytes;
             Concluded::Ended(record, 0, Payload::Pooled(buffer))
         }
