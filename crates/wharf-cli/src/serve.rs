@@ -156,16 +156,19 @@ pub fn no_port(error: &io::Error) -> String {
 fn figures((then, before): &(Instant, ServiceStats), (now, after): &(Instant, ServiceStats)) -> String {
     let seconds = now.duration_since(*then).as_secs_f64().max(1e-9);
     let packets = after.port.removed.saturating_sub(before.port.removed);
-    let wakes = after.port.wakes.saturating_sub(before.port.wakes);
+    let wakes = match (before.port.wakes, after.port.wakes) {
+        (Some(before), Some(after)) => format!("{:.3}", after.saturating_sub(before) as f64 / packets.max(1) as f64),
+        _ => "unknown".into(),
+    };
     format!(
-        "sessions {}  packets/s {:.0}  queued {}  active {}  waiting {}  blocked {}  wake-ups/packet {:.3}  memory {}  refused {}",
+        "sessions {}  packets/s {:.0}  queued {}  active {}  waiting {}  blocked {}  wake-ups/packet {}  memory {}  refused {}",
         after.sessions,
         packets as f64 / seconds,
         after.port.queued,
         after.port.active,
         after.port.waiting,
         after.port.blocked,
-        wakes as f64 / packets.max(1) as f64,
+        wakes,
         after.memory.used_bytes,
         after.refused,
     )

@@ -501,7 +501,8 @@ fn is_replaced_while_blocked(
             release();
             eventually("the blocked handler goes on", || first.1.load(SeqCst));
             eventually("nobody counts as blocked", || port.stats().blocked == 0);
-            write_offs += port.stats().write_offs;
+            // Where the kernel keeps the queue it does not say; there is no timer of ours then.
+            write_offs += port.stats().write_offs.unwrap_or(0);
         }
     }
     write_offs
@@ -529,10 +530,10 @@ fn an_announcement_does_not_wait_for_the_timer() {
         let _crew = Crew::start(&port, 2, move |_, packet| {
             if packet.context.number == 1 {
                 spin_until("both packets are posted", || both.load(SeqCst));
-                figures.0.store(own.stats().ticks, SeqCst);
+                figures.0.store(own.stats().ticks.unwrap_or(0), SeqCst);
                 blocking(|| eventually("the other packet is handled", || figures.1.load(SeqCst) != u64::MAX));
             } else {
-                figures.1.store(own.stats().ticks, SeqCst);
+                figures.1.store(own.stats().ticks.unwrap_or(0), SeqCst);
             }
         });
         post(&port, &ledger, 1);

@@ -533,10 +533,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             blocked: state.workers.iter().flatten().filter(|w| w.blocking || w.written_off).count(),
             inserted: totals.inserted,
             removed: totals.removed,
-            wakes: totals.wakes,
+            wakes: Some(totals.wakes),
             polls: totals.polls,
-            ticks: totals.ticks,
-            write_offs: totals.write_offs,
+            ticks: Some(totals.ticks),
+            write_offs: Some(totals.write_offs),
         }
     }
 

@@ -87,7 +87,7 @@ pub enum WorkerState {
     Blocked,
 }
 
-/// The queue's figures at one moment.
+/// The queue's figures at one moment. `None`: whoever keeps the queue does not tell.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueStats {
     pub(crate) queued: usize,
@@ -97,10 +97,10 @@ pub(crate) struct QueueStats {
     pub(crate) blocked: usize,
     pub(crate) inserted: u64,
     pub(crate) removed: u64,
-    pub(crate) wakes: u64,
+    pub(crate) wakes: Option<u64>,
     pub(crate) polls: u64,
-    pub(crate) ticks: u64,
-    pub(crate) write_offs: u64,
+    pub(crate) ticks: Option<u64>,
+    pub(crate) write_offs: Option<u64>,
 }
 
 /// What a supervisor's turn came to.

@@ -4,9 +4,9 @@ use super::device::Device as Inner;
 use super::numbers::{EBADF, EINVAL, EMSGSIZE};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use super::streams::pieces_left;
+use super::streams::{pieces_left, pieces_or_nothing};
 use super::sys::{self, Called, FromRoom, OVERLAPPED};
-use crate::operation::{Buffers, Datagram, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::operation::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
 use crate::raw::{DeviceKind, Incoming, Outgoing};
 use std::net::SocketAddr;
 
@@ -120,19 +120,14 @@ pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *m
     let mut pieces = pieces_left(&record.operation);
     let Extra::From(from, pooled) = &mut record.extra else { return Called::Failed(EINVAL) };
     pieces.extend(pooled.as_mut().map(|buffer| buffer.space()));
-    if pieces.is_empty() {
-        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
-    }
+    let pieces = pieces_or_nothing(pieces);
     // SAFETY: the record stays, with what the operation names, the pool's buffer and the boxed room.
     unsafe { sys::receive_from(device.handle(), &pieces, &raw mut **from, overlapped) }
 }
 
 #[allow(unsafe_code)]
 pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
-    let mut pieces = pieces_left(&record.operation);
-    if pieces.is_empty() {
-        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
-    }
+    let pieces = pieces_or_nothing(pieces_left(&record.operation));
     let family = record.operation.address().copied().or_else(|| sys::address_of(device.handle()));
     if family.is_some_and(|address| address.is_ipv4()) && record.operation.total() > DATAGRAM_MAX_V4 {
         return Called::Failed(EMSGSIZE);

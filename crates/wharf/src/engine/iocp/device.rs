@@ -1,8 +1,8 @@
 //! Devices and their lanes: what is in the kernel's hands, and what waits for its turn.
 //!
 //! **Closing.** 1. Both lanes are closed, under their locks: nothing is issued any more. 2. What waits ends, and what the
-//! kernel has is cancelled. 3. The device leaves the table. 4. The open reference is given up; the last of {it, users} closes
-//! the handle. The records' packets come all the same.
+//! kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the table. 4. The open
+//! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
 
 use super::record::{Pointer, Record};
 use crate::operation::Side;
@@ -45,6 +45,8 @@ pub(super) struct Lane {
     /// What is in the kernel's hands has to be alone there.
     pub(super) alone: bool,
     pub(super) closed: bool,
+    /// The connection has ended on this side, and what the kernel has was asked to end with it.
+    pub(super) over: bool,
     last_serial: u64,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Device {
     /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came before.
     pub(crate) failed: AtomicI32,
     pub(crate) failed_receive: AtomicI32,
+    /// A receive has met the end of the stream; so do those behind it.
+    pub(crate) ended_receive: AtomicBool,
     users: AtomicU32,
     released: AtomicBool,
     /// Sockets that a connect has used up, closed with the device.
@@ -188,6 +192,7 @@ impl Devices {
             traits: AtomicU8::new(traits),
             failed: AtomicI32::new(0),
             failed_receive: AtomicI32::new(0),
+            ended_receive: AtomicBool::new(false),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),
             retired: Lock::default(),

@@ -5,9 +5,9 @@ use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA};
 use super::queue::key;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use super::streams::pieces_left;
+use super::streams::{nothing, pieces_left};
 use super::sys::{self, Called, OVERLAPPED};
-use crate::operation::{Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
 use crate::os::Handle;
 use crate::raw::DeviceKind;
 
@@ -129,8 +129,7 @@ pub(super) unsafe fn transfer(device: &Inner, record: &mut Record, overlapped: *
     let Extra::At(at) = record.extra else { return Called::Failed(EINVAL) };
     let done = record.operation.done as u64;
     let at = at.map_or(u64::MAX, |at| at + done);
-    let nothing = RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 };
-    let mut piece = pieces_left(&record.operation).first().copied().unwrap_or(nothing);
+    let mut piece = pieces_left(&record.operation).first().copied().unwrap_or_else(nothing);
     piece.length = piece.length.min(CALL_MAX);
     // SAFETY: the record stays, with what the operation names.
     unsafe {

@@ -7,8 +7,8 @@
 //!
 //! What differs for a program is what the kernel does not do, or does not tell:
 //!
-//! - [`stats`](crate::CompletionPort::stats) says 0 for wake-ups, ticks and threads found blocked, and counts as running who
-//!   blocks without a word.
+//! - [`stats`](crate::CompletionPort::stats) says `None` for wake-ups, ticks and threads found blocked, and counts as running
+//!   who blocks without a word.
 //! - Packets of a batch that were not walked through go to the *end* of the queue, and only when the thread says so
 //!   (`blocking`, the next `get`, the batch's end).
 //! - [`Wake`](crate::Wake) and the engines are not a choice.
@@ -20,6 +20,9 @@
 //! [`Lane`](device::Lane). From the call until its packet is dequeued the record is in the kernel's hands and never freed;
 //! whoever dequeues the packet owns it again. A call that says that no packet will come gives it back at once. The lane's
 //! lock is held during the call, which does not block, so that the packet's taker finds the record listed.
+//!
+//! **Closing a device** cancels, and waits for moments until what the kernel is just about to end has ended, because the
+//! handle's number is soon another's: see `cancel_lane` in `raw.rs`.
 //!
 //! **Closing the port** cancels what is outstanding and takes the packets, so that no memory is freed under the kernel: by
 //! the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.

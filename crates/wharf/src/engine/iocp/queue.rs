@@ -383,7 +383,10 @@ impl Queue {
             inserted: removed + (queued + held) as u64,
             removed,
             polls: self.polls.load(Ordering::Relaxed),
-            ..QueueStats::default()
+            // The kernel's business, of which it says nothing.
+            wakes: None,
+            ticks: None,
+            write_offs: None,
         }
     }
 

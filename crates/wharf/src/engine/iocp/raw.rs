@@ -43,6 +43,7 @@ use crate::buffer::Pool;
 use crate::operation::{Operation, Side};
 use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
+use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,6 +51,9 @@ use std::time::{Duration, Instant};
 /// How long closing a port waits for what was outstanding. What a driver does not give up by then is waited for by a
 /// thread of its own.
 const CLOSING: Duration = Duration::from_millis(500);
+
+/// How long a cancel waits at most for an operation that the kernel is about to end at that moment: see [`cancel_lane`].
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// What a packet is, once it was taken.
 #[derive(Debug)]
@@ -159,15 +163,18 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
         Entry::Tick(_) => {}
         Entry::Ended(ended) => {
             let ended = finished(queue, ended, true);
-            ended.into_iter().for_each(|(sink, completion)| {
-                sink.tell_beside(&completion);
-                match sink {
-                    Sink::Port | Sink::Both(_) => dispose(completion),
-                    Sink::Event(event) => event.signal(completion),
-                    Sink::Callback(call, context) => call(context, completion),
-                }
-            });
+            ended.into_iter().for_each(|(sink, completion)| free(queue, sink, completion));
         }
+    }
+}
+
+/// Frees a completion of a port that is closed, unless somebody is to be told of it.
+fn free(queue: &Queue, sink: Sink, completion: Completion) {
+    sink.tell_beside(&completion);
+    match sink {
+        Sink::Port | Sink::Both(_) => (queue.driver().dispose)(completion),
+        Sink::Event(event) => event.signal(completion),
+        Sink::Callback(call, context) => call(context, completion),
     }
 }
 
@@ -261,7 +268,13 @@ fn start(queue: &Queue, device: &Inner, lane: &mut Guard<'_, super::device::Lane
         queue.completions.post(0, key::OPERATION, pointer.expose_provenance());
     }
     match called {
-        Called::Pending => Started::Pending,
+        Called::Pending => {
+            if lane.over {
+                // SAFETY: as above.
+                sys::cancel(device.handle(), Some(unsafe { &raw mut (*pointer).overlapped }));
+            }
+            Started::Pending
+        }
         Called::Now(_) if !skips => Started::Pending,
         Called::Now(_) | Called::Failed(_) => {
             lane.issued.remove(&serial);
@@ -318,6 +331,11 @@ fn conclude(
     let ends = closed || record.cancelled;
     // A closed handle ends its operations in several ways; they all mean this (row K-12).
     let error = if closed && error != 0 { ECANCELED } else { error };
+    // Nobody has asked for it: the connection has ended, and this operation with it (see `end_with_connection`).
+    let error = match super::streams::end_of(device, record.side()) {
+        Some(end) if error == ECANCELED && !ends => end,
+        _ => error,
+    };
     match record.operation.kind {
         Kind::Accepted => super::streams::accepted(device, record, error, closed),
         Kind::Connected => super::streams::connected(queue, device, record, error, closed),
@@ -373,6 +391,7 @@ fn go_on(
     loop {
         record = match conclude(queue, device, lane.closed, record, bytes, error) {
             Concluded::Ended(record, error, payload) => {
+                end_with_connection(device, lane, record.side());
                 ended.push(finish(device, record, error, payload));
                 return;
             }
@@ -383,6 +402,21 @@ fn go_on(
             Started::Done(again, moved) => (record, bytes, error) = (again, moved, 0),
             Started::Failed(again, why) => (record, bytes, error) = (again, 0, why),
         }
+    }
+}
+
+/// When the connection has ended on a side, so does all that the kernel has of it, and each with that end: it is asked for
+/// it. Windows does so by itself. Wine does not end a receive that was issued when the end was on its way to the one before.
+#[allow(unsafe_code)]
+fn end_with_connection(device: &Inner, lane: &mut Guard<'_, super::device::Lane>, side: Side) {
+    // What is closed was cancelled, and its handle may be closed, too.
+    if lane.over || lane.closed || super::streams::end_of(device, side).is_none() {
+        return;
+    }
+    lane.over = true;
+    for &Pointer(pointer) in lane.issued.values() {
+        // SAFETY: a record that is listed is alive; see `cancel_issued`.
+        sys::cancel(device.handle(), Some(unsafe { &raw mut (*pointer).overlapped }));
     }
 }
 
@@ -538,16 +572,8 @@ impl Port {
     /// Closes both lanes: what waits ends, and what the kernel has is cancelled.
     fn abandon(&self, device: &Arc<Inner>) {
         for side in [Side::Receive, Side::Send] {
-            let waiting = {
-                let mut lane = device.lane(side).lock();
-                lane.closed = true;
-                cancel_issued(device, &mut lane, None);
-                std::mem::take(&mut lane.waiting)
-            };
-            for record in waiting {
-                let (sink, completion) = finish(device, record, ECANCELED, Payload::None);
-                self.deliver(sink, completion);
-            }
+            let (_, waiting) = cancel_lane(device, side, Which::AllAndClose);
+            self.end_waiting(device, waiting);
         }
     }
 
@@ -705,34 +731,27 @@ impl Port {
         }
         let device = self.driver().devices.lock().find(id.device).cloned();
         let Some(device) = device else { return Cancel::TooLate };
-        let mut lane = device.lane(Side::of(id.serial)).lock();
-        if let Some(at) = lane.waiting.iter().position(|record| record.operation.serial == id.serial) {
-            let record = lane.waiting.remove(at).expect("found just above");
-            drop(lane);
-            let (sink, completion) = finish(&device, record, ECANCELED, Payload::None);
-            self.deliver(sink, completion);
-            return Cancel::Requested;
-        }
-        let was_there = cancel_issued(&device, &mut lane, Some(id.serial)) > 0;
-        drop(lane);
-        if was_there { Cancel::Requested } else { Cancel::TooLate }
+        let (issued, waiting) = cancel_lane(&device, Side::of(id.serial), Which::One(id.serial));
+        let count = issued + self.end_waiting(&device, waiting);
+        if count > 0 { Cancel::Requested } else { Cancel::TooLate }
     }
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were.
     pub fn cancel_all(&self, device: &Device) -> usize {
         let device = &device.0;
-        let mut count = 0;
-        for side in [Side::Receive, Side::Send] {
-            let waiting = {
-                let mut lane = device.lane(side).lock();
-                count += cancel_issued(device, &mut lane, None);
-                std::mem::take(&mut lane.waiting)
-            };
-            for record in waiting {
-                count += 1;
-                let (sink, completion) = finish(device, record, ECANCELED, Payload::None);
-                self.deliver(sink, completion);
-            }
+        let cancel = |side| {
+            let (issued, waiting) = cancel_lane(device, side, Which::All);
+            issued + self.end_waiting(device, waiting)
+        };
+        cancel(Side::Receive) + cancel(Side::Send)
+    }
+
+    /// Delivers operations that the kernel never had as cancelled. Returns how many.
+    fn end_waiting(&self, device: &Inner, waiting: VecDeque<Box<Record>>) -> usize {
+        let count = waiting.len();
+        for record in waiting {
+            let (sink, completion) = finish(device, record, ECANCELED, Payload::None);
+            self.deliver(sink, completion);
         }
         count
     }
@@ -898,30 +917,88 @@ impl Port {
     }
 }
 
-/// Marks what the kernel has of a lane, or one of it, and asks the kernel to end it. Returns how many there are.
-#[allow(unsafe_code)]
-fn cancel_issued(device: &Inner, lane: &mut super::device::Lane, one: Option<u64>) -> usize {
+/// Which operations of a lane are cancelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    One(u64),
+    All,
+    /// And nothing is issued there any more.
+    AllAndClose,
+}
+
+/// Cancels operations of a lane. Returns how many the kernel was asked to end, and those that it did not have yet.
+///
+/// An operation that the kernel does not know any more, and whose end is not written down yet, is being ended at this very
+/// moment. It is looked at again until that is over, and only then may the handle be closed: the number of a closed handle
+/// is soon another's. For Windows that is the time between two instructions. Wine lets the thread that issued an operation
+/// move its bytes, by the handle's number, and has the operation wait on if there were none: after a close it tried another
+/// socket's, and the operation never ended; without one, the cancel was forgotten.
+fn cancel_lane(device: &Inner, side: Side, which: Which) -> (usize, VecDeque<Box<Record>>) {
     let mut count = 0;
-    for (&serial, &Pointer(pointer)) in &lane.issued {
-        if one.is_some_and(|one| one != serial) {
-            continue;
+    let mut waiting = VecDeque::new();
+    let mut settling: Option<(Vec<u64>, Instant)> = None;
+    // A handle that is closed already is another's, perhaps; whoever closed it has asked.
+    let open = device.enter();
+    loop {
+        let mut lane = device.lane(side).lock();
+        let serials: Vec<u64> = match &settling {
+            // Serial numbers are used once: what was not there at the first look is somebody else's.
+            Some((serials, _)) => serials.clone(),
+            None => {
+                lane.closed |= which == Which::AllAndClose;
+                waiting = match which {
+                    Which::One(serial) => {
+                        let at = lane.waiting.iter().position(|record| record.operation.serial == serial);
+                        at.and_then(|at| lane.waiting.remove(at)).into_iter().collect()
+                    }
+                    Which::All | Which::AllAndClose => std::mem::take(&mut lane.waiting),
+                };
+                match which {
+                    Which::One(serial) => vec![serial],
+                    Which::All | Which::AllAndClose => lane.issued.keys().copied().collect(),
+                }
+            }
+        };
+        let (asked, ending) = if open { cancel_issued(device, &mut lane, &serials) } else { (0, Vec::new()) };
+        drop(lane);
+        count += asked;
+        let until = settling.map_or_else(|| Instant::now() + SETTLING, |(_, until)| until);
+        if ending.is_empty() || Instant::now() >= until {
+            if open {
+                device.leave();
+            }
+            return (count, waiting);
         }
+        settling = Some((ending, until));
+        std::thread::yield_now();
+    }
+}
+
+/// Marks operations that the kernel has, and asks it to end them. Returns how many it will end, and those of the others
+/// whose end is not written down yet. The device is open.
+#[allow(unsafe_code)]
+fn cancel_issued(device: &Inner, lane: &mut super::device::Lane, serials: &[u64]) -> (usize, Vec<u64>) {
+    let (mut count, mut ending) = (0, Vec::new());
+    for &serial in serials {
+        let Some(&Pointer(pointer)) = lane.issued.get(&serial) else { continue };
         // SAFETY: a record that is listed is alive: its packet's taker has to have the lane's lock to take it out. The fields
-        // are touched under that lock only, and not by the kernel.
-        let ends = unsafe {
-            let ends = if device.has(traits::CHILD) && device.kind == DeviceKind::Handle {
+        // are touched under that lock only, and not by the kernel, but for the status, which is read as what may change.
+        unsafe {
+            let asked = if device.has(traits::CHILD) && device.kind == DeviceKind::Handle {
                 super::children::cancel(pointer)
             } else {
                 sys::cancel(device.handle(), Some(&raw mut (*pointer).overlapped))
             };
+            if !asked && sys::is_pending(&raw const (*pointer).overlapped) {
+                ending.push(serial);
+            }
             // One whose packet is queued has ended (row K-05), unless it was to go on.
-            let ends = ends || (*pointer).goes_on();
-            (&raw mut (*pointer).cancelled).write(ends);
-            ends
-        };
-        count += usize::from(ends);
+            let ends = asked || (*pointer).goes_on();
+            count += usize::from(ends && !(*pointer).cancelled);
+            (&raw mut (*pointer).cancelled).write((*pointer).cancelled || ends);
+        }
     }
-    count
+    (count, ending)
 }
 
 /// Takes the packets of a closed port, and frees them. True when nothing is left.
@@ -959,9 +1036,11 @@ impl Drop for Queue {
         let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
         for device in &devices {
             for side in [Side::Receive, Side::Send] {
-                let mut lane = device.lane(side).lock();
-                lane.closed = true;
-                cancel_issued(device, &mut lane, None);
+                let (_, waiting) = cancel_lane(device, side, Which::AllAndClose);
+                for record in waiting {
+                    let (sink, completion) = finish(device, record, ECANCELED, Payload::None);
+                    free(self, sink, completion);
+                }
             }
         }
         while !drain(self, Instant::now() + CLOSING) {

@@ -76,22 +76,10 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream || buffers.is_empty_list() {
+        if buffers.is_empty_list() {
             return Err(EINVAL);
         }
-        if device.receive.lock().closed {
-            return Err(EBADF);
-        }
-        if !device.is(phase::CONNECTED) {
-            return Err(ENOTCONN);
-        }
-        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
-            return Err(ESHUTDOWN);
-        }
-        match device.failed_receive.load(Ordering::Acquire) {
-            0 => {}
-            error => return Err(error),
-        }
+        may_issue(device, Side::Receive)?;
         let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
         self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)
     }
@@ -108,10 +96,10 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream || matches!(buffers, Buffers::Pooled) {
+        if matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
-        may_send(device)?;
+        may_issue(device, Side::Send)?;
         self.issue(device, Side::Send, Operation::new(Kind::Sent, token, sink, buffers), Extra::None)
     }
 
@@ -158,25 +146,30 @@ impl Port {
     /// of the stream. Receiving goes on (row X-05).
     pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream {
-            return Err(EINVAL);
-        }
-        may_send(device)?;
+        may_issue(device, Side::Send)?;
         let operation = Operation::new(Kind::Disconnected, token, sink, Buffers::None);
         self.issue(device, Side::Send, operation, Extra::None)
     }
 }
 
-pub(super) fn may_send(device: &Inner) -> Result<(), i32> {
-    if device.send.lock().closed {
+/// What every operation of a connected stream asks first. The end of sending is looked at under the lane's lock: see `issue`.
+pub(super) fn may_issue(device: &Inner, side: Side) -> Result<(), i32> {
+    if device.kind != DeviceKind::Stream {
+        return Err(EINVAL);
+    }
+    if device.lane(side).lock().closed {
         return Err(EBADF);
     }
     if !device.is(phase::CONNECTED) {
         return Err(ENOTCONN);
     }
-    match device.failed.load(Ordering::Acquire) {
-        0 => Ok(()),
-        error => Err(error),
+    if side == Side::Receive && device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
+        return Err(ESHUTDOWN);
+    }
+    match end_of(device, side) {
+        // After the end of the stream the system tells it again.
+        None | Some(0) => Ok(()),
+        Some(error) => Err(error),
     }
 }
 
@@ -192,6 +185,22 @@ pub(super) fn note_broken_receive(device: &Inner, error: i32) {
     note_broken(device, error);
     if device.kind == DeviceKind::Stream && is_broken(error) {
         device.failed_receive.store(error, Ordering::Release);
+    }
+}
+
+/// How all ends that is outstanding on a side of a stream: with the connection's error, or with the end of the stream (0).
+pub(super) fn end_of(device: &Inner, side: Side) -> Option<i32> {
+    let error = match side {
+        Side::Receive => device.failed_receive.load(Ordering::Acquire),
+        Side::Send => device.failed.load(Ordering::Acquire),
+    };
+    let ended = side == Side::Receive && device.ended_receive.load(Ordering::Acquire);
+    (error != 0 || ended).then_some(error)
+}
+
+fn note_end(device: &Inner, bytes: usize) {
+    if bytes == 0 {
+        device.ended_receive.store(true, Ordering::Release);
     }
 }
 
@@ -260,27 +269,34 @@ pub(super) fn pieces_left(operation: &Operation) -> Vec<RawBuffer> {
     left
 }
 
+/// Memory of no bytes, at an address that is good for that.
+pub(super) fn nothing() -> RawBuffer {
+    RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 }
+}
+
+/// A call takes one piece at least.
+pub(super) fn pieces_or_nothing(mut pieces: Vec<RawBuffer>) -> Vec<RawBuffer> {
+    if pieces.is_empty() {
+        pieces.push(nothing());
+    }
+    pieces
+}
+
 pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
     RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
 }
 
 #[allow(unsafe_code)]
 pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
-    let mut pieces = pieces_left(&record.operation);
-    if pieces.is_empty() {
-        // Of no bytes: it waits for data.
-        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
-    }
+    // Of no bytes it waits for data.
+    let pieces = pieces_or_nothing(pieces_left(&record.operation));
     // SAFETY: the record stays, and with it what the operation names.
     unsafe { sys::receive(device.handle(), &pieces, overlapped) }
 }
 
 #[allow(unsafe_code)]
 pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
-    let mut pieces = pieces_left(&record.operation);
-    if pieces.is_empty() {
-        pieces.push(RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 });
-    }
+    let pieces = pieces_or_nothing(pieces_left(&record.operation));
     // SAFETY: as in `receive`.
     unsafe { sys::send(device.handle(), &pieces, overlapped) }
 }
@@ -350,6 +366,7 @@ pub(super) fn received(
         return Concluded::Ended(record, error, Payload::None);
     }
     if !matches!(record.operation.buffers, Buffers::Pooled) {
+        note_end(device, bytes);
         record.operation.done = bytes;
         return Concluded::Ended(record, 0, Payload::None);
     }
@@ -360,6 +377,7 @@ pub(super) fn received(
     // SAFETY: the buffer is ours alone.
     match unsafe { sys::receive_now(device.handle(), &buffer.space()) } {
         Ok(bytes) => {
+            note_end(device, bytes);
             record.operation.done = bytes;
             Concluded::Ended(record, 0, Payload::Pooled(buffer))
         }

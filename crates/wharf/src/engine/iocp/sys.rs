@@ -457,6 +457,18 @@ pub(super) fn cancel(it: Handle, one: Option<*mut OVERLAPPED>) -> bool {
     unsafe { ov::CancelIoEx(handle(it), one.unwrap_or(std::ptr::null_mut())) != 0 }
 }
 
+/// Whether the kernel has not written down yet how an operation has ended. It does so before it queues the packet.
+///
+/// # Safety
+///
+/// The structure is alive.
+#[allow(unsafe_code)]
+pub(super) unsafe fn is_pending(overlapped: *const OVERLAPPED) -> bool {
+    // SAFETY: by the contract; the kernel may write at the same time, so it is read as it is in memory.
+    let status = unsafe { (&raw const (*overlapped).Internal).read_volatile() };
+    status == base::STATUS_PENDING as usize
+}
+
 /// From now on a success inside the issuing call queues no packet.
 #[allow(unsafe_code)]
 pub(super) fn skip_on_success(it: Handle) -> bool {
@@ -553,8 +565,8 @@ pub(super) fn connected(it: Handle) {
     unsafe { ws::setsockopt(socket(it), ws::SOL_SOCKET, ws::SO_UPDATE_CONNECT_CONTEXT, std::ptr::null(), 0) };
 }
 
-/// Ends the sending side, at once and without a packet: all that was sent before has gone to the system then. `DisconnectEx`
-/// does no more, and it is not sure that its packet comes (seen under Wine).
+/// Ends the sending side, at once and without a packet: all that was sent before has gone to the system then, so that
+/// `DisconnectEx` would have nothing to wait for (docs/decisions/0009-disconnect.md).
 #[allow(unsafe_code)]
 pub(super) fn shut_sending(it: Handle) -> Called {
     // SAFETY: numbers only.

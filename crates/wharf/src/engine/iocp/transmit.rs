@@ -5,7 +5,7 @@ use super::device::Device as Inner;
 use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use super::streams::{may_send, note_broken, rest_of};
+use super::streams::{may_issue, note_broken, nothing, rest_of};
 use super::sys::{self, Around, Called, OVERLAPPED};
 use crate::operation::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
@@ -36,8 +36,8 @@ impl Port {
         if device.kind == DeviceKind::Datagram {
             return Err(ENOTCONN); // row T-07
         }
-        let parts = Parts::new(parts).filter(|_| device.kind == DeviceKind::Stream).ok_or(EINVAL)?;
-        may_send(device)?;
+        let parts = Parts::new(parts).ok_or(EINVAL)?;
+        may_issue(device, Side::Send)?;
         let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);
         self.issue(device, Side::Send, operation.with_parts(parts), Extra::None)
     }
@@ -88,7 +88,7 @@ fn memory(part: Option<&Part>, skip: usize) -> RawBuffer {
 pub(super) unsafe fn step(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let done = record.operation.done;
     let Some(Parts { list, .. }) = record.operation.parts() else { return Called::Failed(EINVAL) };
-    let nothing = RawBuffer { pointer: std::ptr::NonNull::dangling().as_ptr(), length: 0 };
+    let nothing = nothing();
     let Some(step) = step_at(list, done) else {
         record.extra = Extra::Step { bytes: 0, ends_early: false, around: None };
         // SAFETY: a send of no bytes names no memory.
