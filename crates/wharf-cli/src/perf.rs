@@ -5,6 +5,7 @@ mod sink;
 
 pub use options::Perf;
 
+use crate::system;
 use options::{Common, Engine, Run, Serve};
 use serde_json::json;
 use sink::{Daemon, LISTENING, Out, Terminal};
@@ -18,10 +19,6 @@ use wharf_perf::parameters::Protocol;
 use wharf_perf::protocol::code;
 use wharf_perf::server;
 use wharf_perf::summary::Summary;
-
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 
 /// Runs what was asked. The error is for people; an empty one was told already.
 pub fn run(perf: &Perf) -> Result<(), String> {
@@ -64,7 +61,7 @@ fn serve(options: &Serve) -> Result<(), String> {
         return detach();
     }
     if detached {
-        rustix::process::setsid().map_err(|error| format!("no session of its own (-D): {error}"))?;
+        system::own_session().map_err(|error| format!("no session of its own (-D): {error}"))?;
     }
     let out = prepare(&options.common)?;
     let terminal = Terminal::new(out, false);
@@ -80,7 +77,7 @@ fn serve(options: &Serve) -> Result<(), String> {
 /// is still said here.
 fn detach() -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("it cannot go to the background (-D): {error}");
-    let mut child = Command::new(std::env::current_exe().map_err(wrong)?)
+    let mut child = system::background(&mut Command::new(std::env::current_exe().map_err(wrong)?))
         .args(std::env::args_os().skip(1))
         .env(DETACHED, "1")
         .stdin(Stdio::null())
@@ -160,7 +157,7 @@ impl Enough {
             return Ok(Enough(None));
         }
         let port = CompletionPort::new().map_err(wrong)?;
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
+        for signal in system::ENDING_TESTS {
             port.signal(signal, (), ()).map_err(wrong)?;
         }
         Ok(Enough(Some(port)))

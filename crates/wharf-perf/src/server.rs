@@ -17,7 +17,8 @@ use crate::report::Role;
 use crate::report::human::{SERVER_RULE, plain};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
-use crate::socket::{self, KeepAlive, Processors};
+use crate::socket::{self, KeepAlive};
+use crate::system::{self, Processors};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
@@ -28,9 +29,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
 /// Connections that are waited for at a time.
@@ -213,9 +211,9 @@ fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
                 socket.set_only_v6(options.family == Some(6))?;
             }
             if let Some(device) = &options.device {
-                socket.bind_device(Some(device.as_bytes()))?;
+                system::bind_device(&socket, device)?;
             }
-            socket.set_reuse_address(true)?;
+            system::reuse_listener(&socket)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok::<_, io::Error>(socket)
@@ -252,7 +250,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         lobby: Mutex::default(),
         done: Mutex::new(done),
     });
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in system::ENDING {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
     for _ in 0..ACCEPTS {
@@ -416,9 +414,9 @@ impl Server {
             socket.set_only_v6(self.options.family == Some(6))?;
         }
         if let Some(device) = &self.options.device {
-            socket.bind_device(Some(device.as_bytes()))?;
+            system::bind_device(&socket, device)?;
         }
-        socket.set_reuse_address(true)?;
+        system::reuse_address(&socket)?;
         socket.bind(&self.address.into())?;
         let socket: UdpSocket = self.port.associate(std::net::UdpSocket::from(socket), ())?;
         let _ = socket.recv_from(Buffer::with_capacity(2048), Op::Hello(self.clone()));
@@ -715,7 +713,7 @@ impl Session {
         let room = tcp && core.phase == Phase::Streams && core.flows.len() < parameters.streams();
         let pings = parameters.latency && core.phase == Phase::Running && core.pings.is_none();
         let result = if room {
-            match socket::with_socket(&stream, |socket| socket::prepare(&socket, parameters, false)) {
+            match system::with_socket(&stream, |socket| socket::prepare(&socket, parameters, false)) {
                 Err(failure) => {
                     self.fail(&mut core, failure);
                     Err(stream)
@@ -787,7 +785,7 @@ impl Session {
             local.set_port(server.address.port());
         }
         let socket = Socket::new(Domain::for_address(from), Type::DGRAM, None).map_err(wrong)?;
-        socket.set_reuse_address(true).map_err(wrong)?;
+        system::reuse_address(&socket).map_err(wrong)?;
         socket::prepare(&SockRef::from(&socket), &core.parameters, false)?;
         socket.bind(&local.into()).map_err(wrong)?;
         socket.connect(&from.into()).map_err(wrong)?;
