@@ -2,6 +2,7 @@
 
 use crate::flow::Link;
 use crate::latency::Pings;
+pub use crate::machinery::Machinery;
 use crate::op::{self, Op, Port, Stream, UdpSocket};
 use crate::output::{Form, Printer, Sink, Voice};
 use crate::parameters::{Parameters, Protocol};
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
-use wharf::{Buffer, FileEngine, SocketEngine};
+use wharf::Buffer;
 
 /// A hello that was not answered is said again after so long, and once more after twice as long: not earlier, because a stock
 /// server that did get it takes the second for data.
@@ -57,18 +58,10 @@ pub struct Options {
     pub interval: Duration,
     /// The form of the report.
     pub form: Form,
-    /// Threads that serve the port; `None`: as the port sees fit.
-    pub threads: Option<usize>,
-    /// Threads that run at the same time; 0: as many as there are processors.
-    pub concurrency: usize,
-    /// What tells which sockets are ready; `None`: as the port sees fit.
-    pub socket_engine: Option<SocketEngine>,
-    /// What reads and writes `file`; `None`: as the port sees fit.
-    pub file_engine: Option<FileEngine>,
+    /// What it runs on.
+    pub machinery: Machinery,
     /// Sent instead of random bytes, or what is received goes there. Of one TCP stream.
     pub file: Option<PathBuf>,
-    /// For the control connection.
-    pub keep_alive: KeepAlive,
     /// A line in front of the report.
     pub announce: Option<String>,
 }
@@ -88,12 +81,8 @@ impl Options {
             send_timeout: None,
             interval: Duration::from_secs(1),
             form: Form::default(),
-            threads: None,
-            concurrency: 0,
-            socket_engine: None,
-            file_engine: None,
+            machinery: Machinery::default(),
             file: None,
-            keep_alive: KeepAlive::default(),
             announce: None,
         }
     }
@@ -175,7 +164,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
         Ok(addresses) => addresses,
         Err(failure) => return fail(printer, failure),
     };
-    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
+    let built = options.machinery.port();
     let port: Port = match built {
         Ok(port) => port,
         Err(error) => return fail(printer, Failure::system(code::INIT, &error)),
@@ -193,7 +182,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     printer.line(&format!("Connecting to host {}, port {}", options.host, options.port));
     let session = Session::new(&port, Role::Client, Cookie::random(), voice, printer, None);
     let (done, over) = channel();
-    let pool = match op::run(&port, options.threads) {
+    let pool = match op::run(&port, options.machinery.threads) {
         Ok(pool) => pool,
         Err(error) => {
             let failure = Failure::system(code::INIT, &error);
@@ -210,7 +199,6 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     core.host_port = options.port;
     core.interval = options.interval;
     core.receive_timeout = options.receive_timeout;
-    core.keep_alive = options.keep_alive;
     core.file = file;
     core.client = Some(Box::new(ClientSide {
         peer: addresses[0],
@@ -300,7 +288,7 @@ impl Session {
                 Err(error) => self.connect_next(&mut core, Some(error)),
                 Ok(()) => {
                     let _ = stream.set_nodelay(true);
-                    socket::keep_alive(&stream, &core.keep_alive);
+                    socket::keep_alive(&stream, &side(&mut core).options.machinery.keep_alive);
                     core.processor = socket::Processor::now();
                     if core.parameters.len == 0 {
                         core.parameters.len = match core.parameters.protocol {
@@ -570,7 +558,7 @@ impl Session {
         self.leave(core);
     }
 
-    pub(crate) fn client_over(&self, _failed: bool) {
+    pub(crate) fn client_over(&self) {
         let mut core = self.enter();
         let client = side(&mut core);
         if !std::mem::replace(&mut client.last_words, true) {

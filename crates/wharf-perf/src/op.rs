@@ -30,7 +30,7 @@ pub(crate) enum Op {
     /// A datagram at the server's UDP port.
     Hello(Arc<Server>),
     /// No test for a while.
-    Idle(Arc<Server>, u64),
+    Idle(Arc<Server>),
     /// Bytes of a control connection.
     Control(Arc<Session>),
     /// The client's control connection.
@@ -88,7 +88,7 @@ fn dispatch(port: &Port, packet: Packet<(), Op>) {
         (Op::Hello(server), Event::ReceivedFrom { socket, buffer, from, result, .. }) => {
             server.hello(socket, buffer, from, result)
         }
-        (Op::Idle(server, token), Event::Elapsed { result: Ok(_) }) => server.idle(token),
+        (Op::Idle(server), Event::Elapsed { result: Ok(_) }) => server.idle(),
         (Op::Stop(server), Event::Signal { result: Ok(_) }) => server.stop(),
         _ => {}
     }

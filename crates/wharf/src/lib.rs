@@ -80,6 +80,8 @@ mod record;
 mod schedules;
 #[cfg(not(loom))]
 pub mod session;
+#[cfg(not(loom))]
+mod spare;
 mod sync;
 #[cfg(not(loom))]
 mod word;

@@ -296,6 +296,7 @@ impl Parts {
 }
 
 impl Operation {
+    #[inline]
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
         let rare = match sink {
             Sink::Port => None,
@@ -330,15 +331,18 @@ impl Operation {
     }
 
     /// Its completion goes to the queue.
+    #[inline]
     pub(crate) fn is_for_port(&self) -> bool {
         self.rare.as_ref().is_none_or(|rare| rare.sink.is_none())
     }
 
+    #[inline]
     pub(crate) fn take_sink(&mut self) -> Sink {
         self.rare.take().and_then(|rare| rare.sink).unwrap_or(Sink::Port)
     }
 
     /// The safe layer has a record for it, whose address the token is: it has memory of its own.
+    #[inline]
     pub(crate) fn names_memory(&self) -> bool {
         matches!(self.buffers, Buffers::One(_) | Buffers::Many(_)) || self.parts().is_some()
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wharf::{FileEngine, SocketEngine};
-use wharf_perf::client::KeepAlive;
+use wharf_perf::client::{KeepAlive, Machinery};
 use wharf_perf::output::Form;
 use wharf_perf::parameters::{self, Parameters, Protocol};
 use wharf_perf::units::{Format, parse_bytes, parse_rate};
@@ -364,6 +364,16 @@ impl Common {
         Ok(engines)
     }
 
+    /// Without the engines, of which there may be several.
+    fn machinery(&self) -> Machinery {
+        Machinery {
+            threads: self.workers.map(usize::from),
+            concurrency: self.concurrency.map_or(0, usize::from),
+            keep_alive: self.cntl_ka.unwrap_or_default(),
+            ..Machinery::default()
+        }
+    }
+
     fn form(&self) -> Form {
         let default = Form::default();
         Form {
@@ -436,12 +446,8 @@ impl Serve {
             interval: Duration::from_secs_f64(common.interval),
             receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(120_000)),
             form: common.form(),
-            threads: common.workers.map(usize::from),
-            concurrency: common.concurrency.map_or(0, usize::from),
-            socket_engine: engine.sockets,
-            file_engine: engine.files,
+            machinery: Machinery { socket_engine: engine.sockets, file_engine: engine.files, ..common.machinery() },
             file: common.file.clone(),
-            keep_alive: common.cntl_ka.unwrap_or_default(),
         })
     }
 }
@@ -487,10 +493,8 @@ impl Run {
         let (mut bytes, blockcount) =
             (self.bytes.filter(|bytes| *bytes > 0), self.blockcount.filter(|blocks| *blocks > 0));
         if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, blockcount) {
-            // A file ends where it ends.
-            let size =
-                std::fs::metadata(file).map_err(|error| format!("{} cannot be read (-F): {error}", file.display()))?;
-            bytes = Some(size.len().max(1));
+            // A file ends where it ends. One that cannot be read is the test's failure, and said when it is opened.
+            bytes = std::fs::metadata(file).ok().map(|file| file.len().max(1));
         }
         let by_amount = bytes.is_some() || blockcount.is_some();
         let parameters = Parameters {
@@ -538,10 +542,8 @@ impl Run {
             send_timeout: self.snd_timeout.map(Duration::from_millis),
             interval: Duration::from_secs_f64(common.interval),
             form: common.form(),
-            threads: common.workers.map(usize::from),
-            concurrency: common.concurrency.map_or(0, usize::from),
+            machinery: common.machinery(),
             file: common.file.clone(),
-            keep_alive: common.cntl_ka.unwrap_or_default(),
             ..client::Options::new(self.host.clone(), common.port)
         })
     }

@@ -74,11 +74,6 @@ pub(crate) fn reuse_address(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)
 }
 
-/// The same for a socket that listens.
-pub(crate) fn reuse_listener(socket: &Socket) -> io::Result<()> {
-    socket.set_reuse_address(true)
-}
-
 /// Connects a datagram socket.
 pub(crate) fn connect(socket: &Socket, to: &SocketAddr) -> io::Result<()> {
     // With the flow label, which std's and socket2's addresses have in another order.

@@ -121,17 +121,13 @@ pub(crate) fn bind_device(_: &Socket, _: &str) -> io::Result<()> {
     Err(lacks("Windows binds a socket to no device; give the device's address with -B"))
 }
 
-/// Lets a datagram socket have the port that the server has. A stream's port is free as soon as its socket is closed.
+/// Lets a datagram socket have the port that the server has. A stream's is free as soon as its socket
+/// is closed, and shared it would let another program take it over.
 pub(crate) fn reuse_address(socket: &Socket) -> io::Result<()> {
     match socket.r#type()? {
         Type::DGRAM => socket.set_reuse_address(true),
         _ => Ok(()),
     }
-}
-
-/// Not on Windows, where it would let another program take the port over.
-pub(crate) fn reuse_listener(_: &Socket) -> io::Result<()> {
-    Ok(())
 }
 
 /// Connects a datagram socket.

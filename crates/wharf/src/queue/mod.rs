@@ -101,10 +101,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Restores the invariant, releases the lock, then wakes whom it named.
     #[inline]
-    fn release(&self, state: Guard<'_, State<T>>, urgent: bool) {
+    fn release(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
         #[cfg(test)]
         state.check_counts();
-        if !state.is_alone() {
+        if !state.is_alone() && (urgent || !state.is_settled()) {
             self.settle(state, urgent);
         }
     }

@@ -150,7 +150,7 @@ impl Port {
             drop(direction);
             // Nobody else's lie between them.
             let wanted = if device.skip_on_success.load(Ordering::Relaxed) { first..last + 1 } else { 0..0 };
-            self.execute_sends(device, batch, wanted, &mut |serial, completion| {
+            self.execute_sends(device, batch, None, wanted, &mut |serial, completion| {
                 let at = serials.binary_search_by_key(&serial, |&(serial, _)| serial).expect("one of these");
                 results[serials[at].1] = Ok(Issued::Done(completion));
             });

@@ -13,6 +13,7 @@
 
 mod datagram;
 mod file;
+mod now;
 mod parts;
 mod receive;
 mod send;
@@ -23,6 +24,7 @@ mod words;
 pub use crate::engine::SocketEngine;
 pub use crate::engine::files::FileEngine;
 pub(crate) use file::traits_of as file_traits;
+pub(crate) use now::Now;
 pub(crate) use parts::ENODATA;
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
@@ -377,7 +379,14 @@ impl Port {
     }
 
     /// What is left after a turn.
+    #[inline]
     fn turn_over(&self, device: &Arc<Inner>, side: Side, left: Left) {
+        if left.handle || left.goes_on {
+            self.follow_up(device, side, left);
+        }
+    }
+
+    fn follow_up(&self, device: &Arc<Inner>, side: Side, left: Left) {
         if left.handle {
             self.leave(device);
         }
@@ -736,6 +745,7 @@ fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
 }
 
+#[inline]
 fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();

@@ -170,8 +170,27 @@ impl Port {
     /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
     /// to be handed out; to an issuing call only that of a success.
     fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
+        let mut first = None;
+        if let Buffers::One(piece) = operation.buffers
+            && operation.kind == Kind::Received
+            && device.kind == DeviceKind::Stream
+            && device.failed_receive.load(Ordering::Acquire) == 0
+        {
+            let result = self.engine().receive(device.handle, &[piece]);
+            if let Ok(bytes @ 1..) = result {
+                // What nearly all come to, without the rest.
+                operation.done = bytes;
+                let drained = bytes < piece.length && device.short_means_drained();
+                let left = device.receive.lock().let_go(drained);
+                let (sink, completion) = finish(device, operation, 0, Payload::None);
+                let packet = self.hand_out(sink, completion);
+                self.turn_over(device, Side::Receive, left);
+                return packet;
+            }
+            first = Some(self.received(device, result, piece.length, None));
+        }
         loop {
-            let attempt = self.try_receive(device, &mut operation);
+            let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
                 Attempt::NotNow if direction.must_end(operation.serial) => (ECANCELED, Payload::None, false),
@@ -281,7 +300,18 @@ impl Port {
                 Err(error) => self.failed_receive(device, error),
             };
         }
-        match engine.receive(device.handle, into) {
+        self.received(device, engine.receive(device.handle, into), space, pooled)
+    }
+
+    /// What the system gave a stream's receive for so much space.
+    fn received(
+        &self,
+        device: &Inner,
+        result: Result<usize, i32>,
+        space: usize,
+        pooled: Option<PoolBuffer>,
+    ) -> Attempt {
+        match result {
             Ok(0) if waits_for_send(device) => Attempt::NotNow,
             // A send has seen the reset, which Linux reports once, and what was still to be read is read.
             Ok(0) if device.failed_send.load(Ordering::Acquire) != 0 => self.failed_receive(device, ECONNRESET),

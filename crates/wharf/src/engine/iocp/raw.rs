@@ -22,6 +22,7 @@ pub use super::choice::{FileEngine, SocketEngine};
 pub use super::numbers::{EBADF, ECANCELED};
 pub(crate) use super::numbers::{ECONNRESET, EINVAL, EMSGSIZE, ENODATA, EPIPE};
 pub(crate) use super::queue::Held;
+pub(crate) use super::streams::Now;
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
     RawBuffer, Sink,
