@@ -630,6 +630,17 @@ fn a_strangers_text_does_not_steer_the_terminal() {
     assert!(!server.said().contains('\u{1b}'));
 }
 
+#[test]
+fn all_streams_of_the_largest_test_may_be_connected_before_one_says_what_it_is() {
+    let server = Server::start(&[]);
+    let control = server.greeted();
+    control.frame(r#"{"tcp":true,"time":60,"parallel":128,"bidirectional":true,"len":1000}"#);
+    assert_eq!(control.state(), 10);
+    let streams: Vec<Peer> = (0..256).map(|_| server.connect()).collect();
+    streams.iter().for_each(|stream| stream.send(&cookie(b'a')));
+    assert_eq!((control.state(), control.state()), (1, 2));
+}
+
 /// A ping connection whose client asks and does not read.
 #[test]
 fn pings_without_a_reader_take_no_memory() {

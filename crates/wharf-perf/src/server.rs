@@ -32,6 +32,8 @@ use wharf::{Buffer, OperationId};
 
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
+/// All streams of the largest test, which a busy server may find connected before it has read a single cookie, and 64 strangers.
+pub const GUESTS_MAX: usize = 2 * crate::parameters::STREAMS_MAX + 64;
 /// Connections that are waited for at a time.
 const ACCEPTS: usize = 16;
 const BACKLOG: i32 = 4096;
@@ -96,7 +98,7 @@ impl Default for Options {
             bitrate_window: Duration::from_secs(5),
             max_streams: 2 * crate::parameters::STREAMS_MAX,
             max_parameter_bytes: PARAMETERS_BYTES_MAX,
-            max_guests: 64,
+            max_guests: GUESTS_MAX,
             handshake_timeout: Duration::from_secs(5),
             setup_timeout: Duration::from_secs(10),
             interval: Duration::from_secs(1),

@@ -181,7 +181,7 @@ pub struct Serve {
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
     pub setup_timeout: u64,
     /// Connections that may be silent about what they want, at a time
-    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = server::GUESTS_MAX as u16, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_pending: u16,
 }
 

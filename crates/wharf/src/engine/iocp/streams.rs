@@ -76,7 +76,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream {
+        if device.kind != DeviceKind::Stream || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         if device.receive.lock().closed {
