@@ -19,10 +19,8 @@ mod report;
 mod row;
 mod rows;
 mod run;
-#[cfg_attr(windows, path = "soak_windows.rs")]
 mod soak;
 mod specified;
-#[cfg(unix)]
 mod system;
 
 use clap::Parser;

@@ -2,11 +2,11 @@
 //! round ends. Players begin things; services answer them, and are closed when the last player has left.
 
 use super::ledger::{Kind, Ledger, Ticket};
+use crate::system;
 use fastrand::Rng;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -211,7 +211,8 @@ fn pattern(length: usize, seed: u64) -> Vec<u8> {
 }
 
 fn peer_is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | ECANCELED))
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    error.raw_os_error() == Some(ECANCELED) || matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 // --- Streams ---
@@ -335,7 +336,7 @@ impl EchoClient {
             }
             return;
         }
-        let Ok((own, other)) = UnixStream::pair() else { return stage.fault("no pair of sockets") };
+        let Ok((own, other)) = system::pair() else { return stage.fault("no pair of sockets") };
         match (stage.port.associate(own, ()), stage.port.associate(other, ())) {
             (Ok(own), Ok(other)) => {
                 EchoServer::serve(&stage, &other);
@@ -671,7 +672,7 @@ impl Librarian {
         options.read(true).write(true);
         let plain = options.clone();
         if direct {
-            crate::system::direct(&mut options);
+            system::direct(&mut options);
         }
         // Not every file system offers direct I/O.
         match stage.port.open(&self.path, &options, ()).or_else(|_| stage.port.open(&self.path, &plain, ())) {
@@ -820,7 +821,7 @@ impl Actor for Watchman {
 /// byte once.
 struct Waverer {
     stage: Arc<Stage>,
-    peer: UnixStream,
+    peer: system::Socket,
     state: Mutex<Wavering>,
     _player: Player,
 }
@@ -840,7 +841,7 @@ const PERIOD: usize = 251;
 
 impl Waverer {
     fn enter(stage: &Arc<Stage>) -> io::Result<()> {
-        let (own, peer) = UnixStream::pair()?;
+        let (own, peer) = system::pair()?;
         let stream = stage.port.associate(own, ()).map_err(|rejected| rejected.error)?;
         let state = Wavering {
             random: stage.random(),

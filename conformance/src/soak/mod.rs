@@ -145,7 +145,8 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
         }
         grown(&measured)?;
     }
-    let files = port.stats().files.unwrap_or("none");
+    let stats = port.stats();
+    let files = stats.files.unwrap_or(stats.engine);
     port.close();
     let report = pool.join();
     println!("{:16} {:>12} {:>12} {:>12}", "", "issued", "packets", "cancelled");

@@ -1,16 +1,19 @@
-//! What the suite asks of the system beyond what every Unix has. Chosen here.
+//! What the suite asks of the system beyond what every one has. Chosen here.
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 mod other;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub use linux::*;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 pub use other::*;
-
-/// Descriptors that the process has open.
-pub fn descriptors() -> std::io::Result<usize> {
-    Ok(std::fs::read_dir("/dev/fd")?.count())
-}
+#[cfg(unix)]
+pub use unix::*;
+#[cfg(windows)]
+pub use windows::*;

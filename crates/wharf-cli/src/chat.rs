@@ -128,7 +128,8 @@ fn connect(
     if let Some(path) = local {
         let (terminal, told) = terminal();
         let link = service.connect_local(path, terminal);
-        let link = link.map_err(|error| (error.to_string(), false))?;
+        // What is not supported says what to do instead.
+        let link = link.map_err(|error| (error.to_string(), error.kind() == io::ErrorKind::Unsupported))?;
         // A Unix socket is connected at once.
         let _ = told.recv();
         return Ok((link, told));

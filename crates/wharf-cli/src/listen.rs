@@ -1,6 +1,7 @@
 //! Where a server listens: at an address, on a Unix socket, or on the sockets that it was started with.
 
 use crate::serve::{cannot_listen, resolve};
+use crate::system;
 use crate::tls::Acceptor;
 use std::io;
 use std::net::SocketAddr;
@@ -32,12 +33,8 @@ pub fn listen<S: Session>(
             InheritedSocket::Tcp(listener) => {
                 acceptor.adopt_listener(service, listener, session).map(|address| address.to_string())
             }
-            InheritedSocket::Local(_) if acceptor.is_tls() => return Err(NO_TLS.into()),
-            InheritedSocket::Local(listener) => {
-                let place = listener.local_addr().map_or_else(|_| UNIX.to_owned(), |address| name(&address));
-                service.adopt_local_listener(listener, move |_| session()).map(|()| place)
-            }
-            other => Err(io::Error::other(format!("{other:?} is not known here"))),
+            _ if acceptor.is_tls() => return Err(NO_TLS.into()),
+            other => system::adopt(service, other, session),
         };
         let place = place.map_err(|error| format!("an inherited socket cannot be listened on: {error}"))?;
         log::info!("the socket {:?} at {place} was inherited; --listen is not used", socket.name);
@@ -87,15 +84,6 @@ fn given() -> Result<Vec<Inherited>, String> {
     inherited().map_err(|error| format!("the inherited sockets cannot be used: {error}"))
 }
 
-fn name(address: &std::os::unix::net::SocketAddr) -> String {
-    use std::os::linux::net::SocketAddrExt;
-    match (address.as_pathname(), address.as_abstract_name()) {
-        (Some(path), _) => format!("{UNIX}{}", path.display()),
-        (_, Some(name)) => format!("{UNIX}@{}", name.escape_ascii()),
-        _ => UNIX.to_owned(),
-    }
-}
-
 fn at<S: Session>(
     service: &Service,
     address: &str,
@@ -121,7 +109,7 @@ fn at<S: Session>(
                 io::ErrorKind::NotFound => "; is there such a directory?",
                 io::ErrorKind::PermissionDenied => "; choose a directory that you may write to",
                 // These say what to do.
-                io::ErrorKind::AlreadyExists | io::ErrorKind::InvalidInput => "",
+                io::ErrorKind::AlreadyExists | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => "",
                 _ => "; choose another path with --listen",
             };
             Err(format!("cannot listen on {address}: {error}{remedy}"))

@@ -9,6 +9,7 @@ mod options;
 mod perf;
 mod relay;
 mod serve;
+mod system;
 mod tls;
 
 use clap::Parser;

@@ -5,7 +5,7 @@ mod sink;
 
 pub use options::Perf;
 
-use crate::serve::{SIGHUP, SIGINT, SIGTERM};
+use crate::system;
 use options::{Common, Engine, Run, Serve};
 use serde_json::json;
 use sink::{Daemon, LISTENING, Out, Terminal};
@@ -85,7 +85,7 @@ fn serve(options: &Serve) -> Result<(), String> {
         return detach();
     }
     if detached {
-        rustix::process::setsid().map_err(|error| format!("no session of its own (-D): {error}"))?;
+        system::own_session().map_err(|error| format!("no session of its own (-D): {error}"))?;
     }
     let (out, _number) = prepare(&options.common)?;
     let terminal = Terminal::new(out, false);
@@ -97,7 +97,7 @@ fn serve(options: &Serve) -> Result<(), String> {
 /// is still said here.
 fn detach() -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("it cannot go to the background (-D): {error}");
-    let mut child = Command::new(std::env::current_exe().map_err(wrong)?)
+    let mut child = system::background(&mut Command::new(std::env::current_exe().map_err(wrong)?))
         .args(std::env::args_os().skip(1))
         .env(DETACHED, "1")
         .stdin(Stdio::null())
@@ -178,7 +178,7 @@ impl Enough {
             return Ok(Enough(None));
         }
         let port = CompletionPort::new().map_err(wrong)?;
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
+        for signal in system::ENDING_TESTS {
             port.signal(signal, (), ()).map_err(wrong)?;
         }
         Ok(Enough(Some(port)))

@@ -2,7 +2,8 @@
 
 use crate::listen;
 use crate::options::Relay;
-use crate::serve::{SIGINT, SIGTERM, no_port, resolve};
+use crate::serve::{no_port, resolve};
+use crate::system;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -102,7 +103,7 @@ pub fn run(options: &Relay) -> Result<(), String> {
     });
     // A port of its own, so that the handlers' port can be closed from outside.
     let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
-    let signals = [SIGINT, SIGTERM].map(|number| control.signal(number, (), Control::Signal));
+    let signals = system::ENDING.map(|number| control.signal(number, (), Control::Signal));
     for signal in signals {
         signal.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }
@@ -192,11 +193,10 @@ impl Forwarder {
             }
         }
         self.totals.failed.fetch_add(1, Relaxed);
-        use rustix::io::Errno;
-        let remedy = match error.as_ref().and_then(Errno::from_io_error) {
+        let remedy = match error.as_ref().and_then(system::scarce) {
             // Not the target's fault.
-            Some(Errno::MFILE | Errno::NFILE) => "raise the limit (ulimit -n) or lower --max-sessions",
-            _ => "is it running, and is the address right?",
+            Some(_) => &format!("{} or lower --max-sessions", system::RAISE_LIMIT),
+            None => "is it running, and is the address right?",
         };
         let why = error.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
         log::warn!("{} cannot be reached for {}: {why}; {remedy}", self.name, pair.peer);

@@ -2,6 +2,7 @@
 
 use crate::listen::listen;
 use crate::options::Server;
+use crate::system::{self, Scarce};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -17,10 +18,6 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// What a shell reports of a program that Ctrl+C has ended.
 pub const ENDED_BY_SIGNAL: i32 = 130;
-
-pub const SIGHUP: i32 = 1;
-pub const SIGINT: i32 = 2;
-pub const SIGTERM: i32 = 15;
 
 /// Every line goes to everybody.
 pub fn chat(options: &Server) -> Result<(), String> {
@@ -93,7 +90,7 @@ fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sy
     let service = Arc::new(service);
     let places = listen(&service, &options.listen, &acceptor, session)?;
     // First of all: who reads the line below may end the server at once.
-    let signals = service.signals(&[SIGINT, SIGTERM]);
+    let signals = service.signals(&system::ENDING);
     let signals = signals.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     // For people and for scripts: the first line, with the real port. Serving does not depend on who reads it.
     let mut out = io::stdout();
@@ -144,10 +141,10 @@ pub fn end_at_once() -> ! {
 
 /// The port's descriptors are the first that a program needs, and the ones that a low limit refuses.
 pub fn no_port(error: &io::Error) -> String {
-    let remedy = match rustix::io::Errno::from_io_error(error) {
-        Some(rustix::io::Errno::MFILE) => "; raise the limit with `ulimit -n`",
-        Some(rustix::io::Errno::NFILE) => "; the whole system has too many open files; `wharf doctor` tells the limit",
-        _ => "",
+    let remedy = match system::scarce(error) {
+        Some(Scarce::Here) => format!("; {}", system::RAISE_LIMIT),
+        Some(Scarce::Everywhere) => format!("; {}", system::RAISE_SYSTEMS),
+        None => String::new(),
     };
     format!("the port cannot be made: {error}{remedy}")
 }

@@ -13,6 +13,7 @@ use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
 use crate::socket;
 pub use crate::socket::{KeepAlive, Origin, use_processor};
+use crate::system;
 use crate::{datagram, report::human::plain};
 use socket2::Type;
 use std::io;
@@ -189,7 +190,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
             return Outcome::failed(failure);
         }
     };
-    for signal in op::ENDING_SIGNALS {
+    for signal in system::ENDING {
         let _ = port.signal(signal, (), Op::Interrupt(session.clone()));
     }
     let mut core = session.enter();
@@ -292,7 +293,7 @@ impl Session {
                     if core.parameters.len == 0 {
                         core.parameters.len = match core.parameters.protocol {
                             Protocol::Tcp => crate::parameters::BLOCK_BYTES,
-                            Protocol::Udp => match socket::segment_bytes(&stream) as usize {
+                            Protocol::Udp => match system::segment_bytes(&stream) as usize {
                                 0 => DATAGRAM_BYTES,
                                 bytes => bytes.min(crate::parameters::DATAGRAM_BYTES_MAX),
                             },
@@ -461,7 +462,7 @@ impl Session {
         let kind = if parameters.protocol == Protocol::Udp { Type::DGRAM } else { Type::STREAM };
         let socket = socket::open(kind, &peer, &client.options.origin, local_port, Some(&parameters));
         let labelled = socket.and_then(|socket| {
-            let to = socket::label(&socket, peer, parameters.flow_label)?;
+            let to = system::label(&socket, peer, parameters.flow_label)?;
             Ok((socket, to))
         });
         let (socket, to) = match labelled {
@@ -475,7 +476,7 @@ impl Session {
             }
             return;
         }
-        let ready = rustix::net::connect(&socket, &to).map_err(io::Error::from);
+        let ready = system::connect(&socket, &to);
         let ready = ready.map(|()| std::net::UdpSocket::from(socket));
         let socket: io::Result<UdpSocket> = ready.and_then(|socket| Ok(self.port.associate(socket, ())?));
         match socket {
@@ -535,7 +536,7 @@ impl Session {
                 Err(error) => self.fail(&mut core, Failure::system(code::STREAM_CONNECT, &error)),
                 Ok(()) => {
                     if let Some(timeout) = side(&mut core).options.send_timeout {
-                        let _ = socket::send_timeout(&stream, timeout);
+                        let _ = system::send_timeout(&stream, timeout);
                     }
                     let peer = side(&mut core).peer;
                     let local = stream.local_addr().unwrap_or(peer);

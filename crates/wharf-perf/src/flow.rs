@@ -9,7 +9,7 @@ use crate::protocol::Cookie;
 use crate::report::{Snapshot, StreamInfo};
 use crate::results::Verification;
 use crate::session::Session;
-use crate::socket;
+use crate::system;
 use crate::verify::{self, Checker};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -298,7 +298,7 @@ impl Flow {
         let bytes = self.bytes.load(SeqCst);
         match &self.link {
             Link::Tcp(stream) => {
-                let tcp = (tcp && self.info.sends).then(|| socket::tcp_sample(stream)).flatten();
+                let tcp = (tcp && self.info.sends).then(|| system::tcp_sample(stream)).flatten();
                 Snapshot { bytes, tcp, ..Snapshot::default() }
             }
             Link::Udp(..) if self.info.sends => {
@@ -352,7 +352,7 @@ impl Flow {
     /// It writes what arrives to a file, and has not written all of it yet.
     pub(crate) fn is_storing(&self) -> bool {
         let Some(stream) = self.tcp().filter(|_| self.file.is_some() && !self.info.sends) else { return false };
-        self.writing.load(SeqCst) || !self.ended.load(SeqCst) && socket::unread_bytes(stream) > 0
+        self.writing.load(SeqCst) || !self.ended.load(SeqCst) && system::unread_bytes(stream) > 0
     }
 
     pub(crate) fn close(&self) {
@@ -631,8 +631,8 @@ impl Flow {
                     _ if foreign => drop(self.gate.foreign.fetch_add(1, Relaxed)),
                     Ok(_) => self.datagrams(port, &buffer, segment_bytes),
                     // Port unreachable and the like: of the network, and gone with the next datagram.
-                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                    Err(error) if system::is_refusal(&error) => {}
+                    Err(error) if system::is_too_long(&error) => {}
                     Err(error) => return self.broken(&error),
                 }
                 self.receive(buffer);
@@ -658,16 +658,15 @@ impl Flow {
             Err(error) if matches!(self.link, Link::Udp(..)) && !self.ended.load(SeqCst) => {
                 // The datagrams were numbered, and are lost as on the way; of an amount that was asked for they are no part.
                 self.give_back(blocks);
-                let code = error.raw_os_error();
                 let mut work = self.work();
-                if work.segmented && matches!(code, Some(libc::EIO | libc::EINVAL)) {
+                if work.segmented && system::cannot_segment(&error) {
                     // This route cannot segment: one datagram a call from now on.
                     work.segmented = false;
                     self.join.store(1, Relaxed);
                     if let Link::Udp(socket, _) = &self.link {
                         let _ = socket.set_segment_bytes(None);
                     }
-                } else if !matches!(code, Some(libc::ENOBUFS | libc::ECONNREFUSED | libc::EAGAIN)) {
+                } else if !system::passes(&error) {
                     drop(work);
                     self.broken(&error);
                 }

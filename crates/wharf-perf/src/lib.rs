@@ -29,6 +29,7 @@ pub mod server;
 mod session;
 mod socket;
 pub mod summary;
+mod system;
 pub mod units;
 pub mod verify;
 

@@ -12,9 +12,6 @@ pub(crate) type Stream = wharf::Stream<(), Op>;
 pub(crate) type UdpSocket = wharf::UdpSocket<(), Op>;
 pub(crate) type File = wharf::fs::File<(), Op>;
 
-/// SIGINT, SIGTERM and SIGHUP: each ends a test, and a server.
-pub(crate) const ENDING_SIGNALS: [i32; 3] = [2, 15, 1];
-
 /// The context of an operation.
 #[derive(Clone)]
 pub(crate) enum Op {

@@ -87,7 +87,7 @@ impl Failure {
 
     /// A failure of the system.
     pub fn system(code: i32, error: &std::io::Error) -> Failure {
-        let errno = error.raw_os_error().unwrap_or(0);
+        let errno = crate::system::errno(error);
         Failure { code, errno, text: format!("{}: {error}", code_text(code).unwrap_or("error")) }
     }
 
@@ -99,7 +99,7 @@ impl Failure {
         };
         let text = match errno {
             0 => text,
-            errno => format!("{text}, errno: {}", std::io::Error::from_raw_os_error(errno)),
+            errno => format!("{text}, errno: {}", crate::system::errno_text(errno)),
         };
         Failure { code, errno, text }
     }

@@ -18,7 +18,8 @@ use crate::report::Role;
 use crate::report::human::{SERVER_RULE, plain};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
-use crate::socket::{self, Processors};
+use crate::socket;
+use crate::system::{self, Processors};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
@@ -189,9 +190,9 @@ fn socket_for(options: &Options, address: SocketAddr, kind: Type) -> io::Result<
         socket.set_only_v6(options.family == Some(6))?;
     }
     if let Some(device) = &options.device {
-        socket.bind_device(Some(device.as_bytes()))?;
+        system::bind_device(&socket, device)?;
     }
-    socket.set_reuse_address(true)?;
+    system::reuse_address(&socket)?;
     Ok(socket)
 }
 
@@ -245,7 +246,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         lobby: Mutex::default(),
         done: Mutex::new(done),
     });
-    for signal in op::ENDING_SIGNALS {
+    for signal in system::ENDING {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
     for _ in 0..ACCEPTS {
@@ -692,7 +693,7 @@ impl Session {
         let room = tcp && core.phase == Phase::Streams && core.flows.len() < parameters.streams();
         let pings = parameters.latency && core.phase == Phase::Running && core.pings.is_none();
         let result = if room {
-            match socket::with_socket(&stream, |socket| socket::prepare(&socket, parameters, false)) {
+            match system::with_socket(&stream, |socket| socket::prepare(&socket, parameters, false)) {
                 Err(failure) => {
                     self.fail(&mut core, failure);
                     Err(stream)

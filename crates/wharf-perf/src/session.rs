@@ -15,7 +15,8 @@ use crate::report::book::{Book, remote_half};
 use crate::report::{DiskFile, End, Half, Interval, Role, Snapshot, Start, StreamEnd, StreamInfo, sides};
 use crate::results::Results;
 use crate::server::Server;
-use crate::socket::{self, Processor};
+use crate::socket::Processor;
+use crate::system;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io;
@@ -423,19 +424,19 @@ impl Session {
         (core.began, core.counted_from) = (now, now);
         let streams: Vec<StreamInfo> = core.flows.iter().map(|flow| flow.info.clone()).collect();
         let buffers = core.flows.first().and_then(|flow| flow.tcp()).map_or((0, 0), |stream| {
-            socket::with_socket(stream, |socket| {
+            system::with_socket(stream, |socket| {
                 let size = |size: io::Result<usize>| size.unwrap_or(0) as u64;
                 (size(socket.send_buffer_size()), size(socket.recv_buffer_size()))
             })
         });
-        core.congestion = core.flows.first().and_then(|flow| flow.tcp()).and_then(socket::congestion);
+        core.congestion = core.flows.first().and_then(|flow| flow.tcp()).and_then(system::congestion);
         let start = Start {
             role: core.role,
             parameters: core.parameters.clone(),
             cookie: self.cookie,
             host: core.host.clone(),
             port: core.host_port,
-            mss: core.control.as_ref().map_or(0, socket::segment_bytes),
+            mss: core.control.as_ref().map_or(0, system::segment_bytes),
             buffers,
             time: SystemTime::now(),
             interval: core.interval,
@@ -735,7 +736,7 @@ impl Session {
     /// Waits until the peer's system has all that was sent, and then as long again.
     fn wait_for_arrival(self: &Arc<Self>, core: &mut Core) {
         core.settled.rounds += 1;
-        let left = core.flows.iter().filter_map(|flow| flow.tcp()).map(socket::unsent_bytes).sum::<u64>();
+        let left = core.flows.iter().filter_map(|flow| flow.tcp()).map(system::unsent_bytes).sum::<u64>();
         let moves = left != core.settled.moved;
         if moves {
             (core.settled.moved, core.settled.moved_at) = (left, Instant::now());

@@ -10,14 +10,14 @@ mod plan;
 mod walk;
 
 use crate::options::{Copy, Options};
-use crate::serve::{SIGINT, SIGTERM, end_at_once, no_port};
+use crate::serve::{end_at_once, no_port};
+use crate::system;
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::Copier;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
@@ -57,7 +57,7 @@ impl From<String> for Failure {
 
 /// A system's error about a path, with what to do about it.
 fn cannot(verb: &str, path: &Path, error: &io::Error) -> String {
-    let remedy = match error.kind() {
+    let remedy = system::remedy(error).unwrap_or(match error.kind() {
         io::ErrorKind::NotFound => "check the name, and make the directory it is in",
         io::ErrorKind::PermissionDenied => "ask its owner for permission, or copy as another user",
         io::ErrorKind::AlreadyExists => "--force overwrites it, --resume continues it",
@@ -66,12 +66,8 @@ fn cannot(verb: &str, path: &Path, error: &io::Error) -> String {
         io::ErrorKind::NotADirectory => "a part of the path is a file; check the name",
         io::ErrorKind::ReadOnlyFilesystem => "mount it for writing, or choose another target",
         io::ErrorKind::FileTooLarge => "its file system holds no file of that size; choose another target",
-        _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(rustix::io::Errno::MFILE) => "give a smaller --depth, or raise the limit with `ulimit -n`",
-            Some(rustix::io::Errno::LOOP) => "a link leads back to itself; remove it",
-            _ => "look at the disk and its file system",
-        },
-    };
+        _ => "look at the disk and its file system",
+    });
     format!("cannot {verb} {}: {error}; {remedy}", path.display())
 }
 
@@ -80,6 +76,9 @@ pub fn run(options: &Copy) -> Result<(), String> {
     if options.direct && !options.block.is_multiple_of(ALIGNMENT) {
         let what = format!("direct I/O needs a --block that is a multiple of {ALIGNMENT}, such as 64K");
         Options::command().error(clap::error::ErrorKind::ValueValidation, what).exit();
+    }
+    if let (Some(warning), true) = (system::CACHE_STAYS, options.sync && options.verify && !options.direct) {
+        log::warn!("{warning}");
     }
     let began = Instant::now();
     let source = &options.source;
@@ -95,7 +94,7 @@ pub fn run(options: &Copy) -> Result<(), String> {
     let walk = Walk::new(options, source.clone(), target.clone());
     // A port of its own: the blocks' packets are the threads'.
     let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
-    for signal in [SIGINT, SIGTERM] {
+    for signal in system::ENDING {
         let waiting = control.signal(signal, (), Control::Signal(signal));
         waiting.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }
@@ -164,7 +163,7 @@ pub fn run(options: &Copy) -> Result<(), String> {
 /// In a directory a file keeps its name.
 fn target_of(source: &Path, target: &Path) -> Result<PathBuf, String> {
     if !target.is_dir() {
-        if target.as_os_str().as_bytes().ends_with(b"/") {
+        if target.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| is_separator(char::from(byte))) {
             let target = target.display();
             return Err(format!("{target} is no directory; make it, or leave the slash at its end out"));
         }

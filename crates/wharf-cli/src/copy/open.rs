@@ -1,11 +1,11 @@
 //! A file and its copy, opened.
 
-use super::walk::{Entry, KEPT};
+use super::walk::Entry;
 use super::{ALIGNMENT, Failure, cannot};
 use crate::options::Copy;
+use crate::system;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use wharf::{CompletionPort, Context};
 
@@ -44,14 +44,15 @@ pub(super) fn open<C: Context>(
     };
     let from = fs::File::open(source).map_err(cannot_read)?;
     let about = from.metadata().map_err(cannot_read)?;
-    let mode = about.permissions().mode() & KEPT;
+    let ours = system::identity(&from).map_err(cannot_read)?;
+    let permissions = system::kept(&about.permissions());
     // Before it is opened, which may change its permissions; what comes in between is seen below.
-    if fs::metadata(target).is_ok_and(|there| is_same(&there, &about)) {
+    if system::identity_of(target).is_ok_and(|there| there == ours) {
         return Err(same_file(entry));
     }
-    let to = open_target(options, target, mode | 0o600).map_err(cannot_write)?;
+    let to = open_target(options, target, &system::writable(&permissions)).map_err(cannot_write)?;
     let there = to.metadata().map_err(cannot_write)?;
-    if is_same(&there, &about) {
+    if system::identity(&to).map_err(cannot_write)? == ours {
         return Err(same_file(entry));
     }
     if !there.is_file() {
@@ -69,8 +70,7 @@ pub(super) fn open<C: Context>(
     }
     let direct = if options.direct && about.len() >= ALIGNMENT as u64 {
         let around = |path: &Path, options: &mut OpenOptions| {
-            let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
-            port.open(path, options.custom_flags(flags), ()).map_err(|error| match error.kind() {
+            port.open(path, system::around_cache(options), ()).map_err(|error| match error.kind() {
                 io::ErrorKind::InvalidInput => Failure::from(format!(
                     "the file system of {} offers no direct I/O ({error}); leave --direct out",
                     path.display()
@@ -84,7 +84,7 @@ pub(super) fn open<C: Context>(
     };
     Ok(Ends {
         length: about.len(),
-        permissions: Permissions::from_mode(mode),
+        permissions,
         source: port.associate(from, ()).map_err(|rejected| cannot_read(rejected.into()))?,
         target: port.associate(to, ()).map_err(|rejected| cannot_write(rejected.into()))?,
         direct,
@@ -92,17 +92,13 @@ pub(super) fn open<C: Context>(
     })
 }
 
-fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
 fn same_file(Entry { source, target, .. }: &Entry) -> Failure {
     format!("{} and {} are the same file; choose another target", source.display(), target.display()).into()
 }
 
-fn open_target(options: &Copy, target: &Path, mode: u32) -> io::Result<fs::File> {
+fn open_target(options: &Copy, target: &Path, permissions: &Permissions) -> io::Result<fs::File> {
     let mut open = OpenOptions::new();
-    open.read(true).write(true).mode(mode);
+    system::make_with(open.read(true).write(true), permissions);
     match open.clone().create_new(true).open(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && (options.force || options.resume) => {}
         other => return other,
@@ -111,7 +107,7 @@ fn open_target(options: &Copy, target: &Path, mode: u32) -> io::Result<fs::File>
     match open.open(target) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             // A copy that was finished may be read-only, as its source is.
-            fs::set_permissions(target, Permissions::from_mode(mode)).map_err(|_| error)?;
+            fs::set_permissions(target, permissions.clone()).map_err(|_| error)?;
             open.open(target)
         }
         other => other,

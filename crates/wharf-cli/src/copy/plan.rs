@@ -22,6 +22,7 @@ use super::open::{Ends, File, open};
 use super::walk::{Entry, Walk};
 use super::{ALIGNMENT, Control, Failure, cannot};
 use crate::options::Copy;
+use crate::system;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -362,7 +363,7 @@ impl Copier {
                 Phase::Sync => {
                     progress.phase = Phase::Verify;
                     if self.options.sync && self.options.verify {
-                        drop_from_cache(&file.entry.target);
+                        system::drop_from_cache(&file.entry.target);
                     }
                     progress.next = 0;
                     progress.end = if self.options.verify { progress.copied } else { 0 };
@@ -522,13 +523,6 @@ fn judge(piece: &Piece, ours: &[u8], theirs: &[u8]) -> Result<usize, String> {
 /// What was copied can be continued.
 fn left(sentence: String) -> Failure {
     Failure { sentence, resumable: true }
-}
-
-/// Has the disk asked for what was synced. A hint: what is not dropped is read from the cache.
-fn drop_from_cache(path: &Path) {
-    if let Ok(file) = fs::File::open(path) {
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    }
 }
 
 fn shorter(source: &Path) -> Failure {

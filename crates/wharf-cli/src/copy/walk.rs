@@ -2,15 +2,10 @@
 
 use super::{Failure, cannot};
 use crate::options::Copy;
+use crate::system;
 use std::fs::{self, Permissions, ReadDir};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-
-/// The bits that are kept.
-pub(super) const KEPT: u32 = 0o777;
-/// What the copy needs while it is made.
-const OWN: u32 = 0o700;
 
 /// A file, and where its copy goes.
 pub(super) struct Entry {
@@ -84,17 +79,18 @@ impl Walk {
     fn enter(&mut self, entry: &Entry, permissions: Permissions) -> Result<(), Failure> {
         let Entry { source, target, .. } = entry;
         let listing = fs::read_dir(source).map_err(|error| cannot("list", source, &error))?;
-        let mode = permissions.mode() & KEPT;
+        let permissions = system::kept(&permissions);
+        let meanwhile = system::enterable(&permissions);
         let failed = |error| inside(cannot("make the directory", target, &error));
-        match fs::DirBuilder::new().mode(mode | OWN).create(target) {
+        match system::make_directory(target, &meanwhile) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over && target.is_dir() => {
                 // An earlier copy may have made it read-only.
-                fs::set_permissions(target, Permissions::from_mode(mode | OWN)).map_err(failed)?;
+                fs::set_permissions(target, meanwhile).map_err(failed)?;
             }
             Err(error) => return Err(cannot("make the directory", target, &error).into()),
         }
-        self.finished.push((target.clone(), Permissions::from_mode(mode)));
+        self.finished.push((target.clone(), permissions));
         self.open.push((listing, target.clone()));
         Ok(())
     }
@@ -102,7 +98,7 @@ impl Walk {
     fn link(&self, Entry { source, target, .. }: &Entry) -> Result<(), Failure> {
         let to = fs::read_link(source).map_err(|error| inside(cannot("read the link", source, &error)))?;
         let failed = |error| inside(cannot("make the link", target, &error));
-        match symlink(&to, target) {
+        match system::link(&to, target, source) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {
                 if fs::read_link(target).is_ok_and(|there| there == to) {
                     return Ok(());
@@ -111,7 +107,7 @@ impl Walk {
                     let (target, source) = (target.display(), source.display());
                     return Err(format!("{target} is not the link that {source} is; --force overwrites it").into());
                 }
-                fs::remove_file(target).and_then(|()| symlink(&to, target)).map_err(failed)
+                system::remove_link(target).and_then(|()| system::link(&to, target, source)).map_err(failed)
             }
             result => result.map_err(failed),
         }
@@ -121,13 +117,14 @@ impl Walk {
     pub(super) fn finish(&mut self, sync: bool) -> Result<(), Failure> {
         for (path, permissions) in self.finished.drain(..).rev() {
             let failed = |error| inside(cannot("finish the directory", &path, &error));
-            let directory = if sync { Some(fs::File::open(&path).map_err(failed)?) } else { None };
+            let directory = if sync { system::directory(&path).map_err(failed)? } else { None };
             fs::set_permissions(&path, permissions).map_err(failed)?;
             directory.map_or(Ok(()), |directory| directory.sync_all()).map_err(failed)?;
         }
         if sync {
             // The copy's own name.
-            let synced = fs::File::open(&self.parent).and_then(|parent| parent.sync_all());
+            let parent = system::directory(&self.parent);
+            let synced = parent.and_then(|parent| parent.map_or(Ok(()), |parent| parent.sync_all()));
             synced.map_err(|error| inside(cannot("sync the directory", &self.parent, &error)))?;
         }
         Ok(())
@@ -140,12 +137,7 @@ fn inside(failure: impl Into<Failure>) -> Failure {
 }
 
 fn refuse_special(path: &Path, kind: fs::FileType) -> Result<(), Failure> {
-    let what = match kind {
-        kind if kind.is_fifo() => "a pipe",
-        kind if kind.is_socket() => "a socket",
-        kind if kind.is_char_device() => "a character device",
-        _ => return Ok(()),
-    };
+    let Some(what) = system::special(kind) else { return Ok(()) };
     Err(format!("{} is {what}, which has no content to copy; name a file, or remove it from the tree", path.display())
         .into())
 }

@@ -1,17 +1,14 @@
 //! Answers one request: from its path to a file, and from that to the bytes to send.
 
 use super::listing;
-use super::open::Root;
+use super::open::{self, Looked, Root};
 use super::output::Output;
 use super::path::{Target, resolve};
 use super::request::{Method, Request};
 use super::response::{self, Facts, Part};
 use super::status::{Status, status};
-use rustix::fs::FileType;
-use rustix::io::{Errno, ReadWriteFlags};
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::IoSliceMut;
 
 /// What is not longer is read behind its head and leaves with it in one call. Of what is longer the kernel sends the
 /// pages it has, without a copy: above this that is cheaper.
@@ -88,10 +85,10 @@ impl Site {
         }
         let file = match self.root.file(&name) {
             Ok(file) => file,
-            Err(Errno::NOENT) if target.is_directory => return self.without_index(&target.name),
-            Err(error) => return Err(status_of(error)),
+            Err(error) if target.is_directory && open::is_missing(&error) => return self.without_index(&target.name),
+            Err(error) => return Err(open::status_of(&error)),
         };
-        match look_at(&file)? {
+        match open::look_at(&file)? {
             Looked::Regular(facts) => Ok(Found::File { file: file.into(), facts, name }),
             Looked::Directory if !target.is_directory => Ok(Found::DirectoryWithoutSlash),
             Looked::Directory | Looked::Other => Err(status::FORBIDDEN),
@@ -100,11 +97,12 @@ impl Site {
 
     /// A directory that has no index, if there is one at all.
     fn without_index(&self, name: &str) -> Result<Found<'static>, Status> {
-        let directory = self.root.directory(name).map_err(status_of)?;
+        let directory = self.root.directory(name).map_err(|error| open::status_of(&error))?;
         if !self.list {
             return Err(status::FORBIDDEN);
         }
-        let (names, more) = wharf::blocking(|| listing::names(directory, self.hidden)).map_err(status_of)?;
+        let listed = wharf::blocking(|| listing::names(directory, self.hidden));
+        let (names, more) = listed.map_err(|error| open::status_of(&error))?;
         Ok(Found::List(listing::page(name, &names, more)))
     }
 
@@ -136,7 +134,7 @@ impl Site {
             }
             // It is shorter by now. Nothing of it has been sent, so what it is now can be.
             output.truncate(start);
-            match look_at(&file) {
+            match open::look_at(&file) {
                 Ok(Looked::Regular(now)) => facts = now,
                 _ => break,
             }
@@ -165,24 +163,6 @@ enum Found<'a> {
     List(String),
 }
 
-enum Looked {
-    Regular(Facts),
-    Directory,
-    Other,
-}
-
-fn look_at(file: impl rustix::fd::AsFd) -> Result<Looked, Status> {
-    let stat = rustix::fs::fstat(file).map_err(status_of)?;
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Looked::Regular(Facts {
-            length: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-        }),
-        FileType::Directory => Looked::Directory,
-        _ => Looked::Other,
-    })
-}
-
 /// Reads a small part into the output; false where the file has become shorter.
 fn read(file: &File, part: Part, output: &mut Output) -> std::io::Result<bool> {
     let length = usize::try_from(part.length).unwrap_or(usize::MAX);
@@ -193,36 +173,15 @@ fn read(file: &File, part: Part, output: &mut Output) -> std::io::Result<bool> {
     while done < length {
         let offset = part.offset + done as u64;
         let rest = &mut into[done..];
-        let result = if waits {
-            wharf::blocking(|| rustix::io::pread(file, rest, offset))
-        } else {
-            rustix::io::preadv2(file, &mut [IoSliceMut::new(rest)], offset, ReadWriteFlags::NOWAIT)
-        };
-        match result {
+        match open::read(file, rest, offset, waits) {
             Ok(0) if waits => return Ok(false),
             Ok(bytes) if bytes > 0 => done += bytes,
-            Err(Errno::INTR) => {}
-            Err(error) if waits => return Err(error.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if waits => return Err(error),
             // It has to wait; or the file system does not know the question, or has nothing more to say to it.
             _ => waits = true,
         }
     }
     output.grow(length);
     Ok(true)
-}
-
-fn status_of(error: Errno) -> Status {
-    match error {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => status::NOT_FOUND,
-        // Outside of the directory; a socket, or a device without a driver.
-        Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::NXIO | Errno::NODEV => status::FORBIDDEN,
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => {
-            log::warn!("a file cannot be opened: {error}; raise the limit (ulimit -n) or lower --max-sessions");
-            status::UNAVAILABLE
-        }
-        other => {
-            log::warn!("a file cannot be opened: {other}");
-            status::INTERNAL
-        }
-    }
 }

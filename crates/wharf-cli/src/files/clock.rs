@@ -1,19 +1,9 @@
-//! The time, as cheap as it can be had: to the tick of the kernel (4 ms or so), without a system call.
+//! The time, as cheap as it can be had: to the tick of the kernel (4 ms or so, 16 on Windows), without a system call.
 
-use rustix::time::{ClockId, clock_gettime};
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Milliseconds of a clock that never goes back.
-pub fn milliseconds() -> u64 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-/// Seconds since 1970.
-pub fn seconds() -> i64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec
-}
+pub use crate::system::{coarse_ms as milliseconds, coarse_seconds as seconds};
 
 /// A date as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub type Date = [u8; 29];

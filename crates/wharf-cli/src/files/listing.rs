@@ -1,9 +1,7 @@
 //! The page that lists a directory.
 
+use super::open;
 use super::path::encode;
-use rustix::fd::OwnedFd;
-use rustix::fs::{Dir, FileType};
-use rustix::io::Errno;
 use std::fmt::Write;
 
 /// Names on a page; a directory with more has a line that says so.
@@ -18,24 +16,19 @@ pub struct Name {
 
 /// The names of a directory, directories first, and how many more there are. Names that this server does not serve (hidden
 /// ones unless `hidden`, and those that are no UTF-8 or hold what no path may) are left out.
-pub fn names(directory: OwnedFd, hidden: bool) -> Result<(Vec<Name>, usize), Errno> {
+pub fn names(directory: open::Handle, hidden: bool) -> Result<(Vec<Name>, usize), open::Error> {
     let mut names = Vec::new();
     let mut more = 0;
-    for entry in Dir::new(directory)? {
-        let entry = entry?;
-        let Ok(text) = entry.file_name().to_str() else { continue };
+    open::names(directory, |text, is_directory| {
         let served = !matches!(text, "." | "..")
             && (hidden || !text.starts_with('.'))
             && super::path::resolve(&format!("/{}", encode(text)), hidden).is_ok();
         match served {
             false => {}
             true if names.len() == NAMES_MAX => more += 1,
-            true => {
-                let is_directory = entry.file_type() == FileType::Directory;
-                names.push(Name { text: text.to_owned(), is_directory });
-            }
+            true => names.push(Name { text: text.to_owned(), is_directory }),
         }
-    }
+    })?;
     names.sort_by(|a, b| (!a.is_directory, &a.text).cmp(&(!b.is_directory, &b.text)));
     Ok((names, more))
 }

@@ -15,6 +15,7 @@ mod deadlines;
 mod fuzz;
 mod input;
 mod listing;
+#[cfg_attr(windows, path = "open_windows.rs")]
 mod open;
 mod output;
 mod path;
@@ -26,11 +27,12 @@ mod status;
 
 use crate::listen;
 use crate::options::Files;
-use crate::serve::{SHUTDOWN, SIGINT, SIGTERM, end_at_once, no_port};
+use crate::serve::{SHUTDOWN, end_at_once, no_port};
+use crate::system;
 use access_log::AccessLog;
 use answer::Site;
 use connection::{Port, Purpose};
-use open::{Method, Root};
+use open::Root;
 use server::{Server, Totals};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -55,8 +57,8 @@ pub fn run(options: &Files) -> Result<(), String> {
     let directory = options.directory.display();
     let root = Root::open(&options.directory)
         .map_err(|error| format!("{directory} cannot be served: {error}; give a directory that can be read"))?;
-    if root.method() == Method::Components {
-        log::warn!("this system has no openat2: symbolic links are not followed");
+    if let Some(warning) = root.warning() {
+        log::warn!("{warning}");
     }
     let (access_log, log_writer) = match &options.access_log {
         None => (None, None),
@@ -89,7 +91,7 @@ pub fn run(options: &Files) -> Result<(), String> {
 
     // A port of its own, so that the handlers' port can be closed from outside.
     let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
-    for signal in [SIGINT, SIGTERM] {
+    for signal in system::ENDING {
         let waiting = control.signal(signal, (), Control::Signal);
         waiting.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }

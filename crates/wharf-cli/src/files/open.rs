@@ -7,9 +7,13 @@
 //! These calls may wait for a disk. What the kernel has cached it opens at once (`RESOLVE_CACHED`); only what has to wait
 //! is announced to the port.
 
+use super::response::Facts;
+use super::status::{Status, status};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use std::fs::File;
+use std::io::{self, IoSliceMut};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -17,6 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// What is open.
+pub type Handle = OwnedFd;
+/// Why something is not.
+pub type Error = Errno;
 
 /// The directory that is served.
 #[derive(Debug)]
@@ -56,8 +65,15 @@ impl Root {
         Root { method, ..self }
     }
 
+    #[cfg(test)]
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// What is served otherwise than usually.
+    pub fn warning(&self) -> Option<&'static str> {
+        let walks = self.method == Method::Components;
+        walks.then_some("this system has no openat2: symbolic links are not followed")
     }
 
     /// `name`: as [`resolve`](super::path::resolve) makes them. Empty for the directory itself.
@@ -102,6 +118,67 @@ fn by_components(root: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<Owne
     }
     let from = inside.as_ref().map_or(root, OwnedFd::as_fd);
     rustix::fs::openat(from, rest, flags | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// What was opened is.
+pub enum Looked {
+    Regular(Facts),
+    Directory,
+    Other,
+}
+
+pub fn look_at(file: impl AsFd) -> Result<Looked, Status> {
+    let stat = rustix::fs::fstat(file).map_err(|error| status_of(&error))?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Looked::Regular(Facts {
+            length: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        }),
+        FileType::Directory => Looked::Directory,
+        _ => Looked::Other,
+    })
+}
+
+/// Calls `each` with every name of a directory that is UTF-8, and whether it is a directory's.
+pub fn names(directory: OwnedFd, mut each: impl FnMut(&str, bool)) -> Result<(), Errno> {
+    for entry in Dir::new(directory)? {
+        let entry = entry?;
+        if let Ok(text) = entry.file_name().to_str() {
+            each(text, entry.file_type() == FileType::Directory);
+        }
+    }
+    Ok(())
+}
+
+/// Reads from `offset` on. Without `waits` what the kernel has cached comes at once, or an error.
+pub fn read(file: &File, into: &mut [u8], offset: u64, waits: bool) -> io::Result<usize> {
+    let result = if waits {
+        wharf::blocking(|| rustix::io::pread(file, into, offset))
+    } else {
+        rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT)
+    };
+    Ok(result?)
+}
+
+/// There is no such name.
+pub fn is_missing(error: &Errno) -> bool {
+    *error == Errno::NOENT
+}
+
+pub fn status_of(error: &Errno) -> Status {
+    match *error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => status::NOT_FOUND,
+        // Outside of the directory; a socket, or a device without a driver.
+        Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::NXIO | Errno::NODEV => status::FORBIDDEN,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => {
+            log::warn!("a file cannot be opened: {error}; raise the limit (ulimit -n) or lower --max-sessions");
+            status::UNAVAILABLE
+        }
+        other => {
+            log::warn!("a file cannot be opened: {other}");
+            status::INTERNAL
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The options of `wharf perf`: iperf3's letters where it has them.
 
+use crate::system;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -326,6 +327,9 @@ impl Common {
 
     /// The engines to measure with, each once.
     pub fn engines(&self) -> Result<Vec<Engine>, String> {
+        if !system::CHOOSES_ENGINES && self.engine.iter().any(|name| name != "auto") {
+            return Err("this system's own completion port is the only engine here; leave --engine out".into());
+        }
         let all = self.engine.iter().any(|name| name == "all");
         let named = |name: &str| all || self.engine.iter().any(|it| it == name);
         let (ring, threads) = (named("io_uring"), named("threads"));

@@ -173,9 +173,7 @@ impl Sink for Daemon {
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "{LISTENING}{port}").and_then(|()| stderr.flush());
         // Nobody reads it from here on, and whoever waits for its end is free.
-        if let Ok(null) = File::options().write(true).open("/dev/null") {
-            let _ = rustix::stdio::dup2_stderr(&null);
-        }
+        crate::system::leave_stderr();
     }
 }
 

@@ -18,15 +18,7 @@ pub fn http_date(time: SystemTime) -> String {
 
 /// What is printed as the system: `uname -a` without its operating system's name.
 pub fn system_info() -> String {
-    #[cfg(unix)]
-    {
-        let name = rustix::system::uname();
-        let parts = [name.sysname(), name.nodename(), name.release(), name.version(), name.machine()];
-        let parts: Vec<_> = parts.iter().map(|part| part.to_string_lossy()).collect();
-        parts.join(" ")
-    }
-    #[cfg(not(unix))]
-    std::env::consts::OS.to_owned()
+    crate::system::name()
 }
 
 /// What is known before a connection is made.

@@ -1,15 +1,11 @@
-//! What this machine offers, and which limits will bite.
-//!
-//! Nothing is concluded from a version: a port is made, a file is synced through it, and the port says what ran that.
-//! Where it was not io_uring, a second port asks for nothing else, so that the kernel itself says why not.
+//! Linux: its engines, and its limits. Where a sync did not run on io_uring, a second port asks for nothing else, so that the
+//! kernel itself says why not.
 
-use crate::options::Doctor;
+use super::{Finding, Trouble, processors, sync};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
-use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write};
-use wharf::{CompletionPort, Event, FileEngine};
+use std::io;
+use wharf::{CompletionPort, FileEngine};
 
 /// Connections that a server should be able to hold: each is one descriptor.
 const DESCRIPTORS: u64 = 10_000;
@@ -25,71 +21,18 @@ const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
 
-/// One line of the report.
-struct Finding {
-    name: &'static str,
-    value: String,
-    /// What to think of it; empty where there is nothing to add.
-    why: String,
-    /// What to do about it: then it is a warning.
-    remedy: Option<String>,
-}
+/// What to do where no temporary file can be made.
+pub(super) const CHOOSE_TEMPORARY: &str = "set TMPDIR to a directory that can be written to";
 
-impl Finding {
-    fn fine(name: &'static str, value: impl Into<String>, why: impl Into<String>) -> Finding {
-        Finding { name, value: value.into(), why: why.into(), remedy: None }
-    }
-
-    fn warning(
-        name: &'static str,
-        value: impl Into<String>,
-        why: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Finding {
-        Finding { name, value: value.into(), why: why.into(), remedy: Some(remedy.into()) }
-    }
-
-    fn verdict(&self) -> &'static str {
-        if self.remedy.is_some() { "warn" } else { "ok" }
-    }
-}
-
-/// Prints the report. Warnings are no failure.
-pub fn run(options: &Doctor) -> Result<(), String> {
+/// All that is looked at, in order.
+pub(super) fn findings() -> Result<Vec<Finding>, String> {
     let groups = [vec![kernel(), processors()], engines()?, vec![pidfd()], limits()];
-    let findings: Vec<Finding> = groups.into_iter().flatten().collect();
-    let text = if options.json { as_json(&findings) } else { as_text(&findings) };
-    // A closed pipe: nobody wants the rest.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(())
+    Ok(groups.into_iter().flatten().collect())
 }
 
-fn as_text(findings: &[Finding]) -> String {
-    let mut text = String::new();
-    for finding in findings {
-        let _ = writeln!(text, "{:4}  {:14}{}", finding.verdict(), finding.name, finding.value);
-        if !finding.why.is_empty() {
-            let _ = writeln!(text, "{:20}{}", "", finding.why);
-        }
-        if let Some(remedy) = &finding.remedy {
-            let _ = writeln!(text, "{:20}remedy: {remedy}", "");
-        }
-    }
-    text
-}
-
-fn as_json(findings: &[Finding]) -> String {
-    let as_value = |finding: &Finding| -> Value {
-        json!({
-            "name": finding.name,
-            "verdict": finding.verdict(),
-            "value": finding.value,
-            "why": finding.why,
-            "remedy": finding.remedy,
-        })
-    };
-    let findings: Vec<Value> = findings.iter().map(as_value).collect();
-    format!("{:#}\n", json!({ "version": env!("CARGO_PKG_VERSION"), "findings": findings }))
+/// Descriptors have run out, here or in the whole system.
+pub(super) fn is_scarce(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 fn kernel() -> Finding {
@@ -99,13 +42,6 @@ fn kernel() -> Finding {
     Finding::fine("kernel", value, "")
 }
 
-fn processors() -> Finding {
-    match std::thread::available_parallelism() {
-        Ok(count) => Finding::fine("processors", count.to_string(), "so many threads of a port run at the same time"),
-        Err(error) => Finding::fine("processors", "unknown", error.to_string()),
-    }
-}
-
 // --- Engines ---
 
 /// What runs sockets and files, and why.
@@ -113,7 +49,7 @@ fn engines() -> Result<Vec<Finding>, String> {
     let port = match CompletionPort::<(), ()>::new() {
         Ok(port) => port,
         // The limits are told below, and they are why it was asked.
-        Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+        Err(error) if is_scarce(&error) => {
             let (why, remedy) = explain(&error);
             return Ok(vec![Finding::warning("sockets", "none", format!("the port cannot be made: {why}"), remedy)]);
         }
@@ -149,7 +85,7 @@ fn engines() -> Result<Vec<Finding>, String> {
                 }
             }
         }
-        (Err(Trouble::Engine(error)), _) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+        (Err(Trouble::Engine(error)), _) if is_scarce(&error) => {
             let (why, remedy) = explain(&error);
             Finding::warning("files", "none", format!("no file can be opened: {why}"), remedy)
         }
@@ -161,37 +97,6 @@ fn engines() -> Result<Vec<Finding>, String> {
         ),
     };
     Ok(vec![sockets, files])
-}
-
-/// Why a sync did not come back well.
-enum Trouble {
-    /// The temporary file is not to be had.
-    File(String),
-    /// The engine refused.
-    Engine(io::Error),
-}
-
-/// Syncs a temporary file: of all operations, the one that always has to wait, and so starts the engine.
-fn sync(port: &CompletionPort<(), ()>) -> Result<(), Trouble> {
-    let path =
-        std::env::temp_dir().join(format!("wharf-doctor-{}-{:?}", std::process::id(), std::thread::current().id()));
-    let no_file = |error: io::Error| {
-        // Not the directory's fault.
-        if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
-            return Trouble::Engine(error);
-        }
-        let (path, why) = (path.display(), "set TMPDIR to a directory that can be written to");
-        Trouble::File(format!("the temporary file {path} cannot be made: {error}; {why}"))
-    };
-    let mut options = fs::OpenOptions::new();
-    let file = port.open(&path, options.write(true).create_new(true), ()).map_err(no_file)?;
-    let removed = fs::remove_file(&path);
-    removed.map_err(no_file)?;
-    file.sync(()).map_err(|refused| Trouble::Engine(refused.error))?;
-    match port.get().map_err(|error| Trouble::Engine(error.into()))?.event {
-        Event::Synced { result, .. } => result.map_err(Trouble::Engine),
-        _ => unreachable!("nothing else was issued"),
-    }
 }
 
 /// The kernel's answer to a port that takes nothing but io_uring.
