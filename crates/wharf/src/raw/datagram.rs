@@ -88,8 +88,10 @@ impl Port {
     /// As for [`receive`](Port::receive), for each of them.
     #[allow(unsafe_code)]
     pub unsafe fn receive_from_many(&self, device: &Device, receives: Vec<Incoming>) -> Vec<Result<Issued, i32>> {
-        let operation =
-            |Incoming { buffers, token, sink }| Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers));
+        let operation = |Incoming { buffers, token, sink }| match buffers.is_empty_list() {
+            true => Err(EINVAL),
+            false => Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers)),
+        };
         self.issue_many(&device.0, Side::Receive, receives.into_iter().map(operation).collect())
     }
 

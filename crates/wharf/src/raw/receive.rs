@@ -40,7 +40,7 @@ impl Port {
     /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
     ///
     /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
-    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like).
+    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
     ///
     /// # Safety
     ///
@@ -49,7 +49,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         if !device.is(phase::CONNECTED) {
@@ -70,7 +70,7 @@ impl Port {
     /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
     /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 64 pieces the first 64 are used.
     ///
-    /// Fails at once with `EINVAL` (not a datagram socket) or [`EBADF`].
+    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`].
     ///
     /// # Safety
     ///
@@ -83,7 +83,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || !self.can_be_reached(&device.0) {
+        if device.0.kind != DeviceKind::Datagram || buffers.is_empty_list() || !self.can_be_reached(&device.0) {
             return Err(EINVAL);
         }
         self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))

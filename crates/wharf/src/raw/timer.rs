@@ -125,8 +125,9 @@ impl PortDriver {
                     Action::ResumeAccepting => resume = true,
                     Action::Once(timer) => {
                         let completion = timer.packet(Kind::Elapsed, 1, false);
+                        timer.sink.tell_beside(&completion);
                         match timer.sink {
-                            Sink::Port => found.entries.push(Entry::Packet(Box::new(completion))),
+                            Sink::Port | Sink::Both(_) => found.entries.push(Entry::Packet(Box::new(completion))),
                             Sink::Event(event) => events.push((event, completion)),
                             Sink::Callback(call, context) => {
                                 found.entries.push(Entry::Call(call, context, Box::new(completion)));

@@ -170,8 +170,9 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
 
 /// Frees a completion of a port that is closed, unless somebody is to be told of it.
 fn free(queue: &Queue, sink: Sink, completion: Completion) {
+    sink.tell_beside(&completion);
     match sink {
-        Sink::Port => (queue.driver().dispose)(completion),
+        Sink::Port | Sink::Both(_) => (queue.driver().dispose)(completion),
         Sink::Event(event) => event.signal(completion),
         Sink::Callback(call, context) => call(context, completion),
     }
@@ -796,10 +797,13 @@ impl Port {
         }
     }
 
-    /// Waits for a packet, and takes up to `most` entries that are there then.
+    /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
-            let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
+            if most == 0 {
+                return Err(Empty::NoRoom);
+            }
+            let (taken, held) = self.queue.get_many(deadline, most)?;
             let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };
             if let Some(first) = self.execute(entry).or_else(|| self.next_of(&held)) {
                 return Ok((first, held));
@@ -886,8 +890,9 @@ impl Port {
     // --- Completing ---
 
     pub(super) fn deliver(&self, sink: Sink, completion: Completion) {
+        sink.tell_beside(&completion);
         let entry = match sink {
-            Sink::Port => Entry::Packet(Box::new(completion)),
+            Sink::Port | Sink::Both(_) => Entry::Packet(Box::new(completion)),
             Sink::Callback(call, context) => Entry::Call(call, context, Box::new(completion)),
             Sink::Event(event) => return event.signal(completion),
         };
@@ -897,8 +902,9 @@ impl Port {
     /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is inside
     /// `get`.
     pub(super) fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
+        sink.tell_beside(&completion);
         match sink {
-            Sink::Port => Some(completion),
+            Sink::Port | Sink::Both(_) => Some(completion),
             Sink::Event(event) => {
                 event.signal(completion);
                 None

@@ -76,6 +76,9 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
+        if buffers.is_empty_list() {
+            return Err(EINVAL);
+        }
         may_issue(device, Side::Receive)?;
         let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
         self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)

@@ -566,7 +566,7 @@ pub(super) fn connected(it: Handle) {
 }
 
 /// Ends the sending side, at once and without a packet: all that was sent before has gone to the system then, so that
-/// `DisconnectEx` would have nothing to wait for (docs/decisions/0008-disconnect.md).
+/// `DisconnectEx` would have nothing to wait for (docs/decisions/0009-disconnect.md).
 #[allow(unsafe_code)]
 pub(super) fn shut_sending(it: Handle) -> Called {
     // SAFETY: numbers only.
