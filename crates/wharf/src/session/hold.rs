@@ -345,7 +345,7 @@ impl Conn {
 
     /// Brings the service's figure up to date with what this session keeps. Called, under its lock, after every change.
     pub(super) fn account(&self, sending: &mut Sending) {
-        let now = if sending.written_off { 0 } else { sending.outbox.queued_bytes() + sending.inbox.bytes() };
+        let now = if sending.written_off { 0 } else { sending.outbox.counted_bytes() + sending.inbox.bytes() };
         let before = std::mem::replace(&mut sending.accounted, now);
         if now == before {
             return;

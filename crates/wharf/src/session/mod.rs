@@ -61,6 +61,7 @@
 
 mod conn;
 mod framing;
+mod gather;
 mod group;
 mod hold;
 #[cfg_attr(windows, path = "inherit_windows.rs")]
@@ -75,6 +76,7 @@ mod peer;
 mod rate;
 mod reconnect;
 mod service;
+mod tape;
 #[cfg(feature = "tls")]
 mod tls;
 
