@@ -31,9 +31,9 @@ mod state;
 mod watch;
 mod words;
 
-pub use binding::blocking;
 #[cfg(not(loom))]
 pub(crate) use binding::before_blocking;
+pub use binding::blocking;
 pub(crate) use binding::{bind, unbind};
 pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
 pub use words::{Wake, WorkerReport, WorkerState};

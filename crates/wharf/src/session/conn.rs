@@ -156,6 +156,8 @@ pub struct LinkStats {
     pub messages_received: u64,
     /// Messages that the system took for sending.
     pub messages_sent: u64,
+    /// Sends that took them: one takes the messages that waited together. Over TLS also those that have only TLS's own.
+    pub sends: u64,
     /// How long it has been open; `None` before it is. As exact as [`silent_for`](LinkStats::silent_for).
     pub open_for: Option<Duration>,
     /// How long nothing was received, or since it was opened; `None` before. Exact to a tick of the system (1 to 10 ms).
@@ -192,6 +194,7 @@ pub(super) struct Conn {
     bytes_sent: AtomicU64,
     pub(super) messages_received: AtomicU64,
     messages_sent: AtomicU64,
+    sends: AtomicU64,
     /// Frames are its messages.
     pub(super) framed: AtomicBool,
     /// What it keeps in memory: written under `sending`'s lock, read without.
@@ -469,6 +472,7 @@ impl Link {
             unhandled_bytes: sending.inbox.bytes(),
             messages_received: self.0.messages_received.load(Ordering::Relaxed),
             messages_sent: self.0.messages_sent.load(Ordering::Relaxed),
+            sends: self.0.sends.load(Ordering::Relaxed),
             open_for: since(&self.0.opened_ms),
             silent_for: since(&self.0.received_ms).or_else(|| since(&self.0.opened_ms)),
             held: sending.inbox.held.is_some(),
@@ -582,6 +586,7 @@ impl Conn {
             bytes_sent: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
             messages_sent: AtomicU64::new(0),
+            sends: AtomicU64::new(0),
             framed: AtomicBool::new(false),
             holds: AtomicUsize::new(0),
             limited: service.memory.is_limited(),
@@ -1163,6 +1168,7 @@ impl Conn {
         let messages = self.flying_messages.load(Ordering::Relaxed) * u64::from(result.is_ok());
         self.taken();
         count(&self.messages_sent, messages);
+        count(&self.sends, u64::from(result.is_ok()));
         count(&self.bytes_sent, bytes);
         if let Some(service) = self.service.upgrade() {
             service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);

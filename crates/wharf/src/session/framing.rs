@@ -216,7 +216,7 @@ impl Input {
             } else {
                 (self.unread().get(from - carried..).unwrap_or_default(), from)
             };
-            let found = bytes.iter().position(|&byte| byte == first);
+            let found = position(bytes, first);
             let looked_at = found.map_or(bytes.len(), |at| at + 1);
             let none_left = base + bytes.len() == self.len();
             self.stats.examined += looked_at as u64;
@@ -318,6 +318,17 @@ impl Input {
         self.fresh = Buffer::default();
         self.fresh_taken = 0;
     }
+}
+
+/// Where a byte is. `contains` looks at many bytes at a time, `position` at one.
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const AT_A_TIME: usize = 64;
+    for (number, chunk) in bytes.chunks(AT_A_TIME).enumerate() {
+        if chunk.contains(&wanted) {
+            return chunk.iter().position(|&byte| byte == wanted).map(|at| number * AT_A_TIME + at);
+        }
+    }
+    None
 }
 
 /// Lines: each ends with `\n`, and a `\r` before it is removed. Bytes that are no UTF-8 pass as they are.

@@ -98,9 +98,16 @@ pub(super) fn is_behind() -> bool {
     GATHER.try_with(|gather| gather.behind.get()).unwrap_or(false)
 }
 
-/// From now on this thread's sends are left, or not any more. What was left stays so.
+/// From now on this thread's sends are left, or not any more. What was left stays so. A handler that says it blocks ends it.
 pub(super) fn set(on: bool) {
     let _ = GATHER.try_with(|gather| gather.on.set(on));
+    before_blocking(on.then_some(stop));
+}
+
+/// What the handler sends while it blocks, and after that, leaves at once, until the next frame.
+fn stop() {
+    let _ = GATHER.try_with(|gather| gather.on.set(false));
+    send();
 }
 
 /// Whether this thread's sends are left.
@@ -118,7 +125,6 @@ pub(super) fn leave(service: &Inner, conn: &Arc<Conn>) {
     let parcel = GATHER.with(|gather| {
         if gather.since.get().is_none() {
             gather.since.set(Some(now()));
-            before_blocking(Some(send));
         }
         gather.parcel.borrow_mut().get_or_insert_with(Arc::default).clone()
     });
@@ -153,7 +159,6 @@ pub(super) fn send() {
     let parcel = GATHER.try_with(|gather| {
         drop(gather.saying.take());
         gather.since.take()?;
-        before_blocking(None);
         gather.parcel.borrow().clone()
     });
     if let Ok(Some(parcel)) = parcel {

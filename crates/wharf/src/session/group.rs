@@ -84,7 +84,8 @@ impl Group {
 
     /// Sends a message to every member; returns how many have accepted it.
     ///
-    /// The bytes are copied once and shared. A member whose outbox is full is treated as its service's
+    /// The bytes are copied once and shared. They leave [at once](super#when-a-send-leaves), or with those of other frames that came
+    /// in the same receive. A member whose outbox is full is treated as its service's
     /// [`SlowConsumer`](super::SlowConsumer) policy says.
     pub fn broadcast(&self, message: &[u8]) -> usize {
         self.deliver(message, None)
