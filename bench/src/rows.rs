@@ -84,9 +84,10 @@ impl Goal {
 
     /// What is wanted, in words.
     pub fn limit(&self) -> String {
+        let shown = |limit: f64| (limit * 100.0).round() / 100.0;
         match self.wanted {
-            Wanted::AtMost(limit) => format!("at most {limit}"),
-            Wanted::AtLeast(limit) => format!("at least {limit}"),
+            Wanted::AtMost(limit) => format!("at most {}", shown(limit)),
+            Wanted::AtLeast(limit) => format!("at least {}", shown(limit)),
         }
     }
 
@@ -113,6 +114,20 @@ impl Report {
     /// The row of a system in a case.
     pub fn row(&self, case: &str, system: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.case == case && row.system == system)
+    }
+
+    /// For each case the cheapest of some systems: its processor time, as a ratio to wharf's. Cases that have none of
+    /// them are left out.
+    pub fn cheapest(&self, of: fn(&str) -> bool) -> Vec<(&str, f64)> {
+        let mut found: Vec<(&str, f64)> = Vec::new();
+        for row in self.rows.iter().filter(|row| of(&row.system)) {
+            let Some(ratio) = row.ratio_cpu else { continue };
+            match found.iter_mut().find(|(case, _)| *case == row.case) {
+                Some((_, least)) => *least = least.min(ratio),
+                None => found.push((&row.case, ratio)),
+            }
+        }
+        found
     }
 }
 
@@ -164,6 +179,25 @@ mod tests {
         assert_eq!(array[1]["ratio_cpu"], 1.5);
         assert_eq!(serde_json::from_str::<Vec<Row>>(&text).unwrap(), rows);
         assert_eq!(text.lines().count(), 4, "a row a line");
+    }
+
+    #[test]
+    fn the_cheapest_of_each_case_is_what_wharf_is_held_against() {
+        let row = |case: &str, system: &str, ratio_cpu| Row {
+            case: case.into(),
+            system: system.into(),
+            ratio_cpu,
+            ..Row::default()
+        };
+        let rows = vec![
+            row("one", "tokio", Some(0.9)),
+            row("one", "tokio too", Some(0.8)),
+            row("one", "raw", Some(0.5)),
+            row("two", "tokio", None),
+            row("three", "tokio", Some(1.2)),
+        ];
+        let report = Report { rows, ..Report::default() };
+        assert_eq!(report.cheapest(|name| name.starts_with("tokio")), [("one", 0.8), ("three", 1.2)]);
     }
 
     #[test]

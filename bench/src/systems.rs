@@ -48,6 +48,16 @@ pub fn peers(names: &[&'static str], workers: usize, options: &str) -> Vec<Syste
     names.iter().map(name).collect()
 }
 
+/// Whether this is what an author would pick instead of a port.
+pub fn is_runtime(name: &str) -> bool {
+    ["tokio", "compio", "monoio", "glommio", "asio"].iter().any(|runtime| name.starts_with(runtime))
+}
+
+/// Whether this is a loop around system calls, written for the occasion.
+pub fn is_raw_loop(name: &str) -> bool {
+    name == "mio" || name.starts_with("raw ")
+}
+
 fn with_workers(name: &str, workers: usize) -> String {
     if workers == 1 { name.to_owned() } else { format!("{name}, {workers} threads") }
 }
@@ -55,6 +65,20 @@ fn with_workers(name: &str, workers: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_is_a_runtime_or_a_loop_and_wharf_is_neither() {
+        let both = |name: &str| (is_runtime(name), is_raw_loop(name));
+        for system in peers(&["tokio", "compio", "monoio", "glommio", "asio"], 2, "echo") {
+            assert_eq!(both(&system.name), (true, false), "{}", system.name);
+        }
+        for system in peers(&["mio", "epoll", "uring", "poll", "select"], 1, "echo") {
+            assert_eq!(both(&system.name), (false, true), "{}", system.name);
+        }
+        for system in wharf_one("echo").into_iter().chain(peers(&["threads"], 1, "echo")) {
+            assert_eq!(both(&system.name), (false, false), "{}", system.name);
+        }
+    }
 
     #[test]
     fn no_two_systems_of_a_comparison_have_one_name() {

@@ -39,7 +39,7 @@ pub enum How {
     Unverified { needs: &'static str },
 }
 
-/// One behaviour of `completion-port.md`.
+/// One behaviour of the specification.
 #[derive(Clone, Copy)]
 pub struct Row {
     pub id: &'static str,

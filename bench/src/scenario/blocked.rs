@@ -127,6 +127,7 @@ fn case(
         if is_open {
             // Two ticks of the dead-man's timer.
             let later = row.p999_us.zip(before.p999_us).map(|(blocked, quiet)| blocked - quiet);
+            report.goals.push(Goal::new(what("the others' p99.9 in us"), row.p999_us, Wanted::AtMost(3000.0)));
             report.goals.push(Goal::new(what("the others' p99.9 in us above quiet's"), later, Wanted::AtMost(2000.0)));
         } else {
             report.goals.push(Goal::new(what("the others' rate of quiet's"), row.rate_of_quiet, Wanted::AtLeast(0.95)));

@@ -13,12 +13,14 @@ use crate::measure::{ROUNDS_LEAST, Sample, rows};
 use crate::rows::{AGAIN, Goal, Report, Row, Wanted};
 use crate::stats::median;
 use crate::system::{Server, System};
-use crate::systems::{POOL, peers};
+use crate::systems::{POOL, is_runtime, peers};
 use std::io;
 use std::time::Duration;
 
 const CONNECTIONS: usize = 9000;
 const FEW: usize = 64;
+/// What a server with many connections would do: none of them holds a buffer while it waits.
+const POOLED: &str = "wharf, receives into the pool";
 /// Timers that the last messages set may still go off.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -33,7 +35,7 @@ fn systems() -> Vec<System> {
     let mut systems = vec![
         System::wharf(POOL, "echo --workers 2 --limit 1"),
         System::wharf(AGAIN, "echo --workers 2 --limit 1"),
-        System::wharf("wharf, receives into the pool", "echo --workers 2 --limit 1 --pooled"),
+        System::wharf(POOLED, "echo --workers 2 --limit 1 --pooled"),
         System::wharf("wharf sessions 2, limit 1", "echo-session --workers 2 --limit 1"),
     ];
     systems.extend(peers(&["tokio", "compio", "monoio", "glommio", "asio", "mio", "epoll", "uring"], 1, "echo"));
@@ -130,8 +132,14 @@ fn memory(lab: &Lab, report: &mut Report) -> io::Result<()> {
         });
     }
     let each = |name: &str| report.row(&case, name)?.heap_bytes_per_connection;
-    let what = "wharf sessions: live heap per idle connection, bytes";
-    report.goals.push(Goal::new(what, each("wharf sessions 2, limit 1"), Wanted::AtMost(1024.0)));
+    let least = systems.iter().filter(|system| is_runtime(&system.name)).filter_map(|system| each(&system.name));
+    let of_runtimes = least.reduce(f64::min).zip(each(POOLED)).map(|(least, own)| own / least);
+    let goals = [
+        ("wharf sessions: live heap per idle connection, bytes", each("wharf sessions 2, limit 1"), 1024.0),
+        ("wharf, receives into the pool: live heap per idle connection, bytes", each(POOLED), 300.0),
+        ("wharf, receives into the pool: live heap per idle connection, of the least runtime's", of_runtimes, 1.0),
+    ];
+    report.goals.extend(goals.map(|(what, value, most)| Goal::new(what, value, Wanted::AtMost(most))));
     Ok(())
 }
 

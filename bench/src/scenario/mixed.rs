@@ -9,7 +9,7 @@ use crate::measure::Plan;
 use crate::process::Folder;
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::system::System;
-use crate::systems::{POOL, POOL_OF_TWO, peers};
+use crate::systems::{POOL, POOL_OF_TWO, is_runtime, peers};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -59,7 +59,9 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             report.rows.extend(compare(lab, &case)?);
         }
     }
-    let ratio = report.row("64 connections, depth 4", "tokio current_thread").and_then(|row| row.ratio_cpu);
-    report.goals.push(Goal::new("depth 4: tokio, cpu/wharf", ratio, Wanted::AtLeast(1.0)));
+    let goals = report.cheapest(is_runtime).into_iter().map(|(case, ratio)| {
+        Goal::new(format!("{case}: the cheapest runtime, cpu/wharf"), Some(ratio), Wanted::AtLeast(1.0))
+    });
+    report.goals = goals.collect();
     Ok(report)
 }

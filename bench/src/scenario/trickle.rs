@@ -10,7 +10,7 @@ use crate::measure::{ROUNDS_LEAST, Sample, ratios, rows};
 use crate::rows::{AGAIN, Goal, Report, Wanted};
 use crate::stats::median;
 use crate::system::System;
-use crate::systems::{POOL, POOL_OF_TWO, peers};
+use crate::systems::{POOL, POOL_OF_TWO, is_runtime, peers};
 use std::io;
 
 /// Messages a second, and how many make a round: of a quick run, and of a full one.
@@ -18,6 +18,7 @@ const RATES: [(f64, usize, usize); 3] = [(1.0, 1, 3), (20.0, 12, 40), (100.0, 50
 
 pub fn run(lab: &Lab) -> io::Result<Report> {
     let mut report = Report::default();
+    let mut goals = Vec::new();
     for (rate, quick, full) in RATES {
         let case = format!("{rate} messages/s");
         lab.case(&case);
@@ -56,8 +57,13 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
         let one_thread = names.iter().position(|&name| name == ONE_THREAD).expect("wharf's own");
         let watching = median(&ratios(&samples[0], &samples[one_thread], |sample| sample.cpu_us_per_message));
         // The watching costs no more than half a message's own time.
-        report.goals.push(Goal::new(format!("{case}, {POOL} beside one thread"), watching, Wanted::AtMost(1.5)));
+        goals.push(Goal::new(format!("{case}, {POOL} beside one thread"), watching, Wanted::AtMost(1.5)));
     }
+    for (case, ratio) in report.cheapest(is_runtime) {
+        let what = format!("{case}: the cheapest runtime, cpu/wharf");
+        goals.push(Goal::new(what, Some(ratio), Wanted::AtLeast(1.0 / 1.1)));
+    }
+    report.goals.append(&mut goals);
     Ok(report)
 }
 
