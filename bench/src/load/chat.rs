@@ -182,7 +182,7 @@ impl Room {
         Ok(slice)
     }
 
-    /// The speaker does not wait for anybody. Then it is silent, and what is on its way is heard, for as long again and as
+    /// The speaker does not wait for anybody. Then it is silent, and what is on its way is heard, for five times as long and as
     /// long as something comes: it has cost the server its time, and a fast one has more of it on its way. What is left stays
     /// there: the server should be ended.
     pub fn flood(&mut self, time: Duration) -> io::Result<Slice> {
@@ -216,7 +216,7 @@ impl Room {
         }
         slice.time = begin.elapsed();
         epoll::modify(&self.epoll, &self.members[0], EventData::new_u64(0), EventFlags::IN)?;
-        while begin.elapsed() < 2 * time && self.wait(&mut events, QUIET)? {
+        while begin.elapsed() < 6 * time && self.wait(&mut events, QUIET)? {
             heard += self.hear(&events)?;
             slice.time = begin.elapsed();
         }

@@ -10,7 +10,9 @@
 //! that first, as what waits in any outbox. The thread's *parcel* lists the sessions, and nothing but their names. It is
 //! emptied, each session's messages in one send,
 //!
-//! - when the frames are done, also by a panic; and between two frames when a tick has passed since the first was left;
+//! - when the frames are done, also by a panic; and between two frames when the system's coarse clock says that more than a
+//!   moment has passed since the first was left. That is a millisecond, or as long as the last emptying took: where a line costs a
+//!   thousand sends, one more line must not;
 //! - when a session's share, or a tape, is full;
 //! - when the handler says that it blocks ([`blocking`](crate::blocking));
 //! - by a packet that is posted when the first is left. A handler that blocks and does not say so loses its slot, and another
@@ -22,14 +24,13 @@
 use super::conn::Conn;
 use super::service::{Inner, Node, Op, lock};
 use super::tape::Tape;
+use crate::os::coarse_ms;
 use crate::queue::before_blocking;
-use crate::sync::now;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-/// For how long a send waits for further frames: the port's tick.
-const AGE_MAX: Duration = Duration::from_millis(1);
+/// For how long a send waits for further frames, if sending takes no longer. By a clock that moves 100 to 1000 times a second.
+const AGE_MS: u64 = 1;
 
 /// What may wait in an outbox for others to be sent with it, in bytes and as a part of the outbox.
 const SHARE_BYTES: usize = 64 * 1024;
@@ -55,8 +56,10 @@ struct Gather {
     on: Cell<bool>,
     /// The receive was full.
     behind: Cell<bool>,
-    /// When the first of what is left was left.
-    since: Cell<Option<Instant>>,
+    /// When the first of what is left was left, by the coarse clock.
+    since: Cell<Option<u64>>,
+    /// How long the last emptying of the parcel took, in milliseconds.
+    took: Cell<u64>,
     parcel: RefCell<Option<Arc<Parcel>>>,
     /// What a group says, and to whom.
     saying: RefCell<Option<Saying>>,
@@ -100,8 +103,9 @@ pub(super) fn is_behind() -> bool {
 
 /// From now on this thread's sends are left, or not any more. What was left stays so. A handler that says it blocks ends it.
 pub(super) fn set(on: bool) {
-    let _ = GATHER.try_with(|gather| gather.on.set(on));
-    before_blocking(on.then_some(stop));
+    if GATHER.try_with(|gather| gather.on.replace(on)).is_ok_and(|was_on| was_on != on) {
+        before_blocking(on.then_some(stop));
+    }
 }
 
 /// What the handler sends while it blocks, and after that, leaves at once, until the next frame.
@@ -124,7 +128,7 @@ pub(super) fn has_left() -> bool {
 pub(super) fn leave(service: &Inner, conn: &Arc<Conn>) {
     let parcel = GATHER.with(|gather| {
         if gather.since.get().is_none() {
-            gather.since.set(Some(now()));
+            gather.since.set(Some(coarse_ms()));
         }
         gather.parcel.borrow_mut().get_or_insert_with(Arc::default).clone()
     });
@@ -141,8 +145,10 @@ pub(super) fn leave(service: &Inner, conn: &Arc<Conn>) {
 
 /// Sends what this thread has left, if it was left long enough ago.
 pub(super) fn send_if_late() {
-    let since = GATHER.try_with(|gather| gather.since.get()).ok().flatten();
-    if since.is_some_and(|since| now().saturating_duration_since(since) >= AGE_MAX) {
+    let is_late = |gather: &Gather| {
+        gather.since.get().is_some_and(|since| coarse_ms().saturating_sub(since) >= gather.took.get().max(AGE_MS))
+    };
+    if GATHER.try_with(is_late).unwrap_or(false) {
         send();
     }
 }
@@ -162,8 +168,11 @@ pub(super) fn send() {
         gather.parcel.borrow().clone()
     });
     if let Ok(Some(parcel)) = parcel {
+        let begun = coarse_ms();
         let sessions = std::mem::take(&mut lock(&parcel.0).sessions);
         sessions.iter().for_each(Conn::send_left);
+        let took = coarse_ms().saturating_sub(begun);
+        let _ = GATHER.try_with(|gather| gather.took.set(took));
     }
 }
 

@@ -163,7 +163,7 @@ impl Sending {
         if self.inbox.asked {
             return Some(Hold::Asked);
         }
-        if self.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
+        if self.outbox.exceeds(service.options.outbox_bytes / 2) {
             return Some(Hold::Outbox);
         }
         let due = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns()))?;

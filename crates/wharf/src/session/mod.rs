@@ -46,7 +46,7 @@
 //! several frames of a [`Framed`] session have come in one receive, what its handler sends from the second on is *gathered*, and
 //! leaves, for each session in one send, when the frames of that receive are done. If the receive was full, so that the peer is
 //! ahead of this side, the first frame's is gathered too, and the sends leave with what comes after it. They leave before that
-//! between two frames a millisecond after the first was gathered, when 64 KiB or an eighth of an outbox have come together, when the handler
+//! between two frames when a tick of the system's clock (1 to 10 ms) has passed, or as long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
 //! announces that it blocks ([`blocking`](crate::blocking)), and by another worker when it blocks without saying so, or while it computes and
 //! the port has a slot free. Whatever else is done with such a session, a send from elsewhere, a close, comes after what was
 //! gathered for it. [`LinkStats::sends`] tells how many sends the messages took.

@@ -250,6 +250,12 @@ impl Outbox {
         std::mem::take(&mut self.waiting)
     }
 
+    /// Whether more bytes are here than so many.
+    pub(super) fn exceeds(&self, bytes: usize) -> bool {
+        // What counts is never less, and known without a look at a tape.
+        self.counted_bytes() > bytes && self.queued_bytes() > bytes
+    }
+
     /// Bytes that are here.
     pub(super) fn queued_bytes(&self) -> usize {
         let growing = match self.waiting.back() {
