@@ -4,17 +4,15 @@
 //! A row fails by panicking. Its time limits are for what hangs: nothing is concluded from how long something took.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
 use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
 
-/// After so long something that was to come does not come.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A row that takes longer hangs.
 pub const ROW_LIMIT: Duration = Duration::from_secs(70);
 /// Time enough for something to happen that must not.
@@ -24,7 +22,13 @@ pub type Port = CompletionPort<u64, u64>;
 pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
 
+pub mod peer;
+// What the library's own tests have as well.
+#[path = "../../crates/wharf/tests/common/plain.rs"]
+mod plain;
 pub mod system;
+pub use peer::*;
+pub use plain::*;
 pub use system::*;
 
 /// What drives the ports under test.
@@ -39,6 +43,9 @@ pub enum Engine {
     /// The kernel's own port, for everything.
     #[cfg_attr(unix, allow(dead_code))]
     Iocp,
+    /// Sockets in memory, with faults (`crates/wharf/src/engine/fake.rs`); files as everywhere.
+    #[cfg_attr(windows, allow(dead_code))]
+    Fake,
     /// What the library chooses: for hostile surroundings, where the choice is what is tested.
     Auto,
 }
@@ -46,8 +53,11 @@ pub enum Engine {
 impl Engine {
     /// Those that the system has.
     #[cfg(unix)]
-    pub const ALL: &[Engine] =
-        if cfg!(target_os = "linux") { &[Engine::Ring, Engine::Threads, Engine::Poll] } else { &[Engine::Poll] };
+    pub const ALL: &[Engine] = if cfg!(target_os = "linux") {
+        &[Engine::Ring, Engine::Threads, Engine::Poll, Engine::Fake]
+    } else {
+        &[Engine::Poll, Engine::Fake]
+    };
     #[cfg(windows)]
     pub const ALL: &[Engine] = &[Engine::Iocp];
 
@@ -57,6 +67,7 @@ impl Engine {
             Engine::Threads => "epoll+threads",
             Engine::Poll => "poll+threads",
             Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
             Engine::Auto => "auto",
         }
     }
@@ -65,7 +76,7 @@ impl Engine {
     pub fn files(self) -> Option<&'static str> {
         match self {
             Engine::Ring => Some("io_uring"),
-            Engine::Threads | Engine::Poll => Some("threads"),
+            Engine::Threads | Engine::Poll | Engine::Fake => Some("threads"),
             Engine::Auto => crate::hostile::files(),
             Engine::Iocp => None,
         }
@@ -74,7 +85,7 @@ impl Engine {
     fn file_engine(self) -> FileEngine {
         match self {
             Engine::Ring => FileEngine::Ring,
-            Engine::Threads | Engine::Poll => FileEngine::Threads,
+            Engine::Threads | Engine::Poll | Engine::Fake => FileEngine::Threads,
             Engine::Iocp => FileEngine::Auto,
             Engine::Auto => FileEngine::Auto,
         }
@@ -82,7 +93,8 @@ impl Engine {
 
     fn socket_engine(self) -> SocketEngine {
         match self {
-            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp => SocketEngine::Auto,
+            // The fake network makes its own.
+            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp | Engine::Fake => SocketEngine::Auto,
             Engine::Poll => SocketEngine::Poll,
         }
     }
@@ -94,6 +106,7 @@ impl Engine {
             Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
             Engine::Poll => "poll",
             Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
         }
     }
 }
@@ -101,12 +114,20 @@ impl Engine {
 /// What a row is given.
 pub struct Bench {
     pub engine: Engine,
+    /// Where sockets are, if not in the system.
+    #[cfg(unix)]
+    pub(crate) network: Option<wharf::fake::Network>,
     notes: Mutex<Vec<String>>,
 }
 
 impl Bench {
     pub fn new(engine: Engine) -> Bench {
-        Bench { engine, notes: Mutex::new(Vec::new()) }
+        Bench {
+            engine,
+            #[cfg(unix)]
+            network: (engine == Engine::Fake).then(|| wharf::fake::Network::new(fastrand::u64(..))),
+            notes: Mutex::new(Vec::new()),
+        }
     }
 
     pub fn builder(&self) -> Builder {
@@ -117,17 +138,26 @@ impl Bench {
             .socket_engine(self.engine.socket_engine())
     }
 
+    /// The port that a builder describes, over the engine under test.
+    pub fn build<K: wharf::Key, C: wharf::Context>(&self, builder: Builder) -> io::Result<CompletionPort<K, C>> {
+        #[cfg(unix)]
+        if let Some(network) = &self.network {
+            return network.port(&builder);
+        }
+        builder.build()
+    }
+
     /// A port at whose limit two threads run.
     pub fn port(&self) -> Port {
-        self.builder().build().unwrap()
+        self.build(self.builder()).unwrap()
     }
 
     pub fn limited(&self, limit: usize) -> Port {
-        self.builder().concurrency(limit).build().unwrap()
+        self.build(self.builder().concurrency(limit)).unwrap()
     }
 
     pub fn raw(&self) -> raw::Port {
-        raw::Port::new(raw::Config {
+        let config = raw::Config {
             concurrency: 2,
             wake: Wake::Eager,
             pool_buffer_bytes: 4096,
@@ -135,8 +165,12 @@ impl Bench {
             files: self.engine.file_engine(),
             sockets: self.engine.socket_engine(),
             dispose: drop,
-        })
-        .unwrap()
+        };
+        #[cfg(unix)]
+        if let Some(network) = &self.network {
+            return network.raw(config).unwrap();
+        }
+        raw::Port::new(config).unwrap()
     }
 
     /// Something measured, for the report.
@@ -161,34 +195,7 @@ impl Bench {
     }
 }
 
-// --- Waiting ---
-
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits like `eventually`, but computes all the while: the thread is never blocked.
-#[track_caller]
-pub fn spin_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so: {what}");
-        std::hint::spin_loop();
-    }
-}
-
-/// Computes for a while, without blocking.
-pub fn burn(time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        std::hint::spin_loop();
-    }
-}
+// --- What several threads look at ---
 
 /// A flag that several threads look at.
 #[derive(Clone, Default)]
@@ -347,43 +354,8 @@ impl Drop for Crew {
 
 // --- Sockets ---
 
-/// Both ends of a connection.
-pub fn pair() -> (StdStream, StdStream) {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for end in [&client, &server] {
-        end.set_read_timeout(Some(DEADLINE)).unwrap();
-        end.set_write_timeout(Some(DEADLINE)).unwrap();
-    }
-    (server, client)
-}
-
-/// A stream of the port under `key`, and its peer.
-pub fn stream(port: &Port, key: u64) -> (Stream, StdStream) {
-    let (server, client) = pair();
-    (port.associate(server, key).unwrap(), client)
-}
-
-/// A stream whose peer reads nothing by itself, with so little room that megabytes do not fit.
-pub fn narrow(port: &Port, key: u64) -> (Stream, StdStream) {
-    // Not smaller: the loopback's segments of 64 KiB would then each wait for a delayed acknowledgement.
-    const BYTES: usize = 64 * 1024;
-    let (server, client) = pair();
-    for end in [&server, &client] {
-        rustix::net::sockopt::set_socket_send_buffer_size(end, BYTES).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(end, BYTES).unwrap();
-    }
-    (port.associate(server, key).unwrap(), client)
-}
-
 /// More than a narrow stream takes.
 pub const MUCH: usize = 4 << 20;
-
-/// Ends a connection by a reset.
-pub fn reset(peer: StdStream) {
-    rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
-}
 
 /// An address at which nobody listens, for as long as the value lives.
 pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
@@ -392,36 +364,6 @@ pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
     bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
     (socket, address)
-}
-
-/// A listener that answers no further connection: its backlog is full, so the system drops what comes.
-pub struct Deaf {
-    pub listener: StdListener,
-    pub address: SocketAddr,
-    _waiting: Vec<StdStream>,
-}
-
-pub fn deaf() -> Deaf {
-    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    listen(&socket, 0).unwrap();
-    let listener = StdListener::from(socket);
-    let address = listener.local_addr().unwrap();
-    let mut waiting = Vec::new();
-    while let Ok(one) = StdStream::connect_timeout(&address, Duration::from_millis(200)) {
-        waiting.push(one);
-        assert!(waiting.len() < 16, "the backlog never fills");
-    }
-    Deaf { listener, address, _waiting: waiting }
-}
-
-/// Bytes in which every position can be told from its neighbours.
-pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut bytes = vec![0; length];
-    random.fill(&mut bytes);
-    bytes
 }
 
 // --- The raw layer ---
@@ -477,12 +419,6 @@ impl Memory {
 pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
     socket.set_nonblocking(true).unwrap();
     port.adopt(socket.into_raw(), DeviceKind::Stream, key).unwrap()
-}
-
-/// A raw port with a connected stream under `key`.
-pub fn raw_stream(port: &raw::Port, key: usize) -> (raw::Device, StdStream) {
-    let (server, client) = pair();
-    (adopt(port, server, key), client)
 }
 
 #[allow(unsafe_code)]

@@ -10,6 +10,7 @@
 //! `docs/conformance.md` and `docs/known-differences.md`, which a test compares. It also runs in hostile surroundings
 //! (`hostile.rs`), and for as long as one likes with everything at once (`soak/`).
 
+mod fake;
 mod heap;
 #[cfg_attr(windows, path = "hostile_windows.rs")]
 mod hostile;
@@ -38,7 +39,7 @@ static HEAP: heap::Counted = heap::Counted;
 struct Options {
     #[command(subcommand)]
     command: Option<Command>,
-    /// One engine only: epoll+io_uring, epoll+threads, poll+threads, or auto: what the library chooses
+    /// One engine only: epoll+io_uring, epoll+threads, poll+threads, fake: sockets in memory, or auto: what the library chooses
     #[arg(long, value_name = "NAME", value_parser = engine, global = true)]
     engine: Option<Engine>,
     /// In hostile surroundings: descriptors=64, memlock=0, or a refused call: io_uring_setup=EPERM
@@ -83,7 +84,14 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if let Some(Command::Soak(soak)) = &options.command {
-        return soak::run(soak, options.engine.unwrap_or(Engine::Auto));
+        let engine = options.engine.unwrap_or(Engine::Auto);
+        if engine == Engine::Fake {
+            eprintln!(
+                "the fake engine has no peers that are other programs' sockets; leave --engine away, or name a real one"
+            );
+            return ExitCode::from(2);
+        }
+        return soak::run(soak, engine);
     }
     if let Some(part) = &options.child {
         return child(part, options.engine.unwrap_or(Engine::ALL[0]));
@@ -182,6 +190,17 @@ mod tests {
         let executed = |row: &&Row| matches!(row.how, How::Test(_) | How::Alone(_)) && row.level == Level::Must;
         let count = rows::all().iter().filter(executed).count();
         assert!(count >= 140, "{count} rows of level M have a test");
+    }
+
+    #[test]
+    fn rows_that_the_fake_engine_does_not_run_have_a_test_elsewhere() {
+        for (at, (id, why)) in fake::NOT_THERE.iter().enumerate() {
+            let is_run = |row: &Row| row.id == *id && matches!(row.how, How::Test(_) | How::Alone(_));
+            assert!(rows::all().iter().any(is_run), "{id}");
+            assert!(fake::NOT_THERE[..at].iter().all(|(before, _)| before != id), "{id} twice");
+            assert!(!why.contains('|') && !why.ends_with('.'), "{id}");
+        }
+        assert!(fake::NOT_THERE.len() <= 24, "more rows than it cannot model");
     }
 
     #[test]

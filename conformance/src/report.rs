@@ -143,10 +143,12 @@ cargo run --release -p wharf-conformance -- soak --minutes 10                   
 [known differences](known-differences.md) with what is done here. *not applicable*: the row speaks of something that only a C
 interface has; the last table names it. *unverified*: nobody has seen it, and the row says what would be needed.
 
-The engines here are real ones. The fake engine of the library's own tests is none of them: it is part of its test build only, its sockets
-are in memory and have no other end that std could hold, it knows no files, and a schedule drives it step by step in virtual time, while rows
-wait in threads and start processes. What the rows of operations say (each once, in order, its own bytes, cancel and close in every state)
-the schedules check on it with every fault that it has: [how we know](verification.md).
+The engine *fake* is that of the library's own tests: sockets in memory. The rows run on it unchanged, with their threads and in real time;
+what a row names as the other end is then a peer in the same memory. Real sockets only name those of the network (numbers, addresses,
+options), and carry nothing. Of its faults those are on that no program may notice: events without a reason, late and delayed ones, and
+polls that bring nothing. It asserts the port's side of an engine's contract on the way. A row whose subject it does not have is *not
+applicable* there, [with the reason](#not-on-the-fake-engine). The schedules go on from there, with every fault, in virtual time:
+[how we know](verification.md).
 ";
 
 /// `docs/conformance.md`.
@@ -181,7 +183,7 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
     page.push('\n');
     let of_first = outcomes.iter().filter(|outcome| Some(&outcome.engine) == engines.first());
     for first in of_first {
-        if first.verdict == Verdict::NotApplicable {
+        if matches!(first.row.how, How::NotApplicable { .. }) {
             continue;
         }
         let Row { id, level, says, .. } = first.row;
@@ -190,6 +192,7 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
             let own = outcomes.iter().find(|outcome| outcome.row.id == id && outcome.engine == *engine);
             let verdict = own.map_or("", |own| match own.verdict {
                 Verdict::ExpectedFailure => "differs",
+                Verdict::NotApplicable => "not applicable",
                 other => other.name(),
             });
             let _ = write!(page, " {verdict} |");
@@ -204,6 +207,15 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
             let _ = writeln!(page, "| {} | {needs} |", outcome.row.id);
         }
     }
+    if outcomes.iter().any(left_out) {
+        page.push_str(
+            "\n## Not on the fake engine\n\n| Row | Level | Behaviour | What it does not have |\n|---|---|---|---|\n",
+        );
+    }
+    for Outcome { row: Row { id, level, says, .. }, reason, .. } in outcomes.iter().filter(|outcome| left_out(outcome))
+    {
+        let _ = writeln!(page, "| {id} | {} | {says} | {reason} |", level.letter());
+    }
     page.push_str(
         "\n## Not applicable\n\n| Row | Level | Behaviour | What only a C interface has |\n|---|---|---|---|\n",
     );
@@ -214,6 +226,11 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
         }
     }
     page
+}
+
+/// The row has a test, and the engine nothing that it could run on.
+fn left_out(outcome: &Outcome) -> bool {
+    outcome.verdict == Verdict::NotApplicable && !matches!(outcome.row.how, How::NotApplicable { .. })
 }
 
 fn line(page: &mut String, first: &str, second: &str, counts: &Counts) {

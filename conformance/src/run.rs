@@ -88,7 +88,11 @@ pub fn run(engine: Engine, rows: &[Row]) -> Vec<Outcome> {
 }
 
 fn decide(engine: Engine, row: Row) -> Outcome {
+    let not_there = (engine == Engine::Fake).then(|| crate::fake::why_not(row.id)).flatten();
     let (verdict, reason, notes) = match row.how {
+        How::Test(_) | How::Alone(_) if not_there.is_some() => {
+            (Verdict::NotApplicable, not_there.unwrap_or_default().into(), Vec::new())
+        }
         How::Test(test) | How::Alone(test) => {
             let (result, notes) = execute(engine, row.id, test);
             match result {

@@ -127,10 +127,13 @@ fn transfer(server: &Server, client: &Path, arguments: &[&str], case: &Case) -> 
 /// How many messages arrived, in how many seconds, and the percentage that did not.
 fn arrived(report: &Value) -> Option<(f64, f64, Option<f64>)> {
     let end = &report["end"];
-    if report["start"]["test_start"]["protocol"] == "UDP" {
-        let sum = &end["sum"];
-        let (packets, lost) = (sum["packets"].as_f64()?, sum["lost_packets"].as_f64()?);
-        return Some((packets - lost, sum["seconds"].as_f64()?, Some(100.0 * lost / packets)));
+    let test = &report["start"]["test_start"];
+    if test["protocol"] == "UDP" {
+        // What the receiver got, against what the sender sent: the receiver's own count of losses misses the last ones.
+        let (sent, received) = (&end["sum_sent"], &end["sum_received"]);
+        let packets = sent["packets"].as_f64()?;
+        let arrived = received["bytes"].as_f64()? / test["blksize"].as_f64()?;
+        return Some((arrived, received["seconds"].as_f64()?, Some(100.0 * (1.0 - arrived / packets))));
     }
     let sums = [&end["sum_received"], &end["sum_received_bidir_reverse"]];
     let bytes: f64 = sums.iter().filter_map(|sum| sum["bytes"].as_f64()).sum();
@@ -149,8 +152,11 @@ mod tests {
         assert_eq!(arrived(&tcp), Some((3.0, 2.0, None)));
         let both = json!({ "end": { "sum_received": sum(3_000_000), "sum_received_bidir_reverse": sum(1_000_000) } });
         assert_eq!(arrived(&both), Some((4.0, 2.0, None)));
-        let udp = json!({ "start": { "test_start": { "protocol": "UDP" } },
-            "end": { "sum": { "packets": 200, "lost_packets": 50, "seconds": 2.0 } } });
+        // 200 were sent and 150 came, of which the receiver missed 20: it never heard of the last 30.
+        let udp = json!({ "start": { "test_start": { "protocol": "UDP", "blksize": 1000 } },
+            "end": { "sum": { "packets": 200, "lost_packets": 20, "seconds": 1.5 },
+                "sum_sent": { "packets": 200, "seconds": 1.5 },
+                "sum_received": { "packets": 170, "lost_packets": 20, "bytes": 150_000, "seconds": 2.0 } } });
         assert_eq!(arrived(&udp), Some((150.0, 2.0, Some(25.0))));
         assert_eq!(arrived(&json!({ "end": {}, "error": "it broke" })), None);
         assert_eq!(arrived(&json!({ "end": { "sum_received": sum(0) } })), None);

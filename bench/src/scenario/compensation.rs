@@ -6,6 +6,7 @@
 
 use crate::futex::{wait, wake};
 use crate::lab::Lab;
+use crate::load::Random;
 use crate::measure::{Plan, Sample, all_in_turns, rows};
 use crate::rows::{Goal, Report, Wanted};
 use crate::stats::{histogram, median};
@@ -27,7 +28,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
     lab.case("limit 1, 3 workers");
     let times = lab.pick(60, 200);
     let port = Port::start()?;
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = Random::new(1);
     let samples = all_in_turns(lab, NAMES.len(), Plan::within(lab.pick(10.0, 25.0)), |system| {
         let mut latency = histogram();
         match system {
@@ -71,11 +72,8 @@ fn distribution(latency: &Histogram<u64>) -> String {
 }
 
 /// Up to a millisecond, so that trials fall anywhere between two ticks.
-fn pause(random: &mut u64) -> Duration {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    Duration::from_micros(*random % 1000)
+fn pause(random: &mut Random) -> Duration {
+    Duration::from_micros(random.below(1000))
 }
 
 /// What the two handlers and the trial share.

@@ -62,6 +62,12 @@ mod here {
         }
     }
 
+    impl IntoRaw for std::net::UdpSocket {
+        fn into_raw(self) -> Handle {
+            self.into_raw_socket()
+        }
+    }
+
     impl IntoRaw for std::fs::File {
         fn into_raw(self) -> Handle {
             self.into_raw_handle().expose_provenance() as Handle

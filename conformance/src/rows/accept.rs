@@ -3,7 +3,6 @@
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, information, must, only_c, should};
 use std::io::{Read, Write};
-use std::net::TcpStream as StdStream;
 use std::thread;
 use wharf::raw::{DeviceKind, Sink};
 
@@ -102,7 +101,7 @@ fn key(b: &Bench) {
     one.accept(1).unwrap();
     two.accept(2).unwrap();
     for (listener, expected) in [(&two, (22, 2)), (&one, (11, 1))] {
-        let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = b.connect(listener.local_addr().unwrap()).unwrap();
         let packet = next(&port);
         assert_eq!((packet.key, packet.context), expected);
         drop(client);
@@ -113,7 +112,7 @@ fn at_once(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 1).unwrap();
     listener.accept(1).unwrap();
-    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut client = b.connect(listener.local_addr().unwrap()).unwrap();
     let (socket, peer) = accepted(&port).1.expect("the client has sent nothing");
     assert_eq!(peer, client.local_addr().unwrap());
     client.write_all(b"data").unwrap();
@@ -141,7 +140,7 @@ fn not_listening(b: &Bench) {
     let rejected = port.associate(std::net::TcpListener::from(socket), 1).expect_err("it does not listen");
     assert_eq!(rejected.error.kind(), std::io::ErrorKind::InvalidInput);
     let raw = b.raw();
-    let (device, _peer) = raw_stream(&raw, 1);
+    let (device, _peer) = b.raw_stream(&raw, 1);
     let error = raw.accept(&device, 1, Sink::Port).expect_err("a stream does not listen");
     assert_eq!(wharf::error::ErrorExt::winsock(&wharf::error::io_error(error)), 10022);
     raw_quiet(&raw);
@@ -152,7 +151,7 @@ fn order(b: &Bench) {
     let listener = port.listen("127.0.0.1:0", 1).unwrap();
     (0..8).for_each(|number| drop(listener.accept(number).unwrap()));
     for number in 0..8 {
-        let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = b.connect(listener.local_addr().unwrap()).unwrap();
         let (context, result) = accepted(&port);
         assert_eq!((context, result.unwrap().1), (number, client.local_addr().unwrap()));
     }
@@ -161,7 +160,7 @@ fn order(b: &Bench) {
 fn waiting(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 1).unwrap();
-    let clients: Vec<_> = (0..3).map(|_| StdStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let clients: Vec<_> = (0..3).map(|_| b.connect(listener.local_addr().unwrap()).unwrap()).collect();
     quiet(&port);
     for client in &clients {
         listener.accept(7).unwrap();
@@ -185,7 +184,7 @@ fn close(b: &Bench) {
     contexts.sort_unstable();
     assert_eq!(contexts, [0, 1, 2]);
     quiet(&port);
-    assert!(StdStream::connect(address).is_err(), "nobody listens there any more");
+    assert!(b.connect(address).is_err(), "nobody listens there any more");
 }
 
 fn cancel(b: &Bench) {
@@ -196,7 +195,7 @@ fn cancel(b: &Bench) {
     let packet = next(&port);
     assert_eq!((packet.context, codes(&packet).0), (1, 995));
     for number in [0, 2] {
-        let _client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _client = b.connect(listener.local_addr().unwrap()).unwrap();
         let (context, result) = accepted(&port);
         assert_eq!(context, number);
         result.unwrap();
@@ -207,7 +206,7 @@ fn complete(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 1).unwrap();
     listener.accept(1).unwrap();
-    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut client = b.connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = accepted(&port).1.unwrap();
     assert_eq!(socket.peer_addr().unwrap(), client.local_addr().unwrap());
     assert_eq!(socket.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -221,7 +220,7 @@ fn complete(b: &Bench) {
 fn backlog(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 1).unwrap();
-    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut client = b.connect(listener.local_addr().unwrap()).unwrap();
     client.write_all(b"early").unwrap();
     quiet(&port);
     listener.accept(1).unwrap();
@@ -240,7 +239,7 @@ fn options(b: &Bench) {
     let size = socket_recv_buffer_size(&listener).unwrap();
     let listener = port.associate(listener, 1).unwrap();
     listener.accept(1).unwrap();
-    let _client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _client = b.connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = accepted(&port).1.unwrap();
     assert_eq!(socket_recv_buffer_size(&socket).unwrap(), size);
 }

@@ -86,7 +86,7 @@ fn race(b: &Bench) {
     let mut accepted = vec![false; ROUNDS * OPERATIONS];
     let mut random = fastrand::Rng::with_seed(1);
     for round in 0..ROUNDS {
-        let (stream, peer) = stream(&port, round as u64);
+        let (stream, peer) = b.stream(&port, round as u64);
         let first = round * OPERATIONS;
         let mut names = Vec::new();
         for (number, accepted) in accepted.iter_mut().enumerate().skip(first).take(OPERATIONS) {
@@ -102,7 +102,7 @@ fn race(b: &Bench) {
             scope.spawn(|| {
                 let _ = (&peer).write_all(&[1; 150]);
                 if round % 3 == 0 {
-                    let _ = rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO));
+                    peer.reset_when_closed();
                 }
             });
             scope.spawn(|| names.iter().for_each(|&name| _ = stream.cancel(name)));
@@ -125,7 +125,7 @@ fn race(b: &Bench) {
 
 fn one_or_all(b: &Bench) {
     let port = b.port();
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     let names: Vec<_> = (0..4).map(|number| pending(stream.recv(vec![0; 4], number).unwrap())).collect();
     let other = stream.clone();
     let name = names[2];
@@ -142,7 +142,7 @@ fn one_or_all(b: &Bench) {
 
 fn nothing(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     assert_eq!(stream.cancel_all(), 0);
     let name = pending(stream.recv(vec![0; 4], 1).unwrap());
     peer.write_all(b"x").unwrap();
@@ -155,7 +155,7 @@ fn nothing(b: &Bench) {
 
 fn too_late(b: &Bench) {
     let port = b.port();
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     let name = pending(stream.send("hello", 5).unwrap());
     assert_eq!(port.stats().queued, 1);
     assert_eq!((stream.cancel(name), stream.cancel_all()), (Cancel::TooLate, 0));
@@ -166,7 +166,7 @@ fn too_late(b: &Bench) {
 
 fn either(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let (mut cancelled, mut completed, mut bytes) = (0, 0, 0);
     for number in 0..400 {
         let name = pending(stream.recv(vec![0; 16], number).unwrap());
@@ -206,13 +206,13 @@ fn either(b: &Bench) {
 
 fn no_waiting(b: &Bench) {
     let port = b.limited(1);
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     let name = pending(stream.recv(vec![0; 4], 1).unwrap());
     // This thread is the only one: a handler that was run, or waited for, would have to be here.
     assert_eq!(stream.cancel(name), Cancel::Requested);
     assert_eq!(port.stats().queued, 1, "the packet waits for a get");
     assert_eq!(next(&port).context, 1);
-    let (wide, peer) = narrow(&port, 2);
+    let (wide, peer) = b.narrow(&port, 2);
     wide.send(vec![7; MUCH], 2).unwrap();
     assert_eq!(wide.cancel_all(), 1, "half-sent, and nobody reads");
     assert_eq!(codes(&next(&port)).0, 995);
@@ -221,7 +221,7 @@ fn no_waiting(b: &Bench) {
 
 fn used_on(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     for number in 0..20 {
         let name = pending(stream.recv(vec![0; 4], number).unwrap());
         stream.cancel(name);
@@ -234,7 +234,7 @@ fn used_on(b: &Bench) {
 
 fn neighbours(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let names: Vec<_> = (0..3).map(|number| pending(stream.recv(vec![0; 1], number).unwrap())).collect();
     stream.cancel(names[1]);
     assert_eq!(next(&port).context, 1);
@@ -247,7 +247,7 @@ fn neighbours(b: &Bench) {
 /// A stream with operations outstanding in both directions, closed; their packets.
 fn closed(b: &Bench) -> Vec<Taken> {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 33);
+    let (stream, peer) = b.narrow(&port, 33);
     (0..3).for_each(|number| drop(stream.recv(vec![0; 4], number).unwrap()));
     (3..6).for_each(|number| drop(stream.send(vec![7; MUCH], number).unwrap()));
     stream.close();
@@ -272,7 +272,7 @@ fn close(b: &Bench) {
 
 fn close_raw(b: &Bench) {
     let port = b.raw();
-    let (device, _peer) = raw_stream(&port, 7);
+    let (device, _peer) = b.raw_stream(&port, 7);
     (0..3).for_each(|token| drop(raw_receive(&port, &device, Memory::room(4).one(), token, Sink::Port).unwrap()));
     port.close_device(&device);
     for token in 0..3 {
@@ -287,7 +287,7 @@ fn close_code(b: &Bench) {
 
 fn memory_till_packet(b: &Bench) {
     let port = b.port();
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     let buffer = vec![7_u8; 4096];
     let address = buffer.as_ptr().addr();
     stream.recv(buffer, 1).unwrap();
@@ -299,7 +299,7 @@ fn memory_till_packet(b: &Bench) {
 
 fn close_at_once(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     stream.send(vec![7; MUCH], 1).unwrap();
     stream.recv(vec![0; 4], 2).unwrap();
     let begun = Instant::now();
@@ -313,11 +313,11 @@ fn close_at_once(b: &Bench) {
 
 fn reuse(b: &Bench) {
     let port = b.raw();
-    let (old, _peer) = raw_stream(&port, 111);
+    let (old, _peer) = b.raw_stream(&port, 111);
     raw_receive(&port, &old, Memory::room(4).one(), 1, Sink::Port).unwrap();
     port.close_device(&old);
     // The same descriptor number, most likely, before the packet is taken.
-    let (new, mut peer) = raw_stream(&port, 222);
+    let (new, mut peer) = b.raw_stream(&port, 222);
     raw_receive(&port, &new, Memory::room(4).one(), 2, Sink::Port).unwrap();
     peer.write_all(b"x").unwrap();
     let packet = raw_next(&port);
@@ -331,12 +331,12 @@ fn reuse(b: &Bench) {
 
 fn linger(b: &Bench) {
     let port = b.port();
-    let (gentle, peer) = stream(&port, 1);
+    let (gentle, peer) = b.stream(&port, 1);
     gentle.send(pattern(50_000, 7), 1).unwrap();
     assert_eq!(sent(&port).1.unwrap(), 50_000);
     gentle.close();
     assert!(reading(peer).join().unwrap() == pattern(50_000, 7), "all of it, then the end");
-    let (server, mut peer) = pair();
+    let (server, mut peer) = b.pair();
     rustix::net::sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
     let hard = port.associate(server, 2).unwrap();
     hard.close();
@@ -345,7 +345,7 @@ fn linger(b: &Bench) {
 
 fn unread(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     peer.write_all(b"unread").unwrap();
     thread::sleep(WHILE);
     stream.close();
@@ -354,7 +354,7 @@ fn unread(b: &Bench) {
 
 fn handles(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let other = stream.clone();
     stream.recv(vec![0; 4], 1).unwrap();
     drop(stream);
@@ -400,7 +400,7 @@ fn pipes_and_files(b: &Bench) {
 
 fn shutdown(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     stream.recv(vec![0; 16], 1).unwrap();
     stream.send(vec![7; MUCH], 2).unwrap();
     stream.shutdown(Shutdown::Both).unwrap();
@@ -414,7 +414,7 @@ fn shutdown(b: &Bench) {
 
 fn thread_end(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let path = Temporary::with("x");
     let file = port.open(&path, std::fs::OpenOptions::new().read(true).write(true), 2).unwrap();
     let (own, other, files) = (stream.clone(), port.clone(), file.clone());
@@ -451,7 +451,7 @@ pub fn exit(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 0).unwrap();
     listener.accept(0).unwrap();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     stream.recv(vec![0; 4], 1).unwrap();
     stream.send(vec![7; MUCH], 2).unwrap();
     port.timer(Duration::from_secs(3600), 0, 3).unwrap();
@@ -481,7 +481,7 @@ fn inside_handler(b: &Bench) {
     });
     let mut peers = Vec::new();
     for number in 0..20 {
-        let (stream, mut peer) = stream(&port, number);
+        let (stream, mut peer) = b.stream(&port, number);
         (0..2).for_each(|_| drop(stream.recv(vec![0; 4], number).unwrap()));
         peer.write_all(b"x").unwrap();
         peers.push(peer);
@@ -495,7 +495,7 @@ fn inside_handler(b: &Bench) {
 fn recipe(b: &Bench) {
     const QUIT: u64 = u64::MAX;
     let port = b.limited(2);
-    let streams: Vec<_> = (0..10).map(|key| stream(&port, key)).collect();
+    let streams: Vec<_> = (0..10).map(|key| b.stream(&port, key)).collect();
     let handled = Count::default();
     let workers: Vec<_> = (0..4)
         .map(|_| {

@@ -4,8 +4,8 @@ use super::receive::unconnected;
 use super::send::reading;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 use wharf::error::{Class, ErrorExt, win32, winsock};
 use wharf::raw::{Issued, Sink};
@@ -73,13 +73,13 @@ pub const ROWS: &[Row] = &[
 
 fn twice(b: &Bench) {
     let port = b.port();
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = b.listener();
+    let address = listener.local_addr();
     let stream = port.connect(address, 1, 1).unwrap();
     assert!(next(&port).error().is_none());
     let refused = stream.connect(address, 2).expect_err("it is connected");
     assert_eq!((refused.context, refused.error.winsock()), (2, 10056));
-    let deaf = deaf();
+    let deaf = b.deaf();
     let stream = port.connect(deaf.address, 2, 3).unwrap();
     let refused = stream.connect(address, 4).expect_err("it is connecting");
     assert_eq!((refused.context, refused.error.winsock()), (4, 10022));
@@ -90,14 +90,14 @@ fn twice(b: &Bench) {
 
 fn success(b: &Bench) {
     let port = b.raw();
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = b.listener();
+    let address = listener.local_addr();
     let device = port.open_stream(&address, 5).unwrap();
     assert!(matches!(port.connect(&device, &address, 6, Sink::Port), Ok(Issued::Pending(_))));
     let packet = raw_next(&port);
     assert_eq!((packet.key, packet.token, packet.bytes, packet.error), (5, 6, 0, 0));
     raw_quiet(&port);
-    let (mut peer, _) = listener.accept().unwrap();
+    let mut peer = listener.accept();
     raw_send(&port, &device, Memory::new(b"works").one(), 7).unwrap();
     peer.read_exact(&mut [0; 5]).unwrap();
     port.close_device(&device);
@@ -125,7 +125,7 @@ fn unreachable(b: &Bench) {
     let packet = next(&port);
     assert_eq!(codes(&packet), (1231, 10051));
     // Nobody answers. Asked once more instead of six times, the system gives up after three seconds.
-    let deaf = deaf();
+    let deaf = b.deaf();
     let port = b.raw();
     let device = port.open_stream(&deaf.address, 1).unwrap();
     crate::system::give_up_soon(device.handle());
@@ -142,10 +142,10 @@ fn again(b: &Bench) {
     let (_held, nobody) = dead_address();
     stream.connect(nobody, 1).unwrap();
     assert_eq!(codes(&next(&port)).0, 1225);
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    stream.connect(listener.local_addr().unwrap(), 2).unwrap();
+    let listener = b.listener();
+    stream.connect(listener.local_addr(), 2).unwrap();
     assert!(next(&port).error().is_none());
-    let (mut peer, _) = listener.accept().unwrap();
+    let mut peer = listener.accept();
     stream.send("works", 3).unwrap();
     peer.read_exact(&mut [0; 5]).unwrap();
 }
@@ -159,7 +159,7 @@ fn unspecified(b: &Bench) {
 
 fn broken_off(b: &Bench) {
     for close in [false, true] {
-        let deaf = deaf();
+        let deaf = b.deaf();
         let port = b.port();
         let stream = port.connect(deaf.address, 1, 2).unwrap();
         assert!(port.get_timeout(WHILE).is_err(), "nobody answers");
@@ -172,24 +172,22 @@ fn broken_off(b: &Bench) {
         assert_eq!((packet.context, codes(&packet)), (2, (995, 995)));
         quiet(&port);
         // Those before it are taken out, so that it could come now.
-        deaf.listener.set_nonblocking(true).unwrap();
-        while deaf.listener.accept().is_ok() {}
+        while deaf.listener.try_accept().is_some() {}
         std::thread::sleep(Duration::from_millis(1200));
-        let late = deaf.listener.accept();
-        assert_eq!(late.expect_err("no connection is made").kind(), ErrorKind::WouldBlock);
+        assert!(deaf.listener.try_accept().is_none(), "no connection is made");
     }
 }
 
 fn disconnect(b: &Bench) {
     let port = b.port();
-    let (one, mut peer) = stream(&port, 1);
+    let (one, mut peer) = b.stream(&port, 1);
     assert!(matches!(one.disconnect(5).unwrap(), Outcome::Pending(_)));
     let packet = next(&port);
     assert_eq!((packet.key, packet.context), (1, 5));
     assert!(matches!(packet.event, Event::Disconnected { result: Ok(()), .. }));
     assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
     quiet(&port);
-    let (two, peer) = narrow(&port, 2);
+    let (two, peer) = b.narrow(&port, 2);
     two.skip_on_success();
     two.send(vec![7; MUCH], 6).unwrap();
     assert!(matches!(two.disconnect(7).unwrap(), Outcome::Pending(_)), "it waits for the send");
@@ -201,7 +199,7 @@ fn disconnect(b: &Bench) {
 
 fn plain(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
     stream.shutdown(Shutdown::Write).unwrap();
@@ -218,7 +216,7 @@ fn not_connected(b: &Bench) {
 
 fn half(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     stream.disconnect(1).unwrap();
     assert_eq!(next(&port).context, 1);
     assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the peer sees the end");
@@ -234,7 +232,7 @@ fn half(b: &Bench) {
 
 fn waits(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let content = pattern(MUCH, 5);
     stream.send(content.clone(), 1).unwrap();
     stream.send("last", 2).unwrap();

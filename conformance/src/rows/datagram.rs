@@ -67,12 +67,6 @@ pub const ROWS: &[Row] = &[
     ),
 ];
 
-fn bound() -> StdUdp {
-    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket
-}
-
 fn taken(port: &Port) -> (u64, std::io::Result<usize>, Vec<u8>, Option<std::net::SocketAddr>) {
     let packet = next(port);
     match packet.event {
@@ -84,9 +78,9 @@ fn taken(port: &Port) -> (u64, std::io::Result<usize>, Vec<u8>, Option<std::net:
 fn whole(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    let (sender, to) = (b.mail(), socket.local_addr().unwrap());
     for content in [&b"one"[..], b"", b"three", b"", b"5"] {
-        sender.send_to(content, to).unwrap();
+        sender.send_to(content, to);
     }
     for (number, content) in [&b"one"[..], b"", b"three", b"", b"5"].into_iter().enumerate() {
         socket.recv_from(vec![0; 64], number as u64).unwrap();
@@ -98,25 +92,25 @@ fn whole(b: &Bench) {
 fn too_long(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let (sender, to) = (bound(), socket.local_addr().unwrap());
+    let (sender, to) = (b.mail(), socket.local_addr().unwrap());
     socket.recv_from(Vec::with_capacity(4), 1).unwrap();
-    sender.send_to(b"123456789", to).unwrap();
+    sender.send_to(b"123456789", to);
     let packet = next(&port);
     assert_eq!(codes(&packet), (234, 10040));
     let Event::ReceivedFrom { buffer, result, .. } = packet.event else { panic!("a datagram was expected") };
     assert!(result.is_err());
     assert_eq!(&buffer[..], b"1234");
     socket.recv_from(vec![0; 64], 2).unwrap();
-    sender.send_to(b"next", to).unwrap();
+    sender.send_to(b"next", to);
     assert_eq!(taken(&port).2, b"next", "the rest of the long one is gone");
 }
 
 fn zero_space(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let (sender, to) = (bound(), socket.local_addr().unwrap());
-    sender.send_to(b"lost", to).unwrap();
-    sender.send_to(b"next", to).unwrap();
+    let (sender, to) = (b.mail(), socket.local_addr().unwrap());
+    sender.send_to(b"lost", to);
+    sender.send_to(b"next", to);
     socket.recv_from(Vec::new(), 1).unwrap();
     assert_eq!(codes(&next(&port)), (234, 10040));
     socket.recv_from(vec![0; 64], 2).unwrap();
@@ -137,17 +131,17 @@ fn unbound(b: &Bench) {
     let refused = socket.recv_from_many([(vec![0; 16], 2)]);
     assert!(refused.iter().all(Result::is_err), "several are no different");
     quiet(&port);
-    let receiver = bound();
-    socket.send_to("x", receiver.local_addr().unwrap(), 3).unwrap();
+    let receiver = b.mail();
+    socket.send_to("x", receiver.local_addr(), 3).unwrap();
     assert!(matches!(next(&port).event, Event::SentTo { result: Ok(1), .. }));
     socket.recv_from(vec![0; 16], 4).unwrap();
-    receiver.recv(&mut [0; 16]).unwrap();
-    receiver.send_to(b"back", ("127.0.0.1", socket.local_addr().unwrap().port())).unwrap();
+    receiver.receive();
+    receiver.send_to(b"back", ([127, 0, 0, 1], socket.local_addr().unwrap().port()).into());
     assert_eq!(taken(&port).2, b"back", "the send has bound it");
     let connected = port.associate(without_address(), 2).unwrap();
-    connected.connect(receiver.local_addr().unwrap()).unwrap();
+    connected.connect(receiver.local_addr()).unwrap();
     connected.recv_from(vec![0; 16], 5).unwrap();
-    receiver.send_to(b"there", connected.local_addr().unwrap()).unwrap();
+    receiver.send_to(b"there", connected.local_addr().unwrap());
     assert_eq!(taken(&port).2, b"there", "and so does connecting");
 }
 
@@ -155,48 +149,45 @@ fn sender(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
     let to = socket.local_addr().unwrap();
-    let senders = [bound(), bound(), bound()];
+    let senders = [b.mail(), b.mail(), b.mail()];
     for (number, sender) in senders.iter().enumerate() {
         socket.recv_from(vec![0; 64], number as u64).unwrap();
-        sender.send_to(b"x", to).unwrap();
-        assert_eq!(taken(&port).3, Some(sender.local_addr().unwrap()));
+        sender.send_to(b"x", to);
+        assert_eq!(taken(&port).3, Some(sender.local_addr()));
     }
 }
 
 fn oversize(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let receiver = bound();
-    let to = receiver.local_addr().unwrap();
+    let receiver = b.mail();
+    let to = receiver.local_addr();
     let refused = socket.send_to(vec![1; 70_000], to, 5).expect_err("no datagram is so long");
     assert_eq!((refused.context, refused.error.winsock(), refused.buffer.len()), (5, 10040, 70_000));
     quiet(&port);
     socket.send_to("x", to, 6).unwrap();
-    let mut bytes = [0; 16];
-    assert_eq!(receiver.recv(&mut bytes).unwrap(), 1, "nothing came before this one");
+    assert_eq!(receiver.receive(), b"x", "nothing came before this one");
 }
 
 fn no_partial(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let receiver = bound();
-    let to = receiver.local_addr().unwrap();
+    let receiver = b.mail();
+    let to = receiver.local_addr();
     for length in [0, 1, 1400, 20_000, 60_000] {
         let content = pattern(length, 4);
         socket.send_to(content.clone(), to, 1).unwrap();
         let packet = next(&port);
         assert!(matches!(packet.event, Event::SentTo { result: Ok(all), .. } if all == length));
-        let mut bytes = vec![0; 65_536];
-        let got = receiver.recv(&mut bytes).unwrap();
-        assert!(bytes[..got] == content);
+        assert!(receiver.receive() == content);
     }
 }
 
 fn refusals(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let gone = bound();
-    let nobody = gone.local_addr().unwrap();
+    let gone = b.mail();
+    let nobody = gone.local_addr();
     drop(gone);
     socket.report_refusals(true).unwrap();
     socket.recv_from(vec![0; 16], 1).unwrap();
@@ -215,23 +206,22 @@ fn refusals(b: &Bench) {
     socket.send_to("x", nobody, 4).unwrap();
     assert_eq!(next(&port).context, 4);
     assert!(port.get_timeout(WHILE).is_err(), "off: nobody is told");
-    bound().send_to(b"works", socket.local_addr().unwrap()).unwrap();
+    b.mail().send_to(b"works", socket.local_addr().unwrap());
     assert_eq!(taken(&port).2, b"works");
 }
 
 fn connected(b: &Bench) {
     let port = b.port();
     let socket = port.bind("127.0.0.1:0", 1).unwrap();
-    let (peer, stranger) = (bound(), bound());
+    let (peer, stranger) = (b.mail(), b.mail());
     let to = socket.local_addr().unwrap();
-    socket.connect(peer.local_addr().unwrap()).unwrap();
-    stranger.send_to(b"stranger", to).unwrap();
-    peer.send_to(b"peer", to).unwrap();
+    socket.connect(peer.local_addr()).unwrap();
+    stranger.send_to(b"stranger", to);
+    peer.send_to(b"peer", to);
     socket.recv_from(vec![0; 16], 1).unwrap();
     assert_eq!(taken(&port).2, b"peer");
     socket.send("hello", 2).unwrap();
-    let mut bytes = [0; 16];
-    assert_eq!(peer.recv(&mut bytes).unwrap(), 5);
+    assert_eq!(peer.receive(), b"hello");
 }
 
 fn overflow(b: &Bench) {
@@ -240,8 +230,8 @@ fn overflow(b: &Bench) {
     let socket = StdUdp::bind("127.0.0.1:0").unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024).unwrap();
     let socket = port.associate(socket, 1).unwrap();
-    let (sender, to) = (bound(), socket.local_addr().unwrap());
-    (0..SENT).for_each(|_| _ = sender.send_to(&[7; 100], to).unwrap());
+    let (sender, to) = (b.mail(), socket.local_addr().unwrap());
+    (0..SENT).for_each(|_| sender.send_to(&[7; 100], to));
     thread::sleep(WHILE);
     quiet(&port);
     let mut came = 0;
@@ -252,6 +242,6 @@ fn overflow(b: &Bench) {
         socket.recv_from(vec![0; 200], 0).unwrap();
     }
     assert!(0 < came && came < SENT, "{came} of {SENT} came: some wait, the rest is dropped");
-    sender.send_to(b"works", to).unwrap();
+    sender.send_to(b"works", to);
     assert_eq!(taken(&port).2, b"works");
 }

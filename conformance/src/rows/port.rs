@@ -3,7 +3,6 @@
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -157,7 +156,7 @@ fn new_port(b: &Bench) {
 }
 
 fn made_for_a_socket(b: &Bench) {
-    let (server, mut peer) = pair();
+    let (server, mut peer) = b.pair();
     let port = b.port();
     let stream = port.associate(server, 42).unwrap();
     stream.recv(vec![0; 8], 1).unwrap();
@@ -169,8 +168,8 @@ fn made_for_a_socket(b: &Bench) {
 
 fn one_port(b: &Bench) {
     let port = b.port();
-    let (one, _peer) = stream(&port, 1);
-    let (two, _other) = stream(&port, 2);
+    let (one, _peer) = b.stream(&port, 1);
+    let (two, _other) = b.stream(&port, 2);
     assert_eq!(port.stats().devices, 2);
     let own: Vec<u64> = port.devices().iter().map(|device| device.number).collect();
     assert!(own.contains(&one.number()) && own.contains(&two.number()));
@@ -181,7 +180,7 @@ fn one_port(b: &Bench) {
 fn limit_stays(b: &Bench) {
     let port = b.limited(3);
     for key in 0..5 {
-        let _ = stream(&port, key);
+        let _ = b.stream(&port, key);
         assert_eq!(port.stats().concurrency, 3);
     }
 }
@@ -210,13 +209,13 @@ fn invalid_file(b: &Bench) {
 fn invalid_port(b: &Bench) {
     let port = b.port();
     port.close();
-    let (server, mut peer) = pair();
+    let (server, mut peer) = b.pair();
     let mut rejected = port.associate(server, 3).expect_err("the port is closed");
     rejected.source.write_all(b"open").unwrap();
     peer.read_exact(&mut [0; 4]).unwrap();
     let raw = b.raw();
     raw.close();
-    let (server, _peer) = pair();
+    let (server, _peer) = b.pair();
     let error = raw.adopt(raw_of(&server), DeviceKind::Stream, 0).expect_err("the port is closed");
     assert_eq!(wharf::error::win32(wharf::error::nt_status_of_number(error, wharf::error::Class::Any)), 6);
 }
@@ -232,7 +231,7 @@ fn kinds(b: &Bench) {
     let path = Temporary::with("x");
     let (reader, writer) = std::io::pipe().unwrap();
     let (local, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    port.associate(pair().0, 0).unwrap();
+    port.associate(b.pair().0, 0).unwrap();
     port.associate(local, 0).unwrap();
     port.associate(reader, 0).unwrap();
     port.associate(writer, 0).unwrap();
@@ -248,9 +247,7 @@ fn kinds(b: &Bench) {
 
 fn any_socket(b: &Bench) {
     let port = b.port();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
+    let (client, server) = b.both();
     let (one, two) = (port.associate(client, 1).unwrap(), port.associate(server, 2).unwrap());
     two.recv(vec![0; 8], 7).unwrap();
     one.send("hello", 8).unwrap();
@@ -260,7 +257,7 @@ fn any_socket(b: &Bench) {
 
 fn first_stays(b: &Bench) {
     let port = b.raw();
-    let (device, mut peer) = raw_stream(&port, 11);
+    let (device, mut peer) = b.raw_stream(&port, 11);
     assert!(port.adopt(device.handle(), DeviceKind::Stream, 22).is_err(), "it is associated already");
     assert_eq!(port.device_count(), 1);
     let memory = Memory::room(4);
@@ -274,7 +271,7 @@ fn first_stays(b: &Bench) {
 fn keys(b: &Bench) {
     let port = b.raw();
     let keys = [0, usize::MAX, 77, 77, 1 << 63];
-    let streams: Vec<_> = keys.iter().map(|&key| raw_stream(&port, key)).collect();
+    let streams: Vec<_> = keys.iter().map(|&key| b.raw_stream(&port, key)).collect();
     for ((device, peer), key) in streams.iter().zip(keys) {
         raw_receive(&port, device, Memory::room(4).one(), 5, Sink::Port).unwrap();
         (&mut &*peer).write_all(b"x").unwrap();
@@ -290,12 +287,12 @@ fn before_connect(b: &Bench) {
     let packet = next(&port);
     assert_eq!(packet.key, 31);
     assert!(packet.error().is_some(), "nobody listens there");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    stream.connect(listener.local_addr().unwrap(), 2).unwrap();
+    let listener = b.listener();
+    stream.connect(listener.local_addr(), 2).unwrap();
     let packet = next(&port);
     assert_eq!((packet.key, packet.context), (31, 2));
     assert!(packet.error().is_none());
-    let mut peer = listener.accept().unwrap().0;
+    let mut peer = listener.accept();
     stream.recv(vec![0; 4], 3).unwrap();
     peer.write_all(b"x").unwrap();
     assert_eq!(next(&port).key, 31, "the same key through failure and success");
@@ -303,7 +300,7 @@ fn before_connect(b: &Bench) {
 
 fn plain_calls(b: &Bench) {
     let port = b.port();
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     stream.set_nodelay(true).unwrap();
     stream.peer_addr().unwrap();
     stream.shutdown(std::net::Shutdown::Both).unwrap();
@@ -320,7 +317,7 @@ fn accepted_is_free(b: &Bench) {
     let port = b.port();
     let listener = port.listen("127.0.0.1:0", 55).unwrap();
     listener.accept(1).unwrap();
-    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut client = b.connect(listener.local_addr().unwrap()).unwrap();
     let packet = next(&port);
     assert_eq!((packet.key, packet.context), (55, 1));
     let Event::Accepted { result: Ok((socket, _)), .. } = packet.event else { panic!("not accepted") };
@@ -336,7 +333,7 @@ fn accepted_is_free(b: &Bench) {
 
 fn lifetime(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     let other = port.clone();
     drop(port);
     stream.recv(vec![0; 4], 1).unwrap();
@@ -355,7 +352,7 @@ fn lifetime(b: &Bench) {
 fn clones(b: &Bench) {
     let port = b.port();
     let other = port.clone();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     port.post(0, 0, 1).unwrap();
     let waiter = other.clone();
     assert_eq!(next(&port).context, 1);
@@ -425,12 +422,12 @@ fn no_leaks(b: &Bench) {
     #[cfg(windows)]
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let one = || {
-        let port: CompletionPort<Arc<()>, Arc<()>> = b.builder().build().unwrap();
+        let port: CompletionPort<Arc<()>, Arc<()>> = b.build(b.builder()).unwrap();
         let mark = Arc::new(());
         for _ in 0..100 {
             port.post(0, mark.clone(), mark.clone()).unwrap();
         }
-        let (server, peer) = pair();
+        let (server, peer) = b.pair();
         let stream = port.associate(server, mark.clone()).unwrap();
         for _ in 0..3 {
             stream.recv(vec![0; 64], mark.clone()).unwrap();
@@ -452,7 +449,7 @@ fn no_leaks(b: &Bench) {
     let device = port.adopt(listener.into_raw(), DeviceKind::Listener, 0).unwrap();
     port.post(Post { key: 1, token: 2, bytes: 3 }).unwrap();
     port.close_device(&device);
-    assert!(StdStream::connect(address).is_err(), "the listener is closed with its device");
+    assert!(b.connect(address).is_err(), "the listener is closed with its device");
 }
 
 #[cfg(windows)]
@@ -465,7 +462,7 @@ pub fn fork(_: &Bench) {
 #[allow(unsafe_code)]
 pub fn fork(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     stream.recv(vec![0; 4], 1).unwrap();
     // SAFETY: this process has one thread that matters, and the child calls only into the port, whose calls fail at once,
     // and `_exit`.

@@ -4,7 +4,7 @@ use super::receive::unconnected;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, should};
 use std::io::Read;
-use std::net::{Shutdown, TcpStream as StdStream};
+use std::net::Shutdown;
 use std::thread::{self, JoinHandle};
 use wharf::error::ErrorExt;
 use wharf::{Buffer, Event};
@@ -49,7 +49,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// Reads all that comes, in a thread.
-pub fn reading(mut peer: StdStream) -> JoinHandle<Vec<u8>> {
+pub fn reading(mut peer: Peer) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut all = Vec::new();
         let _ = peer.read_to_end(&mut all);
@@ -59,7 +59,7 @@ pub fn reading(mut peer: StdStream) -> JoinHandle<Vec<u8>> {
 
 fn all_or_waiting(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let content = pattern(MUCH, 3);
     stream.send(content.clone(), 1).unwrap();
     assert!(port.get_timeout(WHILE).is_err(), "it does not fit, so it waits");
@@ -73,7 +73,7 @@ fn all_or_waiting(b: &Bench) {
 
 fn broken_off(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     stream.send(vec![7; MUCH], 1).unwrap();
     assert!(port.get_timeout(WHILE).is_err(), "it is half out");
     reset(peer);
@@ -85,7 +85,7 @@ fn broken_off(b: &Bench) {
 
 fn taken_not_received(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     stream.send("hello", 1).unwrap();
     assert_eq!(sent(&port).1.unwrap(), 5);
     let mut all = [0; 5];
@@ -95,7 +95,7 @@ fn taken_not_received(b: &Bench) {
 
 fn order(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let mut expected: Vec<u8> = Vec::new();
     for number in 0..40_u8 {
         // Some larger than what fits.
@@ -112,7 +112,7 @@ fn order(b: &Bench) {
 fn two_threads(b: &Bench) {
     const BYTES: usize = 200_000;
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let reader = reading(peer);
     thread::scope(|scope| {
         for thread in 0..3_u8 {
@@ -129,7 +129,7 @@ fn two_threads(b: &Bench) {
 
 fn vectored(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     let pieces: Vec<Vec<u8>> = (0..150).map(|number| pattern(number * 37 % 5000, number as u64)).collect();
     let expected = pieces.concat();
     stream.send_vectored(pieces.into_iter().map(Buffer::from).collect(), 1).unwrap();
@@ -141,7 +141,7 @@ fn vectored(b: &Bench) {
 
 fn empty(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     stream.send("", 1).unwrap();
     let (context, result) = sent(&port);
     assert_eq!((context, result.unwrap()), (1, 0));
@@ -149,15 +149,14 @@ fn empty(b: &Bench) {
     let mut all = [0; 8];
     assert_eq!(peer.read(&mut all).unwrap(), 1);
     let socket = port.bind("127.0.0.1:0", 2).unwrap();
-    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket.send_to("", receiver.local_addr().unwrap(), 3).unwrap();
-    assert_eq!(receiver.recv(&mut all).unwrap(), 0, "an empty datagram arrives");
+    let receiver = b.mail();
+    socket.send_to("", receiver.local_addr(), 3).unwrap();
+    assert!(receiver.receive().is_empty(), "an empty datagram arrives");
 }
 
 fn after_peers_end(b: &Bench) {
     let port = b.port();
-    let (stream, mut peer) = stream(&port, 1);
+    let (stream, mut peer) = b.stream(&port, 1);
     peer.shutdown(Shutdown::Write).unwrap();
     stream.recv(vec![0; 4], 1).unwrap();
     assert_eq!(received(&port).1.unwrap(), b"");
@@ -170,7 +169,7 @@ fn after_peers_end(b: &Bench) {
 
 fn after_reset(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = stream(&port, 1);
+    let (stream, peer) = b.stream(&port, 1);
     stream.recv(vec![0; 4], 0).unwrap();
     reset(peer);
     assert_eq!(errno(&received(&port).1), ECONNRESET);
@@ -183,7 +182,7 @@ fn after_reset(b: &Bench) {
 
 fn reset_while_pending(b: &Bench) {
     let port = b.port();
-    let (stream, peer) = narrow(&port, 1);
+    let (stream, peer) = b.narrow(&port, 1);
     stream.send(vec![7; MUCH], 1).unwrap();
     stream.send("behind it", 2).unwrap();
     assert!(port.get_timeout(WHILE).is_err());
@@ -197,7 +196,7 @@ fn reset_while_pending(b: &Bench) {
 
 fn own_shutdown(b: &Bench) {
     let port = b.port();
-    let (stream, _peer) = stream(&port, 1);
+    let (stream, _peer) = b.stream(&port, 1);
     stream.shutdown(Shutdown::Write).unwrap();
     let refused = stream.send("x", 1).expect_err("it was shut");
     assert_eq!((refused.context, refused.error.winsock()), (1, 10058));
@@ -223,7 +222,7 @@ pub fn sigpipe(b: &Bench) {
     // SAFETY: sets the default action, which ends the process; std has it ignored.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let port = b.port();
-    let (broken, peer) = stream(&port, 1);
+    let (broken, peer) = b.stream(&port, 1);
     drop(peer);
     // The first is answered by a reset, which the later ones meet.
     for number in 0..20 {
@@ -233,7 +232,7 @@ pub fn sigpipe(b: &Bench) {
         thread::sleep(std::time::Duration::from_millis(1));
     }
     let path = Temporary::with(pattern(100_000, 1));
-    let (broken, peer) = stream(&port, 2);
+    let (broken, peer) = b.stream(&port, 2);
     drop(peer);
     for number in 0..20 {
         let file = std::fs::File::open(&path).unwrap();

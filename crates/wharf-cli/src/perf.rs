@@ -5,10 +5,12 @@ mod sink;
 
 pub use options::Perf;
 
+use crate::serve::{SIGHUP, SIGINT, SIGTERM};
 use options::{Common, Engine, Run, Serve};
 use serde_json::json;
 use sink::{Daemon, LISTENING, Out, Terminal};
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wharf::CompletionPort;
@@ -19,9 +21,8 @@ use wharf_perf::protocol::code;
 use wharf_perf::server;
 use wharf_perf::summary::Summary;
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
+/// What a shell reports of a command line that was not understood; clap ends with it, too.
+const WRONG_USAGE: i32 = 2;
 
 /// Runs what was asked. The error is for people; an empty one was told already.
 pub fn run(perf: &Perf) -> Result<(), String> {
@@ -31,7 +32,7 @@ pub fn run(perf: &Perf) -> Result<(), String> {
             let merged;
             let run = match &run.config {
                 Some(file) => {
-                    merged = options::with_config(file)?;
+                    merged = options::with_config(file).unwrap_or_else(refuse);
                     &merged
                 }
                 None => run,
@@ -41,24 +42,44 @@ pub fn run(perf: &Perf) -> Result<(), String> {
     }
 }
 
+/// Options that cannot be are no failed test: scripts tell the two apart by the exit code.
+fn refuse<R>(sentence: String) -> R {
+    eprintln!("wharf: {sentence}");
+    std::process::exit(WRONG_USAGE)
+}
+
+/// The file with the process's number; gone with this, however the command ends.
+struct NumberFile(PathBuf);
+
+impl NumberFile {
+    fn write(path: &Path) -> Result<NumberFile, String> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        Ok(NumberFile(path.to_owned()))
+    }
+}
+
+impl Drop for NumberFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// What both commands do before anything else.
-fn prepare(common: &Common) -> Result<Out, String> {
+fn prepare(common: &Common) -> Result<(Out, Option<NumberFile>), String> {
     if let Some(processor) = common.processor(true) {
         wharf_perf::client::use_processor(processor)
             .map_err(|error| format!("processor {processor} cannot be used (-A): {error}"))?;
     }
-    if let Some(file) = &common.pidfile {
-        std::fs::write(file, format!("{}\n", std::process::id()))
-            .map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
-    }
-    Out::new(common)
+    let number = common.pidfile.as_deref().map(NumberFile::write).transpose()?;
+    Ok((Out::new(common)?, number))
 }
 
 /// Set for the process that serves in the background.
 const DETACHED: &str = "WHARF_PERF_DETACHED";
 
 fn serve(options: &Serve) -> Result<(), String> {
-    let settings = options.settings()?;
+    let settings = options.settings().unwrap_or_else(refuse);
     let detached = options.daemon && std::env::var_os(DETACHED).is_some();
     if options.daemon && !detached {
         return detach();
@@ -66,14 +87,10 @@ fn serve(options: &Serve) -> Result<(), String> {
     if detached {
         rustix::process::setsid().map_err(|error| format!("no session of its own (-D): {error}"))?;
     }
-    let out = prepare(&options.common)?;
+    let (out, _number) = prepare(&options.common)?;
     let terminal = Terminal::new(out, false);
     let sink: Box<dyn Sink> = if detached { Box::new(Daemon(terminal)) } else { Box::new(terminal) };
-    let result = server::serve(&settings, sink);
-    if let Some(file) = &options.common.pidfile {
-        let _ = std::fs::remove_file(file);
-    }
-    result.map_err(|failure| failure.text)
+    server::serve(&settings, sink).map_err(|failure| failure.text)
 }
 
 /// Starts this program anew in the background, with the same options, and returns when it listens: what goes wrong before that
@@ -107,10 +124,10 @@ fn detach() -> Result<(), String> {
 }
 
 fn measure(options: &Run) -> Result<(), String> {
-    let settings = options.settings()?;
-    let engines = options.common.engines()?;
-    let out = prepare(&options.common)?;
-    let mut tally = Tally { of: vec![(Vec::new(), Vec::new()); engines.len()], missed: Vec::new(), failures: 0 };
+    let settings = options.settings().unwrap_or_else(refuse);
+    let engines = options.common.engines().unwrap_or_else(refuse);
+    let (out, _number) = prepare(&options.common)?;
+    let mut tally = Tally { of: vec![Default::default(); engines.len()], missed: Vec::new(), tests: 0, failures: 0 };
     let enough = Enough::new(options.repeat as usize * engines.len() > 1 || options.two_phase)?;
     'tests: for round in 1..=options.repeat {
         // In turns, so that what else the machine does meets all of them.
@@ -127,7 +144,8 @@ fn measure(options: &Run) -> Result<(), String> {
                 out.line(&format!("Engine: {}", engine.name));
             }
             let mut settings = settings.clone();
-            (settings.socket_engine, settings.file_engine) = (engine.sockets, engine.files);
+            let machinery = &mut settings.machinery;
+            (machinery.socket_engine, machinery.file_engine) = (engine.sockets, engine.files);
             if !one_test(options, &settings, &out, (round, at), &enough, &mut tally)? {
                 break 'tests;
             }
@@ -137,7 +155,7 @@ fn measure(options: &Run) -> Result<(), String> {
         compare(&out, options, &engines, &tally);
     }
     if options.repeat > 1 && engines.len() == 1 {
-        summarise(&out, options, &tally.of[0].0, tally.failures);
+        summarise(&out, options, &tally);
     }
     for sentence in &tally.missed {
         out.error(sentence);
@@ -177,10 +195,28 @@ impl Enough {
 
 /// What the tests have come to.
 struct Tally {
-    /// Of each engine: what arrived, bits a second, and processor seconds for a gigabyte, here and there.
-    of: Vec<(Vec<f64>, Vec<[f64; 2]>)>,
+    /// Of each engine the tests, and in a test of two phases each phase, since two directions are two things.
+    of: Vec<[Figures; 2]>,
     missed: Vec<String>,
+    tests: usize,
     failures: usize,
+}
+
+/// Of tests that are the same.
+#[derive(Clone, Default)]
+struct Figures {
+    /// What arrived, bits a second.
+    rates: Vec<f64>,
+    /// Processor seconds for a gigabyte, here and there.
+    costs: Vec<[f64; 2]>,
+}
+
+/// The phases of each test by name; without phases one that needs none.
+fn phases(options: &Run) -> &'static [Option<&'static str>] {
+    match options.two_phase {
+        true => &[Some("client to server"), Some("server to client")],
+        false => &[None],
+    }
 }
 
 /// A test; of two phases both, in one session or, if the server has only tests of one, in two. False: the user wants no more.
@@ -221,10 +257,12 @@ fn one_test(
         }
         first = last.first.take();
     }
+    tally.tests += 1;
     tally.failures += usize::from(last.failure.is_some());
     let phases: Vec<&Outcome> = first.as_deref().into_iter().chain([&last]).collect();
     for outcome in &phases {
-        judge(options, outcome, &mut tally.of[engine], &mut tally.missed);
+        let second = outcome.start.as_ref().is_some_and(|start| options.two_phase && start.parameters.reverse);
+        judge(options, outcome, &mut tally.of[engine][usize::from(second)], &mut tally.missed);
         if let (Some(file), true) = (&options.plot, outcome.failure.is_none()) {
             let title = format!("{} {}", settings.host, way_of(outcome));
             let reverse = outcome.start.as_ref().is_some_and(|start| start.parameters.reverse);
@@ -268,14 +306,14 @@ fn numbered(file: &std::path::Path, runs: usize, run: usize, phases: usize, reve
 }
 
 /// Whether the thresholds are met, and the errors of verification none.
-fn judge(options: &Run, outcome: &Outcome, of: &mut (Vec<f64>, Vec<[f64; 2]>), missed: &mut Vec<String>) {
+fn judge(options: &Run, outcome: &Outcome, of: &mut Figures, missed: &mut Vec<String>) {
     let (Some(end), None) = (&outcome.end, &outcome.failure) else { return };
     let rate = end.throughput();
-    of.0.push(rate);
+    of.rates.push(rate);
     if let Some(start) = &outcome.start {
-        let cost = end.cost(start.parameters.protocol, start.parameters.len);
+        let cost = end.cost(start.parameters.len);
         let gigabytes = cost.gigabytes.max(1e-9);
-        of.1.push([cost.here / gigabytes, cost.there.unwrap_or(0.0) / gigabytes]);
+        of.costs.push([cost.here / gigabytes, cost.there.unwrap_or(0.0) / gigabytes]);
     }
     if let Some(least) = options.fail_under.filter(|least| rate < *least as f64) {
         missed.push(format!("too slow: {} Mbit/s, --fail-under asks for {}", mega(rate), mega(least as f64)));
@@ -305,17 +343,24 @@ fn compare(out: &Out, options: &Run, engines: &[Engine], tally: &Tally) {
         count => costs.iter().map(|cost| cost[end]).sum::<f64>() / count as f64,
     };
     let mut rows = Vec::new();
-    for (engine, (rates, costs)) in engines.iter().zip(&tally.of) {
-        rows.push((&engine.name, Summary::of(rates).unwrap_or_default(), mean(costs, 0), mean(costs, 1)));
+    for (engine, of) in engines.iter().zip(&tally.of) {
+        for (phase, Figures { rates, costs }) in phases(options).iter().zip(of) {
+            let rates = Summary::of(rates).unwrap_or_default();
+            rows.push((&engine.name, phase, rates, mean(costs, 0), mean(costs, 1)));
+        }
     }
     if options.common.is_json() {
         let data: Vec<_> = rows
             .iter()
-            .map(|(name, rates, here, there)| {
-                json!({
+            .map(|(name, phase, rates, here, there)| {
+                let mut row = json!({
                     "engine": name, "tests": rates.count, "median_bits_per_second": rates.median, "min": rates.min,
                     "max": rates.max, "host_seconds_per_gigabyte": here, "remote_seconds_per_gigabyte": there,
-                })
+                });
+                if let Some(phase) = phase {
+                    row["phase"] = json!(phase);
+                }
+                row
             })
             .collect();
         return out.line(&json!({"event": "engines", "data": data}).to_string());
@@ -325,29 +370,37 @@ fn compare(out: &Out, options: &Run, engines: &[Engine], tally: &Tally) {
         "{:18} {:>6} {:>12} {:>12} {:>12} {:>11} {:>11}",
         "Engine here", "tests", "Mbit/s", "min", "max", "s/GB here", "s/GB there"
     ));
-    for (name, rates, here, there) in rows {
+    for (name, phase, rates, here, there) in rows {
         let [median, min, max] = [rates.median, rates.min, rates.max].map(mega);
-        out.line(&format!("{name:18} {:>6} {median:>12} {min:>12} {max:>12} {here:>11.3} {there:>11.3}", rates.count));
+        let phase = phase.map_or(String::new(), |phase| format!("  {phase}"));
+        let tests = rates.count;
+        out.line(&format!("{name:18} {tests:>6} {median:>12} {min:>12} {max:>12} {here:>11.3} {there:>11.3}{phase}"));
     }
 }
 
-fn summarise(out: &Out, options: &Run, rates: &[f64], failures: usize) {
-    let summary = Summary::of(rates).unwrap_or_default();
-    if options.common.is_json() {
-        let data = json!({
-            "runs": options.repeat, "failed": failures, "mean_bits_per_second": summary.mean,
-            "standard_deviation": summary.deviation, "median": summary.median, "min": summary.min, "max": summary.max,
-        });
-        return out.line(&json!({"event": "summary", "data": data}).to_string());
+/// What all the tests come to, of each phase.
+fn summarise(out: &Out, options: &Run, tally: &Tally) {
+    let Tally { tests, failures, .. } = tally;
+    for (phase, Figures { rates, .. }) in phases(options).iter().zip(&tally.of[0]) {
+        let summary = Summary::of(rates).unwrap_or_default();
+        if options.common.is_json() {
+            let mut data = json!({
+                "runs": tests, "failed": failures, "mean_bits_per_second": summary.mean,
+                "standard_deviation": summary.deviation, "median": summary.median, "min": summary.min, "max": summary.max,
+            });
+            if let Some(phase) = phase {
+                data["phase"] = json!(phase);
+            }
+            out.line(&json!({"event": "summary", "data": data}).to_string());
+            continue;
+        }
+        out.line("");
+        let [mean, deviation, median] = [summary.mean, summary.deviation, summary.median].map(mega);
+        let (min, max) = (mega(summary.min), mega(summary.max));
+        let phase = phase.map_or(String::new(), |phase| format!(", {phase}"));
+        out.line(&format!(
+            "{tests} tests, {failures} failed{phase}: mean {mean} Mbit/s, standard deviation {deviation}, median {median}, \
+             min {min}, max {max}"
+        ));
     }
-    out.line("");
-    out.line(&format!(
-        "{} tests, {failures} failed: mean {} Mbit/s, standard deviation {}, median {}, min {}, max {}",
-        summary.count + failures,
-        mega(summary.mean),
-        mega(summary.deviation),
-        mega(summary.median),
-        mega(summary.min),
-        mega(summary.max)
-    ));
 }

@@ -18,6 +18,7 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 /// What a shell reports of a program that Ctrl+C has ended.
 pub const ENDED_BY_SIGNAL: i32 = 130;
 
+pub const SIGHUP: i32 = 1;
 pub const SIGINT: i32 = 2;
 pub const SIGTERM: i32 = 15;
 

@@ -1,112 +1,34 @@
 //! The program as its users meet it: started, talked to over real sockets, ended by signals; what it says, and where.
 
+mod common;
+
+use common::{DEADLINE, Wharf, command};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::{self, JoinHandle};
+use std::process::{ChildStdin, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-
-/// After so long a test that waits is stuck.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// The running program. Dropping it kills it, so that a failed test leaves no process behind.
-struct Wharf {
-    child: Child,
-    lines: Receiver<String>,
-    errors: Receiver<String>,
-    readers: Vec<JoinHandle<()>>,
-}
-
-/// What it had still to say, and how it ended.
-struct End {
-    code: Option<i32>,
-    out: Vec<String>,
-    errors: Vec<String>,
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(arguments).env_remove("RUST_LOG");
-    command
-}
 
 /// Runs it to its end.
 fn run(arguments: &[&str]) -> Output {
     command(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-impl Wharf {
-    fn start(arguments: &[&str]) -> Wharf {
-        let mut child =
-            command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (out, lines) = channel();
-        let (err, errors) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let readers = vec![
-            thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(out.send(line)))),
-            thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(err.send(line)))),
-        ];
-        Wharf { child, lines, errors, readers }
-    }
-
-    /// A server on a free port, and its address.
-    fn serve(what: &str, more: &[&str]) -> (Wharf, SocketAddr) {
-        let mut arguments = vec!["serve", what, "--listen", "127.0.0.1:0"];
-        arguments.extend(more);
-        let wharf = Wharf::start(&arguments);
-        let line = wharf.line();
-        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("the first line is {line:?}"));
-        (wharf, address.parse().unwrap())
-    }
-
-    #[track_caller]
-    fn line(&self) -> String {
-        self.lines.recv_timeout(DEADLINE).expect("a line was to be printed in time")
-    }
-
-    #[track_caller]
-    fn error(&self) -> String {
-        self.errors.recv_timeout(DEADLINE).expect("a line was to be printed to stderr in time")
-    }
-
-    fn input(&mut self) -> ChildStdin {
-        self.child.stdin.take().unwrap()
-    }
-
-    #[track_caller]
-    fn interrupt(self) -> End {
-        self.end_by(Signal::INT)
-    }
-
-    #[track_caller]
-    fn end_by(self, signal: Signal) -> End {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.end()
-    }
-
-    #[track_caller]
-    fn end(mut self) -> End {
-        let until = Instant::now() + DEADLINE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(Instant::now() < until, "it does not end"),
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
-        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        End { code: status.code(), out: self.lines.try_iter().collect(), errors: self.errors.try_iter().collect() }
-    }
+/// One that is written to.
+fn start(arguments: &[&str]) -> Wharf {
+    Wharf::spawn(command(arguments).stdin(Stdio::piped())).unwrap()
 }
 
-impl Drop for Wharf {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server on a free port, and its address.
+fn serve(what: &str, more: &[&str]) -> (Wharf, SocketAddr) {
+    let wharf = start(&[&["serve", what, "--listen", "127.0.0.1:0"], more].concat());
+    let address = wharf.address();
+    (wharf, address)
+}
+
+fn input(wharf: &mut Wharf) -> ChildStdin {
+    wharf.child.stdin.take().unwrap()
 }
 
 fn client(address: SocketAddr) -> TcpStream {
@@ -153,7 +75,7 @@ fn skipped(what: &str, why: &str) {
 
 #[test]
 fn everybody_in_a_chat_hears_every_line_and_ctrl_c_ends_it() {
-    let (wharf, address) = Wharf::serve("chat", &[]);
+    let (wharf, address) = serve("chat", &[]);
     let (mut ann, mut bob) = (client(address), client(address));
     // Who hears the own words is in the room.
     says(&mut ann, "here is Ann\n");
@@ -165,7 +87,7 @@ fn everybody_in_a_chat_hears_every_line_and_ctrl_c_ends_it() {
     hears(&mut ann, "here is Bob\n");
     says(&mut ann, "안녕, Bob\n");
     hears(&mut ann, "안녕, Bob\n");
-    let end = wharf.interrupt();
+    let end = wharf.end_by(Signal::INT);
     assert_eq!((end.code, &end.out[..]), (Some(0), &[][..]));
     assert_eq!(end.errors, ["ended: 2 sessions served, 2 at the end"]);
     assert_eq!(read_to_end(&mut ann), b"", "an end, no reset");
@@ -173,7 +95,7 @@ fn everybody_in_a_chat_hears_every_line_and_ctrl_c_ends_it() {
 
 #[test]
 fn lines_in_a_chat_stay_in_one_piece_however_they_come() {
-    let (wharf, address) = Wharf::serve("chat", &[]);
+    let (wharf, address) = serve("chat", &[]);
     let (mut ann, mut bob) = (client(address), client(address));
     ann.set_nodelay(true).unwrap();
     says(&mut ann, "one ");
@@ -184,14 +106,14 @@ fn lines_in_a_chat_stay_in_one_piece_however_they_come() {
     // What has no end yet is passed on when its speaker goes.
     ann.shutdown(Shutdown::Write).unwrap();
     hears(&mut bob, "and half a\n");
-    assert_eq!(wharf.interrupt().code, Some(0));
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
 fn a_chat_passes_64_mib_without_a_newline_on_and_keeps_none_of_it() {
     const BYTES: usize = 64 * 1024 * 1024;
     const PEAK_KIB: u64 = 32 * 1024;
-    let (wharf, address) = Wharf::serve("chat", &["--slow-consumer", "wait"]);
+    let (wharf, address) = serve("chat", &["--slow-consumer", "wait"]);
     let mut speaker = client(address);
     let mut own_words = speaker.try_clone().unwrap();
     let speaking = thread::spawn(move || {
@@ -212,17 +134,17 @@ fn a_chat_passes_64_mib_without_a_newline_on_and_keeps_none_of_it() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
     assert!(peak < PEAK_KIB, "{peak} KiB were resident");
-    assert_eq!(wharf.interrupt().code, Some(0));
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
 fn the_chat_client_copies_what_is_piped_into_it_and_what_it_hears() {
-    let (server, address) = Wharf::serve("chat", &[]);
+    let (server, address) = serve("chat", &[]);
     let mut other = client(address);
     says(&mut other, "I am here\n");
     hears(&mut other, "I am here\n");
-    let mut wharf = Wharf::start(&["chat", &address.to_string()]);
-    let mut input = wharf.input();
+    let mut wharf = start(&["chat", &address.to_string()]);
+    let mut input = input(&mut wharf);
     input.write_all(b"hello\n").unwrap();
     assert_eq!(wharf.line(), "hello");
     hears(&mut other, "hello\n");
@@ -234,17 +156,17 @@ fn the_chat_client_copies_what_is_piped_into_it_and_what_it_hears() {
     hears(&mut other, "bye\n");
     let end = wharf.end();
     assert_eq!((end.code, &end.out[..]), (Some(0), &[][..]), "{:?}", end.errors);
-    assert_eq!(server.interrupt().code, Some(0));
+    assert_eq!(server.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
 fn the_chat_client_sends_more_than_its_outbox_without_a_newline() {
     const BYTES: usize = 5 * 1024 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut wharf = Wharf::start(&["chat", &listener.local_addr().unwrap().to_string()]);
+    let mut wharf = start(&["chat", &listener.local_addr().unwrap().to_string()]);
     let (mut server, _) = listener.accept().unwrap();
     server.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut input = wharf.input();
+    let mut input = input(&mut wharf);
     let typing = thread::spawn(move || input.write_all(&vec![b'y'; BYTES]).unwrap());
     assert_eq!(read_to_end(&mut server), vec![b'y'; BYTES]);
     typing.join().unwrap();
@@ -254,12 +176,12 @@ fn the_chat_client_sends_more_than_its_outbox_without_a_newline() {
 
 #[test]
 fn the_chat_client_ends_with_the_server_though_its_input_goes_on() {
-    let (server, address) = Wharf::serve("chat", &[]);
-    let mut wharf = Wharf::start(&["chat", &address.to_string()]);
-    let mut input = wharf.input();
+    let (server, address) = serve("chat", &[]);
+    let mut wharf = start(&["chat", &address.to_string()]);
+    let mut input = input(&mut wharf);
     input.write_all(b"hello\n").unwrap();
     assert_eq!(wharf.line(), "hello");
-    assert_eq!(server.interrupt().code, Some(0));
+    assert_eq!(server.end_by(Signal::INT).code, Some(0));
     let end = wharf.end();
     assert_eq!((end.code, &end.errors[..]), (Some(0), &["the server closed the connection".to_owned()][..]));
     drop(input);
@@ -270,7 +192,7 @@ fn the_chat_client_ends_with_the_server_though_its_input_goes_on() {
 #[test]
 fn echo_gives_back_what_comes() {
     const BYTES: usize = 8 * 1024 * 1024;
-    let (wharf, address) = Wharf::serve("echo", &["--workers", "2", "--concurrency", "1", "--outbox", "65536"]);
+    let (wharf, address) = serve("echo", &["--workers", "2", "--concurrency", "1", "--outbox", "65536"]);
     let mut socket = client(address);
     says(&mut socket, "hello");
     hears(&mut socket, "hello");
@@ -286,29 +208,29 @@ fn echo_gives_back_what_comes() {
 
 #[test]
 fn discard_takes_everything_and_says_nothing() {
-    let (wharf, address) = Wharf::serve("discard", &[]);
+    let (wharf, address) = serve("discard", &[]);
     let mut socket = client(address);
     socket.write_all(&vec![b'd'; 8 * 1024 * 1024]).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut socket), b"");
-    assert_eq!(wharf.interrupt().code, Some(0));
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
 fn who_never_reads_does_not_keep_a_server_from_ending() {
-    let (wharf, address) = Wharf::serve("echo", &[]);
+    let (wharf, address) = serve("echo", &[]);
     let mut socket = client(address);
     socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     // Until nothing moves any more.
     while socket.write_all(&[b'n'; 64 * 1024]).is_ok() {}
-    let end = wharf.interrupt();
+    let end = wharf.end_by(Signal::INT);
     assert_eq!(end.code, Some(0));
     assert_eq!(end.errors, ["ended: 1 sessions served, 1 at the end, 1 of them cut off"]);
 }
 
 #[test]
 fn connections_beyond_max_sessions_are_closed_at_once() {
-    let (wharf, address) = Wharf::serve("echo", &["--max-sessions", "2", "--stats", "1"]);
+    let (wharf, address) = serve("echo", &["--max-sessions", "2", "--stats", "1"]);
     let (mut first, mut second) = (client(address), client(address));
     says(&mut first, "1");
     hears(&mut first, "1");
@@ -322,12 +244,12 @@ fn connections_beyond_max_sessions_are_closed_at_once() {
     let mut third = client(address);
     says(&mut third, "3");
     hears(&mut third, "3");
-    assert_eq!(wharf.interrupt().code, Some(0));
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
 fn figures_are_printed_every_second_if_asked_for() {
-    let (wharf, address) = Wharf::serve("chat", &["--stats", "1"]);
+    let (wharf, address) = serve("chat", &["--stats", "1"]);
     let mut socket = client(address);
     says(&mut socket, "x\n");
     hears(&mut socket, "x\n");
@@ -349,7 +271,7 @@ fn figures_are_printed_every_second_if_asked_for() {
         assert!(figure.starts_with(name), "{line}");
     }
     wharf.error();
-    assert_eq!(wharf.interrupt().code, Some(0));
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
 }
 
 #[test]
@@ -421,7 +343,7 @@ fn a_server_that_is_not_there_is_an_error() {
 #[test]
 fn a_connection_that_breaks_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let wharf = Wharf::start(&["chat", &listener.local_addr().unwrap().to_string()]);
+    let wharf = start(&["chat", &listener.local_addr().unwrap().to_string()]);
     let (mut server, _) = listener.accept().unwrap();
     server.write_all(b"hello\n").unwrap();
     assert_eq!(wharf.line(), "hello");
@@ -466,13 +388,18 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn a_second_signal_ends_a_server_at_once() {
-    let (wharf, address) = Wharf::serve("echo", &["--outbox", "16777216"]);
+    let (wharf, address) = serve("echo", &["--outbox", "16777216"]);
     // Sends, and never reads: its echo cannot go out, and the server would wait for it for five seconds.
     let mut client = TcpStream::connect(address).unwrap();
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     while client.write(&[b'x'; 65536]).is_ok() {}
-    kill_process(Pid::from_child(&wharf.child), Signal::TERM).unwrap();
-    thread::sleep(Duration::from_millis(200));
+    wharf.signal(Signal::TERM);
+    // It has heard the first when nobody gets in any more.
+    let until = Instant::now() + DEADLINE;
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < until, "it serves on");
+        thread::sleep(Duration::from_millis(1));
+    }
     let end = wharf.end_by(Signal::TERM);
     assert_eq!(end.code, Some(130), "{:?}", end.errors);
     assert_eq!(end.errors, ["wharf: ended at once by a second signal"]);

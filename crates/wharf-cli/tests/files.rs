@@ -1,19 +1,19 @@
 //! `wharf serve files`: what clients get, and what faults of clients, files and machines come to.
 
-use rustix::process::{Pid, Signal, getuid, kill_process};
+mod common;
+
+use common::{DEADLINE, Wharf, command};
+use rustix::process::{Signal, getuid};
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// After so long a test that waits is stuck.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Larger than what sockets buffer, so that a sender has to wait for the reader.
 const LARGE: usize = 64 * 1024 * 1024;
 
@@ -57,39 +57,26 @@ fn pattern(bytes: usize) -> Vec<u8> {
     content
 }
 
-/// The running program. Dropping it kills it, so that a failed test leaves no process behind.
-struct Wharf {
-    child: Child,
+/// A running server.
+struct Server {
+    wharf: Wharf,
     address: SocketAddr,
-    errors: Receiver<String>,
 }
 
-impl Wharf {
-    fn serve(directory: &Path, more: &[&str]) -> Wharf {
-        Wharf::start(directory, more, None).unwrap()
+impl Server {
+    fn serve(directory: &Path, more: &[&str]) -> Server {
+        Server::start(directory, more, None).unwrap()
     }
 
-    fn start(directory: &Path, more: &[&str], user: Option<u32>) -> std::io::Result<Wharf> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    fn start(directory: &Path, more: &[&str], user: Option<u32>) -> std::io::Result<Server> {
+        let mut command = command(&["serve", "files", "--listen", "127.0.0.1:0"]);
+        command.args(more).arg(directory);
         if let Some(user) = user {
             command.uid(user);
         }
-        let mut child = command
-            .args(["serve", "files", "--listen", "127.0.0.1:0"])
-            .args(more)
-            .arg(directory)
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
-        let address = address.parse().unwrap();
-        let (sender, errors) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-        Ok(Wharf { child, address, errors })
+        let wharf = Wharf::spawn(&mut command)?;
+        let address = wharf.address();
+        Ok(Server { wharf, address })
     }
 
     fn client(&self) -> Client {
@@ -116,48 +103,28 @@ impl Wharf {
     /// Waits for a line on stderr that contains the words.
     #[track_caller]
     fn says(&self, words: &str) -> String {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let line = self.errors.recv_timeout(left).unwrap_or_else(|_| panic!("{words:?} was not said"));
-            if line.contains(words) {
-                return line;
-            }
-        }
+        self.wharf.complains(words)
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.wharf.signal(signal);
     }
 
     /// Ends it, and returns its last line.
     #[track_caller]
-    fn end(mut self) -> String {
-        self.signal(Signal::TERM);
-        let last = self.says("ended: ");
-        let until = Instant::now() + DEADLINE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(self.child.wait().unwrap().success());
+    fn end(self) -> String {
+        let mut end = self.wharf.end_by(Signal::TERM);
+        assert!(end.status.success(), "{:?}", end.errors);
+        let last = end.errors.pop().unwrap_or_default();
+        assert!(last.contains("ended: "), "{last}");
         last
     }
-}
 
-impl Wharf {
     #[track_caller]
     fn ends_with(self, requests: usize, connections: usize) {
         let last = self.end();
         let expected = format!("ended: {requests} requests on {connections} connections, ");
         assert!(last.starts_with(&expected), "{last}, and not {expected}");
-    }
-}
-
-impl Drop for Wharf {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -256,7 +223,7 @@ fn skipped(what: &str, why: &str) {
 #[test]
 fn files_come_whole_with_what_there_is_to_know_of_them() {
     let tree = Tree::new("whole");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let answer = wharf.get("/a.txt", "");
     assert_eq!((answer.status, &answer.content[..]), (200, &b"some text\n"[..]));
     assert_eq!(answer.field("Content-Type"), Some("text/plain; charset=utf-8"));
@@ -283,7 +250,7 @@ fn files_come_whole_with_what_there_is_to_know_of_them() {
 #[test]
 fn ranges_and_conditions_hold_on_the_wire() {
     let tree = Tree::new("ranges");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let whole = pattern(100_000);
     for (range, part, said) in [
         ("bytes=0-0", 0..1, "bytes 0-0/100000"),
@@ -326,7 +293,7 @@ fn ranges_and_conditions_hold_on_the_wire() {
 #[test]
 fn connections_end_when_the_client_wants_it() {
     let tree = Tree::new("ends");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     for (text, field) in [
         ("GET /a.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some("close")),
         ("GET /a.txt HTTP/1.0\r\n\r\n", Some("close")),
@@ -357,7 +324,7 @@ fn thousands_of_requests_at_once_are_answered_in_their_order() {
     const REQUESTS: usize = 20_000;
     let tree = Tree::new("pipeline");
     tree.write("c.bin", pattern(20_000));
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     let mut sender = client.socket.try_clone().unwrap();
     // Small, missing, large, redirected: each goes another way.
@@ -387,7 +354,7 @@ fn thousands_of_requests_at_once_are_answered_in_their_order() {
 #[test]
 fn many_clients_at_once_each_get_their_own_bytes() {
     let tree = Tree::new("many");
-    let wharf = Wharf::serve(&tree.root(), &["--workers", "4"]);
+    let wharf = Server::serve(&tree.root(), &["--workers", "4"]);
     let sizes = [10, 5_000, 16_384, 16_385, 300_000, 2_000_000];
     for size in sizes {
         tree.write(&format!("{size}.bin"), pattern(size));
@@ -416,7 +383,7 @@ fn directories_have_an_index_or_a_list_or_neither() {
     tree.write("sub/<b>&\".txt", "x");
     tree.write("sub/.hidden", "x");
     fs::create_dir(tree.root().join("sub/deep")).unwrap();
-    let plain = Wharf::serve(&tree.root(), &[]);
+    let plain = Server::serve(&tree.root(), &[]);
     let index = plain.get("/", "");
     assert_eq!((index.status, &index.content[..]), (200, &b"<p>index</p>\n"[..]));
     assert_eq!(index.field("Content-Type"), Some("text/html; charset=utf-8"));
@@ -427,7 +394,7 @@ fn directories_have_an_index_or_a_list_or_neither() {
     assert_eq!(plain.get("/a.txt/", "").status, 404);
     assert_eq!(plain.get("/sub/.hidden", "").status, 404);
 
-    let listing = Wharf::serve(&tree.root(), &["--list"]);
+    let listing = Server::serve(&tree.root(), &["--list"]);
     let list = listing.get("/sub/", "");
     let page = String::from_utf8(list.content).unwrap();
     assert_eq!((list.status, page.contains(".hidden"), page.contains("<b>")), (200, false, false), "{page}");
@@ -436,7 +403,7 @@ fn directories_have_an_index_or_a_list_or_neither() {
     assert_eq!(listing.get(&format!("/sub/{link}"), "").content, b"x", "a link leads to its file: {link}");
     assert_eq!(listing.get("/", "").content, b"<p>index</p>\n");
 
-    let hidden = Wharf::serve(&tree.root(), &["--list", "--hidden"]);
+    let hidden = Server::serve(&tree.root(), &["--list", "--hidden"]);
     assert_eq!(hidden.get("/sub/.hidden", "").content, b"x");
     assert!(String::from_utf8(hidden.get("/sub/", "").content).unwrap().contains(".hidden"));
 }
@@ -444,7 +411,7 @@ fn directories_have_an_index_or_a_list_or_neither() {
 #[test]
 fn what_is_not_served_is_said_with_its_reason() {
     let tree = Tree::new("refusals");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     for (verb, status, allow) in
         [("POST", 405, Some("GET, HEAD")), ("OPTIONS", 405, Some("GET, HEAD")), ("BREW", 501, None)]
@@ -477,7 +444,7 @@ fn what_is_not_served_is_said_with_its_reason() {
 #[test]
 fn bodies_are_skipped_and_never_taken_for_requests() {
     let tree = Tree::new("bodies");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     let inner = "GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
     client.ask("GET", "/a.txt", &format!("Content-Length: {}\r\n", inner.len()));
@@ -516,7 +483,7 @@ fn no_trick_leads_out_of_the_directory() {
     symlink("/proc/self", tree.root().join("self")).unwrap();
     symlink("sub/b.bin", tree.root().join("in")).unwrap();
     symlink("sub", tree.root().join("directory")).unwrap();
-    let wharf = Wharf::serve(&tree.root(), &["--hidden", "--list"]);
+    let wharf = Server::serve(&tree.root(), &["--hidden", "--list"]);
     for target in [
         "/../secret",
         "/sub/../../secret",
@@ -578,7 +545,7 @@ fn only_regular_files_are_served_and_nothing_else_is_waited_for() {
     let pipe = tree.root().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(tree.root().join("socket")).unwrap();
-    let wharf = Wharf::serve(&tree.root(), &["--workers", "1"]);
+    let wharf = Server::serve(&tree.root(), &["--workers", "1"]);
     for name in ["pipe", "socket"] {
         assert_eq!(wharf.get(&format!("/{name}"), "").status, 403, "{name}");
     }
@@ -595,7 +562,7 @@ fn what_may_not_be_read_is_refused() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything, so then the server runs as somebody else, if he may start it.
     let nobody = getuid().is_root().then_some(65534);
-    let wharf = match Wharf::start(&tree.root(), &[], nobody) {
+    let wharf = match Server::start(&tree.root(), &[], nobody) {
         Ok(wharf) => wharf,
         Err(error) if nobody.is_some() => {
             return skipped("files without permission", &format!("nobody cannot start the program: {error}"));
@@ -622,7 +589,7 @@ fn what_may_not_be_read_is_refused() {
 #[test]
 fn a_file_that_has_gone_is_not_found_and_one_that_came_is() {
     let tree = Tree::new("gone");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     let path = tree.write("there", "x");
     for _ in 0..3 {
@@ -648,7 +615,7 @@ fn a_file_that_has_gone_is_not_found_and_one_that_came_is() {
 fn a_file_that_is_truncated_while_it_is_sent_ends_that_connection_only() {
     let tree = Tree::new("truncated");
     let path = tree.write("large", vec![b'x'; LARGE]);
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     client.ask("GET", "/large", "");
     let head = client.head();
@@ -676,7 +643,7 @@ fn a_file_that_is_truncated_while_it_is_sent_ends_that_connection_only() {
 #[test]
 fn a_request_without_end_is_refused() {
     let tree = Tree::new("endless");
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     for (start, piece, status) in [
         ("GET /", "aaaaaaaa", 414),
         ("GET / HTTP/1.1\r\nX: ", "bbbbbbbb", 431),
@@ -704,7 +671,7 @@ fn a_request_without_end_is_refused() {
 #[test]
 fn who_drips_a_request_is_told_and_closed() {
     let tree = Tree::new("drip");
-    let wharf = Wharf::serve(&tree.root(), &["--header-timeout", "0.3"]);
+    let wharf = Server::serve(&tree.root(), &["--header-timeout", "0.3"]);
     let mut client = wharf.client();
     let mut sender = client.socket.try_clone().unwrap();
     let dripping = thread::spawn(move || {
@@ -737,7 +704,7 @@ fn who_drips_a_request_is_told_and_closed() {
 #[test]
 fn who_is_idle_is_closed_without_a_word() {
     let tree = Tree::new("idle");
-    let wharf = Wharf::serve(&tree.root(), &["--idle-timeout", "0.2", "--header-timeout", "0.2"]);
+    let wharf = Server::serve(&tree.root(), &["--idle-timeout", "0.2", "--header-timeout", "0.2"]);
     let mut silent = wharf.client();
     let mut client = wharf.client();
     client.ask("GET", "/a.txt", "");
@@ -750,7 +717,7 @@ fn who_is_idle_is_closed_without_a_word() {
 #[test]
 fn connections_too_many_are_refused_until_others_have_gone() {
     let tree = Tree::new("most");
-    let wharf = Wharf::serve(&tree.root(), &["--max-connections", "2"]);
+    let wharf = Server::serve(&tree.root(), &["--max-connections", "2"]);
     let mut clients = [wharf.client(), wharf.client()];
     for client in &mut clients {
         client.ask("GET", "/a.txt", "");
@@ -779,7 +746,7 @@ fn connections_too_many_are_refused_until_others_have_gone() {
 fn who_does_not_read_is_closed_and_frees_its_place() {
     let tree = Tree::new("unread");
     tree.write("large", vec![b'x'; LARGE]);
-    let wharf = Wharf::serve(&tree.root(), &["--send-timeout", "0.3", "--max-connections", "1"]);
+    let wharf = Server::serve(&tree.root(), &["--send-timeout", "0.3", "--max-connections", "1"]);
     let mut deaf = wharf.client();
     deaf.ask("GET", "/large", "");
     deaf.head();
@@ -808,7 +775,7 @@ fn who_does_not_read_is_closed_and_frees_its_place() {
 fn a_reset_in_the_middle_harms_nobody_else() {
     let tree = Tree::new("reset");
     tree.write("large", vec![b'x'; LARGE]);
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     for number in 0..50 {
         let mut client = wharf.client();
         let target = if number % 2 == 0 { "/large" } else { "/a.txt" };
@@ -829,7 +796,7 @@ fn a_reset_in_the_middle_harms_nobody_else() {
 fn the_server_ends_when_what_it_was_sending_has_been_sent() {
     let tree = Tree::new("drain");
     tree.write("large", pattern(LARGE));
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let mut idle = wharf.client();
     idle.ask("GET", "/a.txt", "");
     idle.answer();
@@ -853,7 +820,7 @@ fn the_server_ends_when_what_it_was_sending_has_been_sent() {
 fn a_second_signal_ends_it_at_once() {
     let tree = Tree::new("second");
     tree.write("large", vec![b'x'; LARGE]);
-    let mut wharf = Wharf::serve(&tree.root(), &[]);
+    let mut wharf = Server::serve(&tree.root(), &[]);
     let mut client = wharf.client();
     client.ask("GET", "/large", "");
     client.head();
@@ -865,7 +832,7 @@ fn a_second_signal_ends_it_at_once() {
     }
     wharf.signal(Signal::INT);
     wharf.says("ended at once");
-    assert_eq!(wharf.child.wait().unwrap().code(), Some(130));
+    assert_eq!(wharf.wharf.child.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -873,7 +840,7 @@ fn each_request_is_a_line_of_the_log() {
     let tree = Tree::new("log");
     let path = tree.0.join("access.log");
     fs::write(&path, "an earlier line\n").unwrap();
-    let wharf = Wharf::serve(&tree.root(), &["--access-log", path.to_str().unwrap()]);
+    let wharf = Server::serve(&tree.root(), &["--access-log", path.to_str().unwrap()]);
     let mut client = wharf.client();
     for (verb, target) in [("GET", "/a.txt"), ("HEAD", "/a.txt"), ("GET", "/sub/b.bin"), ("GET", "/\"x\\")] {
         client.ask(verb, target, "");
@@ -901,7 +868,7 @@ fn each_request_is_a_line_of_the_log() {
 #[test]
 fn figures_are_told_while_it_runs() {
     let tree = Tree::new("figures");
-    let wharf = Wharf::serve(&tree.root(), &["--stats", "1"]);
+    let wharf = Server::serve(&tree.root(), &["--stats", "1"]);
     let _waiting = wharf.client();
     wharf.lives();
     let line = wharf.says("requests/s");
@@ -940,7 +907,7 @@ fn curl_finds_it_as_it_expects_a_server() {
     let tree = Tree::new("curl");
     let content = pattern(3_000_000);
     tree.write("c.bin", &content);
-    let wharf = Wharf::serve(&tree.root(), &[]);
+    let wharf = Server::serve(&tree.root(), &[]);
     let url = format!("http://{}/c.bin", wharf.address);
     let run = |arguments: &[&str]| {
         let output = curl(arguments).unwrap();

@@ -4,9 +4,13 @@
 //! Needs `iperf3` (Debian: `apt-get install iperf3`). Where it is missing that is said, and in CI (`CI` set) it is a
 //! failure. With `WHARF_PERF_MATRIX=FILE` the rows are written there as a table.
 
+mod common;
+
+use common::Wharf as Program;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -53,38 +57,24 @@ fn have_stock() -> bool {
 }
 
 struct Server {
-    child: Child,
+    wharf: Program,
     port: u16,
 }
 
 impl Server {
     fn start(more: &[&str]) -> Server {
-        let mut child = wharf()
-            .args(["perf", "serve", "-p", "0", "-B", "127.0.0.1"])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let port = listening_port(&mut child);
-        // Nobody reads on: it must not stand still for that.
-        let mut rest = child.stdout.take().unwrap();
-        std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
-        Server { child, port }
+        Server::on(V4, more)
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn on(host: &str, more: &[&str]) -> Server {
+        let wharf = Program::start(&[&["perf", "serve", "-p", "0", "-B", host], more].concat());
+        let port = wharf.perf_port();
+        Server { wharf, port }
     }
 }
 
 fn wharf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.env_remove("RUST_LOG");
-    command
+    common::command(&[])
 }
 
 /// Each only once: the system gives out a port again as soon as it is free, and then the client of one row comes to the server of
@@ -95,17 +85,6 @@ fn free_port() -> u16 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return port;
-        }
-    }
-}
-
-fn listening_port(child: &mut Child) -> u16 {
-    let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
-    loop {
-        let mut line = String::new();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended");
-        if let Some(rest) = line.strip_prefix("Server listening on ") {
-            return rest.split(' ').next().unwrap().parse().unwrap();
         }
     }
 }
@@ -599,8 +578,8 @@ fn a_second_client_hears_busy_and_the_first_is_not_disturbed() {
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[]);
     let port = server.port;
-    let first = std::thread::spawn(move || client(Wharf, port, &["-t", "2", "-J"]));
-    std::thread::sleep(Duration::from_millis(700));
+    let first = Program::start(&["perf", "run", V4, "-p", &port.to_string(), "-t", "0", "-i", "0.1"]);
+    first.says(" sec ");
     let mut seconds = vec![Wharf];
     if have_stock() {
         seconds.push(Stock);
@@ -611,8 +590,11 @@ fn a_second_client_hears_busy_and_the_first_is_not_disturbed() {
         assert_eq!(second.status.code(), Some(1), "{peer:?}");
         assert!(said.contains("the server is busy running a test. try again later"), "{peer:?}: {said}");
     }
-    let first = first.join().unwrap();
-    assert!(first.status.success());
+    // It measures on, up to its own end.
+    let lines = first.says(" sec ");
+    assert!(!lines.contains(" 0.00 bits/sec"), "{lines}");
+    let end = first.end_by(Signal::INT);
+    assert!(end.errors.len() == 1 && end.errors[0].contains("the client has terminated"), "{:?}", end.errors);
 }
 
 #[test]
@@ -658,12 +640,12 @@ fn after_a_thousand_tests_the_server_holds_what_it_held_before() {
         tests(count, &["--bidir", "--verify", "--latency"]);
     };
     all("50");
-    let (memory, descriptors) = holds(server.child.id());
+    let (memory, descriptors) = holds(server.wharf.child.id());
     all("200");
     let until = Instant::now() + DEADLINE;
     loop {
         // The last test may not be put away yet.
-        let (memory_now, descriptors_now) = holds(server.child.id());
+        let (memory_now, descriptors_now) = holds(server.wharf.child.id());
         if memory_now < memory + 12 * 1024 && descriptors_now <= descriptors {
             break;
         }
@@ -825,13 +807,7 @@ fn streams_have_the_flow_label_that_was_asked_for() {
         return eprintln!("NOT RUN: this machine has no ::1, or does not tell its flow labels");
     }
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-    let mut server = wharf();
-    server.args(["perf", "serve", "-p", "0", "-B", V6]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = server.spawn().unwrap();
-    let port = listening_port(&mut child);
-    let mut rest = child.stdout.take().unwrap();
-    std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
-    let _server = Server { child, port };
+    let Server { wharf: _server, port } = Server::on(V6, &[]);
     for more in [&["-P", "2"][..], &["-u"]] {
         let mut command = command(Wharf, &["perf", "run", V6], &[]);
         command.args(["-p", &port.to_string(), "-t", "60", "-b", "1M", "-l", "1000", "-L", "0xABCDE"]).args(more);
@@ -916,29 +892,20 @@ fn a_signal_ends_both_ends_and_the_other_one_hears() {
     let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[]);
     let port = server.port;
-    let spawn = |time: &str| {
-        let port = port.to_string();
-        let mut command = wharf();
-        command.args(["perf", "run", "127.0.0.1", "-p", &port, "-t", time]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let child = spawn("0");
-    std::thread::sleep(Duration::from_millis(800));
-    let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("sender"), "what is known is reported: {said}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the client has terminated"));
+    let spawn = || Program::start(&["perf", "run", V4, "-p", &port.to_string(), "-t", "0", "-i", "0.1"]);
+    let client_of_ours = spawn();
+    client_of_ours.says(" sec ");
+    let end = client_of_ours.end_by(Signal::INT);
+    assert!(end.out.iter().any(|line| line.contains("sender")), "what is known is reported: {:?}", end.out);
+    assert!(end.errors.concat().contains("the client has terminated"), "{:?}", end.errors);
     let next = client(Wharf, port, &["-n", "1M"]);
     assert!(next.status.success(), "the server serves on");
-    let child = spawn("20");
-    std::thread::sleep(Duration::from_millis(800));
-    let id = rustix::process::Pid::from_child(&server.child);
-    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the server has terminated"));
+    let client_of_ours = spawn();
+    client_of_ours.says(" sec ");
+    server.wharf.signal(Signal::TERM);
+    let end = client_of_ours.end();
+    assert_eq!(end.code, Some(1));
+    assert!(end.errors.concat().contains("the server has terminated"), "{:?}", end.errors);
 }
 
 #[test]
@@ -947,17 +914,17 @@ fn a_server_for_one_test_ends_after_it_or_when_none_comes() {
     let output = client(Wharf, server.port, &["-n", "1M"]);
     assert!(output.status.success());
     let until = Instant::now() + DEADLINE;
-    while server.child.try_wait().unwrap().is_none() {
+    while server.wharf.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < until, "it does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(server.child.wait().unwrap().success());
+    assert!(server.wharf.child.wait().unwrap().success());
     let mut server = Server::start(&["-1", "--idle-timeout", "1"]);
-    while server.child.try_wait().unwrap().is_none() {
+    while server.wharf.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < until, "it does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(server.child.wait().unwrap().success());
+    assert!(server.wharf.child.wait().unwrap().success());
 }
 
 #[test]
@@ -974,6 +941,77 @@ fn limits_of_the_server_are_told_with_their_codes() {
         assert!(said.contains(words), "{options:?}: {said}");
     }
     assert!(client(Wharf, server.port, &["-t", "1", "-b", "10M"]).status.success());
+}
+
+#[test]
+fn what_cannot_be_measured_is_no_failed_test() {
+    for options in [
+        &["run", V4, "-l", "0"][..],
+        &["run", V4, "--sctp"],
+        &["run", V4, "--engine", "threads"],
+        &["run", V4, "--config", "/no/such/settings.toml"],
+        &["run", V4, "-t", "1", "-k", "1"],
+        &["serve", "--sctp"],
+        &["serve", "--engine", "all"],
+    ] {
+        let mut command = wharf();
+        let output = Running::start({
+            command.arg("perf").args(options);
+            command
+        })
+        .finish();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {said}");
+        assert!(!said.is_empty(), "{options:?}");
+    }
+}
+
+#[test]
+fn the_file_with_the_process_number_goes_with_the_process() {
+    let folder = Folder::new("number");
+    let number = folder.file("number");
+    let path = std::path::Path::new(&number);
+    let server = Server::start(&[]);
+    let port = server.port.to_string();
+    let running = Program::start(&["perf", "run", V4, "-p", &port, "-t", "0", "-i", "0.1", "-I", &number]);
+    running.says(" sec ");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), format!("{}\n", running.child.id()));
+    running.end_by(Signal::INT);
+    assert!(!path.exists(), "after a client");
+    for command in [&["run", V4][..], &["serve", "-p", "0"]] {
+        let log = folder.file("no/such/folder/log");
+        let mut wharf = wharf();
+        wharf.arg("perf").args(command).args(["-I", &number, "--logfile", &log]);
+        let output = Running::start(wharf).finish();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be written"));
+        assert!(!path.exists(), "{command:?}, whose log file cannot be opened");
+    }
+}
+
+#[test]
+fn both_phases_of_several_tests_have_their_own_figures() {
+    let _beside = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(&[]);
+    let events = |options: &[&str], event: &str| -> Vec<Value> {
+        let all = [&["-n", "1M", "--two-phase", "--repeat", "3", "--json-stream"], options].concat();
+        let output = client(Wharf, server.port, &all);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        let all = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        all.filter(|line| line["event"] == event).map(|line| line["data"].clone()).collect()
+    };
+    let phases = ["client to server", "server to client"];
+    let summaries = events(&[], "summary");
+    assert_eq!(summaries.iter().map(|it| it["phase"].as_str().unwrap()).collect::<Vec<_>>(), phases);
+    assert!(summaries.iter().all(|it| it["runs"] == 3 && it["failed"] == 0), "{summaries:?}");
+    let engines = events(&["--engine", "epoll,poll"], "engines");
+    let rows = engines[0].as_array().unwrap();
+    assert_eq!(rows.iter().map(|it| it["phase"].as_str().unwrap()).collect::<Vec<_>>(), [phases, phases].concat());
+    assert!(rows.iter().all(|it| it["tests"] == 3), "{rows:?}");
+    let output = client(Wharf, server.port, &["-n", "1M", "--two-phase", "--repeat", "2"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(phases.iter().all(|phase| said.contains(&format!("\n2 tests, 0 failed, {phase}: mean "))), "{said}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `wharf perf` against peers that are broken or hostile: each input is answered as specified, what it took is freed, the
 //! server says one line, and the next client is served at once.
 
+mod common;
+
+use common::{Wharf, command};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -12,41 +14,22 @@ const PARAMETERS: &str = r#"{"tcp":true,"omit":0,"time":60,"num":0,"blockcount":
 const RESULTS: &str = r#"{"cpu_util_total":0,"cpu_util_user":0,"cpu_util_system":0,"sender_has_retransmits":-1,"streams":[{"id":1,"bytes":0,"retransmits":-1,"jitter":0,"errors":0,"packets":0}]}"#;
 
 struct Server {
-    child: Child,
+    wharf: Wharf,
     address: SocketAddr,
-    said: Arc<Mutex<String>>,
     /// As it was to.
     ended: bool,
 }
 
 impl Server {
     fn start(more: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
-            .args(["perf", "serve", "-p", "0", "-B", "127.0.0.1"])
-            .args(more)
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let port = loop {
-            let mut line = String::new();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended");
-            if let Some(rest) = line.strip_prefix("Server listening on ") {
-                break rest.split(' ').next().unwrap().parse().unwrap();
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        let said = Arc::new(Mutex::new(String::new()));
-        let (into, mut from) = (said.clone(), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            let mut bytes = [0; 1024];
-            while let Ok(count @ 1..) = from.read(&mut bytes) {
-                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said, ended: false }
+        let wharf = Wharf::start(&[&["perf", "serve", "-p", "0", "-B", "127.0.0.1"], more].concat());
+        let address = SocketAddr::from(([127, 0, 0, 1], wharf.perf_port()));
+        Server { wharf, address, ended: false }
+    }
+
+    /// What it said on stderr.
+    fn said(&self) -> String {
+        self.wharf.complaints().join("\n")
     }
 
     fn connect(&self) -> Peer {
@@ -81,29 +64,26 @@ impl Server {
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{why}");
         let until = Instant::now() + DEADLINE;
-        while !self.said.lock().unwrap().contains(words) {
-            assert!(Instant::now() < until, "{words:?} was not said: {:?}", self.said.lock().unwrap());
+        while !self.said().contains(words) {
+            assert!(Instant::now() < until, "{words:?} was not said: {:?}", self.said());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn lines(&self) -> usize {
-        self.said.lock().unwrap().lines().count()
+        self.wharf.complaints().len()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let alive = self.child.try_wait().unwrap().is_none();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let alive = self.wharf.child.try_wait().unwrap().is_none();
         assert!(alive || self.ended || std::thread::panicking(), "the server has died");
     }
 }
 
 fn run(options: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["perf", "run"]).args(options).env_remove("RUST_LOG").output().unwrap()
+    command(&["perf", "run"]).args(options).output().unwrap()
 }
 
 fn cookie(letter: u8) -> [u8; 37] {
@@ -245,7 +225,7 @@ fn frames_that_are_none_are_refused_and_take_no_memory() {
     peer.send(&[0, 0, 0, 12]);
     peer.send(b"{\"title\":\"\xff");
     assert_eq!(peer.refusal(), 114);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.wharf.child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 200_000, "{peak} kB");
@@ -344,7 +324,8 @@ fn foreign_streams_are_refused_and_the_test_goes_on() {
 fn datagrams_of_others_and_such_as_are_none_count_for_nothing() {
     let server = Server::start(&[]);
     let control = server.greeted();
-    control.frame(r#"{"udp":true,"len":100,"time":60}"#);
+    // An amount is waited for.
+    control.frame(r#"{"udp":true,"len":100,"time":0,"num":500}"#);
     assert_eq!(control.state(), 10);
     let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
     stranger.send_to(b"9876", server.address).unwrap();
@@ -366,7 +347,6 @@ fn datagrams_of_others_and_such_as_are_none_count_for_nothing() {
     for number in [1, 3, 2, u32::MAX, 5] {
         client.send(&datagram(number)).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(100));
     control.send(&[4]);
     assert_eq!(control.state(), 13);
     control.frame(RESULTS);
@@ -378,6 +358,77 @@ fn datagrams_of_others_and_such_as_are_none_count_for_nothing() {
     assert_eq!(control.state(), 14);
     control.send(&[16]);
     server.serves("");
+}
+
+/// Whether the server has said something that was not read yet.
+fn has_spoken(control: &Peer) -> bool {
+    control.0.set_nonblocking(true).unwrap();
+    let spoken = control.0.peek(&mut [0]).is_ok();
+    control.0.set_nonblocking(false).unwrap();
+    spoken
+}
+
+/// The server's results of its one stream, at the end of a test whose end was told.
+fn results_of_stream(control: &Peer) -> serde_json::Value {
+    assert_eq!(control.state(), 13);
+    control.frame(RESULTS);
+    let results = control.object();
+    assert_eq!(control.state(), 14);
+    control.send(&[16]);
+    control.is_closed();
+    results["streams"][0].clone()
+}
+
+/// How often a busy machine may hold this process up between two words.
+const TRIES: u32 = 20;
+
+#[test]
+fn in_a_test_by_time_no_byte_counts_that_came_when_the_clock_had_stopped() {
+    let server = Server::start(&[]);
+    let bytes = (0..TRIES).map(|_| {
+        let (control, stream) = server.running(PARAMETERS);
+        stream.send(&[7; 1000]);
+        std::thread::sleep(Duration::from_millis(2));
+        control.send(&[4]);
+        while !has_spoken(&control) {
+            // It may have closed the stream.
+            let _ = (&stream.0).write(b"x");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        results_of_stream(&control)["bytes"].as_u64().unwrap()
+    });
+    let all: Vec<u64> = bytes.collect();
+    assert!(all.contains(&1000), "{all:?}");
+}
+
+#[test]
+fn datagrams_that_come_when_the_clock_has_stopped_are_not_lost_and_no_part_of_the_rate() {
+    let server = Server::start(&[]);
+    let late = (0..TRIES).map(|_| {
+        let control = server.greeted();
+        control.frame(r#"{"udp":true,"len":100,"time":60}"#);
+        assert_eq!(control.state(), 10);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.address).unwrap();
+        client.send(b"9876").unwrap();
+        assert_eq!((control.state(), control.state()), (1, 2));
+        let mut number = 0_u32;
+        let mut send = || {
+            number += 1;
+            let _ = client.send(&[&[0, 0, 0, 1, 0, 0, 0, 1][..], &number.to_be_bytes(), &[7; 88]].concat());
+        };
+        (0..10).for_each(|_| send());
+        control.send(&[4]);
+        while !has_spoken(&control) {
+            send();
+        }
+        let stream = results_of_stream(&control);
+        let [bytes, packets, lost] = ["bytes", "packets", "errors"].map(|key| stream[key].as_u64().unwrap());
+        assert!(bytes <= 100 * (packets - lost), "{stream}");
+        packets - lost - bytes / 100
+    });
+    let late: Vec<u64> = late.collect();
+    assert!(late.iter().any(|late| *late > 0), "none came late, or those were counted: {late:?}");
 }
 
 /// Row 28.
@@ -423,7 +474,7 @@ fn a_stream_that_ends_early_is_told_and_costs_no_processor_time() {
     let (control, stream) = server.running(PARAMETERS);
     drop(stream);
     let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.wharf.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
@@ -544,7 +595,7 @@ fn a_client_may_leave_at_any_step() {
                 if run(&["127.0.0.1", "-p", &port, "-k", "1", "-i", "0"]).status.success() {
                     break;
                 }
-                assert!(Instant::now() < until, "step {step}, reset {reset}: {:?}", server.said.lock().unwrap());
+                assert!(Instant::now() < until, "step {step}, reset {reset}: {:?}", server.said());
             }
         }
     }
@@ -576,7 +627,18 @@ fn a_strangers_text_does_not_steer_the_terminal() {
     peer.frame("{\"title\":\"\\u001b[2J\",\"time\":-1}");
     assert_eq!(peer.refusal(), 5);
     server.serves("time -1");
-    assert!(!server.said.lock().unwrap().contains('\u{1b}'));
+    assert!(!server.said().contains('\u{1b}'));
+}
+
+#[test]
+fn all_streams_of_the_largest_test_may_be_connected_before_one_says_what_it_is() {
+    let server = Server::start(&[]);
+    let control = server.greeted();
+    control.frame(r#"{"tcp":true,"time":60,"parallel":128,"bidirectional":true,"len":1000}"#);
+    assert_eq!(control.state(), 10);
+    let streams: Vec<Peer> = (0..256).map(|_| server.connect()).collect();
+    streams.iter().for_each(|stream| stream.send(&cookie(b'a')));
+    assert_eq!((control.state(), control.state()), (1, 2));
 }
 
 /// A ping connection whose client asks and does not read.
@@ -594,7 +656,7 @@ fn pings_without_a_reader_take_no_memory() {
         sent += count as u64;
         assert!(sent < 256 << 20, "it takes whatever comes");
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.wharf.child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 100_000, "{peak} kB");
@@ -607,7 +669,7 @@ fn pings_without_a_reader_take_no_memory() {
 fn a_processor_that_a_client_chose_is_not_the_next_clients() {
     let server = Server::start(&[]);
     let allowed = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.wharf.child.id())).unwrap();
         status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
     };
     let before = allowed();
@@ -630,7 +692,7 @@ fn who_connects_and_leaves_is_forgotten_at_once() {
     let server = Server::start(&[]);
     // Of sockets: threads that were added to the pool have descriptors, too.
     let descriptors = || {
-        let all = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().flatten();
+        let all = std::fs::read_dir(format!("/proc/{}/fd", server.wharf.child.id())).unwrap().flatten();
         all.filter_map(|it| std::fs::read_link(it.path()).ok())
             .filter(|it| it.to_string_lossy().starts_with("socket:"))
             .count()
@@ -739,7 +801,7 @@ fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
 fn noise_at_any_step_does_not_kill_a_server_and_leaves_nothing_behind() {
     let server = Server::start(&["--max-clients", "100", "--setup-timeout", "1000", "--handshake-timeout", "1000"]);
     let sockets = || {
-        let all = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().flatten();
+        let all = std::fs::read_dir(format!("/proc/{}/fd", server.wharf.child.id())).unwrap().flatten();
         all.filter_map(|it| std::fs::read_link(it.path()).ok())
             .filter(|it| it.to_string_lossy().starts_with("socket:"))
             .count()
@@ -779,7 +841,7 @@ fn noise_at_any_step_does_not_kill_a_server_and_leaves_nothing_behind() {
         assert!(Instant::now() < until, "{} sockets, {before} before", sockets());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(!server.said.lock().unwrap().contains("panicked"), "{}", server.said.lock().unwrap());
+    assert!(!server.said().contains("panicked"), "{}", server.said());
 }
 
 #[test]
@@ -824,11 +886,11 @@ fn a_server_for_one_test_begins_no_second_one() {
     assert_eq!(second.state(), -1, "busy, and not a test that would be cut off");
     control.send(&[16]);
     let until = Instant::now() + DEADLINE;
-    while server.child.try_wait().unwrap().is_none() {
+    while server.wharf.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < until, "the server does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(server.child.wait().unwrap().success());
+    assert!(server.wharf.child.wait().unwrap().success());
     server.ended = true;
 }
 

@@ -1,33 +1,30 @@
 //! `wharf relay`: both ways, each to its own end.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+mod common;
+
+use common::{DEADLINE, Wharf, command};
+use rustix::process::Signal;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-
 struct Relay {
-    child: Child,
+    wharf: Wharf,
     address: SocketAddr,
 }
 
 impl Relay {
     fn start(target: &str, more: &[&str]) -> Relay {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
-            .args(["relay", "127.0.0.1:0", target])
-            .args(more)
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
-        let address = address.parse().unwrap();
-        Relay { child, address }
+        Relay::spawn(command(&["relay", "127.0.0.1:0", target]).args(more))
+    }
+
+    fn spawn(command: &mut Command) -> Relay {
+        let wharf = Wharf::spawn(command).unwrap();
+        let address = wharf.address();
+        Relay { wharf, address }
     }
 
     fn client(&self) -> TcpStream {
@@ -38,25 +35,10 @@ impl Relay {
     }
 
     /// Ends it, and returns what it said on its way.
-    fn end(mut self) -> String {
-        let number = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(number, rustix::process::Signal::TERM).unwrap();
-        let until = Instant::now() + DEADLINE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(self.child.wait().unwrap().success());
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn end(self) -> String {
+        let end = self.wharf.end_by(Signal::TERM);
+        assert!(end.status.success(), "{:?}", end.errors);
+        end.errors.iter().map(|line| format!("{line}\n")).collect()
     }
 }
 
@@ -118,17 +100,9 @@ fn a_target_that_is_not_there_closes_that_client_and_is_told() {
 fn too_few_descriptors_are_not_blamed_on_the_target() {
     let target = target(|mut socket| drop(socket.read_to_end(&mut Vec::new())));
     let script = format!("ulimit -n 40; exec \"$0\" relay 127.0.0.1:0 {target}");
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", &script, env!("CARGO_BIN_EXE_wharf")])
-        .env_remove("RUST_LOG")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let address: SocketAddr = line.trim_end().strip_prefix("listening on ").unwrap().parse().unwrap();
-    let relay = Relay { child, address };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_wharf")]).env_remove("RUST_LOG");
+    let relay = Relay::spawn(&mut command);
     let mut clients: Vec<_> = (0..60).map(|_| relay.client()).collect();
     // Whom it finds no descriptor for it closes, and says so before.
     clients.iter().for_each(|client| client.set_read_timeout(Some(Duration::from_millis(1))).unwrap());
@@ -169,13 +143,25 @@ fn an_end_that_breaks_breaks_the_other_and_the_rest_goes_on() {
 
 #[test]
 fn a_client_that_does_not_read_makes_no_memory_grow() {
-    let target = target(|mut socket| {
-        let _ = socket.write_all(&vec![7; 64 << 20]);
+    const ALL: usize = 64 << 20;
+    let (stuck, taken) = channel();
+    let target = target(move |mut socket| {
+        socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let (piece, mut sent) = (vec![7; 64 << 10], 0);
+        while let (true, Ok(bytes)) = (sent < ALL, socket.write(&piece)) {
+            sent += bytes;
+        }
+        stuck.send(sent).unwrap();
+        // Until the test is over: the relay holds what it has.
+        let _ = socket.read(&mut [0]);
     });
     let relay = Relay::start(&target, &[]);
-    let slow = relay.client();
-    thread::sleep(Duration::from_millis(300));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())).unwrap();
+    let mut slow = relay.client();
+    // The way is open, and full.
+    slow.read_exact(&mut [0; 1000]).unwrap();
+    let sent = taken.recv_timeout(DEADLINE).unwrap();
+    assert!(sent < ALL, "the relay took all of it");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.wharf.child.id())).unwrap();
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kilobytes: u64 = kilobytes.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 40_000, "{kilobytes} kB");

@@ -1,75 +1,50 @@
 //! Servers that are started with their listening sockets, hand them over, and serve Unix sockets; and the limits that an
 //! operator sets.
 
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read, Write};
+mod common;
+
+use common::{DEADLINE, Wharf, command};
+use rustix::process::Signal;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// After so long a test that waits is stuck.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A running server. Dropping it kills it.
-struct Server {
-    child: Child,
-    lines: Receiver<String>,
-}
+/// A running server.
+struct Server(Wharf);
 
 impl Server {
     fn start(mut command: Command) -> Server {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (out, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(out.send(line))));
-        Server { child, lines }
+        Server(Wharf::spawn(&mut command).unwrap())
     }
 
     #[track_caller]
     fn listening_on(&self) -> String {
-        let line = self.lines.recv_timeout(DEADLINE).expect("a line was to be printed in time");
-        line.strip_prefix("listening on ").unwrap_or_else(|| panic!("it says {line:?}")).to_owned()
+        self.0.listening_on()
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.0.signal(signal);
     }
 
     /// Waits for its end; returns what it said on stderr.
     #[track_caller]
-    fn end(mut self) -> String {
-        let until = Instant::now() + DEADLINE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(Instant::now() < until, "it does not end"),
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(status.success(), "{status}: {said}");
-        said
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn end(self) -> String {
+        let end = self.0.end();
+        assert!(end.status.success(), "{}: {:?}", end.status, end.errors);
+        end.errors.join("\n")
     }
 }
 
 fn wharf(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    let mut command = command(arguments);
+    command.stdin(Stdio::null());
     command
 }
 

@@ -2,6 +2,7 @@
 
 use crate::flow::Link;
 use crate::latency::Pings;
+pub use crate::machinery::Machinery;
 use crate::op::{self, Op, Port, Stream, UdpSocket};
 use crate::output::{Form, Printer, Sink, Voice};
 use crate::parameters::{Parameters, Protocol};
@@ -20,11 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
-use wharf::{Buffer, FileEngine, SocketEngine};
+use wharf::Buffer;
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// A hello that was not answered is said again after so long, and once more after twice as long: not earlier, because a stock
 /// server that did get it takes the second for data.
 const HELLO_AGAIN: Duration = Duration::from_secs(1);
@@ -59,18 +57,10 @@ pub struct Options {
     pub interval: Duration,
     /// The form of the report.
     pub form: Form,
-    /// Threads that serve the port; `None`: as the port sees fit.
-    pub threads: Option<usize>,
-    /// Threads that run at the same time; 0: as many as there are processors.
-    pub concurrency: usize,
-    /// What tells which sockets are ready; `None`: as the port sees fit.
-    pub socket_engine: Option<SocketEngine>,
-    /// What reads and writes `file`; `None`: as the port sees fit.
-    pub file_engine: Option<FileEngine>,
+    /// What it runs on.
+    pub machinery: Machinery,
     /// Sent instead of random bytes, or what is received goes there. Of one TCP stream.
     pub file: Option<PathBuf>,
-    /// For the control connection.
-    pub keep_alive: KeepAlive,
     /// A line in front of the report.
     pub announce: Option<String>,
 }
@@ -90,12 +80,8 @@ impl Options {
             send_timeout: None,
             interval: Duration::from_secs(1),
             form: Form::default(),
-            threads: None,
-            concurrency: 0,
-            socket_engine: None,
-            file_engine: None,
+            machinery: Machinery::default(),
             file: None,
-            keep_alive: KeepAlive::default(),
             announce: None,
         }
     }
@@ -177,7 +163,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
         Ok(addresses) => addresses,
         Err(failure) => return fail(printer, failure),
     };
-    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
+    let built = options.machinery.port();
     let port: Port = match built {
         Ok(port) => port,
         Err(error) => return fail(printer, Failure::system(code::INIT, &error)),
@@ -195,7 +181,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     printer.line(&format!("Connecting to host {}, port {}", options.host, options.port));
     let session = Session::new(&port, Role::Client, Cookie::random(), voice, printer, None);
     let (done, over) = channel();
-    let pool = match op::run(&port, options.threads) {
+    let pool = match op::run(&port, options.machinery.threads) {
         Ok(pool) => pool,
         Err(error) => {
             let failure = Failure::system(code::INIT, &error);
@@ -203,7 +189,7 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
             return Outcome::failed(failure);
         }
     };
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in op::ENDING_SIGNALS {
         let _ = port.signal(signal, (), Op::Interrupt(session.clone()));
     }
     let mut core = session.enter();
@@ -212,7 +198,6 @@ fn run_with(options: &Options, voice: &Arc<Voice>) -> Outcome {
     core.host_port = options.port;
     core.interval = options.interval;
     core.receive_timeout = options.receive_timeout;
-    core.keep_alive = options.keep_alive;
     core.file = file;
     core.client = Some(Box::new(ClientSide {
         peer: addresses[0],
@@ -302,7 +287,7 @@ impl Session {
                 Err(error) => self.connect_next(&mut core, Some(error)),
                 Ok(()) => {
                     let _ = stream.set_nodelay(true);
-                    socket::keep_alive(&stream, &core.keep_alive);
+                    socket::keep_alive(&stream, &side(&mut core).options.machinery.keep_alive);
                     core.processor = socket::Processor::now();
                     if core.parameters.len == 0 {
                         core.parameters.len = match core.parameters.protocol {
@@ -572,7 +557,7 @@ impl Session {
         self.leave(core);
     }
 
-    pub(crate) fn client_over(&self, _failed: bool) {
+    pub(crate) fn client_over(&self) {
         let mut core = self.enter();
         let client = side(&mut core);
         if !std::mem::replace(&mut client.last_words, true) {

@@ -163,7 +163,11 @@ mod tests {
                 }
             }
             if let Some(map) = object(&text) {
-                map.values().for_each(|value| assert!(integer(value).is_none_or(|_| true)));
+                for value in map.values() {
+                    let whole = integer(value);
+                    assert!(value.is_number() || whole.is_none(), "{value} is no number");
+                    assert!(value.as_i64().is_none_or(|number| whole == Some(number)), "{value} was read as {whole:?}");
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod datagram;
 mod flow;
 pub mod json;
 mod latency;
+mod machinery;
 mod op;
 pub mod output;
 pub mod pace;

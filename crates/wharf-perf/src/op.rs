@@ -12,6 +12,9 @@ pub(crate) type Stream = wharf::Stream<(), Op>;
 pub(crate) type UdpSocket = wharf::UdpSocket<(), Op>;
 pub(crate) type File = wharf::fs::File<(), Op>;
 
+/// SIGINT, SIGTERM and SIGHUP: each ends a test, and a server.
+pub(crate) const ENDING_SIGNALS: [i32; 3] = [2, 15, 1];
+
 /// The context of an operation.
 #[derive(Clone)]
 pub(crate) enum Op {
@@ -30,7 +33,7 @@ pub(crate) enum Op {
     /// A datagram at the server's UDP port.
     Hello(Arc<Server>),
     /// No test for a while.
-    Idle(Arc<Server>, u64),
+    Idle(Arc<Server>),
     /// Bytes of a control connection.
     Control(Arc<Session>),
     /// The client's control connection.
@@ -88,7 +91,7 @@ fn dispatch(port: &Port, packet: Packet<(), Op>) {
         (Op::Hello(server), Event::ReceivedFrom { socket, buffer, from, result, .. }) => {
             server.hello(socket, buffer, from, result)
         }
-        (Op::Idle(server, token), Event::Elapsed { result: Ok(_) }) => server.idle(token),
+        (Op::Idle(server), Event::Elapsed { result: Ok(_) }) => server.idle(),
         (Op::Stop(server), Event::Signal { result: Ok(_) }) => server.stop(),
         _ => {}
     }

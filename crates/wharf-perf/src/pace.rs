@@ -1,7 +1,8 @@
 //! When the next block may go: a schedule of absolute times, so that a late block is not followed by another late one.
 //!
 //! A sender that was held up catches up with at most 100 ms of data; then the rest is forgotten, unlike in stock, which
-//! would send without limit until the average is right again.
+//! would send without limit until the average is right again. Where a pause between two blocks is asked for it is kept, and nothing
+//! is made up for: a late block makes all that follow later.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 pub struct Pacer {
     /// Time that one byte takes, in seconds; 0: no limit.
     byte_seconds: f64,
-    /// Time between two blocks, whatever their size.
+    /// Least time between the starts of two blocks, whatever their size.
     gap: Duration,
     /// Blocks that go together.
     burst: u64,
@@ -25,7 +26,8 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// `rate` in bits a second, 0 for none; `burst` in blocks, 0 for one; `gap` between two blocks.
+    /// `rate` in bits a second, 0 for none; `burst` in blocks, 0 for one; `gap` the least time between the starts of
+    /// two blocks, or bursts of them.
     pub fn new(rate: u64, burst: u64, gap: Duration) -> Pacer {
         let byte_seconds = if rate == 0 { 0.0 } else { 8.0 / rate as f64 };
         Pacer { byte_seconds, gap, burst: burst.max(1), due: None, in_burst: 0, behind: Duration::ZERO }
@@ -34,6 +36,11 @@ impl Pacer {
     /// Whether there is nothing to wait for, ever.
     pub fn is_unlimited(&self) -> bool {
         self.byte_seconds == 0.0 && self.gap.is_zero()
+    }
+
+    /// Whether no block may follow another one sooner than the pause that was asked for.
+    pub fn keeps_a_gap(&self) -> bool {
+        !self.gap.is_zero()
     }
 
     /// How long to wait before the next block.
@@ -45,7 +52,8 @@ impl Pacer {
         match due.checked_duration_since(now) {
             Some(wait) if !wait.is_zero() => Some(wait),
             _ => {
-                let oldest = now.checked_sub(CATCH_UP).unwrap_or(now);
+                let most = if self.keeps_a_gap() { Duration::ZERO } else { CATCH_UP };
+                let oldest = now.checked_sub(most).unwrap_or(now);
                 self.due = Some(due.max(oldest));
                 None
             }
@@ -146,6 +154,12 @@ mod tests {
         assert_eq!(pacer.wait(start), None);
         pacer.sent(1, 1);
         assert_eq!(pacer.wait(start), Some(20 * MS));
+        // Five pauses late: still one block, and a whole pause behind it.
+        let late = start + 100 * MS;
+        assert_eq!(pacer.wait(late), None);
+        assert_eq!(pacer.allowance(late, 1, 64), 1);
+        pacer.sent(1, 1);
+        assert_eq!(pacer.wait(late + MS), Some(19 * MS));
         assert!(Pacer::new(0, 5, Duration::ZERO).is_unlimited());
     }
 }

@@ -7,6 +7,7 @@
 use crate::datagram;
 use crate::flow::Link;
 use crate::latency::Pings;
+use crate::machinery::Machinery;
 use crate::op::{self, Op, Port, Stream, UdpSocket};
 use crate::output::{Form, Printer, Sink, Voice};
 use crate::parameters::{Parameters, Protocol};
@@ -17,7 +18,7 @@ use crate::report::Role;
 use crate::report::human::{SERVER_RULE, plain};
 use crate::results::Results;
 use crate::session::{Alarm, Core, LINGER, Phase, Session};
-use crate::socket::{self, KeepAlive, Processors};
+use crate::socket::{self, Processors};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
@@ -26,13 +27,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use wharf::{Buffer, FileEngine, OperationId, SocketEngine};
+use wharf::{Buffer, OperationId};
 
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
 const FOREIGN_STREAMS_MAX: u32 = 16;
+/// All streams of the largest test, which a busy server may find connected before it has read a single cookie, and 64 strangers.
+pub const GUESTS_MAX: usize = 2 * crate::parameters::STREAMS_MAX + 64;
 /// Connections that are waited for at a time.
 const ACCEPTS: usize = 16;
 const BACKLOG: i32 = 4096;
@@ -76,18 +76,10 @@ pub struct Options {
     pub receive_timeout: Duration,
     /// The form of the reports.
     pub form: Form,
-    /// Threads that serve the port; `None`: as the port sees fit.
-    pub threads: Option<usize>,
-    /// Threads that run at the same time; 0: as many as there are processors.
-    pub concurrency: usize,
-    /// What tells which sockets are ready; `None`: as the port sees fit.
-    pub socket_engine: Option<SocketEngine>,
-    /// What reads and writes `file`; `None`: as the port sees fit.
-    pub file_engine: Option<FileEngine>,
+    /// What it runs on.
+    pub machinery: Machinery,
     /// Sent instead of random bytes, or what is received goes there. Of tests with one TCP stream; others are refused.
     pub file: Option<PathBuf>,
-    /// For control connections.
-    pub keep_alive: KeepAlive,
 }
 
 impl Default for Options {
@@ -105,18 +97,14 @@ impl Default for Options {
             bitrate_window: Duration::from_secs(5),
             max_streams: 2 * crate::parameters::STREAMS_MAX,
             max_parameter_bytes: PARAMETERS_BYTES_MAX,
-            max_guests: 64,
+            max_guests: GUESTS_MAX,
             handshake_timeout: Duration::from_secs(5),
             setup_timeout: Duration::from_secs(10),
             interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(120),
             form: Form::default(),
-            threads: None,
-            concurrency: 0,
-            socket_engine: None,
-            file_engine: None,
+            machinery: Machinery::default(),
             file: None,
-            keep_alive: KeepAlive::default(),
         }
     }
 }
@@ -142,7 +130,6 @@ struct Lobby {
     processors: Option<Processors>,
     /// Where hellos arrive, while a test waits for datagram streams.
     udp: Option<UdpSocket>,
-    idle: u64,
     stopping: bool,
 }
 
@@ -195,6 +182,19 @@ pub fn serve(options: &Options, sink: Box<dyn Sink>) -> Result<(), Failure> {
     result
 }
 
+/// A socket of the server that is going to be bound to this address: each goes over the device that was asked for.
+fn socket_for(options: &Options, address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(options.family == Some(6))?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
 fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, options.port));
@@ -208,14 +208,7 @@ fn listen(options: &Options) -> io::Result<std::net::TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in candidates {
         let made = (|| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            if address.is_ipv6() {
-                socket.set_only_v6(options.family == Some(6))?;
-            }
-            if let Some(device) = &options.device {
-                socket.bind_device(Some(device.as_bytes()))?;
-            }
-            socket.set_reuse_address(true)?;
+            let socket = socket_for(options, address, Type::STREAM)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok::<_, io::Error>(socket)
@@ -238,7 +231,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         };
         Failure::new(code::LISTEN, format!("{text}{remedy}"))
     };
-    let built = socket::builder(options.concurrency, options.socket_engine, options.file_engine).build();
+    let built = options.machinery.port();
     let port: Port = built.map_err(|error| Failure::system(code::INIT, &error))?;
     let socket = listen(options).map_err(|error| cannot(&error))?;
     let address = socket.local_addr().map_err(|error| cannot(&error))?;
@@ -252,17 +245,20 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
         lobby: Mutex::default(),
         done: Mutex::new(done),
     });
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in op::ENDING_SIGNALS {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
     for _ in 0..ACCEPTS {
         let _ = listener.accept(Op::Accept(server.clone()));
     }
-    let pool = op::run(&port, options.threads).map_err(|error| Failure::system(code::INIT, &error))?;
+    let pool = op::run(&port, options.machinery.threads).map_err(|error| Failure::system(code::INIT, &error))?;
     voice.listening(address.port());
     server.announce();
     voice.flush();
-    server.wait_for_tests();
+    // A server that goes on stays as it is when nobody comes: its listener needs no renewal.
+    if let (true, Some(timeout)) = (options.one_off, options.idle_timeout) {
+        let _ = port.timer(timeout, (), Op::Idle(server.clone()));
+    }
     let _ = over.recv();
     drop(listener);
     port.close();
@@ -289,19 +285,9 @@ impl Server {
         self.voice.line(SERVER_RULE);
     }
 
-    fn wait_for_tests(self: &Arc<Self>) {
-        let Some(timeout) = self.options.idle_timeout else { return };
-        let mut lobby = self.lobby();
-        lobby.idle += 1;
-        let _ = self.port.timer(timeout, (), Op::Idle(self.clone(), lobby.idle));
-    }
-
-    /// No test for so long: a server for one test ends, another one stays as it is, its listener needs no renewal.
-    pub(crate) fn idle(&self, token: u64) {
-        let lobby = self.lobby();
-        let idle = lobby.idle == token && lobby.sessions.is_empty();
-        drop(lobby);
-        if idle && self.options.one_off {
+    /// So long after the start a server for one test ends if it has none.
+    pub(crate) fn idle(&self) {
+        if self.sessions().is_empty() {
             self.end();
         }
     }
@@ -411,14 +397,7 @@ impl Server {
         if lobby.udp.is_some() {
             return Ok(());
         }
-        let socket = Socket::new(Domain::for_address(self.address), Type::DGRAM, None)?;
-        if self.address.is_ipv6() {
-            socket.set_only_v6(self.options.family == Some(6))?;
-        }
-        if let Some(device) = &self.options.device {
-            socket.bind_device(Some(device.as_bytes()))?;
-        }
-        socket.set_reuse_address(true)?;
+        let socket = socket_for(&self.options, self.address, Type::DGRAM)?;
         socket.bind(&self.address.into())?;
         let socket: UdpSocket = self.port.associate(std::net::UdpSocket::from(socket), ())?;
         let _ = socket.recv_from(Buffer::with_capacity(2048), Op::Hello(self.clone()));
@@ -469,11 +448,10 @@ impl Server {
         if gone && !self.options.one_off {
             self.announce();
             self.voice.flush();
-            self.wait_for_tests();
         }
     }
 
-    pub(crate) fn over(self: &Arc<Self>, _session: &Arc<Session>) {
+    pub(crate) fn over(&self) {
         if self.options.one_off {
             self.end();
         }
@@ -564,8 +542,7 @@ impl Session {
         core.host_port = peer.port();
         core.interval = options.interval;
         core.receive_timeout = options.receive_timeout;
-        core.keep_alive = options.keep_alive;
-        socket::keep_alive(&stream, &options.keep_alive);
+        socket::keep_alive(&stream, &options.machinery.keep_alive);
         core.control = Some(stream);
         core.phase = Phase::Greeting;
         self.send_state(&core, state::PARAM_EXCHANGE);
@@ -783,11 +760,9 @@ impl Session {
         let wrong = |error: io::Error| Failure::system(code::STREAM_CREATE, &error);
         let control = core.control.as_ref().and_then(|control| control.local_addr().ok());
         let mut local = plain(control.ok_or_else(|| Failure::new(code::STREAM_CREATE, describe(code::STREAM_CREATE)))?);
-        if let Some(server) = &self.server {
-            local.set_port(server.address.port());
-        }
-        let socket = Socket::new(Domain::for_address(from), Type::DGRAM, None).map_err(wrong)?;
-        socket.set_reuse_address(true).map_err(wrong)?;
+        let server = self.server.as_ref().expect("a server's session");
+        local.set_port(server.address.port());
+        let socket = socket_for(&server.options, local, Type::DGRAM).map_err(wrong)?;
         socket::prepare(&SockRef::from(&socket), &core.parameters, false)?;
         socket.bind(&local.into()).map_err(wrong)?;
         socket.connect(&from.into()).map_err(wrong)?;
@@ -824,6 +799,21 @@ impl Session {
         if !Self::is_first_of_two(core) {
             Self::print_sides(core);
             self.free(core);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn each_socket_of_the_server_goes_over_the_device_that_was_asked_for() {
+        let options = Options { device: Some("lo".into()), ..Options::default() };
+        for kind in [Type::STREAM, Type::DGRAM] {
+            let socket = socket_for(&options, (Ipv4Addr::LOCALHOST, 0).into(), kind).unwrap();
+            assert_eq!(socket.device().unwrap().as_deref(), Some(&b"lo"[..]), "{kind:?}");
         }
     }
 }

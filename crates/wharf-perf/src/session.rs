@@ -15,7 +15,7 @@ use crate::report::book::{Book, remote_half};
 use crate::report::{DiskFile, End, Half, Interval, Role, Snapshot, Start, StreamEnd, StreamInfo, sides};
 use crate::results::Results;
 use crate::server::Server;
-use crate::socket::{self, KeepAlive, Processor};
+use crate::socket::{self, Processor};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io;
@@ -188,7 +188,6 @@ pub(crate) struct Core {
     looks: VecDeque<(Instant, u64)>,
     /// What is sent from or received into, and how it is called.
     pub(crate) file: Option<(File, String)>,
-    pub(crate) keep_alive: KeepAlive,
     watched: (u64, Instant),
     shown: ([u64; 2], Instant),
     timers: [(u64, Option<OperationId>); ALARMS],
@@ -243,7 +242,6 @@ impl Session {
                 settled: Settled { rounds: 0, moved: 0, since: now, moved_at: now },
                 looks: VecDeque::new(),
                 file: None,
-                keep_alive: KeepAlive::default(),
                 watched: (0, now),
                 shown: ([0; 2], now),
                 timers: [(0, None); ALARMS],
@@ -261,14 +259,13 @@ impl Session {
     /// Lets go of the lock, and does what had to wait for that.
     pub(crate) fn leave(self: &Arc<Self>, mut core: MutexGuard<'_, Core>) {
         let later = std::mem::take(&mut core.later);
-        let failed = core.failure.is_some();
         drop(core);
         self.voice.flush();
         for what in later {
             match (what, &self.server) {
                 (Later::Free, Some(server)) => server.free(self),
-                (Later::Over, Some(server)) => server.over(self),
-                (Later::Over, None) => self.client_over(failed),
+                (Later::Over, Some(server)) => server.over(),
+                (Later::Over, None) => self.client_over(),
                 (Later::Free, None) => {}
             }
         }
@@ -415,7 +412,7 @@ impl Session {
         let file = core.file.as_ref().map(|(file, _)| file.clone());
         let flow = Flow::new(info, link, &core.gate, &core.parameters, payload, file);
         if !sends {
-            flow.begin_receiving(&self.port);
+            flow.begin_receiving();
         }
         core.flows.push(flow);
     }
@@ -448,9 +445,8 @@ impl Session {
         core.printer.started(&start);
         let mut book = Book::new(core.parameters.protocol, &start.streams);
         // What has come already belongs to the test: a server sends as soon as it has told so.
-        let zero = vec![Snapshot::default(); core.flows.len()];
-        let first: Vec<Snapshot> =
-            core.flows.iter().zip(zero).map(|(flow, zero)| Snapshot { tcp: flow.snapshot(true).tcp, ..zero }).collect();
+        let first = core.flows.iter().map(|flow| Snapshot { tcp: flow.snapshot(true).tcp, ..Snapshot::default() });
+        let first: Vec<Snapshot> = first.collect();
         book.begin(&first);
         core.book = Some(book);
         core.start = Some(start);
@@ -584,11 +580,6 @@ impl Session {
             book.begin(&snapshots);
         }
         self.count(core);
-        if core.role == Role::Client && core.parameters.blocks_wanted().is_some() {
-            for flow in core.flows.iter().filter(|flow| flow.info.sends) {
-                flow.wake(&self.port);
-            }
-        }
         self.arm_tick(core);
     }
 
@@ -756,14 +747,23 @@ impl Session {
         self.tell_the_end(core);
     }
 
-    /// The server: the client has told the end.
+    /// The server: the client has told the end. In a test by time the clock stops here, and the counters with it, as iperf3's do: what
+    /// comes later is no part of the rate. One by amount goes on until the amount is there, and so does its clock.
     pub(crate) fn server_ends(self: &Arc<Self>, core: &mut Core) {
         core.phase = Phase::Settling;
         core.gate.close();
         Self::begin_to_settle(core);
+        let receives = core.flows.iter().any(|flow| !flow.info.sends);
+        let stops = receives && core.parameters.blocks_wanted().is_none() && core.file.is_none();
+        if stops {
+            let seconds = core.counted_from.elapsed().as_secs_f64();
+            self.take_totals(core, seconds);
+        }
         // In the second phase the last blocks have arrived, though it may not have been heard here that they are gone.
         let gone = !core.parameters.two_phase || core.gate.is_quiet();
-        match core.flows.iter().any(|flow| !flow.info.sends) || !gone {
+        // Of datagrams it is still to be seen which were lost.
+        let waits = receives && !(stops && core.parameters.protocol == Protocol::Tcp);
+        match waits || !gone {
             true => self.arm(core, Alarm::Settle, SETTLE),
             false => self.server_counted(core),
         }
@@ -779,8 +779,8 @@ impl Session {
         }
     }
 
-    /// A receiving server takes what is still on its way. In a test by time that is little; in one by amount it is known what has
-    /// to come, and the client has seen to it that it did.
+    /// A receiving server takes what is still on its way. Of the datagrams of a test by time that is little; in one by amount it is
+    /// known what has to come, and the client has seen to it that it did.
     fn server_settles(self: &Arc<Self>, core: &mut Core) {
         let (moved, now) = (Self::moved(core), Instant::now());
         let moves = moved != core.settled.moved;
@@ -822,8 +822,13 @@ impl Session {
     }
 
     fn server_counted(self: &Arc<Self>, core: &mut Core) {
-        let seconds = core.settled.since.saturating_duration_since(core.counted_from).as_secs_f64();
-        self.take_totals(core, seconds);
+        if core.totals.is_some() {
+            self.count_late_datagrams(core);
+        } else {
+            // All that is counted moved until then.
+            let seconds = core.settled.moved_at.saturating_duration_since(core.counted_from).as_secs_f64();
+            self.take_totals(core, seconds);
+        }
         self.close_flows(core);
         core.phase = Phase::Results;
         self.send_state(core, state::EXCHANGE_RESULTS);
@@ -849,12 +854,14 @@ impl Session {
         }
     }
 
-    /// Datagrams that were on their way when the end was told have come by now: the server has stopped.
+    /// Datagrams that were on their way when the clock stopped have come by now. They were not lost; of the rate they are no part.
     pub(crate) fn count_late_datagrams(&self, core: &mut Core) {
         if core.parameters.protocol == Protocol::Udp && core.flows.iter().any(|flow| !flow.info.sends) {
             let snapshots = self.snapshots(core, false);
-            if let Some(totals) = &mut core.totals {
-                totals.1 = snapshots;
+            if let Some((_, totals)) = &mut core.totals {
+                for (total, now) in totals.iter_mut().zip(snapshots) {
+                    *total = Snapshot { bytes: total.bytes, ..now };
+                }
             }
         }
     }

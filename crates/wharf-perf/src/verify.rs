@@ -98,7 +98,8 @@ impl Checker {
 
     fn block(&mut self, block: &[u8]) {
         if !self.sum_is_right(block) {
-            self.next += 1;
+            // The number before was the peer's, and may have been the last there is.
+            self.next = self.next.wrapping_add(1);
             return;
         }
         let number = u64::from_be_bytes(block[8..16].try_into().unwrap_or_default());
@@ -171,6 +172,12 @@ mod tests {
         let mut checker = Checker::new(shared.clone(), 1, 64);
         checker.bytes(&stream(&cookie, 64, &[0, 2, 3]));
         assert_eq!(checker.found, Verification { blocks: 3, checksum: 0, sequence: 1, content: 0 });
+        // Behind the last number comes the first, of a damaged block, too.
+        let mut checker = Checker::new(shared.clone(), 1, 64);
+        let mut last = stream(&cookie, 64, &[u64::MAX - 1, u64::MAX, 0]);
+        last[64 + 30] ^= 1;
+        checker.bytes(&last);
+        assert_eq!(checker.found, Verification { blocks: 3, checksum: 1, sequence: 1, content: 0 });
         let mut checker = Checker::new(shared, 1, 64);
         checker.bytes(&stream(&Cookie::random(), 64, &[0]));
         assert_eq!(checker.found, Verification { blocks: 1, checksum: 0, sequence: 0, content: 1 });

@@ -77,6 +77,7 @@ impl Buffer {
     }
 
     /// Whether a receive may use it.
+    #[inline]
     pub fn is_writable(&self) -> bool {
         matches!(self.0, Memory::Owned(_) | Memory::Pooled(_) | Memory::Aligned(_))
     }
@@ -106,6 +107,7 @@ impl Buffer {
     }
 
     /// Where a receive may write, for as long as the buffer is neither moved from nor dropped.
+    #[inline]
     pub(crate) fn space(&mut self) -> Option<crate::operation::RawBuffer> {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
@@ -120,12 +122,14 @@ impl Buffer {
     }
 
     /// What a send reads.
+    #[inline]
     pub(crate) fn content(&self) -> crate::operation::RawBuffer {
         crate::operation::RawBuffer { pointer: self.as_ptr().cast_mut(), length: self.len() }
     }
 
     /// A receive has written `length` bytes at the start.
     #[allow(unsafe_code)]
+    #[inline]
     pub(crate) fn received(&mut self, length: usize) {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,

@@ -60,17 +60,20 @@ impl Direction {
     }
 
     /// A number that no other operation of the device has had.
+    #[inline]
     pub(crate) fn next_serial(&mut self) -> u64 {
         self.last_serial += 2;
         self.last_serial
     }
 
     /// The owner executes an operation from here on.
+    #[inline]
     pub(crate) fn run(&mut self, serial: u64) {
         self.running = serial;
     }
 
     /// The owner executes none any more.
+    #[inline]
     pub(crate) fn run_none(&mut self) {
         self.running = 0;
         if let Some(aside) = &mut self.operations.aside {
@@ -129,11 +132,13 @@ impl Direction {
     }
 
     /// Whether it has to end if it cannot go on.
+    #[inline]
     pub(crate) fn must_end(&self, serial: u64) -> bool {
         self.closed || self.operations.aside.as_ref().is_some_and(|aside| aside.cancelled.contains(&serial))
     }
 
     /// An attempt is over: requests that came for it are answered.
+    #[inline]
     pub(crate) fn forget_cancelled(&mut self) {
         if let Some(aside) = &mut self.operations.aside {
             aside.cancelled.clear();
@@ -155,6 +160,7 @@ impl Direction {
     }
 
     /// An operation was appended. True when the caller has to queue the direction.
+    #[inline]
     pub(crate) fn wants_a_turn(&mut self) -> bool {
         let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
         if wanted {
@@ -164,6 +170,7 @@ impl Direction {
     }
 
     /// The owner begins.
+    #[inline]
     pub(crate) fn begin(&mut self) {
         debug_assert_ne!(self.turn, Turn::Running, "two owners of one direction");
         self.turn = Turn::Running;
@@ -171,6 +178,7 @@ impl Direction {
     }
 
     /// The owner lets go, after an attempt that showed whether more is there.
+    #[inline]
     pub(crate) fn let_go(&mut self, drained: bool) -> Left {
         self.drained = drained && !std::mem::take(&mut self.edge);
         self.run_none();
@@ -190,11 +198,11 @@ pub(crate) struct Left {
     pub(crate) handle: bool,
 }
 
-/// Operations in the order of issue. One needs no more than its own memory.
+/// Operations in the order of issue. One needs no more than its own memory, which is kept for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     /// The first; if there is none the list is empty.
-    first: Option<Box<Operation>>,
+    first: Option<Box<Option<Operation>>>,
     aside: Option<Box<Aside>>,
 }
 
@@ -214,47 +222,51 @@ impl Operations {
         self.aside.get_or_insert_default()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.front().is_none()
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.aside.as_ref().map_or(0, |aside| aside.more.len())
+        usize::from(!self.is_empty()) + self.aside.as_ref().map_or(0, |aside| aside.more.len())
     }
 
+    #[inline]
     pub(crate) fn front(&self) -> Option<&Operation> {
-        self.first.as_deref()
+        self.first.as_deref()?.as_ref()
     }
 
+    #[inline]
     pub(crate) fn push_back(&mut self, operation: Operation) {
-        match self.first {
-            None => self.first = Some(Box::new(operation)),
-            Some(_) => self.aside().more.push_back(operation),
+        match self.first.as_deref_mut() {
+            None => self.first = Some(Box::new(Some(operation))),
+            Some(first @ None) => *first = Some(operation),
+            Some(Some(_)) => self.aside().more.push_back(operation),
         }
     }
 
     pub(crate) fn push_front(&mut self, operation: Operation) {
-        match &mut self.first {
-            None => self.first = Some(Box::new(operation)),
+        match self.first.as_deref_mut() {
+            None => self.first = Some(Box::new(Some(operation))),
             Some(first) => {
-                let second = std::mem::replace(&mut **first, operation);
-                self.aside().more.push_front(second);
+                if let Some(second) = first.replace(operation) {
+                    self.aside().more.push_front(second);
+                }
             }
         }
     }
 
+    #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Operation> {
         let second = self.aside.as_mut().and_then(|aside| aside.more.pop_front());
-        match second {
-            // Into the first's memory.
-            Some(second) => self.first.as_deref_mut().map(|first| std::mem::replace(first, second)),
-            None => self.first.take().map(|first| *first),
-        }
+        // Into the first's memory.
+        let first = self.first.as_deref_mut()?;
+        std::mem::replace(first, second)
     }
 
     /// Takes one out of the middle.
     pub(crate) fn remove(&mut self, serial: u64) -> Option<Operation> {
-        if self.first.as_ref()?.serial == serial {
+        if self.front()?.serial == serial {
             return self.pop_front();
         }
         let more = &mut self.aside.as_mut()?.more;
@@ -264,7 +276,7 @@ impl Operations {
 
     /// Takes all of them out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Operation> + use<> {
-        let first = self.first.take().map(|first| *first);
+        let first = self.first.take().and_then(|first| *first);
         let more = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.more));
         first.into_iter().chain(more.into_iter().flatten())
     }

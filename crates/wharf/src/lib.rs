@@ -53,6 +53,12 @@ mod direction;
 mod engine;
 #[cfg(not(loom))]
 pub mod error;
+/// Ports over a network in memory: for the project's own conformance suite. No part of the interface.
+#[cfg(all(unix, feature = "fake", not(loom)))]
+#[doc(hidden)]
+pub mod fake {
+    pub use crate::engine::fake::{Listener, Mail, Network, Peer};
+}
 #[cfg(all(unix, not(loom)))]
 mod fork;
 #[cfg(not(loom))]
@@ -80,6 +86,8 @@ mod record;
 mod schedules;
 #[cfg(not(loom))]
 pub mod session;
+#[cfg(not(loom))]
+mod spare;
 mod sync;
 #[cfg(not(loom))]
 mod word;

@@ -87,7 +87,7 @@ pub enum Buffers {
     None,
     /// One piece.
     One(RawBuffer),
-    /// Several pieces, used in order.
+    /// Several pieces, used in order. A receive needs one at least, be it without space (row R-09).
     Many(Box<[RawBuffer]>),
     /// The port's pool gives one when data has arrived.
     Pooled,
@@ -129,6 +129,11 @@ impl Buffers {
         }
     }
 
+    /// A list of pieces that has none.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(self, Buffers::Many(pieces) if pieces.is_empty())
+    }
+
     /// Bytes in all.
     pub fn total(&self) -> usize {
         match self {
@@ -147,9 +152,22 @@ pub enum Sink {
     Port,
     /// To an event; no packet is queued (row O-20).
     Event(Arc<CompletionEvent>),
+    /// To an event, and then to the port's queue (row O-21). What only one can own (an accepted connection, a pooled buffer) is
+    /// the packet's; the event is told the rest. Of a signal, which comes many times, only the packets come. The packet is
+    /// queued also after `skip_on_success`.
+    Both(Arc<CompletionEvent>),
     /// To a function that a worker of the port calls from inside its `get`, with the number given here. Never from
     /// inside the issuing call.
     Callback(fn(usize, Completion), usize),
+}
+
+impl Sink {
+    /// Signals the event of an operation that has a packet as well. Before the packet is queued.
+    pub(crate) fn tell_beside(&self, completion: &Completion) {
+        if let Sink::Both(event) = self {
+            event.signal(Completion { payload: Payload::None, ..*completion });
+        }
+    }
 }
 
 /// A place where one completion can be waited for: the event of the Win32 `OVERLAPPED` structure.
@@ -296,6 +314,7 @@ impl Parts {
 }
 
 impl Operation {
+    #[inline]
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
         let rare = match sink {
             Sink::Port => None,
@@ -330,15 +349,18 @@ impl Operation {
     }
 
     /// Its completion goes to the queue.
+    #[inline]
     pub(crate) fn is_for_port(&self) -> bool {
         self.rare.as_ref().is_none_or(|rare| rare.sink.is_none())
     }
 
+    #[inline]
     pub(crate) fn take_sink(&mut self) -> Sink {
         self.rare.take().and_then(|rare| rare.sink).unwrap_or(Sink::Port)
     }
 
     /// The safe layer has a record for it, whose address the token is: it has memory of its own.
+    #[inline]
     pub(crate) fn names_memory(&self) -> bool {
         matches!(self.buffers, Buffers::One(_) | Buffers::Many(_)) || self.parts().is_some()
     }

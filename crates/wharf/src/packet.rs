@@ -356,6 +356,8 @@ pub enum GetError {
     Abandoned,
     /// The process is a forked child and the port its parent's (6, `ERROR_INVALID_HANDLE`).
     Forked,
+    /// A batch of no packets was asked for (87, `ERROR_INVALID_PARAMETER`).
+    NoRoom,
 }
 
 impl GetError {
@@ -365,6 +367,7 @@ impl GetError {
             GetError::TimedOut => 258,
             GetError::Abandoned => 735,
             GetError::Forked => 6,
+            GetError::NoRoom => 87,
         }
     }
 }
@@ -375,6 +378,7 @@ impl fmt::Display for GetError {
             GetError::TimedOut => "no packet came in time",
             GetError::Abandoned => "the port was closed",
             GetError::Forked => "the port belongs to the parent process; make a new one after fork",
+            GetError::NoRoom => "a batch of 0 packets was asked for; ask for 1 or more",
         })
     }
 }
@@ -385,6 +389,7 @@ impl From<GetError> for io::Error {
     fn from(error: GetError) -> io::Error {
         let kind = match error {
             GetError::TimedOut => io::ErrorKind::TimedOut,
+            GetError::NoRoom => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::NotConnected,
         };
         io::Error::new(kind, error)

@@ -399,6 +399,10 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// The batch counts as one running thread (row D-51). Packets that were not walked through go back to the head of
     /// the queue when the batch is dropped, when the thread announces that it [blocks](crate::blocking) or is found
     /// blocked, and when it calls `get` again; so a handler that blocks holds no packet hostage.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](CompletionPort::get); and [`GetError::NoRoom`] when `most` is 0 (row D-46).
     #[doc(alias = "GetQueuedCompletionStatusEx")]
     pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
         let raw = &self.owner.0;
@@ -711,6 +715,7 @@ impl From<Empty> for GetError {
             Empty::TimedOut => GetError::TimedOut,
             Empty::Abandoned => GetError::Abandoned,
             Empty::Forked => GetError::Forked,
+            Empty::NoRoom => GetError::NoRoom,
         }
     }
 }

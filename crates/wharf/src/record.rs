@@ -6,6 +6,7 @@
 
 use crate::buffer::Buffer;
 use crate::net::FileMessage;
+use crate::spare;
 use std::sync::Arc;
 
 pub(crate) enum Memory {
@@ -16,6 +17,7 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
+    #[inline]
     pub(crate) fn into_one(self) -> Buffer {
         match self {
             Memory::One(buffer) => buffer,
@@ -33,7 +35,7 @@ pub(crate) struct Record<C> {
 
 impl<C> Record<C> {
     pub(crate) fn new(context: C, memory: Memory) -> Box<Record<C>> {
-        Box::new(Record { context, memory })
+        spare::boxed(Record { context, memory })
     }
 
     /// The memory, to name it to the raw layer. The record does not move any more.
@@ -50,8 +52,9 @@ impl<C> Record<C> {
     pub(crate) fn from_token(token: usize) -> (C, Memory) {
         // SAFETY: tokens of the safe layer's operations with memory are made by `into_token` with the port's own C, and
         // the raw layer delivers each exactly once (or returns an error and delivers none), so the box is ours.
-        let record = *unsafe { Box::<Self>::from_raw(std::ptr::with_exposed_provenance_mut(token)) };
-        (record.context, record.memory)
+        let record = unsafe { Box::<Self>::from_raw(std::ptr::with_exposed_provenance_mut(token)) };
+        let Record { context, memory } = spare::unboxed(record);
+        (context, memory)
     }
 }
 

@@ -810,7 +810,7 @@ impl Schedule {
             }
             Err(Empty::TimedOut) => {}
             Err(Empty::Abandoned) => assert!(self.model().closed, "abandoned by an open port"),
-            Err(Empty::Forked) => unreachable!(),
+            Err(Empty::Forked | Empty::NoRoom) => unreachable!(),
         }
         false
     }

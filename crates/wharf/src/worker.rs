@@ -319,9 +319,10 @@ impl Pool {
         let _leave = Leave(self, me);
         while !self.stopping.load(Ordering::Acquire) {
             // A pool that shrinks a little later is no worse.
-            let may_end = self.surplus.load(Ordering::Relaxed);
-            let deadline = Deadline::after(may_end.then_some(self.workers.idle));
-            let completion = match queue.get(deadline) {
+            let may_end = || self.surplus.load(Ordering::Relaxed);
+            let again = self.port.take_again().map(Taken::Entry).ok_or(());
+            let taken = again.or_else(|()| queue.get(Deadline::after(may_end().then_some(self.workers.idle))));
+            let completion = match taken {
                 Ok(Taken::Entry(entry)) => self.port.execute(entry),
                 Ok(Taken::Work(entry)) => {
                     self.port.do_work(entry);

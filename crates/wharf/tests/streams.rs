@@ -916,6 +916,58 @@ fn with_skip_on_success_an_operation_is_either_done_or_queued_never_both() {
 }
 
 #[test]
+fn with_skip_on_success_sends_of_several_threads_go_out_whole_and_end_once() {
+    const SENDERS: u64 = 3;
+    const EACH: u64 = 150;
+    const BYTES: usize = 3000;
+    let (ledger, port, stream, mut peer) = narrow_stream();
+    stream.skip_on_success();
+    let done = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let (stream, ledger, done) = (&stream, &ledger, &done);
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    // The system's buffers fill, so some go on behind others.
+                    let message = vec![(sender * 64 + n % 64) as u8; BYTES];
+                    if let Outcome::Done(packet) = stream.send(message, ledger.token(n)).unwrap() {
+                        assert_eq!(packet.context.number, n);
+                        assert!(matches!(packet.event, Event::Sent { buffer, result: Ok(BYTES), .. } if buffer.len() == BYTES));
+                        packet.context.arrive();
+                        done.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut next = [0; SENDERS as usize];
+            let mut message = vec![0; BYTES];
+            for _ in 0..SENDERS * EACH {
+                peer.read_exact(&mut message).unwrap();
+                let (sender, number) = (usize::from(message[0] / 64), u64::from(message[0] % 64));
+                assert!(message.iter().all(|&byte| byte == message[0]), "two messages are mixed");
+                assert_eq!(number, next[sender] % 64, "sender {sender} is out of order");
+                next[sender] += 1;
+            }
+        });
+        let mut queued = 0;
+        while done.load(SeqCst) + queued < SENDERS * EACH {
+            if let Ok(packet) = port.get_timeout(Duration::from_millis(5)) {
+                packet.context.arrive();
+                assert!(matches!(packet.event, Event::Sent { result: Ok(BYTES), .. }), "{packet:?}");
+                queued += 1;
+            }
+        }
+    });
+    quiet(&port, &ledger);
+    let at_once = done.load(SeqCst);
+    assert!(at_once > 0, "nothing is ever done at once");
+    if cfg!(unix) {
+        assert!(at_once < SENDERS * EACH, "all were done at once: the others are not tested");
+    }
+}
+
+#[test]
 fn with_skip_on_success_a_failure_still_comes_as_a_packet_or_a_refusal() {
     let (ledger, port, stream, peer) = narrow_stream();
     stream.skip_on_success();

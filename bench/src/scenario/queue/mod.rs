@@ -1,5 +1,11 @@
 //! Posted packets, beside queues that do nothing else: on one thread; in bursts, with producers and consumers that do
 //! nothing but post and take; and sparse, where the consumer sleeps before each packet.
+//!
+//! Every queue carries the same three words, which is what a post is (bytes, key, context), and hands all three to the
+//! consumer; a port's entry has a fourth, its kind. All have the same threads, the same number of items and the same end: time and
+//! processor time run from the first post until the last consumer has ended. Nobody's queue has a bound, and how many
+//! threads a queue wakes is its own affair. What differs: `get_many(64)` may take 64 at a time, where a channel's `recv`
+//! takes one, and is held against it because that is what a channel has; `recv + try_iter` takes one lock or claim for each, too.
 
 mod peers;
 
@@ -17,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use wharf::{CompletionPort, Packet};
 
-/// What a packet of ours carries: a number of bytes, a key, a context.
+/// What a post carries: a number of bytes, a key, a context.
 pub type Item = (usize, usize, usize);
 
 const BATCH: usize = 64;

@@ -2,7 +2,7 @@
 
 use super::Item;
 use std::io;
-use wharf::CompletionPort;
+use wharf::{CompletionPort, Event, Packet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
@@ -69,12 +69,16 @@ impl Posts for Port {
 impl Packets for Port {
     fn take(&mut self, most: usize, each: &mut dyn FnMut(Item)) {
         if most == 1 {
-            let packet = self.get().expect("the port is open");
-            return each((0, packet.key, packet.context));
+            return each(item(self.get().expect("the port is open")));
         }
-        for packet in self.get_many(most, None).expect("the port is open") {
-            each((0, packet.key, packet.context));
-        }
+        self.get_many(most, None).expect("the port is open").for_each(|packet| each(item(packet)));
+    }
+}
+
+fn item(packet: Packet<usize, usize>) -> Item {
+    match packet.event {
+        Event::Posted { bytes } => (bytes, packet.key, packet.context),
+        other => unreachable!("only posts go in, and {other:?} came out"),
     }
 }
 

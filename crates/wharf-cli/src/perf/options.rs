@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wharf::{FileEngine, SocketEngine};
-use wharf_perf::client::KeepAlive;
+use wharf_perf::client::{KeepAlive, Machinery};
 use wharf_perf::output::Form;
 use wharf_perf::parameters::{self, Parameters, Protocol};
 use wharf_perf::units::{Format, parse_bytes, parse_rate};
@@ -180,7 +180,7 @@ pub struct Serve {
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
     pub setup_timeout: u64,
     /// Connections that may be silent about what they want, at a time
-    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = server::GUESTS_MAX as u16, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_pending: u16,
 }
 
@@ -360,6 +360,16 @@ impl Common {
         Ok(engines)
     }
 
+    /// Without the engines, of which there may be several.
+    fn machinery(&self) -> Machinery {
+        Machinery {
+            threads: self.workers.map(usize::from),
+            concurrency: self.concurrency.map_or(0, usize::from),
+            keep_alive: self.cntl_ka.unwrap_or_default(),
+            ..Machinery::default()
+        }
+    }
+
     fn form(&self) -> Form {
         let default = Form::default();
         Form {
@@ -432,12 +442,8 @@ impl Serve {
             interval: Duration::from_secs_f64(common.interval),
             receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(120_000)),
             form: common.form(),
-            threads: common.workers.map(usize::from),
-            concurrency: common.concurrency.map_or(0, usize::from),
-            socket_engine: engine.sockets,
-            file_engine: engine.files,
+            machinery: Machinery { socket_engine: engine.sockets, file_engine: engine.files, ..common.machinery() },
             file: common.file.clone(),
-            keep_alive: common.cntl_ka.unwrap_or_default(),
         })
     }
 }
@@ -483,10 +489,8 @@ impl Run {
         let (mut bytes, blockcount) =
             (self.bytes.filter(|bytes| *bytes > 0), self.blockcount.filter(|blocks| *blocks > 0));
         if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, blockcount) {
-            // A file ends where it ends.
-            let size =
-                std::fs::metadata(file).map_err(|error| format!("{} cannot be read (-F): {error}", file.display()))?;
-            bytes = Some(size.len().max(1));
+            // A file ends where it ends. One that cannot be read is the test's failure, and said when it is opened.
+            bytes = std::fs::metadata(file).ok().map(|file| file.len().max(1));
         }
         let by_amount = bytes.is_some() || blockcount.is_some();
         let parameters = Parameters {
@@ -534,10 +538,8 @@ impl Run {
             send_timeout: self.snd_timeout.map(Duration::from_millis),
             interval: Duration::from_secs_f64(common.interval),
             form: common.form(),
-            threads: common.workers.map(usize::from),
-            concurrency: common.concurrency.map_or(0, usize::from),
+            machinery: common.machinery(),
             file: common.file.clone(),
-            keep_alive: common.cntl_ka.unwrap_or_default(),
             ..client::Options::new(self.host.clone(), common.port)
         })
     }

@@ -257,7 +257,7 @@ fn cpu_line(start: &Start, end: &End) -> String {
 }
 
 fn cost_line(start: &Start, end: &End) -> String {
-    let cost = end.cost(start.parameters.protocol, start.parameters.len);
+    let cost = end.cost(start.parameters.len);
     let unit = if start.parameters.protocol == Protocol::Udp { "datagrams" } else { "blocks" };
     let side = |seconds: f64| {
         let (gigabyte, million) = (seconds / cost.gigabytes.max(1e-9), seconds / cost.million_packets.max(1e-9));

@@ -156,7 +156,7 @@ fn ordered(role: Role, sums: &[Row]) -> impl Iterator<Item = &Row> {
     sums.iter().filter(first).chain(sums.iter().filter(move |sum| !first(sum)))
 }
 
-fn half(half: &Half, socket: Option<i64>, sends: bool) -> Map<String, Value> {
+fn half(half: &Half, socket: Option<i64>) -> Map<String, Value> {
     let mut map = Map::new();
     if let Some(socket) = socket {
         map.insert("socket".into(), socket.into());
@@ -166,12 +166,11 @@ fn half(half: &Half, socket: Option<i64>, sends: bool) -> Map<String, Value> {
     map.insert("seconds".into(), number(half.seconds));
     map.insert("bytes".into(), half.bytes.into());
     map.insert("bits_per_second".into(), number(half.rate()));
-    let _ = sends;
     map
 }
 
 fn udp(half_of: &Half, loss_of: &Half, socket: Option<i64>, sends: bool) -> Map<String, Value> {
-    let mut map = half(half_of, socket, sends);
+    let mut map = half(half_of, socket);
     map.insert("jitter_ms".into(), number(loss_of.jitter * 1000.0));
     map.insert("lost_packets".into(), loss_of.lost.into());
     map.insert("packets".into(), half_of.packets.into());
@@ -194,7 +193,7 @@ pub fn end(end: &End, start: &Start) -> Value {
             if !tcp {
                 return json!({"udp": udp(&stream.sender, &stream.receiver, Some(stream.id), stream.sends)});
             }
-            let mut sender = half(&stream.sender, Some(stream.id), stream.sends);
+            let mut sender = half(&stream.sender, Some(stream.id));
             if stream.sender.retransmits >= 0 {
                 sender.insert("retransmits".into(), stream.sender.retransmits.into());
             }
@@ -209,7 +208,7 @@ pub fn end(end: &End, start: &Start) -> Value {
                 sender.insert("mean_rtt".into(), trips.mean.into());
             }
             sender.insert("sender".into(), stream.sends.into());
-            let mut receiver = half(&stream.receiver, Some(stream.id), stream.sends);
+            let mut receiver = half(&stream.receiver, Some(stream.id));
             receiver.insert("sender".into(), stream.sends.into());
             let mut object = json!({"sender": sender, "receiver": receiver});
             if let Some(file) = &stream.file {
@@ -231,13 +230,13 @@ pub fn end(end: &End, start: &Start) -> Value {
         let suffix = if position == 0 { "" } else { "_bidir_reverse" };
         let (sent, received) = (end.sum(*sends, true), end.sum(*sends, false));
         if tcp {
-            let mut object = half(&sent, None, *sends);
+            let mut object = half(&sent, None);
             if sent.retransmits >= 0 {
                 object.insert("retransmits".into(), sent.retransmits.into());
             }
             object.insert("sender".into(), (*sends).into());
             map.insert(format!("sum_sent{suffix}"), object.into());
-            let mut object = half(&received, None, *sends);
+            let mut object = half(&received, None);
             object.insert("sender".into(), (*sends).into());
             map.insert(format!("sum_received{suffix}"), object.into());
         } else {
@@ -275,7 +274,7 @@ pub fn ours(end: Option<&End>, start: Option<&Start>) -> Value {
     }
     if let (Some(end), Some(start)) = (end, start) {
         map.insert("throughput_bits_per_second".into(), number(end.throughput()));
-        let cost = end.cost(start.parameters.protocol, start.parameters.len);
+        let cost = end.cost(start.parameters.len);
         let of = |seconds: f64, work: f64| number(if work > 0.0 { seconds / work } else { 0.0 });
         let mut cpu = json!({
             "host_seconds": number(cost.here),

@@ -5,7 +5,7 @@ pub mod human;
 pub mod json;
 pub mod sides;
 
-use crate::parameters::{Parameters, Protocol};
+use crate::parameters::Parameters;
 use crate::protocol::Cookie;
 use crate::results::Verification;
 use serde_json::Value;
@@ -316,17 +316,14 @@ impl End {
     }
 
     /// Processor seconds, here and there, from percent and time; for a gigabyte that arrived and for a million packets.
-    pub fn cost(&self, protocol: Protocol, len: usize) -> Cost {
+    pub fn cost(&self, len: usize) -> Cost {
         let (mut bytes, mut packets, mut seconds) = (0, 0.0, 0.0_f64);
         for ours in self.directions() {
             let (sent, received) = (self.sum(ours, true), self.sum(ours, false));
             let arrived = if received.known { received } else { sent };
             bytes = u64::saturating_add(bytes, arrived.bytes);
             seconds = seconds.max(sent.seconds).max(received.seconds);
-            packets += match protocol {
-                Protocol::Udp => arrived.bytes as f64 / len.max(1) as f64,
-                Protocol::Tcp => arrived.bytes as f64 / len.max(1) as f64,
-            };
+            packets += arrived.bytes as f64 / len.max(1) as f64;
         }
         let here = self.cpu[0] / 100.0 * seconds;
         let there = self.remote_cpu.map(|cpu| cpu[0] / 100.0 * seconds);

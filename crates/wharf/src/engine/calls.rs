@@ -98,6 +98,7 @@ pub(super) fn open_stream(peer: &SocketAddr) -> Result<Handle, i32> {
     system::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
 }
 
+#[inline]
 pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
     let fd = borrow(handle);
     if let [piece] = into {
@@ -114,6 +115,7 @@ pub(super) fn peek(handle: Handle) -> Result<(), i32> {
     retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK).map(drop))
 }
 
+#[inline]
 pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
     let flags = system::send_flags(more);
     let fd = borrow(handle);

@@ -14,31 +14,35 @@
 //!
 //! **The hook** is called before and after the effect of every call, with no lock of the fake held. It may call the
 //! port: so one thread plays what another one would do at that moment, and the seed alone decides the interleaving.
+//!
+//! With the feature `fake` several ports share one in real time, with peers that read and write as sockets do: `network.rs`.
 
 mod datagrams;
+#[cfg(feature = "fake")]
+mod network;
+#[cfg(feature = "fake")]
+mod peers;
 
+#[cfg(feature = "fake")]
+pub use network::Network;
+#[cfg(feature = "fake")]
+pub use peers::{Listener, Mail, Peer};
+
+#[cfg(test)]
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 
-use super::{Engine, Events, Handle, Pieces, Readiness};
+use super::errno::{
+    EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,
+};
+use super::{Engine, Events, Handle, Pieces, Readiness, system};
 use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
+use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-const EAGAIN: i32 = 11;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-const ENOSPC: i32 = 28;
-const EPIPE: i32 = 32;
-const ECONNABORTED: i32 = 103;
-const ECONNRESET: i32 = 104;
-const ENOBUFS: i32 = 105;
-const ENOTCONN: i32 = 107;
-const ECONNREFUSED: i32 = 111;
-const EINPROGRESS: i32 = 115;
 
 /// The lowest handle; the numbers below belong to nobody.
 const FIRST_HANDLE: Handle = 100;
@@ -138,6 +142,13 @@ struct Connection {
     /// Zero-byte receives that found something.
     peeked: u64,
     handle: Option<Handle>,
+    /// What the peer wrote, where it is no pattern: the bytes from position `taken` on.
+    given: VecDeque<u8>,
+    /// The peer has closed its end: what is sent is answered by a reset.
+    gone: bool,
+    /// The socket was closed in such a way that its peer sees a reset.
+    #[cfg_attr(not(feature = "fake"), allow(dead_code))]
+    broken: bool,
 }
 
 impl Connection {
@@ -208,6 +219,9 @@ struct Net {
     free: Vec<Handle>,
     connections: Vec<Connection>,
     mailboxes: Vec<datagrams::Mailbox>,
+    /// Connections that are each other's peers.
+    #[cfg(feature = "fake")]
+    links: Vec<[usize; 2]>,
     late: Vec<(u64, Readiness)>,
     /// Errors that calls to come return, whatever the state is.
     scripted: Vec<(Call, i32)>,
@@ -255,6 +269,9 @@ impl Net {
             closed: false,
             peeked: 0,
             handle: None,
+            given: VecDeque::new(),
+            gone: false,
+            broken: false,
         });
         self.connections.len() - 1
     }
@@ -277,6 +294,20 @@ impl Net {
     fn arrival(&mut self, connection: usize, bits: u8) {
         if let Some(handle) = self.connections[connection].handle {
             self.edge(handle, bits);
+        }
+    }
+
+    /// The peer breaks the connection off; what was not received is lost, or can still be received.
+    fn reset(&mut self, connection: usize, loses: bool) {
+        let one = &mut self.connections[connection];
+        if !one.reset && !one.closed {
+            one.reset = true;
+            one.error = true;
+            if loses {
+                one.written = one.taken;
+                one.given.clear();
+            }
+            self.arrival(connection, Readiness::RECEIVE | Readiness::SEND);
         }
     }
 
@@ -319,6 +350,11 @@ impl Net {
             self.deadline = None;
             events.deadline_passed = true;
         }
+        self.collect_ready(events, |_| true);
+    }
+
+    /// What is ready among the devices that `own` says yes to.
+    fn collect_ready(&mut self, events: &mut Events, own: impl Fn(u64) -> bool) {
         let empty = self.faults.empty;
         if self.chance(empty) {
             return;
@@ -328,7 +364,7 @@ impl Net {
         let first = if count > 1 && !self.honest { self.rng.usize(..count) } else { 0 };
         for index in (0..count).map(|index| (first + index) % count) {
             let Some(Socket { device: Some(device), pending, .. }) = self.sockets[index] else { continue };
-            if pending == 0 || self.chance(delayed) {
+            if pending == 0 || !own(device) || self.chance(delayed) {
                 continue;
             }
             let state = self.state_bits(FIRST_HANDLE + Handle::try_from(index).unwrap());
@@ -343,14 +379,16 @@ impl Net {
         if count > 0 && self.chance(spurious) {
             let index = self.rng.usize(..count);
             let handle = FIRST_HANDLE + Handle::try_from(index).unwrap();
-            if let Some(Socket { device: Some(device), .. }) = self.sockets[index] {
+            if let Some(Socket { device: Some(device), .. }) = self.sockets[index]
+                && own(device)
+            {
                 let sticky = self.state_bits(handle) & self.socket(handle).reported & Readiness::STICKY;
                 let ready = self.rng.u8(..) & (Readiness::RECEIVE | Readiness::SEND) | sticky;
                 events.ready.push((device, Readiness(ready)));
             }
         }
         if !self.late.is_empty() && (self.honest || self.rng.u8(..) < late) {
-            events.ready.append(&mut self.late);
+            events.ready.extend(self.late.extract_if(.., |&mut (device, _)| own(device)));
         }
     }
 
@@ -391,6 +429,8 @@ pub(crate) struct View {
 pub(crate) struct Fake {
     net: Mutex<Net>,
     woken: Condvar,
+    /// Rung with every `woken`, for those who wait for descriptors.
+    bells: Mutex<Vec<Weak<OwnedFd>>>,
     polling: AtomicBool,
     hook: OnceLock<Hook>,
 }
@@ -418,6 +458,8 @@ impl Fake {
                 free: Vec::new(),
                 connections: Vec::new(),
                 mailboxes: Vec::new(),
+                #[cfg(feature = "fake")]
+                links: Vec::new(),
                 late: Vec::new(),
                 scripted: Vec::new(),
                 time: Instant::now(),
@@ -425,6 +467,7 @@ impl Fake {
                 kicked: false,
             }),
             woken: Condvar::new(),
+            bells: Mutex::new(Vec::new()),
             polling: AtomicBool::new(false),
             hook: OnceLock::new(),
         }
@@ -439,6 +482,14 @@ impl Fake {
         self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something has changed, whoever waits for it.
+    fn wake(&self) {
+        self.woken.notify_all();
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|bell| {
+            system::raise(&bell);
+        });
+    }
+
     fn tell(&self, call: Call, when: When) {
         if let Some(hook) = self.hook.get() {
             hook(call, when);
@@ -451,7 +502,7 @@ impl Fake {
         let result = effect(&mut self.net());
         self.tell(call, When::After);
         self.net().end(call, handle);
-        self.woken.notify_all();
+        self.wake();
         result
     }
 
@@ -469,7 +520,7 @@ impl Fake {
 
     pub(crate) fn advance(&self, by: Duration) {
         self.net().time += by;
-        self.woken.notify_all();
+        self.wake();
     }
 
     /// A connected socket whose peer leaves up to `capacity` bytes unread.
@@ -493,7 +544,7 @@ impl Fake {
         }
         net.edge(listener, Readiness::RECEIVE);
         drop(net);
-        self.woken.notify_all();
+        self.wake();
         connection
     }
 
@@ -516,7 +567,7 @@ impl Fake {
             }
         }
         drop(net);
-        self.woken.notify_all();
+        self.wake();
         connection
     }
 
@@ -536,7 +587,7 @@ impl Fake {
             net.arrival(connection, Readiness::RECEIVE);
         }
         drop(net);
-        self.woken.notify_all();
+        self.wake();
     }
 
     /// The peer sends an urgent byte: a mark behind what was written.
@@ -559,7 +610,7 @@ impl Fake {
             net.arrival(connection, Readiness::SEND);
         }
         drop(net);
-        self.woken.notify_all();
+        self.wake();
     }
 
     /// The peer shuts its sending side.
@@ -571,23 +622,13 @@ impl Fake {
             net.arrival(connection, Readiness::RECEIVE);
         }
         drop(net);
-        self.woken.notify_all();
+        self.wake();
     }
 
     /// The peer resets the connection; what was not received is lost, or can still be received.
     pub(crate) fn peer_resets(&self, connection: usize, loses: bool) {
-        let mut net = self.net();
-        let one = &mut net.connections[connection];
-        if !one.reset && !one.closed {
-            one.reset = true;
-            one.error = true;
-            if loses {
-                one.written = one.taken;
-            }
-            net.arrival(connection, Readiness::RECEIVE | Readiness::SEND);
-        }
-        drop(net);
-        self.woken.notify_all();
+        self.net().reset(connection, loses);
+        self.wake();
     }
 
     pub(crate) fn view(&self, connection: usize) -> View {
@@ -668,7 +709,7 @@ impl Engine for Fake {
             net.scripted(Call::Register)?;
             let register = net.faults.register;
             if net.chance(register) {
-                return Err(ENOSPC);
+                return Err(libc::ENOSPC);
             }
             let bits = net.state_bits(handle);
             let socket = net.socket(handle);
@@ -715,12 +756,12 @@ impl Engine for Fake {
 
     fn kick(&self) {
         self.net().kicked = true;
-        self.woken.notify_all();
+        self.wake();
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
         self.net().deadline = at;
-        self.woken.notify_all();
+        self.wake();
     }
 
     fn open_stream(&self, _peer: &SocketAddr) -> Result<Handle, i32> {
@@ -768,7 +809,8 @@ impl Engine for Fake {
             let one = &mut net.connections[connection];
             let places = into.iter().flat_map(|piece| (0..piece.length).map(move |at| (piece, at)));
             for (piece, at) in places.take(bytes) {
-                write(piece, at, pattern(connection, one.taken));
+                let byte = one.given.pop_front().unwrap_or_else(|| pattern(connection, one.taken));
+                write(piece, at, byte);
                 one.taken += 1;
             }
             Ok(bytes)
@@ -831,6 +873,9 @@ impl Engine for Fake {
             }
             let one = &mut net.connections[connection];
             one.sent.extend(from.iter().flat_map(read).take(bytes));
+            if one.gone {
+                net.reset(connection, false);
+            }
             Ok(bytes)
         })
     }
@@ -926,7 +971,6 @@ impl Engine for Fake {
     }
 
     fn connect(&self, handle: Handle, _peer: &SocketAddr) -> Result<(), i32> {
-        const EACCES: i32 = 13;
         self.call(Call::Connect, handle, |net| {
             net.scripted(Call::Connect)?;
             assert!(matches!(net.socket(handle).state, State::Fresh), "a connect of what is no fresh socket");

@@ -38,7 +38,9 @@ pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
 pub(crate) mod errno;
-#[cfg(test)]
+// In the library's own tests, and for the suite in `conformance/`.
+#[cfg(any(test, feature = "fake"))]
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;

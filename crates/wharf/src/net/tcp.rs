@@ -4,9 +4,9 @@ use super::adopt_socket;
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
 use crate::os::{self, Owned};
-use crate::packet::{Refused, Rejected};
+use crate::packet::{Event, Packet, Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, DeviceKind, Sink};
+use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
 use crate::record::Memory;
 use rustix::net::sockopt;
 use std::io;
@@ -211,13 +211,30 @@ impl<K: Key, C: Context> Stream<K, C> {
     #[doc(alias = "WSASend")]
     pub fn send(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
-        shared.issue_from(buffer.into(), context, |from, token| {
-            #[allow(unsafe_code)]
-            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
-            unsafe {
-                shared.port.send(&shared.device, from, token, Sink::Port)
+        let buffer = buffer.into();
+        #[allow(unsafe_code)]
+        // SAFETY: the buffer is borrowed until the call is over.
+        let tried = unsafe { shared.port.send_now(&shared.device, buffer.content()) };
+        match tried {
+            Ok(Now::Done) => {
+                let event = Event::Sent { result: Ok(buffer.len()), stream: self.clone(), buffer };
+                Ok(Outcome::Done(Packet { key: shared.key.clone(), context, event }))
             }
-        })
+            Ok(Now::Begun(begun)) => shared.issue_from(buffer, context, |from, token| {
+                #[allow(unsafe_code)]
+                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back. Its bytes
+                // are where they were when it was tried: a buffer that is moved leaves them in their place.
+                Ok(unsafe { shared.port.send_on(&shared.device, begun, from, token) })
+            }),
+            Ok(Now::NotTried) => shared.issue_from(buffer, context, |from, token| {
+                #[allow(unsafe_code)]
+                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+                unsafe {
+                    shared.port.send_with_record(&shared.device, from, token, Sink::Port)
+                }
+            }),
+            Err(error) => Err(Refused { error: refusal(&shared.port, error), context, buffer }),
+        }
     }
 
     /// Issues a send of several buffers, in their order, as one run of bytes.

@@ -21,6 +21,7 @@
 //! from `insert`. So an entry is either handed out by one `get`, or returned by `close` or `insert`, never both.
 
 mod binding;
+mod lock;
 #[cfg(all(test, loom))]
 mod model;
 #[cfg(all(unix, not(loom)))]
@@ -40,6 +41,7 @@ pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
 use binding::Bindable;
+use lock::BusyLock;
 pub(crate) use park::Park;
 use park::Woke;
 use probe::{Probe, ThreadState};
@@ -70,7 +72,7 @@ pub(crate) trait Driver<T>: Send + Sync {
 }
 
 pub(crate) struct Queue<T, D> {
-    state: Lock<State<T>>,
+    state: BusyLock<State<T>>,
     /// The leader's list of events, kept for its memory.
     found: Lock<Found<T>>,
     watch: Watch,
@@ -89,7 +91,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let watch = Watch::new(TICK)?;
         let driver = make(&watch)?;
         Ok(Queue {
-            state: Lock::new(State::new(limit, wake)),
+            state: BusyLock::new(State::new(limit, wake)),
             found: Lock::new(Found { entries: Vec::new(), work: Vec::new(), ticked: false }),
             watch,
             driver,
@@ -103,10 +105,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Restores the invariant, releases the lock, then wakes whom it named.
     #[inline]
-    fn release(&self, state: Guard<'_, State<T>>, urgent: bool) {
+    fn release(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
         #[cfg(test)]
         state.check_counts();
-        if !state.is_alone() {
+        if !state.is_alone() && (urgent || !state.is_settled()) {
             self.settle(state, urgent);
         }
     }

@@ -207,6 +207,31 @@ impl<T> State<T> {
         !self.anybody_inside() && self.supervisor.is_none()
     }
 
+    /// What [`settle`](State::settle) comes to with most packets of a burst: all slots are taken, so nobody can be woken for
+    /// an entry, somebody sleeps on the timer, and it need not be looked at yet.
+    #[inline]
+    pub(super) fn is_settled(&mut self) -> bool {
+        #[cfg(all(unix, not(loom)))]
+        if self.notifier.is_some() {
+            return false;
+        }
+        let full = self.active >= self.limit && self.work.is_empty() && !self.closed;
+        let watched = self.armed_until.is_some() && (self.standby.is_some() || self.supervisor.is_some());
+        let settled = full && watched && self.is_a_burst() && !(self.rearms + 1).is_multiple_of(BURST as u32);
+        self.rearms += u32::from(settled);
+        #[cfg(test)]
+        if settled {
+            self.check_watched();
+        }
+        settled
+    }
+
+    /// The clock is read now and then only.
+    #[inline]
+    fn is_a_burst(&self) -> bool {
+        self.fifo.len() > BURST
+    }
+
     /// Somebody is inside `get` (or supervises) and can be reached.
     #[inline]
     pub(super) fn anybody_inside(&self) -> bool {
@@ -416,7 +441,7 @@ impl<T> State<T> {
     /// the clock is read now and then only; a timer that goes off too early for it costs one look.
     fn arm(&mut self, watch: &Watch) {
         self.rearms += 1;
-        if self.armed_until.is_some() && self.fifo.len() > BURST && !self.rearms.is_multiple_of(BURST as u32) {
+        if self.armed_until.is_some() && self.is_a_burst() && !self.rearms.is_multiple_of(BURST as u32) {
             return;
         }
         self.rearms = 0;

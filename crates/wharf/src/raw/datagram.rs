@@ -88,8 +88,10 @@ impl Port {
     /// As for [`receive`](Port::receive), for each of them.
     #[allow(unsafe_code)]
     pub unsafe fn receive_from_many(&self, device: &Device, receives: Vec<Incoming>) -> Vec<Result<Issued, i32>> {
-        let operation =
-            |Incoming { buffers, token, sink }| Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers));
+        let operation = |Incoming { buffers, token, sink }| match buffers.is_empty_list() {
+            true => Err(EINVAL),
+            false => Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers)),
+        };
         self.issue_many(&device.0, Side::Receive, receives.into_iter().map(operation).collect())
     }
 
@@ -150,7 +152,7 @@ impl Port {
             drop(direction);
             // Nobody else's lie between them.
             let wanted = if device.skip_on_success.load(Ordering::Relaxed) { first..last + 1 } else { 0..0 };
-            self.execute_sends(device, batch, wanted, &mut |serial, completion| {
+            self.execute_sends(device, batch, None, wanted, &mut |serial, completion| {
                 let at = serials.binary_search_by_key(&serial, |&(serial, _)| serial).expect("one of these");
                 results[serials[at].1] = Ok(Issued::Done(completion));
             });

@@ -13,6 +13,7 @@
 
 mod datagram;
 mod file;
+mod now;
 mod parts;
 mod receive;
 mod send;
@@ -23,6 +24,7 @@ mod words;
 pub use crate::engine::SocketEngine;
 pub use crate::engine::files::FileEngine;
 pub(crate) use file::traits_of as file_traits;
+pub(crate) use now::Now;
 pub(crate) use parts::ENODATA;
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
@@ -39,6 +41,7 @@ use crate::engine::{Engine, Events, Readiness, errno};
 use crate::operation::Operation;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
+use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -377,7 +380,14 @@ impl Port {
     }
 
     /// What is left after a turn.
+    #[inline]
     fn turn_over(&self, device: &Arc<Inner>, side: Side, left: Left) {
+        if left.handle || left.goes_on {
+            self.follow_up(device, side, left);
+        }
+    }
+
+    fn follow_up(&self, device: &Arc<Inner>, side: Side, left: Left) {
         if left.handle {
             self.leave(device);
         }
@@ -543,7 +553,9 @@ impl Port {
     /// Queues a packet. A closed port gives it back.
     #[inline]
     pub fn post(&self, post: Post) -> Result<(), Post> {
-        let Post { key, token, bytes } = post;
+        // Loaded as words: two that the caller has just stored are else loaded as a pair, which the processor cannot
+        // forward from two stores, and a post takes twice as long.
+        let (key, token, bytes) = (black_box(post.key), black_box(post.token), black_box(post.bytes));
         let taken = self.is_home() && self.queue.insert_with(move || Entry::Post(Post { key, token, bytes }));
         if taken { Ok(()) } else { Err(Post { key, token, bytes }) }
     }
@@ -583,13 +595,16 @@ impl Port {
         }
     }
 
-    /// Waits for a packet, and takes up to `most` entries that are there then.
+    /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
             if !self.is_home() {
                 return Err(Empty::Forked);
             }
-            let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
+            if most == 0 {
+                return Err(Empty::NoRoom);
+            }
+            let (taken, held) = self.queue.get_many(deadline, most)?;
             match taken {
                 Taken::Work(entry) => self.do_work(entry),
                 Taken::Entry(entry) => {
@@ -707,6 +722,10 @@ impl Port {
     fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
         match sink {
             Sink::Port => Some(completion),
+            Sink::Both(_) => {
+                sink.tell_beside(&completion);
+                Some(completion)
+            }
             other => {
                 self.deliver(other, completion);
                 None
@@ -721,8 +740,9 @@ impl Port {
 
 /// Sends a completion to its sink; what goes there through the queue is returned.
 fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
+    sink.tell_beside(&completion);
     match sink {
-        Sink::Port => Some(Entry::Packet(Box::new(completion))),
+        Sink::Port | Sink::Both(_) => Some(Entry::Packet(Box::new(completion))),
         Sink::Callback(call, context) => Some(Entry::Call(call, context, Box::new(completion))),
         Sink::Event(event) => {
             event.signal(completion);
@@ -736,6 +756,7 @@ fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
 }
 
+#[inline]
 fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();

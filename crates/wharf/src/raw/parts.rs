@@ -11,7 +11,7 @@ use super::file::freeing;
 use super::send::{Attempt, failed_send, rest_of};
 use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
 use crate::device::Device as Inner;
-use crate::engine::errno::{self, EACCES, ENOSYS};
+use crate::engine::errno::{self, EACCES, ENOSYS, ENOTCONN};
 use crate::engine::files::{Job, Look, Work, look};
 use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
@@ -27,7 +27,8 @@ impl Port {
     /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
     /// all of them; `bytes` is their sum. It does not wait for a disk.
     ///
-    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have.
+    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have, and
+    /// with `ENOTCONN` on a datagram socket (row T-07).
     /// A file that turns out shorter ends the operation with `ENODATA` (61); what was sent before is not taken back (row
     /// T-13).
     ///
@@ -43,6 +44,9 @@ impl Port {
         sink: Sink,
     ) -> Result<Issued, i32> {
         let device = &device.0;
+        if device.kind == DeviceKind::Datagram {
+            return Err(ENOTCONN); // row T-07
+        }
         let parts = Parts::new(parts).filter(|_| device.kind == DeviceKind::Stream).ok_or(EINVAL)?;
         self.may_send(device)?;
         let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);

@@ -40,7 +40,7 @@ impl Port {
     /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
     ///
     /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
-    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like).
+    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
     ///
     /// # Safety
     ///
@@ -49,7 +49,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         if !device.is(phase::CONNECTED) {
@@ -70,7 +70,7 @@ impl Port {
     /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
     /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 64 pieces the first 64 are used.
     ///
-    /// Fails at once with `EINVAL` (not a datagram socket) or [`EBADF`].
+    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`].
     ///
     /// # Safety
     ///
@@ -83,7 +83,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || !self.can_be_reached(&device.0) {
+        if device.0.kind != DeviceKind::Datagram || buffers.is_empty_list() || !self.can_be_reached(&device.0) {
             return Err(EINVAL);
         }
         self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
@@ -170,8 +170,27 @@ impl Port {
     /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
     /// to be handed out; to an issuing call only that of a success.
     fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
+        let mut first = None;
+        if let Buffers::One(piece) = operation.buffers
+            && operation.kind == Kind::Received
+            && device.kind == DeviceKind::Stream
+            && device.failed_receive.load(Ordering::Acquire) == 0
+        {
+            let result = self.engine().receive(device.handle, &[piece]);
+            if let Ok(bytes @ 1..) = result {
+                // What nearly all come to, without the rest.
+                operation.done = bytes;
+                let drained = bytes < piece.length && device.short_means_drained();
+                let left = device.receive.lock().let_go(drained);
+                let (sink, completion) = finish(device, operation, 0, Payload::None);
+                let packet = self.hand_out(sink, completion);
+                self.turn_over(device, Side::Receive, left);
+                return packet;
+            }
+            first = Some(self.received(device, result, piece.length, None));
+        }
         loop {
-            let attempt = self.try_receive(device, &mut operation);
+            let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
                 Attempt::NotNow if direction.must_end(operation.serial) => (ECANCELED, Payload::None, false),
@@ -281,7 +300,18 @@ impl Port {
                 Err(error) => self.failed_receive(device, error),
             };
         }
-        match engine.receive(device.handle, into) {
+        self.received(device, engine.receive(device.handle, into), space, pooled)
+    }
+
+    /// What the system gave a stream's receive for so much space.
+    fn received(
+        &self,
+        device: &Inner,
+        result: Result<usize, i32>,
+        space: usize,
+        pooled: Option<PoolBuffer>,
+    ) -> Attempt {
+        match result {
             Ok(0) if waits_for_send(device) => Attempt::NotNow,
             // A send has seen the reset, which Linux reports once, and what was still to be read is read.
             Ok(0) if device.failed_send.load(Ordering::Acquire) != 0 => self.failed_receive(device, ECONNRESET),

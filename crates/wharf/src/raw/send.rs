@@ -6,6 +6,7 @@
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
 use super::datagram::{DATAGRAMS_MAX, gathers};
+use super::now::{Now, completion};
 use super::parts::Window;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
@@ -34,6 +35,12 @@ pub(super) struct Batch {
     more: Vec<Operation>,
 }
 
+impl Batch {
+    pub(super) fn of(operation: Operation) -> Batch {
+        Batch { head: operation, more: Vec::new() }
+    }
+}
+
 pub(super) enum Attempt {
     /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
     Done {
@@ -60,6 +67,32 @@ impl Port {
     /// and unchanged.
     #[allow(unsafe_code)]
     pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        if let (&Buffers::One(piece), Sink::Port) = (&buffers, &sink) {
+            // SAFETY: the caller promises more.
+            match unsafe { self.send_now(device, piece) }? {
+                Now::Done => return Ok(Issued::Done(completion(&device.0, piece.length, token))),
+                // SAFETY: by the caller's promise; it is the same memory.
+                Now::Begun(begun) => return Ok(unsafe { self.send_on(device, begun, buffers, token) }),
+                Now::NotTried => {}
+            }
+        }
+        // SAFETY: the caller promises the same.
+        unsafe { self.send_with_record(device, buffers, token, sink) }
+    }
+
+    /// [`send`](Port::send), for one that [`send_now`](Port::send_now) did not try.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn send_with_record(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = &device.0;
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
@@ -236,10 +269,11 @@ impl Port {
             direction.run(serial);
             drop(direction);
             let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
-            let batch = Batch { head: operation, more: Vec::new() };
             let mut done = None;
             let wanted = if at_once { serial..serial + 1 } else { 0..0 };
-            self.execute_sends(device, batch, wanted, &mut |_, completion| done = Some(completion));
+            self.execute_sends(device, Batch::of(operation), None, wanted, &mut |_, completion| {
+                done = Some(completion)
+            });
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
@@ -280,16 +314,17 @@ impl Port {
                 }
             }
         };
-        self.execute_sends(device, batch, 0..0, &mut |_, _| {});
+        self.execute_sends(device, batch, None, 0..0, &mut |_, _| {});
     }
 
     /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
     /// direction. The completions of `wanted`, of those operations that succeeded, are given to `take` instead of being
-    /// queued.
+    /// queued. `first`: what the first call came to, where it was made already.
     pub(super) fn execute_sends(
         &self,
         device: &Arc<Inner>,
         mut batch: Batch,
+        mut first: Option<Attempt>,
         wanted: Range<u64>,
         take: &mut dyn FnMut(u64, Completion),
     ) {
@@ -297,7 +332,7 @@ impl Port {
         let mut calls = 0;
         let left = loop {
             calls += 1;
-            let attempt = self.try_send(device, &batch);
+            let attempt = first.take().unwrap_or_else(|| self.try_send(device, &batch));
             if let Attempt::Fetch(window) = attempt {
                 self.deliver_sent(device, packets);
                 self.fetch(device, batch.head, window);
@@ -315,6 +350,15 @@ impl Port {
             };
             let mut drained = false;
             match attempt {
+                Attempt::Done { bytes, short } if !short && batch.more.is_empty() => {
+                    // What nearly all come to: one, and all of it.
+                    batch.head.done += bytes;
+                    if batch.head.done == batch.head.total() {
+                        finished(batch.head, 0);
+                    } else {
+                        put_back(&mut direction, vec![batch.head], &mut finished);
+                    }
+                }
                 Attempt::Done { bytes, short } => {
                     let left = account(batch, bytes, &mut finished);
                     drained = short;
@@ -403,7 +447,7 @@ impl Port {
     }
 
     /// A turn of sending has ended.
-    fn sent(&self, device: &Arc<Inner>, left: Left) {
+    pub(super) fn sent(&self, device: &Arc<Inner>, left: Left) {
         self.turn_over(device, Side::Send, left);
         // Set under the send side's lock while this turn ran: see `waits_for_send`.
         let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
@@ -438,12 +482,11 @@ impl Port {
                 Err(error) => Attempt::Failed(error),
             },
             _ => {
-                match device.failed_send.load(Ordering::Acquire) {
-                    0 => {}
-                    error => return Attempt::Failed(error),
-                }
                 if let Some(parts) = head.parts() {
-                    return self.try_parts(device, parts, head.done);
+                    return match device.failed_send.load(Ordering::Acquire) {
+                        0 => self.try_parts(device, parts, head.done),
+                        error => Attempt::Failed(error),
+                    };
                 }
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
                 let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
@@ -459,18 +502,27 @@ impl Port {
                         &many
                     }
                 };
-                let offered: usize = pieces.iter().map(|piece| piece.length).sum();
-                let result = match device.kind {
-                    _ if pieces.is_empty() => Ok(0),
-                    DeviceKind::Handle => engine.write(device.handle, pieces),
-                    _ => engine.send(device.handle, pieces, false),
-                };
-                match result {
-                    Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
-                    Err(EAGAIN) => Attempt::NotNow,
-                    Err(error) => Attempt::Failed(failed_send(device, error)),
-                }
+                self.try_pieces(device, pieces)
             }
+        }
+    }
+
+    /// Offers some memory to the system.
+    pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
+        match device.failed_send.load(Ordering::Acquire) {
+            0 => {}
+            error => return Attempt::Failed(error),
+        }
+        let engine = self.engine();
+        let result = match device.kind {
+            _ if pieces.is_empty() => Ok(0),
+            DeviceKind::Handle => engine.write(device.handle, pieces),
+            _ => engine.send(device.handle, pieces, false),
+        };
+        match result {
+            Ok(bytes) => Attempt::Done { bytes, short: bytes < pieces.iter().map(|piece| piece.length).sum() },
+            Err(EAGAIN) => Attempt::NotNow,
+            Err(error) => Attempt::Failed(failed_send(device, error)),
         }
     }
 }

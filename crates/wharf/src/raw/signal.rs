@@ -52,7 +52,7 @@ impl Signals {
             let completion = source.operation.packet(Kind::Signal, number, true);
             entries.push(match &source.operation.sink {
                 Sink::Callback(call, context) => Entry::Call(*call, *context, Box::new(completion)),
-                Sink::Event(_) | Sink::Port => Entry::Packet(Box::new(completion)),
+                Sink::Event(_) | Sink::Port | Sink::Both(_) => Entry::Packet(Box::new(completion)),
             });
         }
     }

@@ -92,6 +92,8 @@ pub enum Empty {
     Abandoned,
     /// The process is a forked child; the port is its parent's.
     Forked,
+    /// A batch of no packets was asked for (87).
+    NoRoom,
 }
 
 impl From<Nothing> for Empty {

@@ -6,55 +6,25 @@
 #![allow(dead_code)]
 
 pub mod numbers;
+mod plain;
 pub mod theatre;
+
+pub use plain::*;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wharf::{
     Buffer, Builder, CompletionPort, Event, GetError, OperationId, Outcome, Packet, TcpListener, TcpStream, Wake,
 };
-
-/// After so long a test that waits is stuck.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub type Port = CompletionPort<u64, Token>;
 pub type Stream = TcpStream<u64, Token>;
 pub type Listener = TcpListener<u64, Token>;
 pub type Taken = Packet<u64, Token>;
-
-// --- Waiting ---
-
-/// Waits until `holds` does, looking every millisecond.
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so after {DEADLINE:?}: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits like [`eventually`], but computes all the while: the thread is never blocked.
-#[track_caller]
-pub fn spin_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < until, "still not so after {DEADLINE:?}: {what}");
-        std::hint::spin_loop();
-    }
-}
-
-/// Computes for a while, without blocking.
-pub fn burn(time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        std::hint::spin_loop();
-    }
-}
 
 // --- Accounting ---
 
@@ -333,34 +303,10 @@ impl Drop for Crew {
 
 // --- Sockets ---
 
-/// Both ends of a connection.
-pub fn pair() -> (StdStream, StdStream) {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, peer) = listener.accept().unwrap();
-    assert_eq!(peer, client.local_addr().unwrap(), "somebody else has connected");
-    for end in [&client, &server] {
-        // A test that fails must not hang.
-        end.set_read_timeout(Some(DEADLINE)).unwrap();
-        end.set_write_timeout(Some(DEADLINE)).unwrap();
-    }
-    (server, client)
-}
-
 /// A stream of the port under `key`, and its peer.
 pub fn connection(port: &Port, key: u64) -> (Stream, StdStream) {
     let (server, client) = pair();
     (port.associate(server, key).unwrap(), client)
-}
-
-/// Small buffers on both ends, so that a send of megabytes does not fit. Not smaller than this: the loopback device's
-/// segments of 64 KiB would then each wait for a delayed acknowledgement.
-pub fn small_buffers(ends: [&StdStream; 2]) {
-    const BYTES: usize = 64 * 1024;
-    for end in ends {
-        rustix::net::sockopt::set_socket_send_buffer_size(end, BYTES).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(end, BYTES).unwrap();
-    }
 }
 
 /// Closes the connection with a reset instead of an end of stream.
@@ -384,14 +330,6 @@ pub fn dead_address() -> SocketAddr {
             (socket, address)
         })
         .1
-}
-
-/// Bytes in which every position can be told from its neighbours.
-pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut bytes = vec![0; length];
-    random.fill(&mut bytes);
-    bytes
 }
 
 // --- Processes ---

@@ -5,11 +5,11 @@
 //! socket is told, as in Linux: of a connected socket, or of one whose refusals are kept in a list as well.
 
 use super::{Call, EAGAIN, ECONNREFUSED, Fake, Handle, Net, Pieces, Readiness, State, pattern, read, write};
+use crate::engine::errno::EMSGSIZE;
 use crate::operation::{Datagram, RawBuffer};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
-const EMSGSIZE: i32 = 90;
 /// The longest datagram that this network carries.
 pub(crate) const CARRIED_MAX: usize = 300;
 /// Refusals in a list.
@@ -35,6 +35,43 @@ pub(super) struct Mailbox {
     refused: Vec<SocketAddr>,
     told: usize,
     handle: Option<Handle>,
+    /// What has arrived and was not taken, where it is no pattern.
+    letters: VecDeque<(Vec<u8>, SocketAddr)>,
+    /// The longest datagram that may be sent, if it is not [`CARRIED_MAX`].
+    longest: Option<usize>,
+}
+
+/// A network in real time.
+#[cfg(feature = "fake")]
+impl Mailbox {
+    pub(super) fn carries(&mut self, longest: usize) {
+        self.longest = Some(longest);
+    }
+
+    pub(super) fn connects(&mut self, peer: bool) {
+        self.peer = peer;
+    }
+
+    /// Those that have not left yet.
+    pub(super) fn leave(&mut self) -> Vec<(Vec<u8>, Option<SocketAddr>)> {
+        let leaving = self.sent.split_off(self.gone);
+        self.sent.clear();
+        self.gone = 0;
+        leaving
+    }
+
+    /// A datagram arrives; false when what waits leaves no room for it in a buffer of so many bytes.
+    pub(super) fn takes(&mut self, bytes: Vec<u8>, from: SocketAddr, buffer: usize) -> bool {
+        /// What a system keeps beside each, about.
+        const BESIDE: usize = 512;
+        let waiting: usize = self.letters.iter().map(|(bytes, _)| bytes.len() + BESIDE).sum();
+        if waiting + bytes.len() + BESIDE > buffer {
+            return false;
+        }
+        self.arrived.push(bytes.len());
+        self.letters.push_back((bytes, from));
+        true
+    }
 }
 
 impl Mailbox {
@@ -106,20 +143,26 @@ impl Net {
         let number = one.taken;
         let Some(&length) = one.arrived.get(number) else { return Err(EAGAIN) };
         one.taken += 1;
+        let letter = one.letters.pop_front();
+        let byte = |at: usize| match &letter {
+            Some((bytes, _)) => bytes[at],
+            None => content(mailbox, number, at),
+        };
         let places = into.iter().flat_map(|piece| (0..piece.length).map(move |at| (piece, at)));
         let mut bytes = 0;
         for (piece, at) in places.take(length) {
-            write(piece, at, content(mailbox, number, bytes));
+            write(piece, at, byte(bytes));
             bytes += 1;
         }
-        Ok(Datagram { bytes, from: Some(sender(number)), truncated: bytes < length, segment: 0 })
+        let from = letter.as_ref().map_or_else(|| sender(number), |(_, from)| *from);
+        Ok(Datagram { bytes, from: Some(from), truncated: bytes < length, segment: 0 })
     }
 
     fn send_one(&mut self, mailbox: usize, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
         let one = &mut self.mailboxes[mailbox];
         assert!(to.is_some() || one.peer, "a datagram to nobody");
         one.fails()?;
-        if from.iter().map(|piece| piece.length).sum::<usize>() > CARRIED_MAX {
+        if from.iter().map(|piece| piece.length).sum::<usize>() > one.longest.unwrap_or(CARRIED_MAX) {
             return Err(EMSGSIZE);
         }
         if one.space() == 0 {

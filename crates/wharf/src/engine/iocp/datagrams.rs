@@ -33,7 +33,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram {
+        if device.0.kind != DeviceKind::Datagram || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         let pooled = matches!(buffers, Buffers::Pooled).then(|| self.driver().pool.take());

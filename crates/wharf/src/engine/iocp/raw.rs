@@ -22,6 +22,7 @@ pub use super::choice::{FileEngine, SocketEngine};
 pub use super::numbers::{EBADF, ECANCELED};
 pub(crate) use super::numbers::{ECONNRESET, EINVAL, EMSGSIZE, ENODATA, EPIPE};
 pub(crate) use super::queue::Held;
+pub(crate) use super::streams::Now;
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
     RawBuffer, Sink,
@@ -158,10 +159,13 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
         Entry::Tick(_) => {}
         Entry::Ended(ended) => {
             let ended = finished(queue, ended, true);
-            ended.into_iter().for_each(|(sink, completion)| match sink {
-                Sink::Port => dispose(completion),
-                Sink::Event(event) => event.signal(completion),
-                Sink::Callback(call, context) => call(context, completion),
+            ended.into_iter().for_each(|(sink, completion)| {
+                sink.tell_beside(&completion);
+                match sink {
+                    Sink::Port | Sink::Both(_) => dispose(completion),
+                    Sink::Event(event) => event.signal(completion),
+                    Sink::Callback(call, context) => call(context, completion),
+                }
             });
         }
     }
@@ -774,10 +778,13 @@ impl Port {
         }
     }
 
-    /// Waits for a packet, and takes up to `most` entries that are there then.
+    /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
         loop {
-            let (taken, held) = self.queue.get_many(deadline, most.max(1))?;
+            if most == 0 {
+                return Err(Empty::NoRoom);
+            }
+            let (taken, held) = self.queue.get_many(deadline, most)?;
             let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };
             if let Some(first) = self.execute(entry).or_else(|| self.next_of(&held)) {
                 return Ok((first, held));
@@ -864,8 +871,9 @@ impl Port {
     // --- Completing ---
 
     pub(super) fn deliver(&self, sink: Sink, completion: Completion) {
+        sink.tell_beside(&completion);
         let entry = match sink {
-            Sink::Port => Entry::Packet(Box::new(completion)),
+            Sink::Port | Sink::Both(_) => Entry::Packet(Box::new(completion)),
             Sink::Callback(call, context) => Entry::Call(call, context, Box::new(completion)),
             Sink::Event(event) => return event.signal(completion),
         };
@@ -875,8 +883,9 @@ impl Port {
     /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is inside
     /// `get`.
     pub(super) fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
+        sink.tell_beside(&completion);
         match sink {
-            Sink::Port => Some(completion),
+            Sink::Port | Sink::Both(_) => Some(completion),
             Sink::Event(event) => {
                 event.signal(completion);
                 None

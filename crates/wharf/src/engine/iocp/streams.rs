@@ -15,8 +15,17 @@ use super::record::{Extra, Record};
 use super::sys::{self, AcceptRoom, Called, OVERLAPPED};
 use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+
+/// What came of a send that has no record, where that is possible.
+#[allow(dead_code)]
+pub(crate) enum Now {
+    Done,
+    Begun(Infallible),
+    NotTried,
+}
 
 impl Port {
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
@@ -67,7 +76,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
-        if device.kind != DeviceKind::Stream {
+        if device.kind != DeviceKind::Stream || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         if device.receive.lock().closed {
@@ -104,6 +113,45 @@ impl Port {
         }
         may_send(device)?;
         self.issue(device, Side::Send, Operation::new(Kind::Sent, token, sink, buffers), Extra::None)
+    }
+
+    /// The kernel needs a record from the start, so nothing is tried without one.
+    ///
+    /// # Safety
+    ///
+    /// None is needed here.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn send_now(&self, _device: &Device, _piece: RawBuffer) -> Result<Now, i32> {
+        Ok(Now::NotTried)
+    }
+
+    /// # Safety
+    ///
+    /// None is needed: it cannot be called.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn send_on(
+        &self,
+        _device: &Device,
+        begun: Infallible,
+        _buffers: Buffers,
+        _token: usize,
+    ) -> Issued {
+        match begun {}
+    }
+
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn send_with_record(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.send(device, buffers, token, sink) }
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end

@@ -2,7 +2,7 @@
 //! between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
 use super::device::Device as Inner;
-use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA};
+use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{may_send, note_broken, rest_of};
@@ -18,8 +18,8 @@ impl Port {
     /// all of them; `bytes` is their sum.
     ///
     /// Fails at once as [`send`](Port::send) does, and with `WSAEINVAL` when a part of a file lies beyond what a file can
-    /// have. A file that turns out shorter ends the operation with `ERROR_HANDLE_EOF` (38); what was sent before is not
-    /// taken back (row T-13).
+    /// have, and with `WSAENOTCONN` on a datagram socket (row T-07). A file that turns out shorter ends the operation with
+    /// `ERROR_HANDLE_EOF` (38); what was sent before is not taken back (row T-13).
     ///
     /// # Safety
     ///
@@ -33,6 +33,9 @@ impl Port {
         sink: Sink,
     ) -> Result<Issued, i32> {
         let device = &device.0;
+        if device.kind == DeviceKind::Datagram {
+            return Err(ENOTCONN); // row T-07
+        }
         let parts = Parts::new(parts).filter(|_| device.kind == DeviceKind::Stream).ok_or(EINVAL)?;
         may_send(device)?;
         let operation = Operation::new(Kind::SentFile, token, sink, Buffers::None);

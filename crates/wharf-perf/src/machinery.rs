@@ -1,0 +1,27 @@
+//! What a test runs on at this end, whichever its role is: threads, engines, and the care for control connections.
+
+use crate::op::Port;
+use crate::socket::{self, KeepAlive};
+use std::io;
+use wharf::{FileEngine, SocketEngine};
+
+/// A client's or a server's port.
+#[derive(Clone, Debug, Default)]
+pub struct Machinery {
+    /// Threads that serve the port; `None`: as the port sees fit.
+    pub threads: Option<usize>,
+    /// Threads that run at the same time; 0: as many as there are processors.
+    pub concurrency: usize,
+    /// What tells which sockets are ready; `None`: as the port sees fit.
+    pub socket_engine: Option<SocketEngine>,
+    /// What reads and writes a file that is sent or received; `None`: as the port sees fit.
+    pub file_engine: Option<FileEngine>,
+    /// For control connections.
+    pub keep_alive: KeepAlive,
+}
+
+impl Machinery {
+    pub(crate) fn port(&self) -> io::Result<Port> {
+        socket::builder(self.concurrency, self.socket_engine, self.file_engine).build()
+    }
+}
