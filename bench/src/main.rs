@@ -54,7 +54,7 @@ struct Options {
     /// Where cargo builds the peers [default: bench/peers/target]
     #[arg(long, value_name = "DIR")]
     peers_target: Option<PathBuf>,
-    /// Another build of this program, whose wharf is measured too: before and after a change (echo only)
+    /// Another build of this program, whose wharf is measured too: before and after a change (echo and broadcast only)
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<PathBuf>,
 }
@@ -158,7 +158,7 @@ impl Scenario {
             Trickle => scenario::trickle::run(lab),
             Skew => scenario::skew::run(lab),
             Churn => scenario::churn::run(lab),
-            Broadcast => scenario::broadcast::run(lab),
+            Broadcast => scenario::broadcast::run(lab, options.beside.as_deref()),
             Queue => scenario::queue::run(lab),
             Files => scenario::files::run(lab),
             Idle => scenario::idle::run(lab),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use wharf::Buffer;
 use wharf::session::rustls::{self, ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use wharf::session::{
-    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Link, Rate, Reconnect,
+    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Lines, Link, Rate, Reconnect,
     SendErrorReason, ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
 };
 
@@ -271,6 +271,38 @@ fn many_sessions_are_echoed_with_small_and_large_messages() {
     }
     let report = server.shutdown(DEADLINE);
     assert_eq!((report.aborted, report.workers_left), (0, 0));
+}
+
+#[test]
+fn what_is_gathered_for_members_goes_out_in_few_records_in_order() {
+    const LINES: usize = 3000;
+    struct Member(Group, Sender<Link>);
+    impl FramedSession for Member {
+        type Codec = Lines;
+        fn opened(&mut self, link: &FramedLink<Lines>) {
+            self.0.join(link);
+            self.1.send(link.link().clone()).unwrap();
+        }
+        fn frame(&mut self, _link: &FramedLink<Lines>, line: &[u8]) {
+            self.0.broadcast(&[line, b"\n"].concat());
+        }
+    }
+    let service = service(Service::builder().outbox(1 << 20, SlowConsumer::Wait));
+    let (room, (links, told)) = (Group::new(), channel());
+    let make = move |_| Framed::new(Lines::new(1024), Member(room.clone(), links.clone()));
+    let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
+    let mut members: Vec<(Blocking, Link)> =
+        (0..3).map(|_| (blocking(address), told.recv_timeout(DEADLINE).unwrap())).collect();
+    let text: String = (0..LINES).map(|number| format!("{number} {}\n", "x".repeat(number % 50))).collect();
+    members[0].0.write_all(text.as_bytes()).unwrap();
+    members[0].0.flush().unwrap();
+    for (stream, link) in &mut members {
+        let mut heard = vec![0; text.len()];
+        stream.read_exact(&mut heard).unwrap();
+        assert!(heard == text.as_bytes());
+        eventually("all is counted", || link.stats().messages_sent == LINES as u64);
+        assert!(link.stats().sends < LINES as u64 / 4, "{} sends", link.stats().sends);
+    }
 }
 
 #[test]

@@ -40,6 +40,26 @@ loom::thread_local! {
     static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
 }
 
+#[cfg(not(loom))]
+thread_local! {
+    static BEFORE_BLOCKING: std::cell::Cell<Option<fn()>> = const { std::cell::Cell::new(None) };
+}
+
+/// What the calling thread does, once, before it next blocks and says so: what it has put off must not wait for it.
+#[cfg(not(loom))]
+pub(crate) fn before_blocking(act: Option<fn()>) {
+    let _ = BEFORE_BLOCKING.try_with(|before| before.set(act));
+}
+
+#[cfg(not(loom))]
+fn put_nothing_off() {
+    if let Ok(Some(act)) = BEFORE_BLOCKING.try_with(std::cell::Cell::take) {
+        act();
+    }
+}
+#[cfg(loom)]
+fn put_nothing_off() {}
+
 /// The calling thread's number in `queue`, if it is bound to it.
 #[inline]
 pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
@@ -80,7 +100,7 @@ pub(crate) fn unbind() {
 /// Without this the port notices by itself, after one or two ticks (1 ms each), that a worker is blocked; this
 /// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest. When `f`
 /// returns or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on
-/// Windows (row C-09).
+/// Windows (row C-09). Sends of [sessions](crate::session#when-a-send-leaves) that the thread has gathered leave before `f` runs.
 ///
 /// Windows sees for itself, and at once, when a thread blocks; there this makes the thread's
 /// [report](crate::CompletionPort::workers) say so, and gives the rest of its batch to others.
@@ -99,6 +119,7 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
             change_depth(false);
         }
     }
+    put_nothing_off();
     change_depth(true);
     let _leave = Leave;
     f()

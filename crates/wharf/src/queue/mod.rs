@@ -32,6 +32,8 @@ mod state;
 mod watch;
 mod words;
 
+#[cfg(not(loom))]
+pub(crate) use binding::before_blocking;
 pub use binding::blocking;
 pub(crate) use binding::{bind, unbind};
 pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};

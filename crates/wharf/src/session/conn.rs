@@ -29,11 +29,13 @@
 //! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
 use super::framing::FrameError;
+use super::gather;
 use super::group::Membership;
 use super::hold::{Hold, Inbox, Turn};
-use super::outbox::{Outbox, SendError, SendErrorReason, SlowConsumer};
+use super::outbox::{Load, Outbox, Piece, SendError, SendErrorReason, SlowConsumer};
 use super::peer::Peer;
 use super::service::{Inner, Node, Op, Stream};
+use super::tape::Tape;
 #[cfg(feature = "tls")]
 use super::tls::{TlsError, TlsErrorKind, TlsInfo};
 use super::{Session, Tls};
@@ -154,6 +156,8 @@ pub struct LinkStats {
     pub messages_received: u64,
     /// Messages that the system took for sending.
     pub messages_sent: u64,
+    /// Sends that took them: one takes the messages that waited together. Over TLS also those that have only TLS's own.
+    pub sends: u64,
     /// How long it has been open; `None` before it is. As exact as [`silent_for`](LinkStats::silent_for).
     pub open_for: Option<Duration>,
     /// How long nothing was received, or since it was opened; `None` before. Exact to a tick of the system (1 to 10 ms).
@@ -179,8 +183,8 @@ pub(super) struct Conn {
     pub(super) service: Weak<Inner>,
     /// Boxed: it is more than all the rest, and most sessions have none.
     tls: Option<Box<Tls>>,
-    /// Messages that are in the send under way, where TLS has made one buffer of them.
-    sealed_messages: AtomicU64,
+    /// Messages that are in the send under way, of which several may be in one buffer.
+    flying_messages: AtomicU64,
     handler: Mutex<Option<Box<dyn Session>>>,
     sending: Mutex<Sending>,
     room: Condvar,
@@ -190,6 +194,7 @@ pub(super) struct Conn {
     bytes_sent: AtomicU64,
     pub(super) messages_received: AtomicU64,
     messages_sent: AtomicU64,
+    sends: AtomicU64,
     /// Frames are its messages.
     pub(super) framed: AtomicBool,
     /// What it keeps in memory: written under `sending`'s lock, read without.
@@ -234,6 +239,8 @@ pub(super) struct Sending {
     listed: bool,
     /// Somebody sends, or a send is outstanding.
     busy: bool,
+    /// Nobody does, though something waits: a thread has it in its parcel, see `gather.rs`.
+    left: bool,
     /// TLS has something to say of its own.
     answers: bool,
     /// The end of TLS has been sent.
@@ -304,6 +311,7 @@ impl Link {
             return refuse(SendErrorReason::TooLarge, buffer);
         }
         let mut sending = conn.lock();
+        conn.settle(&mut sending);
         let dropped_before = sending.outbox.dropped;
         // Each turn that does not end here has made room, or waited for it.
         loop {
@@ -313,6 +321,19 @@ impl Link {
             let here = sending.outbox.has_room(cost, limit);
             if here && service.memory.reserve(cost) {
                 break;
+            }
+            // What could have gone out already is nobody's slowness.
+            if sending.left {
+                sending = conn.send_waiting(sending);
+                continue;
+            }
+            if here {
+                drop(sending);
+                let left = gather::send_all();
+                sending = conn.lock();
+                if left {
+                    continue;
+                }
             }
             match service.options.slow_consumer {
                 SlowConsumer::Disconnect => {
@@ -366,14 +387,45 @@ impl Link {
         conn.holds.store(sending.accounted, Ordering::Relaxed);
         sending.outbox.push(buffer);
         let dropped = sending.outbox.dropped - dropped_before;
-        conn.pump(sending);
+        if gather::is_on() && sending.may_leave(&service) {
+            conn.leave(&service, sending);
+        } else {
+            conn.pump(sending);
+        }
         Ok(dropped)
+    }
+
+    /// Takes a tape at the end of its outbox, if that has room for all that may come on it.
+    pub(super) fn hear(&self, tape: &Arc<Tape>) -> bool {
+        let conn = &self.0;
+        let Some(service) = conn.service.upgrade() else { return false };
+        let limit = service.options.outbox_bytes;
+        if tape.room() > gather::share(limit) {
+            return false;
+        }
+        let mut sending = conn.lock();
+        conn.settle(&mut sending);
+        let may = sending.accepts() && sending.may_leave(&service) && sending.outbox.has_room(tape.room(), limit);
+        if !may || !service.memory.reserve(tape.room()) {
+            return false;
+        }
+        sending.accounted += tape.room();
+        conn.holds.store(sending.accounted, Ordering::Relaxed);
+        sending.outbox.push_tape(tape);
+        conn.leave(&service, sending);
+        true
+    }
+
+    /// How much a tape for its outbox may hold.
+    pub(super) fn tape_bytes(&self) -> Option<usize> {
+        gather::tape_bytes(self.0.service.upgrade()?.options.outbox_bytes)
     }
 
     /// Says that nothing more will be sent: what was accepted goes out, then the peer sees the end of the stream.
     /// Receiving goes on until the peer ends its side too.
     pub fn finish(&self) {
         let mut sending = self.0.lock();
+        self.0.settle(&mut sending);
         if !sending.finishing {
             sending.finishing = true;
             self.0.pump(sending);
@@ -388,6 +440,8 @@ impl Link {
 
     /// Ends the session at once; what has not gone out is lost.
     pub fn abort(&self) {
+        // What was only gathered would have gone out.
+        self.0.send_left();
         self.0.end(Closed::ByUs);
     }
 
@@ -418,6 +472,7 @@ impl Link {
             unhandled_bytes: sending.inbox.bytes(),
             messages_received: self.0.messages_received.load(Ordering::Relaxed),
             messages_sent: self.0.messages_sent.load(Ordering::Relaxed),
+            sends: self.0.sends.load(Ordering::Relaxed),
             open_for: since(&self.0.opened_ms),
             silent_for: since(&self.0.received_ms).or_else(|| since(&self.0.opened_ms)),
             held: sending.inbox.held.is_some(),
@@ -448,8 +503,14 @@ impl Sending {
     }
 
     /// What goes out next. Until its handshake is done only TLS speaks.
-    fn next(&mut self) -> Vec<Buffer> {
-        if self.phase == Phase::Handshake { Vec::new() } else { self.outbox.take() }
+    fn next(&mut self) -> Load {
+        if self.phase == Phase::Handshake { Load::default() } else { self.outbox.take() }
+    }
+
+    /// Whether what is sent may be left in the outbox for a moment.
+    fn may_leave(&self, service: &Inner) -> bool {
+        let share = gather::share(service.options.outbox_bytes);
+        self.phase == Phase::Open && self.outbox.waiting_bytes() <= share && service.memory.has_plenty()
     }
 
     /// Whether the sending side is to be ended as soon as the outbox is empty.
@@ -476,7 +537,8 @@ impl Sending {
     }
 
     /// Nothing more goes out. What waited is returned, to be dropped outside the lock.
-    pub(super) fn give_up(&mut self) -> VecDeque<Buffer> {
+    pub(super) fn give_up(&mut self) -> VecDeque<Piece> {
+        self.left = false;
         self.cut |= self.outbox.queued_bytes() > 0;
         self.outbox.clear()
     }
@@ -496,7 +558,7 @@ impl Conn {
             peer,
             service: Arc::downgrade(service),
             tls: tls.map(Box::new),
-            sealed_messages: AtomicU64::new(0),
+            flying_messages: AtomicU64::new(0),
             handler: Mutex::new(Some(session)),
             sending: Mutex::new(Sending {
                 phase: Phase::Connecting,
@@ -508,6 +570,7 @@ impl Conn {
                 starved: 0,
                 listed: false,
                 busy: false,
+                left: false,
                 answers: false,
                 sealed_off: false,
                 finishing: false,
@@ -523,6 +586,7 @@ impl Conn {
             bytes_sent: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
             messages_sent: AtomicU64::new(0),
+            sends: AtomicU64::new(0),
             framed: AtomicBool::new(false),
             holds: AtomicUsize::new(0),
             limited: service.memory.is_limited(),
@@ -547,6 +611,30 @@ impl Conn {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing more is said on a tape at the end of the outbox.
+    fn settle(&self, sending: &mut Sending) {
+        if sending.outbox.settle() {
+            self.account(sending);
+        }
+    }
+
+    /// Leaves what was put into the outbox there, for the thread's parcel, unless somebody sends or has it in one.
+    fn leave(self: &Arc<Self>, service: &Inner, mut sending: MutexGuard<'_, Sending>) {
+        let is_new = !sending.busy && !std::mem::replace(&mut sending.left, true);
+        drop(sending);
+        if is_new {
+            gather::leave(service, self);
+        }
+    }
+
+    /// Sends what was left, if nobody has.
+    pub(super) fn send_left(self: &Arc<Self>) {
+        let sending = self.lock();
+        if sending.left {
+            self.pump(sending);
+        }
+    }
+
     /// Something changed, under the lock, that a waiting sender may wait for. It counted itself under the same lock.
     pub(super) fn made_room(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -559,6 +647,7 @@ impl Conn {
         let mut sending = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         while sending.accepts() {
+            self.settle(&mut sending);
             let for_memory = sending.outbox.has_room(cost, limit);
             if for_memory {
                 // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list again. One
@@ -598,10 +687,11 @@ impl Conn {
     /// Drops the oldest messages that have not begun to go out, for so many bytes; returns how many were dropped.
     fn drop_oldest(&self, bytes: usize) -> usize {
         let mut sending = self.lock();
-        let dropped = sending.outbox.drop_bytes(bytes);
+        let (pieces, dropped) = sending.outbox.drop_bytes(bytes);
         self.account(&mut sending);
         drop(sending);
-        dropped.len()
+        drop(pieces);
+        dropped
     }
 
     /// The stream exists, connected or not. What was sent while connecting waits in the outbox.
@@ -680,12 +770,14 @@ impl Conn {
             match self.turn(&service) {
                 Turn::Held => return,
                 Turn::Handle(buffer) => {
+                    gather::received(false);
                     if !self.handle(|session, link| session.received(link, buffer)) {
                         return;
                     }
                     continue;
                 }
                 Turn::GoOn => {
+                    gather::received(false);
                     if !self.handle(|session, link| session.resumed(link)) {
                         return;
                     }
@@ -731,6 +823,7 @@ impl Conn {
                 false
             }
             Ok(bytes) => {
+                gather::received(bytes == buffer.capacity());
                 count(&self.bytes_received, bytes as u64);
                 if let Some(service) = self.service.upgrade() {
                     service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -875,6 +968,8 @@ impl Conn {
             None => true,
         };
         if !well {
+            gather::set(false);
+            gather::send();
             let broken = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.guarded(|| drop(broken));
         } else if self.lock().phase == Phase::Over {
@@ -912,7 +1007,7 @@ impl Conn {
     pub(super) fn over(self: &Arc<Self>, reason: Closed) {
         // Said when the lock is free: the logger is the program's.
         let say = log::log_enabled!(log::Level::Debug);
-        let (stream, groups, unsent, unhandled, graceful, words) = {
+        let (stream, groups, unsent, unhandled, graceful, left, words) = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
                 return;
@@ -924,10 +1019,12 @@ impl Conn {
             let words = say.then(|| reason.to_string());
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
             let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
+            sending.outbox.settle();
             self.account(&mut sending);
-            let stays = graceful && (sending.busy || self.tls.is_some());
+            let left = sending.left;
+            let stays = graceful && (sending.busy || left || self.tls.is_some());
             let stream = if stays { sending.stream.clone() } else { sending.stream.take() };
-            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful, words)
+            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful, left, words)
         };
         if let Some(words) = words {
             log::debug!("session {} is over: {words}", self.id);
@@ -941,7 +1038,7 @@ impl Conn {
         }
         self.tell_closed();
         if let Some(stream) = stream {
-            if graceful && self.tls.is_some() {
+            if left || (graceful && self.tls.is_some()) {
                 // TLS ends its side too, unless somebody sends and will come to it.
                 self.pump(self.lock());
             }
@@ -1006,10 +1103,11 @@ impl Conn {
         if sending.busy || sending.phase == Phase::Connecting {
             return sending;
         }
+        sending.left = false;
         let Some(stream) = sending.stream.clone() else { return sending };
         sending.busy = true;
         loop {
-            let mut messages = sending.next();
+            let Load { buffers: mut messages, messages: count } = sending.next();
             let seal = self.tls.as_ref().and_then(|tls| Some((tls, sending.ask_tls(&messages)?)));
             if messages.is_empty() && seal.is_none() {
                 sending.busy = false;
@@ -1035,8 +1133,8 @@ impl Conn {
                 return sending;
             }
             drop(sending);
+            self.flying_messages.store(count, Ordering::Relaxed);
             if let Some((tls, last)) = seal {
-                self.sealed_messages.store(messages.len() as u64, Ordering::Relaxed);
                 messages = match tls.seal(messages, last) {
                     Ok(sealed) => sealed,
                     Err(error) => return self.send_failed(error),
@@ -1067,13 +1165,10 @@ impl Conn {
     fn count_sent(&self, event: &Event<Node, Op>) {
         let (Event::Sent { result, .. } | Event::SentVectored { result, .. }) = event else { return };
         let bytes = *result.as_ref().unwrap_or(&0) as u64;
-        let messages = match event {
-            _ if self.tls.is_some() => self.sealed_messages.load(Ordering::Relaxed) * u64::from(result.is_ok()),
-            Event::SentVectored { result: Ok(_), buffers, .. } => buffers.len() as u64,
-            _ => u64::from(result.is_ok()),
-        };
+        let messages = self.flying_messages.load(Ordering::Relaxed) * u64::from(result.is_ok());
         self.taken();
         count(&self.messages_sent, messages);
+        count(&self.sends, u64::from(result.is_ok()));
         count(&self.bytes_sent, bytes);
         if let Some(service) = self.service.upgrade() {
             service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
@@ -1135,6 +1230,7 @@ impl Conn {
             }
             sending.reason.get_or_insert(reason);
             sending.phase = Phase::Closing;
+            self.settle(&mut sending);
             (sending.stream.clone(), sending.take_hold(|_| true))
         };
         self.made_room();
@@ -1168,6 +1264,7 @@ impl Conn {
                 Phase::Closing | Phase::Over => return,
             }
             sending.reason.get_or_insert(reason);
+            self.settle(&mut sending);
             if sending.phase == Phase::Open {
                 sending.phase = Phase::Closing;
             }

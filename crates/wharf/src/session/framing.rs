@@ -11,6 +11,7 @@
 //! be a lower one for all sessions of a service.
 
 use super::conn::{Closed, Link};
+use super::gather;
 use super::hold::Frames;
 use super::outbox::{SendError, SendErrorReason};
 use super::{Buffer, Session};
@@ -19,6 +20,9 @@ use std::ops::Deref;
 
 /// Memory for pieces of frames that an input keeps while it is empty; an idle session should pin next to none.
 const KEEP_BYTES: usize = 4096;
+
+/// What a frame has, at most, beside its content: a prefix, an end. One with more is not known to be the last.
+const FRAME_EXTRA: usize = 16;
 
 /// Finds frames in a byte stream, and makes them.
 ///
@@ -212,7 +216,7 @@ impl Input {
             } else {
                 (self.unread().get(from - carried..).unwrap_or_default(), from)
             };
-            let found = bytes.iter().position(|&byte| byte == first);
+            let found = position(bytes, first);
             let looked_at = found.map_or(bytes.len(), |at| at + 1);
             let none_left = base + bytes.len() == self.len();
             self.stats.examined += looked_at as u64;
@@ -314,6 +318,17 @@ impl Input {
         self.fresh = Buffer::default();
         self.fresh_taken = 0;
     }
+}
+
+/// Where a byte is. `contains` looks at many bytes at a time, `position` at one.
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const AT_A_TIME: usize = 64;
+    for (number, chunk) in bytes.chunks(AT_A_TIME).enumerate() {
+        if chunk.contains(&wanted) {
+            return chunk.iter().position(|&byte| byte == wanted).map(|at| number * AT_A_TIME + at);
+        }
+    }
+    None
 }
 
 /// Lines: each ends with `\n`, and a `\r` before it is removed. Bytes that are no UTF-8 pass as they are.
@@ -569,7 +584,9 @@ impl<S: FramedSession> Framed<S> {
         let conn = link.0.clone();
         let link = self.link(link);
         let Some(service) = conn.service.upgrade() else { return };
+        let mut is_first = true;
         loop {
+            let before = self.input.len();
             let is_rated = match conn.next_frame(&service) {
                 Frames::Next { is_rated } => is_rated,
                 Frames::Later => break,
@@ -581,7 +598,12 @@ impl<S: FramedSession> Framed<S> {
             let error = match self.decoder.decode(&mut self.input) {
                 Ok(Some(frame)) => {
                     conn.count_frame(&service, is_rated);
+                    // See `gather.rs`. The last is known by what is left in the input, which is more than a prefix.
+                    let is_last = before.saturating_sub(frame.len()) <= FRAME_EXTRA;
+                    gather::set(gather::is_behind() || !(is_first || is_last && !gather::has_left()));
                     self.session.frame(&link, frame);
+                    is_first = false;
+                    gather::send_if_late();
                     continue;
                 }
                 Ok(None) => {
@@ -596,6 +618,10 @@ impl<S: FramedSession> Framed<S> {
             };
             self.session.broken(&link, &error);
             conn.close(Closed::Framing(error));
+        }
+        gather::set(false);
+        if !gather::is_behind() {
+            gather::send();
         }
         let keeps = self.input.memory();
         if keeps != self.told {

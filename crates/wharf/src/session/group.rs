@@ -1,10 +1,15 @@
 //! Groups: one message to many sessions, sharing one copy of its bytes.
 
 use super::conn::Link;
+use super::gather::{self, Saying};
+use super::tape::Tape;
 use crate::buffer::Buffer;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A message that fills more of a tape than the part of so many goes to each member by itself.
+const TAPE_MESSAGES_LEAST: usize = 4;
 
 /// A set of sessions that receive the same messages. Clones name the same group.
 ///
@@ -79,7 +84,8 @@ impl Group {
 
     /// Sends a message to every member; returns how many have accepted it.
     ///
-    /// The bytes are copied once and shared. A member whose outbox is full is treated as its service's
+    /// The bytes are copied once and shared. They leave [at once](super#when-a-send-leaves), or with those of other frames that came
+    /// in the same receive. A member whose outbox is full is treated as its service's
     /// [`SlowConsumer`](super::SlowConsumer) policy says.
     pub fn broadcast(&self, message: &[u8]) -> usize {
         self.deliver(message, None)
@@ -92,18 +98,10 @@ impl Group {
 
     fn deliver(&self, message: &[u8], except: Option<u64>) -> usize {
         let members = self.inner.list();
-        let shared: Arc<[u8]> = Arc::from(message);
-        let receivers = members.iter().filter(|link| Some(link.id()) != except);
-        let (mut accepted, mut refused, mut dropped) = (0, 0, 0);
-        for link in receivers {
-            match link.offer(Buffer::from(shared.clone())) {
-                Ok(others) => {
-                    accepted += 1;
-                    dropped += others;
-                }
-                Err(_) => refused += 1,
-            }
-        }
+        let Told { accepted, refused, dropped } = match self.gathered(&members, message, except) {
+            Some(told) => told,
+            None => tell(members.iter().filter(|link| Some(link.id()) != except), message),
+        };
         let inner = &self.inner;
         for (total, count) in [
             (&inner.broadcasts, 1),
@@ -117,6 +115,33 @@ impl Group {
             }
         }
         usize::try_from(accepted).unwrap_or(usize::MAX)
+    }
+
+    /// Says it on a tape for all members, if the thread gathers what it sends: see `gather.rs`.
+    fn gathered(&self, members: &Arc<[Link]>, message: &[u8], except: Option<u64>) -> Option<Told> {
+        // Without members a list is no evidence of the group; an empty message would not be counted.
+        if !gather::is_on() || members.is_empty() || message.is_empty() {
+            return None;
+        }
+        gather::with_saying(|saying| {
+            if let Some(known) = saying.as_ref().filter(|known| known.is_to(members, except)) {
+                if known.tape.say(message) {
+                    let mut told = tell(known.others.iter(), message);
+                    told.accepted += known.hear;
+                    return Some(told);
+                }
+                if !known.tape.is_cut() {
+                    // Full, and so is each outbox's share.
+                    gather::send();
+                }
+            }
+            *saying = None;
+            let new = Saying::begin(members, except, message)?;
+            let mut told = tell(new.others.iter(), message);
+            told.accepted += new.hear;
+            *saying = Some(new);
+            Some(told)
+        })
     }
 
     /// The group's figures.
@@ -145,6 +170,59 @@ impl Group {
     /// The members at this moment.
     pub fn members(&self) -> Arc<[Link]> {
         self.inner.list()
+    }
+}
+
+/// What became of a message.
+#[derive(Default)]
+struct Told {
+    accepted: u64,
+    refused: u64,
+    dropped: u64,
+}
+
+/// Sends to each by itself.
+fn tell<'a>(receivers: impl Iterator<Item = &'a Link>, message: &[u8]) -> Told {
+    let mut told = Told::default();
+    let mut shared: Option<Arc<[u8]>> = None;
+    for link in receivers {
+        let shared = shared.get_or_insert_with(|| Arc::from(message)).clone();
+        match link.offer(Buffer::from(shared)) {
+            Ok(others) => {
+                told.accepted += 1;
+                told.dropped += others;
+            }
+            Err(_) => told.refused += 1,
+        }
+    }
+    told
+}
+
+impl Saying {
+    fn is_to(&self, members: &Arc<[Link]>, except: Option<u64>) -> bool {
+        Arc::ptr_eq(&self.members, members) && self.except == except
+    }
+
+    /// A tape with a first message, at the ends of all outboxes that can take it. `None`: none can.
+    fn begin(members: &Arc<[Link]>, except: Option<u64>, message: &[u8]) -> Option<Saying> {
+        let room = members.iter().find_map(Link::tape_bytes)?;
+        if message.len() > room / TAPE_MESSAGES_LEAST {
+            return None;
+        }
+        let tape = Arc::new(Tape::new(room));
+        // Before anybody has it, and can cut it.
+        let said = tape.say(message);
+        debug_assert!(said, "an empty tape has room for a message that is smaller");
+        let mut others = Vec::new();
+        let mut hear = 0;
+        for link in members.iter().filter(|link| Some(link.id()) != except) {
+            if link.hear(&tape) {
+                hear += 1;
+            } else {
+                others.push(link.clone());
+            }
+        }
+        Some(Saying { tape, members: members.clone(), except, hear, others })
     }
 }
 

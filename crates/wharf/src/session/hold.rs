@@ -163,7 +163,7 @@ impl Sending {
         if self.inbox.asked {
             return Some(Hold::Asked);
         }
-        if self.outbox.queued_bytes() > service.options.outbox_bytes / 2 {
+        if self.outbox.exceeds(service.options.outbox_bytes / 2) {
             return Some(Hold::Outbox);
         }
         let due = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns()))?;
@@ -345,7 +345,7 @@ impl Conn {
 
     /// Brings the service's figure up to date with what this session keeps. Called, under its lock, after every change.
     pub(super) fn account(&self, sending: &mut Sending) {
-        let now = if sending.written_off { 0 } else { sending.outbox.queued_bytes() + sending.inbox.bytes() };
+        let now = if sending.written_off { 0 } else { sending.outbox.counted_bytes() + sending.inbox.bytes() };
         let before = std::mem::replace(&mut sending.accounted, now);
         if now == before {
             return;

@@ -229,6 +229,11 @@ impl Memory {
         !self.senders.is_empty() || (before - bytes <= self.limit / 2 && !self.receivers.is_empty())
     }
 
+    /// Whether so much is free that what could go out may wait for a moment.
+    pub(super) fn has_plenty(&self) -> bool {
+        !self.is_limited() || self.used() <= self.limit / 2
+    }
+
     /// Whether nothing more is to be received.
     pub(super) fn is_short(&self) -> bool {
         self.used() > self.limit - self.limit / 4

@@ -40,6 +40,17 @@
 //! With cargo's feature `tls` sessions go over TLS: `Service::listen_tls` with a `ServerTls`, `Service::connect_tls` with a
 //! `ClientTls`. `opened` is then called when the handshake is done.
 //!
+//! # When a send leaves
+//!
+//! At once, before [`Link::send`] or [`Group::broadcast`] returns, if nothing waits in the outbox. With one exception: when
+//! several frames of a [`Framed`] session have come in one receive, what its handler sends from the second on is *gathered*, and
+//! leaves, for each session in one send, when the frames of that receive are done. If the receive was full, so that the peer is
+//! ahead of this side, the first frame's is gathered too, and the sends leave with what comes after it. They leave before that
+//! between two frames when a tick of the system's clock (1 to 10 ms) has passed, or as long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
+//! announces that it blocks ([`blocking`](crate::blocking)), and by another worker when it blocks without saying so, or while it computes and
+//! the port has a slot free. Whatever else is done with such a session, a send from elsewhere, a close, comes after what was
+//! gathered for it. [`LinkStats::sends`] tells how many sends the messages took.
+//!
 //! # Guaranteed
 //!
 //! - One handler at a time for each session: the methods of a `Session` never overlap and need no lock. Handlers of
@@ -61,6 +72,7 @@
 
 mod conn;
 mod framing;
+mod gather;
 mod group;
 mod hold;
 #[cfg_attr(windows, path = "inherit_windows.rs")]
@@ -75,6 +87,7 @@ mod peer;
 mod rate;
 mod reconnect;
 mod service;
+mod tape;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -2,12 +2,18 @@
 //!
 //! At most one send is outstanding for a session. What is sent meanwhile lies here, and goes out together in one
 //! vectored send when that one is done. Bytes are counted by what they keep in memory, including the send under way.
+//!
+//! The last piece may be a [`Tape`] that still grows: what a group says goes to the ends of many outboxes at once, see
+//! `tape.rs`. It is cut, and counted by what is on it, before anything else is done with the outbox. Until then it counts
+//! as large as it may become, so that it never exceeds the outbox.
 
 use super::framing::FrameError;
+use super::tape::Tape;
 use crate::buffer::Buffer;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// Messages and bytes that one send gathers.
 const GATHER_MESSAGES: usize = 64;
@@ -97,10 +103,36 @@ impl From<SendError> for io::Error {
 /// The list itself; its owner locks it.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    waiting: VecDeque<Buffer>,
+    waiting: VecDeque<Piece>,
     waiting_cost: usize,
+    /// The last piece is a tape that was not cut by this outbox, and counts as large as it may become.
+    grows: bool,
     flying_cost: usize,
     pub(super) dropped: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Piece {
+    Message(Buffer),
+    /// The messages of a tape, but the first so many, which were dropped.
+    Tape(Arc<Tape>, usize),
+}
+
+/// The pieces of one send, and how many messages they are.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    pub(super) buffers: Vec<Buffer>,
+    pub(super) messages: u64,
+}
+
+impl Piece {
+    /// Of a tape that was cut.
+    fn cost(&self) -> usize {
+        match self {
+            Piece::Message(buffer) => Outbox::cost(buffer),
+            Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped),
+        }
+    }
 }
 
 impl Outbox {
@@ -110,51 +142,100 @@ impl Outbox {
     }
 
     pub(super) fn has_room(&self, cost: usize, limit: usize) -> bool {
-        self.waiting_cost + self.flying_cost + cost <= limit
+        self.counted_bytes() + cost <= limit
+    }
+
+    /// Nothing more is said on the tape at the end, if there is one: then what is counted has changed.
+    pub(super) fn settle(&mut self) -> bool {
+        let grew = std::mem::take(&mut self.grows);
+        if grew {
+            let Some(Piece::Tape(tape, _)) = self.waiting.back() else { unreachable!("a tape is the last piece") };
+            self.waiting_cost -= tape.room() - tape.cut().bytes_after(0);
+        }
+        grew
+    }
+
+    /// Takes the oldest message out. The outbox is settled.
+    fn drop_first(&mut self) -> Option<(usize, Option<Piece>)> {
+        let (cost, is_over) = match self.waiting.front_mut()? {
+            Piece::Message(buffer) => (Self::cost(buffer), true),
+            Piece::Tape(tape, dropped) => {
+                let text = tape.cut();
+                let before = text.bytes_after(*dropped);
+                *dropped += 1;
+                (before - text.bytes_after(*dropped), *dropped == text.messages())
+            }
+        };
+        self.waiting_cost -= cost;
+        self.dropped += 1;
+        Some((cost, if is_over { self.waiting.pop_front() } else { None }))
     }
 
     pub(super) fn drop_oldest(&mut self, cost: usize, limit: usize) {
-        while !self.has_room(cost, limit) {
-            let Some(oldest) = self.waiting.pop_front() else { return };
-            self.waiting_cost -= Self::cost(&oldest);
-            self.dropped += 1;
-        }
+        self.settle();
+        while !self.has_room(cost, limit) && self.drop_first().is_some() {}
     }
 
     /// Drops the oldest for so many bytes, if there are so many that have not begun to go out. They are returned, to be
-    /// dropped outside the lock.
-    pub(super) fn drop_bytes(&mut self, bytes: usize) -> Vec<Buffer> {
-        let mut dropped = Vec::new();
-        let mut freed = 0;
+    /// dropped outside the lock; and how many they were.
+    pub(super) fn drop_bytes(&mut self, bytes: usize) -> (Vec<Piece>, usize) {
+        self.settle();
+        let mut pieces = Vec::new();
+        let (mut freed, mut count) = (0, 0);
         while freed < bytes {
-            let Some(oldest) = self.waiting.pop_front() else { break };
-            freed += Self::cost(&oldest);
-            dropped.push(oldest);
+            let Some((cost, piece)) = self.drop_first() else { break };
+            freed += cost;
+            count += 1;
+            pieces.extend(piece);
         }
-        self.waiting_cost -= freed;
-        self.dropped += dropped.len() as u64;
-        dropped
+        (pieces, count)
     }
 
     pub(super) fn push(&mut self, buffer: Buffer) {
+        self.settle();
         self.waiting_cost += Self::cost(&buffer);
-        self.waiting.push_back(buffer);
+        self.waiting.push_back(Piece::Message(buffer));
+    }
+
+    /// Puts a tape at the end, which counts as large as it may become.
+    pub(super) fn push_tape(&mut self, tape: &Arc<Tape>) {
+        self.settle();
+        self.waiting_cost += tape.room();
+        self.waiting.push_back(Piece::Tape(tape.clone(), 0));
+        self.grows = true;
     }
 
     /// The next send: what waits, up to the limits of one call.
-    pub(super) fn take(&mut self) -> Vec<Buffer> {
-        let mut bytes = 0;
-        let fitting = self.waiting.iter().take(GATHER_MESSAGES).take_while(|buffer| {
-            let first = bytes == 0;
-            bytes += buffer.len().max(1);
-            first || bytes <= GATHER_BYTES
-        });
-        let count = fitting.count();
-        let taken: Vec<Buffer> = self.waiting.drain(..count).collect();
-        let cost: usize = taken.iter().map(Self::cost).sum();
+    pub(super) fn take(&mut self) -> Load {
+        self.settle();
+        let mut load = Load::default();
+        let (mut bytes, mut cost) = (0, 0);
+        while load.buffers.len() < GATHER_MESSAGES {
+            let Some(next) = self.waiting.front() else { break };
+            let length = match next {
+                Piece::Message(buffer) => buffer.len(),
+                Piece::Tape(..) => next.cost(),
+            };
+            bytes += length.max(1);
+            if bytes > GATHER_BYTES && !load.buffers.is_empty() {
+                break;
+            }
+            cost += next.cost();
+            match self.waiting.pop_front().expect("looked at above") {
+                Piece::Message(buffer) => {
+                    load.messages += 1;
+                    load.buffers.push(buffer);
+                }
+                Piece::Tape(tape, dropped) => {
+                    let text = tape.cut();
+                    load.messages += (text.messages() - dropped) as u64;
+                    load.buffers.push(text.after(dropped));
+                }
+            }
+        }
         self.waiting_cost -= cost;
         self.flying_cost = cost;
-        taken
+        load
     }
 
     /// The send that `take` gave is over.
@@ -163,13 +244,35 @@ impl Outbox {
     }
 
     /// Nothing more will be sent. The messages are returned, to be dropped outside the lock.
-    pub(super) fn clear(&mut self) -> VecDeque<Buffer> {
+    pub(super) fn clear(&mut self) -> VecDeque<Piece> {
+        self.settle();
         self.waiting_cost = 0;
         std::mem::take(&mut self.waiting)
     }
 
+    /// Whether more bytes are here than so many.
+    pub(super) fn exceeds(&self, bytes: usize) -> bool {
+        // What counts is never less, and known without a look at a tape.
+        self.counted_bytes() > bytes && self.queued_bytes() > bytes
+    }
+
+    /// Bytes that are here.
     pub(super) fn queued_bytes(&self) -> usize {
+        let growing = match self.waiting.back() {
+            Some(Piece::Tape(tape, _)) if self.grows => tape.room() - tape.bytes(),
+            _ => 0,
+        };
+        self.counted_bytes() - growing
+    }
+
+    /// Bytes that count: more than are here, while a tape at the end grows.
+    pub(super) fn counted_bytes(&self) -> usize {
         self.waiting_cost + self.flying_cost
+    }
+
+    /// Bytes that count and are not on their way.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_cost
     }
 }
 
@@ -189,14 +292,14 @@ mod tests {
     fn the_oldest_go_first_and_what_flies_stays() {
         let mut outbox = Outbox::default();
         outbox.push("1111".into());
-        assert_eq!(outbox.take().len(), 1);
+        assert_eq!(outbox.take().buffers.len(), 1);
         outbox.push("2222".into());
         outbox.push("3333".into());
         outbox.drop_oldest(4, 12);
         assert_eq!(outbox.dropped, 1);
         outbox.push("4444".into());
         outbox.landed();
-        let rest: Vec<Vec<u8>> = outbox.take().into_iter().map(Buffer::into_vec).collect();
+        let rest: Vec<Vec<u8>> = outbox.take().buffers.into_iter().map(Buffer::into_vec).collect();
         assert_eq!(rest, [b"3333", b"4444"]);
     }
 
@@ -205,8 +308,66 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(vec![0; 2 * GATHER_BYTES].into());
         (0..100).for_each(|_| outbox.push("x".into()));
-        assert_eq!(outbox.take().len(), 1);
+        assert_eq!(outbox.take().buffers.len(), 1);
         outbox.landed();
-        assert_eq!(outbox.take().len(), GATHER_MESSAGES);
+        assert_eq!(outbox.take().buffers.len(), GATHER_MESSAGES);
+    }
+
+    fn tape_of(room: usize, messages: &[&str]) -> Arc<Tape> {
+        let tape = Arc::new(Tape::new(room));
+        messages.iter().for_each(|message| assert!(tape.say(message.as_bytes())));
+        tape
+    }
+
+    fn text(load: Load) -> String {
+        String::from_utf8(load.buffers.iter().flat_map(|buffer| buffer.to_vec()).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_tape_counts_as_large_as_it_may_become_until_it_is_cut() {
+        let mut outbox = Outbox::default();
+        let tape = tape_of(100, &["one", "two"]);
+        outbox.push_tape(&tape);
+        assert!(tape.say(b"three"));
+        assert_eq!((outbox.counted_bytes(), outbox.queued_bytes()), (100, 11));
+        outbox.push("four".into());
+        assert!(!tape.say(b"too late"), "what follows in one outbox must not come before what is there already");
+        assert_eq!((outbox.counted_bytes(), outbox.queued_bytes()), (15, 15));
+        let load = outbox.take();
+        assert_eq!((load.messages, load.buffers.len()), (4, 2));
+        assert_eq!(text(load), "onetwothreefour");
+        outbox.landed();
+        assert_eq!(outbox.counted_bytes(), 0);
+    }
+
+    #[test]
+    fn a_tape_that_another_outbox_has_cut_is_counted_right() {
+        let (mut one, mut two) = (Outbox::default(), Outbox::default());
+        let tape = tape_of(100, &["one"]);
+        one.push_tape(&tape);
+        assert_eq!(text(one.take()), "one");
+        two.push_tape(&tape);
+        assert_eq!(two.queued_bytes(), 3);
+        assert!(!tape.say(b"two"));
+        assert_eq!(two.clear().len(), 1);
+        assert_eq!(two.counted_bytes(), 0);
+    }
+
+    #[test]
+    fn the_oldest_messages_of_a_tape_are_dropped_one_by_one() {
+        let mut outbox = Outbox::default();
+        outbox.push_tape(&tape_of(100, &["1111", "2222", "3333"]));
+        outbox.drop_oldest(4, 12);
+        assert_eq!((outbox.dropped, outbox.counted_bytes()), (1, 8));
+        outbox.push("4444".into());
+        assert_eq!(outbox.drop_bytes(5).1, 2);
+        assert_eq!(text(outbox.take()), "4444");
+        outbox.landed();
+        assert_eq!((outbox.dropped, outbox.counted_bytes()), (3, 0));
+        outbox.push_tape(&tape_of(100, &["1111", "2222", "3333"]));
+        outbox.drop_oldest(4, 12);
+        let load = outbox.take();
+        assert_eq!(load.messages, 2);
+        assert_eq!(text(load), "22223333");
     }
 }

@@ -1,6 +1,7 @@
 //! A port, its workers, its listeners and its sessions.
 
 use super::conn::{Closed, Conn, Link};
+use super::gather::{self, Parcel};
 use super::local::SocketFile;
 use super::memory::{LOOK, Memory};
 use super::outbox::SlowConsumer;
@@ -47,6 +48,8 @@ pub(super) enum Node {
     Listener(Arc<Listening>),
     Session(Arc<Conn>),
     Client(Arc<Control>),
+    /// Sends that were left: see `gather.rs`.
+    Parcel(Arc<Parcel>),
     Service,
 }
 
@@ -650,6 +653,7 @@ impl Drop for Service {
 impl Inner {
     fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {
         let Packet { key, context, event } = packet;
+        let _turn = gather::Turn;
         match (key, context, event) {
             (Node::Listener(listening), _, Event::Accepted { listener, result }) => {
                 // First of all the next one: what follows may block.
@@ -671,6 +675,7 @@ impl Inner {
                 client.connect_late(attempt);
             }
             (Node::Client(_), ..) => {}
+            (Node::Parcel(parcel), ..) => parcel.due(),
             (Node::Session(conn), _, Event::Connected { stream, result }) => match result {
                 Ok(()) => {
                     let _ = stream.set_nodelay(self.options.nodelay);

@@ -264,6 +264,11 @@ impl Gate {
         assert!(!late.timed_out(), "nobody has come to the gate");
     }
 
+    /// Whoever comes from now on stops.
+    pub fn close(&self) {
+        self.0.0.lock().unwrap().1 = false;
+    }
+
     pub fn open(&self) {
         self.0.0.lock().unwrap().1 = true;
         self.0.1.notify_all();

@@ -25,7 +25,7 @@ mod words;
 
 use binding::Bindable;
 pub use binding::blocking;
-pub(crate) use binding::{bind, unbind};
+pub(crate) use binding::{before_blocking, bind, unbind};
 
 pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
 pub use words::{Wake, WorkerReport, WorkerState};
