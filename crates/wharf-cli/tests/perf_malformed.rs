@@ -319,6 +319,26 @@ fn foreign_streams_are_refused_and_the_test_goes_on() {
     server.serves("too many connections with wrong cookies");
 }
 
+/// The first streams of a test both ways are those that the client sends on, in the order of the connections.
+#[test]
+fn streams_are_told_apart_by_the_order_of_their_connections_and_not_of_their_cookies() {
+    let server = Server::start(&[]);
+    let control = server.greeted();
+    control.frame(&PARAMETERS.replace(r#""tcp":true"#, r#""tcp":true,"bidirectional":1"#));
+    assert_eq!(control.state(), 10);
+    let (ours, theirs) = (server.connect(), server.connect());
+    theirs.send(&cookie(b'a'));
+    // It has been read, or will be together with the other one; either way the server has to know which came first.
+    std::thread::sleep(Duration::from_millis(20));
+    ours.send(&cookie(b'a'));
+    assert_eq!((control.state(), control.state()), (1, 2));
+    let mut block = [0; 1000];
+    (&theirs.0).read_exact(&mut block).unwrap();
+    ours.0.set_nonblocking(true).unwrap();
+    let nothing = (&ours.0).read(&mut block).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "the server receives on this one");
+}
+
 /// Rows 25, 26 and 27.
 #[test]
 fn datagrams_of_others_and_such_as_are_none_count_for_nothing() {

@@ -34,8 +34,6 @@ use wharf::{Buffer, OperationId};
 const FOREIGN_STREAMS_MAX: u32 = 16;
 /// All streams of the largest test, which a busy server may find connected before it has read a single cookie, and 64 strangers.
 pub const GUESTS_MAX: usize = 2 * crate::parameters::STREAMS_MAX + 64;
-/// Connections that are waited for at a time.
-const ACCEPTS: usize = 16;
 const BACKLOG: i32 = 4096;
 
 /// How to serve.
@@ -123,6 +121,8 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct Lobby {
     guests: VecDeque<Arc<Guest>>,
+    /// That have ever come.
+    connections: u64,
     /// Tests that take a place.
     sessions: Vec<Arc<Session>>,
     /// Tests that have been begun.
@@ -139,6 +139,8 @@ pub(crate) struct Guest {
     server: Arc<Server>,
     stream: Stream,
     peer: SocketAddr,
+    /// Those that came later have higher ones.
+    number: u64,
     cookie: Mutex<Vec<u8>>,
     /// The end of its time.
     timer: Mutex<Option<OperationId>>,
@@ -249,9 +251,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
     for signal in system::ENDING {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
-    for _ in 0..ACCEPTS {
-        let _ = listener.accept(Op::Accept(server.clone()));
-    }
+    let _ = listener.accept(Op::Accept(server.clone()));
     let pool = op::run(&port, options.machinery.threads).map_err(|error| Failure::system(code::INIT, &error))?;
     voice.listening(address.port());
     server.announce();
@@ -308,6 +308,13 @@ impl Server {
         listener: wharf::TcpListener<(), Op>,
         result: io::Result<(std::net::TcpStream, SocketAddr)>,
     ) {
+        // Which stream is whose is known by the order in which they came. So a connection has its number before the next
+        // one is waited for: another worker could be faster with that.
+        let number = {
+            let mut lobby = self.lobby();
+            lobby.connections += 1;
+            lobby.connections
+        };
         let _ = listener.accept(Op::Accept(self.clone()));
         let Ok((socket, peer)) = result else { return };
         let _ = socket.set_nodelay(true);
@@ -316,6 +323,7 @@ impl Server {
             server: self.clone(),
             stream,
             peer: plain(peer),
+            number,
             cookie: Mutex::default(),
             timer: Mutex::default(),
         };
@@ -336,7 +344,8 @@ impl Server {
         self.voice.flush();
     }
 
-    fn arrived(self: &Arc<Self>, stream: Stream, peer: SocketAddr, bytes: &[u8]) {
+    fn arrived(self: &Arc<Self>, guest: &Guest, bytes: &[u8]) {
+        let (stream, peer) = (guest.stream.clone(), guest.peer);
         let Some(cookie) = Cookie::parse(bytes) else {
             let failure = Failure::new(code::COOKIE, describe(code::COOKIE));
             self.voice.error(format!("{peer}: {failure}"));
@@ -352,7 +361,7 @@ impl Server {
             !past
         });
         if let Some(session) = sessions.iter().find(|session| session.cookie == cookie) {
-            if let Err(stream) = session.offer(stream, peer) {
+            if let Err(stream) = session.offer(stream, peer, guest.number) {
                 Refused::begin(&self.port, &stream, &[state::ACCESS_DENIED as u8]);
             }
             return;
@@ -507,7 +516,7 @@ impl Guest {
             Ok(1..) if cookie.len() < COOKIE_BYTES => self.receive(COOKIE_BYTES - cookie.len()),
             Ok(1..) => {
                 if self.take() {
-                    self.server.arrived(self.stream.clone(), self.peer, &cookie);
+                    self.server.arrived(&self, &cookie);
                 }
             }
             // Connected and gone without a word: a look whether somebody is there.
@@ -517,7 +526,7 @@ impl Guest {
             }
             _ => {
                 if self.take() {
-                    self.server.arrived(self.stream.clone(), self.peer, &cookie);
+                    self.server.arrived(&self, &cookie);
                 }
             }
         }
@@ -685,12 +694,13 @@ impl Session {
         Ok(())
     }
 
-    /// A connection with this test's cookie. Comes back if it has no place here.
-    fn offer(self: &Arc<Self>, stream: Stream, peer: SocketAddr) -> Result<(), Stream> {
+    /// A connection with this test's cookie. Comes back if it has no place here. Cookies overtake each other; the streams
+    /// are what they are by the order of their connections, so they wait for each other.
+    fn offer(self: &Arc<Self>, stream: Stream, peer: SocketAddr, number: u64) -> Result<(), Stream> {
         let mut core = self.enter();
         let parameters = &core.parameters;
         let tcp = parameters.protocol == Protocol::Tcp;
-        let room = tcp && core.phase == Phase::Streams && core.flows.len() < parameters.streams();
+        let room = tcp && core.phase == Phase::Streams && core.arrivals.len() < parameters.streams();
         let pings = parameters.latency && core.phase == Phase::Running && core.pings.is_none();
         let result = if room {
             match system::with_socket(&stream, |socket| socket::prepare(&socket, parameters, false)) {
@@ -699,9 +709,16 @@ impl Session {
                     Err(stream)
                 }
                 Ok(()) => {
-                    let local = stream.local_addr().unwrap_or(peer);
-                    self.add_flow(&mut core, Link::Tcp(stream), (plain(local), peer));
-                    self.begin_if_complete(&mut core);
+                    core.arrivals.push((number, stream, peer));
+                    if core.arrivals.len() == core.parameters.streams() {
+                        let mut arrivals = std::mem::take(&mut core.arrivals);
+                        arrivals.sort_by_key(|&(number, ..)| number);
+                        for (_, stream, peer) in arrivals {
+                            let local = stream.local_addr().unwrap_or(peer);
+                            self.add_flow(&mut core, Link::Tcp(stream), (plain(local), peer));
+                        }
+                        self.begin_if_complete(&mut core);
+                    }
                     Ok(())
                 }
             }

@@ -161,6 +161,8 @@ pub(crate) struct Core {
     pub(crate) host: String,
     pub(crate) host_port: u16,
     pub(crate) flows: Vec<Arc<Flow>>,
+    /// At a server: the connections that are to be the streams, with their numbers, until all are there.
+    pub(crate) arrivals: Vec<(u64, Stream, SocketAddr)>,
     pub(crate) payload: Option<Payload>,
     pub(crate) printer: Printer,
     pub(crate) interval: Duration,
@@ -219,6 +221,7 @@ impl Session {
                 host: String::new(),
                 host_port: 0,
                 flows: Vec::new(),
+                arrivals: Vec::new(),
                 payload: None,
                 printer,
                 interval: Duration::from_secs(1),
@@ -322,7 +325,7 @@ impl Session {
                 Failure::new(code::PARAMETERS, "unable to receive parameters from client: they did not come in time")
             }
             (Role::Server, Phase::Streams) => {
-                let (there, wanted) = (core.flows.len(), core.parameters.streams());
+                let (there, wanted) = (core.flows.len() + core.arrivals.len(), core.parameters.streams());
                 let text = format!("only {there} of {wanted} streams came in time");
                 Failure::new(code::SILENCE, text)
             }
@@ -869,6 +872,7 @@ impl Session {
 
     pub(crate) fn close_flows(&self, core: &mut Core) {
         core.flows.iter().for_each(|flow| flow.close());
+        core.arrivals.drain(..).for_each(|(_, stream, _)| stream.close());
     }
 
     /// This end's results.
