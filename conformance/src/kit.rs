@@ -31,7 +31,8 @@ pub use peer::*;
 pub use plain::*;
 pub use system::*;
 
-/// What drives the ports under test.
+/// What drives the ports under test. A system has some of them.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// epoll, and the pump with io_uring for files.
@@ -41,10 +42,8 @@ pub enum Engine {
     /// poll, and a pool of threads for files: what every Unix has.
     Poll,
     /// The kernel's own port, for everything.
-    #[cfg_attr(unix, allow(dead_code))]
     Iocp,
     /// Sockets in memory, with faults (`crates/wharf/src/engine/fake.rs`); files as everywhere.
-    #[cfg_attr(windows, allow(dead_code))]
     Fake,
     /// What the library chooses: for hostile surroundings, where the choice is what is tested.
     Auto,
