@@ -128,14 +128,15 @@ impl Scenario {
     /// About how many seconds a full run takes of a machine with two processors that has nothing else to do.
     fn seconds(self) -> f64 {
         match self {
-            Echo => 300.0,
-            Broadcast => 230.0,
-            Files => 150.0,
+            Echo => 395.0,
+            Broadcast | Files => 320.0,
             Bulk => 190.0,
-            Blocked | Trickle | Idle => 120.0,
-            Scale | Skew | Queue | Static => 100.0,
-            Churn | Mixed => 50.0,
-            Wake | Compensation | Datagrams => 35.0,
+            Blocked => 180.0,
+            Trickle | Skew | Static => 100.0,
+            Scale | Queue => 75.0,
+            Churn | Idle => 60.0,
+            Mixed | Datagrams => 30.0,
+            Wake | Compensation => 15.0,
             All | Page => 0.0,
         }
     }
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_late_hurries_and_one_in_time_does_not() {
-        assert_eq!(pace(0.0, &EVERY), 1.0);
+        assert!(pace(0.0, &EVERY) > 0.9, "nearly what all of them would like to have");
         assert_eq!(pace(ALL_SECONDS - 100.0, &[Static]), 1.0, "a hundred seconds for the last");
         let late = pace(ALL_SECONDS - 50.0, &[Static]);
         assert!((0.49..0.51).contains(&late), "{late}");
