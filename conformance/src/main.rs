@@ -15,6 +15,7 @@ mod heap;
 #[cfg_attr(windows, path = "hostile_windows.rs")]
 mod hostile;
 mod kit;
+mod native;
 mod report;
 mod row;
 mod rows;

@@ -63,7 +63,7 @@ pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
         text.push('\n');
     }
     for outcome in outcomes {
-        if details || outcome.verdict == Verdict::Fail {
+        if details || outcome.verdict == Verdict::Fail || outcome.surprises() {
             let Row { id, says, .. } = outcome.row;
             let _ = writeln!(text, "{id} {} {}: {says}", outcome.engine.name(), outcome.verdict.name());
             if !outcome.reason.is_empty() {
