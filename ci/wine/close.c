@@ -8,14 +8,10 @@
  * receive is to wait on, and there is nothing left for it to wait at: its status stays 0x103, and no packet comes.
  *
  * Prints how often. Arguments: rounds, threads that keep the processors busy. */
-#include <winsock2.h>
-#include <ws2tcpip.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "common.h"
 
 static SOCKET receiver;
-static volatile LONG issue, stop;
+static volatile LONG issue;
 static OVERLAPPED overlapped;
 static char room[100];
 
@@ -33,35 +29,17 @@ static DWORD WINAPI issuer(void *unused) {
     return 0;
 }
 
-static DWORD WINAPI spin(void *unused) {
-    while (!stop)
-        ;
-    return 0;
-}
-
 int main(int count, char **arguments) {
     int rounds = count > 1 ? atoi(arguments[1]) : 60, busy = count > 2 ? atoi(arguments[2]) : 6, missing = 0, reused = 0;
-    WSADATA data;
-    WSAStartup(0x202, &data);
-    HANDLE port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 0);
+    begin(busy);
     CreateThread(NULL, 0, issuer, NULL, 0, NULL);
-    for (int i = 0; i < busy; i++)
-        CreateThread(NULL, 0, spin, NULL, 0, NULL);
     for (int round = 0; round < rounds; round++) {
-        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        int length = sizeof address;
-        /* The listener stays open, so that its number is not the next one to be given out. */
-        SOCKET listener = socket(AF_INET, SOCK_STREAM, 0), sender = socket(AF_INET, SOCK_STREAM, 0);
-        bind(listener, (void *)&address, sizeof address);
-        listen(listener, 1);
-        getsockname(listener, (void *)&address, &length);
-        connect(sender, (void *)&address, sizeof address);
-        receiver = accept(listener, NULL, NULL);
-        CreateIoCompletionPort((HANDLE)receiver, port, 1, 0);
+        struct connection made = connected();
+        receiver = made.ours;
         issue = 1;
         while (issue != 2)
             ;
-        send(sender, "x", 1, 0);
+        send(made.peer, "x", 1, 0);
         BOOL cancelled = CancelIoEx((HANDLE)receiver, &overlapped);
         DWORD why = cancelled ? 0 : GetLastError();
         SOCKET was = receiver;
@@ -78,8 +56,8 @@ int main(int count, char **arguments) {
                    (unsigned long long)overlapped.Internal, other == was ? "used again" : "not used again");
         }
         closesocket(other);
-        closesocket(sender);
-        closesocket(listener);
+        closesocket(made.peer);
+        closesocket(made.listener);
     }
     stop = 1;
     printf("close: %d of %d receives were never reported; %d handles were used again\n", missing, rounds, reused);

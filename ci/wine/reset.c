@@ -8,14 +8,10 @@
  * written down yet, without a look at the socket. So the second one pends until it is cancelled.
  *
  * Prints how often. Arguments: rounds, threads that keep the processors busy. */
-#include <winsock2.h>
-#include <ws2tcpip.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "common.h"
 
 static SOCKET receiver;
-static volatile LONG issue, stop;
+static volatile LONG issue;
 static OVERLAPPED first, second;
 static char room[2][100];
 
@@ -37,36 +33,19 @@ static DWORD WINAPI issuer(void *unused) {
     return 0;
 }
 
-static DWORD WINAPI spin(void *unused) {
-    while (!stop)
-        ;
-    return 0;
-}
-
 int main(int count, char **arguments) {
     int rounds = count > 1 ? atoi(arguments[1]) : 20, busy = count > 2 ? atoi(arguments[2]) : 6, missing = 0;
-    WSADATA data;
-    WSAStartup(0x202, &data);
-    HANDLE port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 0);
+    begin(busy);
     CreateThread(NULL, 0, issuer, NULL, 0, NULL);
-    for (int i = 0; i < busy; i++)
-        CreateThread(NULL, 0, spin, NULL, 0, NULL);
     for (int round = 0; round < rounds; round++) {
-        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        int length = sizeof address;
-        SOCKET listener = socket(AF_INET, SOCK_STREAM, 0), peer = socket(AF_INET, SOCK_STREAM, 0);
-        bind(listener, (void *)&address, sizeof address);
-        listen(listener, 1);
-        getsockname(listener, (void *)&address, &length);
-        connect(peer, (void *)&address, sizeof address);
-        receiver = accept(listener, NULL, NULL);
-        CreateIoCompletionPort((HANDLE)receiver, port, 1, 0);
+        struct connection made = connected();
+        receiver = made.ours;
         issue = 1;
         while (issue != 2)
             ;
         struct linger reset = { 1, 0 };
-        setsockopt(peer, SOL_SOCKET, SO_LINGER, (void *)&reset, sizeof reset);
-        closesocket(peer);
+        setsockopt(made.peer, SOL_SOCKET, SO_LINGER, (void *)&reset, sizeof reset);
+        closesocket(made.peer);
         int due = receive(&second, room[1]) ? 2 : 1, came = 0;
         DWORD bytes;
         ULONG_PTR key;
@@ -86,7 +65,7 @@ int main(int count, char **arguments) {
                    cancelled ? "succeeds" : "fails", packet ? "comes" : "does not come");
         }
         closesocket(receiver);
-        closesocket(listener);
+        closesocket(made.listener);
     }
     stop = 1;
     printf("reset: %d of %d times a receive was not ended by the reset\n", missing, rounds);

@@ -6,9 +6,9 @@
 //! record is made then, and the operation goes on as if it had been tried by the call that issues it.
 
 use super::send::{Attempt, Batch, take_batch};
-use super::{Buffers, Completion, Device, DeviceKind, EBADF, EINVAL, ESHUTDOWN, Issued, Kind, OperationId, Payload};
+use super::{Buffers, Completion, Device, DeviceKind, EINVAL, Issued, Kind, OperationId, Payload};
 use super::{Port, RawBuffer, Sink};
-use crate::device::{Device as Inner, shut};
+use crate::device::Device as Inner;
 use crate::direction::Turn;
 use crate::operation::Operation;
 use crate::sync::Arc;
@@ -52,15 +52,7 @@ impl Port {
             return Err(EINVAL);
         }
         self.may_send(device)?;
-        self.check()?;
-        let mut direction = device.send.lock();
-        if direction.closed {
-            return Err(EBADF);
-        }
-        // Under the lock, as in `issue_send`.
-        if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
-            return Err(ESHUTDOWN);
-        }
+        let mut direction = self.open_send_side(device)?;
         if direction.turn != Turn::Idle || direction.drained || !direction.operations.is_empty() {
             return Ok(Now::NotTried);
         }

@@ -17,7 +17,7 @@ use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
 use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH};
 use crate::operation::Operation;
-use crate::sync::Arc;
+use crate::sync::{Arc, Guard};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -248,9 +248,11 @@ impl Port {
         }
     }
 
-    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+    /// The send side, to issue something there.
+    #[inline]
+    pub(super) fn open_send_side<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
         self.check()?;
-        let mut direction = device.send.lock();
+        let direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
         }
@@ -258,6 +260,11 @@ impl Port {
         if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
             return Err(ESHUTDOWN);
         }
+        Ok(direction)
+    }
+
+    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+        let mut direction = self.open_send_side(device)?;
         if operation.kind == Kind::Disconnected {
             device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
         }
