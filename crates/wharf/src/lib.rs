@@ -45,6 +45,8 @@
 mod associate;
 #[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
+mod contain;
 #[cfg(all(unix, not(loom)))]
 mod device;
 #[cfg(all(unix, not(loom)))]

@@ -128,6 +128,9 @@ impl<K: Clone, C> RepeatRecord<K, C> {
     pub(crate) fn take(token: usize) -> (K, C) {
         // SAFETY: each packet carries one count (`retain`), the last one the operation's own.
         let record = unsafe { Arc::from_raw(Self::pointer(token)) };
-        (record.key.clone(), (record.clone)(&record.context))
+        match Arc::try_unwrap(record) {
+            Ok(last) => (last.key, last.context),
+            Err(record) => (record.key.clone(), (record.clone)(&record.context)),
+        }
     }
 }

@@ -67,7 +67,8 @@ pub(crate) trait Driver<T>: Send + Sync {
     fn has_sources(&self) -> bool;
     /// Ends the present or the next `poll`.
     fn kick(&self);
-    /// An entry that nobody can receive any more; called without the lock.
+    /// An entry that nobody can receive any more; called without the lock. Does not panic, whatever the program's
+    /// destructors do: others are freed behind it.
     fn dispose(&self, entry: T);
 }
 

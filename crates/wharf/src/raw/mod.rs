@@ -34,6 +34,7 @@ pub use crate::operation::{
 };
 
 use crate::buffer::Pool;
+use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
@@ -206,10 +207,10 @@ impl Driver<Entry> for PortDriver {
 
     fn dispose(&self, entry: Entry) {
         match entry {
-            Entry::Post(post) => (self.dispose)(post.into()),
-            Entry::Packet(completion) => (self.dispose)(*completion),
+            Entry::Post(post) => contain(|| (self.dispose)(post.into())),
+            Entry::Packet(completion) => contain(|| (self.dispose)(*completion)),
             // A function's completion is not the port's to free: it is told, as it would have been.
-            Entry::Call(call, context, completion) => call(context, *completion),
+            Entry::Call(call, context, completion) => contain(|| call(context, *completion)),
             Entry::Ready(..) | Entry::Tick(_) => {}
         }
     }

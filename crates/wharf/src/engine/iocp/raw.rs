@@ -40,6 +40,7 @@ use super::queue::{Queue, Ticker, key};
 use super::record::{Extra, Pointer, Record};
 use super::sys::{self, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::buffer::Pool;
+use crate::contain::contain;
 use crate::operation::{Operation, Side};
 use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
@@ -156,10 +157,10 @@ pub(super) fn fire_timers(queue: &Queue) {
 pub(super) fn dispose(queue: &Queue, entry: Entry) {
     let dispose = queue.driver().dispose;
     match entry {
-        Entry::Post(post) => dispose(post.into()),
-        Entry::Packet(completion) => dispose(*completion),
+        Entry::Post(post) => contain(|| dispose(post.into())),
+        Entry::Packet(completion) => contain(|| dispose(*completion)),
         // A function's completion is not the port's to free: it is told, as it would have been.
-        Entry::Call(call, context, completion) => call(context, *completion),
+        Entry::Call(call, context, completion) => contain(|| call(context, *completion)),
         Entry::Tick(_) => {}
         Entry::Ended(ended) => {
             let ended = finished(queue, ended, true);
@@ -172,9 +173,9 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
 fn free(queue: &Queue, sink: Sink, completion: Completion) {
     sink.tell_beside(&completion);
     match sink {
-        Sink::Port | Sink::Both(_) => (queue.driver().dispose)(completion),
+        Sink::Port | Sink::Both(_) => contain(|| (queue.driver().dispose)(completion)),
         Sink::Event(event) => event.signal(completion),
-        Sink::Callback(call, context) => call(context, completion),
+        Sink::Callback(call, context) => contain(|| call(context, completion)),
     }
 }
 

@@ -1,0 +1,17 @@
+//! Freeing what the program hung on an entry that nobody will take.
+//!
+//! A destructor of the program's may panic. It must not keep the entries behind it, and the devices that their records
+//! hold, from being freed: each is freed by itself, and a panic ends there, with a line in the log.
+
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls `free`, which may run the program's code. A panic in there is logged and goes no further.
+pub(crate) fn contain(free: impl FnOnce()) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(free)) else { return };
+    log::error!("a closed port freed a context whose destructor panicked");
+    // The payload is the program's as well, and what it panics with when it is dropped, too: that one is never freed.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        forget(second);
+    }
+}
