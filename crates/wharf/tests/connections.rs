@@ -817,6 +817,40 @@ fn operations_that_need_a_descriptor_fail_with_the_systems_error() {
     });
 }
 
+// --- Refused sources ---
+
+#[cfg(unix)]
+#[test]
+fn a_source_that_is_refused_comes_back_in_the_mode_it_had() {
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    let closed = port(1, Wake::default());
+    closed.close();
+    macro_rules! refused {
+        ($source:expr) => {
+            let mut source = $source;
+            for nonblocking in [false, true, false] {
+                rustix::io::ioctl_fionbio(&source, nonblocking).unwrap();
+                let Err(rejected) = closed.associate(source, 7) else { panic!("a closed port took a source") };
+                assert_eq!(rejected.key, 7);
+                source = rejected.source;
+                let flags = rustix::fs::fcntl_getfl(&source).unwrap();
+                assert_eq!(flags.contains(rustix::fs::OFlags::NONBLOCK), nonblocking, stringify!($source));
+            }
+        };
+    }
+    let path = std::env::temp_dir().join(format!("wharf-refused-{}", std::process::id()));
+    let (reader, writer) = std::io::pipe().unwrap();
+    refused!(pair().0);
+    refused!(StdListener::bind("127.0.0.1:0").unwrap());
+    refused!(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    refused!(UnixStream::pair().unwrap().0);
+    refused!(UnixListener::bind(&path).unwrap());
+    refused!(UnixDatagram::pair().unwrap().0);
+    refused!(reader);
+    refused!(std::os::fd::OwnedFd::from(writer));
+    std::fs::remove_file(&path).unwrap();
+}
+
 // --- Forking ---
 
 #[cfg(unix)]

@@ -40,18 +40,23 @@ pub use udp::UdpSocket;
 use crate::associate::{Shared, adopt};
 use crate::os::Owned;
 use crate::packet::Rejected;
+use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
-use rustix::fd::AsFd;
 use std::sync::Arc;
 
-fn adopt_socket<K, C, S: AsFd + Owned>(
+/// Associates a socket, and then puts it into non-blocking mode: a source that is refused comes back in the mode it had. No
+/// operation can be issued in between.
+fn adopt_socket<K: Key, C: Context, S: Owned>(
     port: &raw::Port,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    match rustix::io::ioctl_fionbio(source.as_fd(), true) {
-        Ok(()) => adopt(port, source, kind, key),
-        Err(error) => Err(Rejected { error: error.into(), source, key }),
+    let shared = adopt(port, source, kind, key)?;
+    if let Err(error) = shared.with_fd(|fd| Ok(rustix::io::ioctl_fionbio(fd, true)?)) {
+        let key = shared.key.clone();
+        let source = shared.release().unwrap_or_else(|_| unreachable!("nobody else knows the device yet"));
+        return Err(Rejected { error, source, key });
     }
+    Ok(shared)
 }
