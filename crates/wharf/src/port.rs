@@ -245,6 +245,9 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// Associates a socket with the port, under a key. The device is closed by its `close`, or when the last handle
     /// to it is dropped; an outstanding operation holds a handle, which its packet gives back.
     ///
+    /// A socket, pipe or terminal is put into non-blocking mode, which all duplicates of it share, those of other processes
+    /// too. Whoever else has one finds it so; one who sets it back disturbs no operation of the port.
+    ///
     /// # Errors
     ///
     /// The source and the key come back when the port is closed, when the system's limits are reached, or when the

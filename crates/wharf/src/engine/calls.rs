@@ -1,12 +1,20 @@
 //! The system calls behind an engine of sockets and pipes, without blocking: what an engine does beside telling readiness
 //! is the same whether epoll or poll tells it.
+//!
+//! Non-blocking mode belongs to the open file description, which every duplicate of a descriptor shares, those of other
+//! processes too. So no call relies on the mode that was set when the device was associated (row O-24): calls on sockets
+//! have a flag of their own (`MSG_DONTWAIT`), and so have those on pipes (`RWF_NOWAIT`). `accept`, `connect` and `sendfile`
+//! have none. Before each of them the mode is set anew, and a listener is looked at. Both are needed: another process that
+//! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
+//! holder that does one while another does the other, both between two system calls of this thread.
 
+use super::errno::EOPNOTSUPP;
 use super::{Handle, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketType, sockopt};
 use rustix::time::Timespec;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -93,6 +101,11 @@ fn readable<'a>(piece: &RawBuffer) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(piece.pointer, piece.length) }
 }
 
+/// Puts a descriptor into non-blocking mode. What has no mode (an event of its own kind) does not block either.
+fn no_waiting(handle: Handle) {
+    let _ = rustix::io::ioctl_fionbio(borrow(handle), true);
+}
+
 pub(super) fn open_stream(peer: &SocketAddr) -> Result<Handle, i32> {
     let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     system::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
@@ -103,16 +116,17 @@ pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> 
     let fd = borrow(handle);
     if let [piece] = into {
         let space = writable(piece);
-        return retry(|| rustix::net::recv(fd, &mut *space, RecvFlags::empty()).map(|(got, _)| got.0.len()));
+        return retry(|| rustix::net::recv(fd, &mut *space, RecvFlags::DONTWAIT).map(|(got, _)| got.0.len()));
     }
     let mut pieces: Vec<IoSliceMut<'_>> =
         into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-    retry(|| rustix::io::readv(fd, &mut pieces))
+    let mut beside = RecvAncillaryBuffer::default();
+    retry(|| rustix::net::recvmsg(fd, &mut pieces, &mut beside, RecvFlags::DONTWAIT).map(|got| got.bytes))
 }
 
 pub(super) fn peek(handle: Handle) -> Result<(), i32> {
     let mut byte = [MaybeUninit::<u8>::uninit()];
-    retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK).map(drop))
+    retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).map(drop))
 }
 
 #[inline]
@@ -136,7 +150,8 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usi
 
 pub(super) fn send_file(handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    // Unlike `send` it has no flag for it.
+    // Unlike `send` it has no flags: neither for the mode nor for the signal.
+    no_waiting(handle);
     without_sigpipe(|| retry(|| system::send_file(borrow(handle), borrow(file), offset, count)))
 }
 
@@ -177,12 +192,25 @@ pub(super) fn is_bound(handle: Handle) -> bool {
 pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
     let mut pieces: Vec<IoSliceMut<'_>> =
         into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-    retry(|| rustix::io::readv(borrow(handle), &mut pieces))
+    match retry(|| system::read_now(borrow(handle), &mut pieces)) {
+        Err(EOPNOTSUPP) => {
+            is_readable(handle)?;
+            no_waiting(handle);
+            retry(|| rustix::io::readv(borrow(handle), &mut pieces))
+        }
+        result => result,
+    }
 }
 
 pub(super) fn write(handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
     let pieces: Vec<IoSlice<'_>> = from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
-    without_sigpipe(|| retry(|| rustix::io::writev(borrow(handle), &pieces)))
+    without_sigpipe(|| match retry(|| system::write_now(borrow(handle), &pieces)) {
+        Err(EOPNOTSUPP) => {
+            no_waiting(handle);
+            retry(|| rustix::io::writev(borrow(handle), &pieces))
+        }
+        result => result,
+    })
 }
 
 pub(super) fn is_readable(handle: Handle) -> Result<(), i32> {
@@ -199,12 +227,15 @@ pub(super) fn exit_status(handle: Handle) -> Result<i32, i32> {
 }
 
 pub(super) fn accept(handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
+    is_readable(handle)?;
+    no_waiting(handle);
     let (fd, peer) = retry(|| system::accept(borrow(handle)))?;
     // Another kind of address is that of a Unix socket.
     Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }
 
 pub(super) fn connect(handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
+    no_waiting(handle);
     let mut result = rustix::net::connect(borrow(handle), peer);
     if result == Err(Errno::CONNABORTED) {
         // What is left of an earlier attempt that failed, reported once; the socket is good again.
@@ -255,4 +286,24 @@ fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
     // SAFETY: as in `writable`; the kernel only writes through the slice, nothing here reads what may be
     // uninitialised, and u8 has no invalid values.
     unsafe { std::slice::from_raw_parts_mut(piece.pointer, piece.length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::errno::EAGAIN;
+    use super::*;
+    use rustix::fd::AsRawFd;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_listener_in_blocking_mode_is_looked_at_and_put_right_before_it_accepts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let handle = listener.as_raw_fd();
+        let blocks = || !rustix::fs::fcntl_getfl(&listener).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
+        assert_eq!(accept(handle), Err(EAGAIN), "nobody has connected, and the call does not wait");
+        listener.set_nonblocking(false).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        close(accept(handle).unwrap().0);
+        assert!(!blocks(), "another process that takes the connection in between leaves an accept that does not wait");
+    }
 }

@@ -85,7 +85,7 @@ pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i3
     control(&mut header, &mut room);
     // SAFETY: the header names memory that lives here and is as long as it says; the pieces are the operation's own
     // until its packet (see `raw`), and the descriptor is open (`Device::enter`).
-    let bytes = retry(|| unsafe { libc::recvmsg(handle, &mut header, 0) })?;
+    let bytes = retry(|| unsafe { libc::recvmsg(handle, &mut header, libc::MSG_DONTWAIT) })?;
     Ok(found(bytes, &header, &address))
 }
 
@@ -143,7 +143,7 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) 
     let header = header(&mut pieces, to.as_mut().map(|(address, length)| (address, *length)));
     // SAFETY: the header names memory that lives here and is as long as it says; the pieces are unchanged until the
     // operation's packet (see `raw`), and the descriptor is open (`Device::enter`).
-    retry(|| unsafe { libc::sendmsg(handle, &header, system::SENDMSG) }).map(drop)
+    retry(|| unsafe { libc::sendmsg(handle, &header, system::SENDMSG | libc::MSG_DONTWAIT) }).map(drop)
 }
 
 /// Whether the socket is connected to a peer.

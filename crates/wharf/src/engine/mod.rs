@@ -19,8 +19,9 @@
 //! - [ ] **The dead-man's timer**, whose descriptor the engine is made with, is watched as well: when it goes off, `poll`
 //!   returns with `ticked` set, once. Others sleep on it, too; whoever takes the expiry has it.
 //! - [ ] **`set_deadline`** makes a `poll` that is under way, or the next one, return with `deadline_passed` set.
-//! - [ ] **Operations** never block: they return `EAGAIN` instead, and retry `EINTR` themselves. They are called without
-//!   any lock of the port held, from several threads at once for different directions of one handle.
+//! - [ ] **Operations** never block, whatever mode another holder of the descriptor has set: they return `EAGAIN` instead,
+//!   and retry `EINTR` themselves. They are called without any lock of the port held, from several threads at once for
+//!   different directions of one handle.
 //! - [ ] **Errors** are the system's numbers, unchanged.
 //!
 //! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.

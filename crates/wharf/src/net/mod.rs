@@ -11,6 +11,10 @@ macro_rules! socket {
 
             /// Takes the socket out of the port again, in blocking mode.
             ///
+            /// The mode belongs to what all duplicates of a descriptor share. Where one is associated with another port, its
+            /// operations go on as before; but that port sets a listener, and a stream that sends files, to non-blocking mode
+            /// whenever it needs that.
+            ///
             /// # Errors
             ///
             /// Operations are outstanding (cancel them and take their packets first), or it is closed.

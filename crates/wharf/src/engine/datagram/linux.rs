@@ -32,7 +32,8 @@ pub(crate) fn receive_many(handle: Handle, into: &Pieces, taken: &mut Vec<Datagr
     // SAFETY: as in `receive`, for each header; there are as many as the call is told. A null time is none.
     let count = retry(|| unsafe {
         let (list, count) = (headers.as_mut_ptr(), headers.len());
-        libc::syscall(libc::SYS_recvmmsg, handle, list, count, 0, std::ptr::null_mut::<libc::timespec>()) as isize
+        let no_time = std::ptr::null_mut::<libc::timespec>();
+        libc::syscall(libc::SYS_recvmmsg, handle, list, count, libc::MSG_DONTWAIT, no_time) as isize
     })?;
     let each = headers.iter().zip(&addresses).take(count);
     taken.extend(each.map(|(one, address)| found(one.msg_len as usize, &one.msg_hdr, address)));
@@ -87,7 +88,7 @@ pub(crate) fn send_many(handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]
     // SAFETY: as in `send`, for each header; there are as many as the call is told.
     retry(|| unsafe {
         let (list, count) = (headers.as_mut_ptr(), headers.len());
-        libc::syscall(libc::SYS_sendmmsg, handle, list, count, libc::MSG_NOSIGNAL) as isize
+        libc::syscall(libc::SYS_sendmmsg, handle, list, count, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as isize
     })
 }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -201,7 +201,17 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Flags of a send that raises no signal: the socket was told so. That more follows cannot be said everywhere.
 pub(crate) fn send_flags(_more: bool) -> SendFlags {
-    SendFlags::empty()
+    SendFlags::DONTWAIT
+}
+
+/// Reads from what is no socket without waiting, whatever mode it is in: not offered here.
+pub(crate) fn read_now(_from: BorrowedFd<'_>, _into: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
+}
+
+/// Writes, as `read_now` reads.
+pub(crate) fn write_now(_to: BorrowedFd<'_>, _from: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
 }
 
 /// Tells a socket that its sends raise no signal.

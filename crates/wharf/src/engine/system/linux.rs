@@ -4,12 +4,12 @@ use super::super::Handle;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 use rustix::thread::futex;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -126,10 +126,31 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
-/// Flags of a send that raises no signal; `more` follows soon.
+/// Flags of a send that does not wait and raises no signal; `more` follows soon.
 #[inline]
 pub(crate) fn send_flags(more: bool) -> SendFlags {
-    if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if more { flags | SendFlags::MORE } else { flags }
+}
+
+/// The offset of a transfer that goes on where the last one ended, as those of pipes do.
+const NO_OFFSET: u64 = u64::MAX;
+
+/// Reads from what is no socket without waiting, whatever mode it is in; `EOPNOTSUPP` where it does not offer that: pipes
+/// before Linux 6.4, terminals.
+pub(crate) fn read_now(from: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
+    match rustix::io::preadv2(from, into, NO_OFFSET, ReadWriteFlags::NOWAIT) {
+        Err(Errno::NOSYS) => Err(Errno::OPNOTSUPP),
+        result => result,
+    }
+}
+
+/// Writes, as `read_now` reads.
+pub(crate) fn write_now(to: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    match rustix::io::pwritev2(to, from, NO_OFFSET, ReadWriteFlags::NOWAIT) {
+        Err(Errno::NOSYS) => Err(Errno::OPNOTSUPP),
+        result => result,
+    }
 }
 
 /// What a socket needs to be told so that its sends raise no signal: nothing, the flags do.
