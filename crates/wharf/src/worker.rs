@@ -8,8 +8,8 @@
 //! is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none is left or its
 //! time is over. Packets in the queue stay there.
 
-use crate::queue::{Deadline, Nothing, Park, Taken, Tended, WorkerState};
-use crate::raw::{self, Completion};
+use crate::queue::{Deadline, Nothing, Park, Taken, Tended, WorkerId, WorkerState};
+use crate::raw::{self, Completion, Note};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,8 +118,8 @@ struct State {
     supervised: bool,
     /// The supervisor's thread sleeps on it while another pool's supervises.
     candidate: Option<Arc<Park>>,
-    /// The workers' numbers in the queue.
-    members: Vec<usize>,
+    /// The workers as the queue knows them.
+    members: Vec<WorkerId>,
 }
 
 impl std::fmt::Debug for WorkerPool {
@@ -305,23 +305,18 @@ impl Pool {
     /// Returns true when the worker was not needed for a while.
     fn work(&self) -> bool {
         let queue = &self.port.queue;
-        let me = crate::queue::bind(queue);
-        let note = me.map(|me| queue.note(me));
-        // Before the first look at `stopping`: whoever sets it after that finds the number here.
-        self.lock().members.extend(me);
-        // However the loop ends, the number is given up before another thread can have it.
-        struct Leave<'a>(&'a Pool, Option<usize>);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                self.0.lock().members.retain(|&member| Some(member) != self.1);
+        let mut member = Member { pool: self, id: None, note: None };
+        loop {
+            // Before the look at `stopping`: whoever sets it after that interrupts this worker.
+            member.enter();
+            if self.stopping.load(Ordering::Acquire) {
+                return false;
             }
-        }
-        let _leave = Leave(self, me);
-        while !self.stopping.load(Ordering::Acquire) {
             // A pool that shrinks a little later is no worse.
             let may_end = || self.surplus.load(Ordering::Relaxed);
             let again = self.port.take_again().map(Taken::Entry).ok_or(());
-            let taken = again.or_else(|()| queue.get(Deadline::after(may_end().then_some(self.workers.idle))));
+            let taken =
+                again.or_else(|()| queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))));
             let completion = match taken {
                 Ok(Taken::Entry(entry)) => self.port.execute(entry),
                 Ok(Taken::Work(entry)) => {
@@ -329,6 +324,7 @@ impl Pool {
                     None
                 }
                 Err(Nothing::Abandoned) => return false,
+                Err(Nothing::Interrupted) => None,
                 Err(Nothing::TimedOut) => {
                     let mut state = self.lock();
                     if state.live - state.leaving > self.workers.least {
@@ -340,7 +336,7 @@ impl Pool {
                 }
             };
             let Some(completion) = completion else { continue };
-            if let Some(note) = &note {
+            if let Some(note) = &member.note {
                 note.set(completion.device);
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.handler)(completion))) {
@@ -348,7 +344,6 @@ impl Pool {
                 log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
             }
         }
-        false
     }
 
     /// The supervisor found entries waiting and all workers outside.
@@ -387,6 +382,38 @@ impl Pool {
         if let Err(error) = self.start_worker() {
             log::warn!("no further worker can be started: {error}; packets wait until one comes back");
         }
+    }
+}
+
+/// A worker's entry among its pool's members. However the worker ends, it is taken out.
+struct Member<'a> {
+    pool: &'a Pool,
+    id: Option<WorkerId>,
+    note: Option<Note>,
+}
+
+impl Member<'_> {
+    /// The thread belongs to the pool's port. After a handler that has used another port it does so as another worker.
+    fn enter(&mut self) {
+        let queue = &self.pool.port.queue;
+        let id = crate::queue::bind(queue);
+        if id != self.id {
+            self.note = id.map(|id| queue.note(id));
+            self.replace(id);
+        }
+    }
+
+    fn replace(&mut self, id: Option<WorkerId>) {
+        let mut state = self.pool.lock();
+        state.members.retain(|&member| Some(member) != self.id);
+        state.members.extend(id);
+        self.id = id;
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.replace(None);
     }
 }
 

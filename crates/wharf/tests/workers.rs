@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use wharf::{Event, GetError, Wake, WorkerPool, WorkerState, Workers, blocking};
@@ -402,6 +402,61 @@ fn shutting_down_an_idle_pool_ends_every_thread() {
             assert_eq!((port.stats().active, port.stats().waiting), (0, 0));
         }
     }
+}
+
+#[test]
+fn shutting_down_reaches_a_worker_that_has_used_another_port_and_nobody_who_has_its_place() {
+    let ledger = Ledger::new();
+    let (served, other) = (port(2, Wake::default()), port(1, Wake::default()));
+    let gate = Arc::new(Gate::default());
+    let _closing = Closing(served.clone(), gate.clone());
+    let (elsewhere, handler_gate) = (other.clone(), gate.clone());
+    let pool = served
+        .run(Workers::exactly(1), move |packet: Taken| {
+            packet.context.arrive();
+            assert_eq!(elsewhere.get_timeout(Duration::ZERO).unwrap_err(), GetError::TimedOut);
+            handler_gate.pass();
+        })
+        .unwrap();
+    served.post(0, 0, ledger.token(1)).unwrap();
+    eventually("the handler has used the other port", || gate.waiting() == 1);
+    // Whoever calls `get` now has the place that the worker had before.
+    let (begun, began) = mpsc::channel();
+    let waits = served.clone();
+    let thread = thread::spawn(move || {
+        assert_eq!(waits.get_timeout(Duration::ZERO).unwrap_err(), GetError::TimedOut);
+        begun.send(()).unwrap();
+        waits.get().map(|packet| packet.context.arrive())
+    });
+    began.recv_timeout(DEADLINE).unwrap();
+    gate.open();
+    eventually("the worker waits, and the other thread", || served.stats().waiting == 2);
+    assert_eq!(pool.shutdown(DEADLINE).workers, 0);
+    served.post(0, 0, ledger.token(2)).unwrap();
+    assert!(thread.join().unwrap().is_ok(), "a `get` without a time-out was ended by another's shutdown");
+}
+
+#[test]
+fn shutting_down_ends_no_get_inside_a_handler() {
+    let ledger = Ledger::new();
+    let port = port(2, Wake::default());
+    let (inner, (tell, told)) = (port.clone(), mpsc::channel());
+    let pool = port
+        .run(Workers::exactly(1), move |packet: Taken| {
+            packet.context.arrive();
+            tell.send(None).unwrap();
+            tell.send(Some(inner.get().map(|packet| packet.context.arrive()))).unwrap();
+        })
+        .unwrap();
+    port.post(0, 0, ledger.token(1)).unwrap();
+    assert!(told.recv_timeout(DEADLINE).unwrap().is_none());
+    eventually("the handler waits for a packet", || port.stats().waiting == 1);
+    assert_eq!(pool.shutdown(Duration::from_millis(50)).workers, 1);
+    assert_eq!(port.stats().waiting, 1);
+    port.post(0, 0, ledger.token(2)).unwrap();
+    let inner = told.recv_timeout(DEADLINE).unwrap().expect("what the handler's `get` said");
+    assert!(inner.is_ok(), "the handler's `get` said {inner:?}");
+    eventually("the thread ends after its handler", || port.workers().is_empty());
 }
 
 #[test]

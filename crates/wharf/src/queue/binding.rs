@@ -5,13 +5,14 @@
 //! how the queue learns that a thread exits; a `get` from another thread-local's destructor, after this one ran, is
 //! served unbound, registered for the one call only.
 
+use super::words::WorkerId;
 use crate::sync::Arc;
 use std::cell::RefCell;
 use std::sync::Weak;
 
 /// The queue as its bound threads see it, whatever it holds.
 pub(crate) trait Bindable: Send + Sync {
-    fn enroll(&self) -> usize;
+    fn enroll(&self) -> WorkerId;
     fn dismiss(&self, worker: usize);
     fn enter_blocking(&self, worker: usize);
     fn leave_blocking(&self, worker: usize);
@@ -19,14 +20,14 @@ pub(crate) trait Bindable: Send + Sync {
 
 struct Binding {
     queue: Weak<dyn Bindable>,
-    worker: usize,
+    worker: WorkerId,
     blocking_depth: u32,
 }
 
 impl Drop for Binding {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.upgrade() {
-            queue.dismiss(self.worker);
+            queue.dismiss(self.worker.number);
         }
     }
 }
@@ -60,9 +61,9 @@ fn put_nothing_off() {
 #[cfg(loom)]
 fn put_nothing_off() {}
 
-/// The calling thread's number in `queue`, if it is bound to it.
+/// Which worker of `queue` the calling thread is, if it is bound to it.
 #[inline]
-pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
+pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
     BINDING
         .try_with(|binding| {
             let binding = binding.try_borrow().ok()?;
@@ -73,11 +74,14 @@ pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
         .ok()?
 }
 
-/// The calling thread's number in `queue`. `None`: the thread is being torn down, enroll for the one call.
-pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<usize> {
-    if let Some(worker) = bound(queue) {
-        return Some(worker);
-    }
+/// Which worker of `queue` the calling thread is from now on. `None`: the thread is being torn down, enroll for the one call.
+#[inline]
+pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
+    bound(queue).or_else(|| bind_anew(queue))
+}
+
+#[cold]
+fn bind_anew<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
     BINDING.try_with(|_| ()).ok()?;
     let worker = queue.enroll();
     let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
@@ -140,7 +144,7 @@ fn change_depth(enter: bool) {
             binding.blocking_depth -= 1;
             binding.blocking_depth == 0
         };
-        if outermost { Some((binding.queue.upgrade()?, binding.worker)) } else { None }
+        if outermost { Some((binding.queue.upgrade()?, binding.worker.number)) } else { None }
     });
     if let Ok(Some((queue, worker))) = outermost {
         if enter { queue.enter_blocking(worker) } else { queue.leave_blocking(worker) }

@@ -36,7 +36,7 @@ mod words;
 pub(crate) use binding::before_blocking;
 pub use binding::blocking;
 pub(crate) use binding::{bind, unbind};
-pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
+pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended, WorkerId};
 pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
@@ -197,7 +197,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        let me = binding::bound(self)?;
+        let me = binding::bound(self)?.number;
         let mut state = self.state.lock();
         let taken = state.take_again(me)?;
         self.release(state, false);
@@ -206,6 +206,15 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Takes the next entry. See the top of this file.
     pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
+    where
+        T: 'static,
+        D: 'static,
+    {
+        past_interruptions(|| self.get_interruptibly(deadline))
+    }
+
+    /// Like [`get`](Queue::get), and comes back when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
     where
         T: 'static,
         D: 'static,
@@ -221,10 +230,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         D: 'static,
     {
         match bind(self) {
-            Some(me) => self.get_as(me, deadline, most).map(|(taken, holder)| (taken, Held { holder })),
+            Some(me) => {
+                let taken = past_interruptions(|| self.get_as(me.number, deadline, most));
+                taken.map(|(taken, holder)| (taken, Held { holder }))
+            }
             // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
             None => {
-                let me = self.enroll();
+                let me = self.enroll().number;
                 let taken = self.get_as(me, deadline, most);
                 {
                     let mut state = self.state.lock();
@@ -243,9 +255,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         D: 'static,
     {
         match bind(self) {
-            Some(me) => f(me),
+            Some(me) => f(me.number),
             None => {
-                let me = self.enroll();
+                let me = self.enroll().number;
                 let result = f(me);
                 self.dismiss(me);
                 result
@@ -282,7 +294,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if std::mem::take(&mut state.worker(me).interrupted) {
                 state.go_out(me, 0, slot);
                 self.release(state, false);
-                return Err(Nothing::TimedOut);
+                return Err(Nothing::Interrupted);
             }
             if let Some(work) = state.work.pop_front() {
                 if slot {
@@ -518,8 +530,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Where a worker notes what it handles, for reports.
-    pub(crate) fn note(&self, me: usize) -> Note<T> {
-        Note { shared: self.state.lock().worker(me).shared.clone() }
+    pub(crate) fn note(&self, me: WorkerId) -> Note<T> {
+        Note { shared: self.state.lock().worker(me.number).shared.clone() }
     }
 
     pub(crate) fn stats(&self) -> QueueStats {
@@ -604,20 +616,24 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         Some(park)
     }
 
-    /// Makes one worker's present or next `get` come back without an entry.
-    pub(crate) fn interrupt(&self, worker: usize) {
+    /// Makes one worker's present or next interruptible `get` come back without an entry.
+    pub(crate) fn interrupt(&self, worker: WorkerId) {
         let mut state = self.state.lock();
-        let Some(it) = state.workers.get_mut(worker).and_then(Option::as_mut) else { return };
-        it.interrupted = true;
+        let Some(it) = state.workers.get_mut(worker.number).and_then(Option::as_mut) else { return };
+        // guard: an interruption does not hit who has the number now [without: if false {]
+        if it.generation != worker.generation {
+            return;
+        }
+        it.interrupted = true; // guard: an interruption reaches a worker that is about to wait
         let park = it.shared.park.clone();
-        let standing_by = state.standby == Some(worker);
-        let waits = standing_by || state.waiters.contains(&worker);
+        let standing_by = state.standby == Some(worker.number);
+        let waits = standing_by || state.waiters.contains(&worker.number);
         let leads = state.leader;
         self.release(state, false);
         if waits {
-            park.signal(standing_by);
+            park.signal(standing_by); // guard: an interruption reaches a worker that sleeps
         } else if leads {
-            self.driver.kick();
+            self.driver.kick(); // guard: an interruption reaches a worker that leads
         }
     }
 
@@ -707,15 +723,16 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 }
 
 impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
-    fn enroll(&self) -> usize {
+    fn enroll(&self) -> WorkerId {
         let shared = Arc::new(Shared {
             park: Arc::new(Park::default()),
             probe: Probe::current(),
             held: Lock::new(VecDeque::new()),
             note: AtomicU64::new(0),
         });
-        let worker = Worker {
+        let mut worker = Worker {
             shared,
+            generation: 0,
             counted: false,
             promised: false,
             stay: 0,
@@ -728,7 +745,10 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             blocked_since: None,
         };
         let mut state = self.state.lock();
-        match state.workers.iter().position(Option::is_none) {
+        state.enrolled += 1;
+        let generation = state.enrolled;
+        worker.generation = generation;
+        let number = match state.workers.iter().position(Option::is_none) {
             Some(free) => {
                 state.workers[free] = Some(worker);
                 free
@@ -737,7 +757,8 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
                 state.workers.push(Some(worker));
                 state.workers.len() - 1
             }
-        }
+        };
+        WorkerId { number, generation }
     }
 
     /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
@@ -781,6 +802,16 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             state.active += 1;
         }
         self.release(state, false);
+    }
+}
+
+/// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
+fn past_interruptions<R>(mut wait: impl FnMut() -> Result<R, Nothing>) -> Result<R, Nothing> {
+    loop {
+        match wait() {
+            Err(Nothing::Interrupted) => {}
+            other => return other,
+        }
     }
 }
 

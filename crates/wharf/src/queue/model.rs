@@ -884,3 +884,75 @@ fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
         bed.check([1, 2, 3]);
     });
 }
+
+#[test]
+fn an_interruption_reaches_leader_standby_and_waiter() {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        // Whether the pool stops, and its workers.
+        let pool = Arc::new(Mutex::new((false, Vec::new())));
+        let workers = [0, 1, 2].map(|_| {
+            let pool = pool.clone();
+            bed.worker(move |bed| {
+                pool.lock().unwrap().1.extend(bind(&bed.queue));
+                if !pool.lock().unwrap().0 {
+                    assert_eq!(bed.queue.get_interruptibly(Deadline::Never).unwrap_err(), Nothing::Interrupted);
+                }
+            })
+        });
+        pause();
+        let members = {
+            let mut pool = pool.lock().unwrap();
+            pool.0 = true;
+            pool.1.clone()
+        };
+        members.into_iter().for_each(|member| bed.queue.interrupt(member));
+        join(workers);
+        bed.check([]);
+    });
+}
+
+#[test]
+fn an_interruption_that_comes_late_hits_nobody_else() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let stops = bed.worker(|bed| {
+            let left = bind(&bed.queue).unwrap();
+            unbind();
+            pause();
+            bed.queue.interrupt(left);
+        });
+        let worker = bed.worker(|bed| {
+            let Ok(Taken::Entry(entry)) = bed.queue.get_interruptibly(Deadline::Never) else {
+                panic!("it was interrupted, and nobody has asked for it")
+            };
+            bed.end(entry);
+        });
+        bed.insert(1);
+        join([stops, worker]);
+        bed.check([1]);
+    });
+}
+
+#[test]
+fn a_get_that_is_no_pools_own_goes_on_after_an_interruption() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let id = Arc::new(Mutex::new(None));
+        let worker = bed.worker({
+            let id = id.clone();
+            move |bed| {
+                *id.lock().unwrap() = bind(&bed.queue);
+                assert_eq!(bed.get(Deadline::Never), Ok(1));
+            }
+        });
+        pause();
+        let member = *id.lock().unwrap();
+        if let Some(member) = member {
+            bed.queue.interrupt(member);
+        }
+        bed.insert(1);
+        join([worker]);
+        bed.check([1]);
+    });
+}

@@ -56,6 +56,8 @@ pub(super) struct Shared<T> {
 
 pub(super) struct Worker<T> {
     pub(super) shared: Arc<Shared<T>>,
+    /// How many workers were enrolled until this one was.
+    pub(super) generation: u64,
     /// Holds one of the `active` slots.
     pub(super) counted: bool,
     /// Was picked from the stack with a slot, and has not woken yet.
@@ -66,7 +68,7 @@ pub(super) struct Worker<T> {
     pub(super) written_off: bool,
     /// Inside `blocking`.
     pub(super) blocking: bool,
-    /// Its present or next `get` is to come back without an entry.
+    /// Its present or next interruptible `get` is to come back without an entry.
     pub(super) interrupted: bool,
     /// Since when it has been outside `get`, where that was measured.
     pub(super) left_at: Option<Instant>,
@@ -93,6 +95,8 @@ pub(super) struct State<T> {
     pub(super) fifo: VecDeque<T>,
     pub(super) work: VecDeque<T>,
     pub(super) workers: Vec<Option<Worker<T>>>,
+    /// Workers that there have been.
+    pub(super) enrolled: u64,
     pub(super) waiters: Vec<usize>,
     pub(super) standby: Option<usize>,
     pub(super) supervisor: Option<Arc<Park>>,
@@ -147,6 +151,7 @@ impl<T> State<T> {
             fifo: VecDeque::new(),
             work: VecDeque::new(),
             workers: Vec::new(),
+            enrolled: 0,
             waiters: Vec::new(),
             standby: None,
             supervisor: None,

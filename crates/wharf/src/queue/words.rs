@@ -23,6 +23,15 @@ pub(crate) enum Taken<T> {
 pub(crate) enum Nothing {
     TimedOut,
     Abandoned,
+    /// Only from `get_interruptibly`.
+    Interrupted,
+}
+
+/// Which worker of a queue. When a worker leaves, another thread may get its number, but never its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WorkerId {
+    pub(crate) number: usize,
+    pub(crate) generation: u64,
 }
 
 /// Until when a `get` waits.

@@ -767,3 +767,4 @@ fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload
 }
 
 pub(crate) use queue::Held;
+pub(crate) type Note = queue::Note<Entry>;

@@ -101,6 +101,7 @@ impl From<Nothing> for Empty {
         match nothing {
             Nothing::TimedOut => Empty::TimedOut,
             Nothing::Abandoned => Empty::Abandoned,
+            Nothing::Interrupted => unreachable!("only a pool's own waits are interrupted"),
         }
     }
 }

@@ -27,7 +27,7 @@ use binding::Bindable;
 pub use binding::blocking;
 pub(crate) use binding::{before_blocking, bind, unbind};
 
-pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended};
+pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended, WorkerId};
 pub use words::{Wake, WorkerReport, WorkerState};
 
 /// What the kernel's keys say: what kind of packet it is.
@@ -92,6 +92,8 @@ mod state {
 /// A thread of the port.
 pub(crate) struct Worker {
     thread: Thread,
+    /// How many workers were enrolled until this one was; 0 for one that is not.
+    generation: u64,
     state: AtomicU8,
     interrupted: AtomicBool,
     note: AtomicU64,
@@ -196,6 +198,7 @@ pub(crate) struct Queue {
     pub(super) ticker: Arc<Ticker>,
     limit: usize,
     workers: Lock<Vec<Option<Arc<Worker>>>>,
+    enrolled: AtomicU64,
     closed: AtomicBool,
     candidates: Lock<Vec<Arc<Park>>>,
     /// Somebody supervises, and wants to be told when nobody waits; and it was told.
@@ -222,6 +225,7 @@ impl Queue {
             completions,
             limit,
             workers: Lock::default(),
+            enrolled: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             candidates: Lock::default(),
             supervised: AtomicBool::new(false),
@@ -243,9 +247,18 @@ impl Queue {
 
     /// Takes the next entry.
     pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<Entry>, Nothing> {
+        self.take(deadline, false)
+    }
+
+    /// Like [`get`](Queue::get), and comes back when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<Entry>, Nothing> {
+        self.take(deadline, true)
+    }
+
+    fn take(self: &Arc<Self>, deadline: Deadline, interruptible: bool) -> Result<Taken<Entry>, Nothing> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default()];
-        self.wait(&worker, deadline, &mut into)?;
+        self.wait(&worker, deadline, interruptible, &mut into)?;
         Ok(Taken::Entry(super::raw::entry_of(&into[0])))
     }
 
@@ -257,7 +270,7 @@ impl Queue {
     ) -> Result<(Taken<Entry>, Held<Entry>), Nothing> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default(); BATCH];
-        let count = self.wait(&worker, deadline, &mut into[..most.clamp(1, BATCH)])?;
+        let count = self.wait(&worker, deadline, false, &mut into[..most.clamp(1, BATCH)])?;
         let mut held = worker.held.lock();
         held.extend(into[..count].iter().map(super::raw::entry_of));
         let first = held.pop_front().expect("at least one came");
@@ -266,7 +279,13 @@ impl Queue {
     }
 
     /// Waits for packets. The thread is the kernel's to count from the first time on.
-    fn wait(&self, worker: &Worker, deadline: Deadline, into: &mut [OVERLAPPED_ENTRY]) -> Result<usize, Nothing> {
+    fn wait(
+        &self,
+        worker: &Worker,
+        deadline: Deadline,
+        interruptible: bool,
+        into: &mut [OVERLAPPED_ENTRY],
+    ) -> Result<usize, Nothing> {
         self.give_back_held(worker);
         // Before the first look at what ends a wait: whoever sets it after that finds a thread that is to be interrupted.
         worker.state.store(state::INSIDE, Ordering::SeqCst);
@@ -274,8 +293,8 @@ impl Queue {
             if self.is_closed() {
                 break Err(Nothing::Abandoned);
             }
-            if worker.interrupted.swap(false, Ordering::SeqCst) {
-                break Err(Nothing::TimedOut);
+            if interruptible && worker.interrupted.swap(false, Ordering::SeqCst) {
+                break Err(Nothing::Interrupted);
             }
             self.fire_due();
             self.ticker.waiting.fetch_add(1, Ordering::SeqCst);
@@ -327,8 +346,8 @@ impl Queue {
     /// The calling thread's place here; while it is being torn down, one for the call.
     fn worker(self: &Arc<Self>) -> Arc<Worker> {
         match bind(self) {
-            Some(number) => self.workers.lock()[number].clone().expect("bound to it"),
-            None => Arc::new(Worker::here()),
+            Some(id) => self.workers.lock()[id.number].clone().expect("bound to it"),
+            None => Arc::new(Worker::here(0)),
         }
     }
 
@@ -355,14 +374,14 @@ impl Queue {
     }
 
     /// Where a thread notes what it handles.
-    pub(crate) fn note(&self, number: usize) -> Note {
-        Note(self.workers.lock()[number].clone().expect("bound to it"))
+    pub(crate) fn note(&self, id: WorkerId) -> Note {
+        Note(self.workers.lock()[id.number].clone().expect("bound to it"))
     }
 
-    /// Makes one thread's present or next `get` come back without an entry.
-    pub(crate) fn interrupt(&self, number: usize) {
-        let worker = self.workers.lock().get(number).cloned().flatten();
-        if let Some(worker) = worker {
+    /// Makes one worker's present or next interruptible `get` come back without an entry.
+    pub(crate) fn interrupt(&self, id: WorkerId) {
+        let worker = self.workers.lock().get(id.number).cloned().flatten();
+        if let Some(worker) = worker.filter(|worker| worker.generation == id.generation) {
             worker.interrupted.store(true, Ordering::SeqCst);
             worker.thread.interrupt();
         }
@@ -507,10 +526,11 @@ impl Queue {
 }
 
 impl Bindable for Queue {
-    fn enroll(&self) -> usize {
-        let worker = Arc::new(Worker::here());
+    fn enroll(&self) -> WorkerId {
+        let generation = self.enrolled.fetch_add(1, Ordering::Relaxed) + 1;
+        let worker = Arc::new(Worker::here(generation));
         let mut workers = self.workers.lock();
-        match workers.iter().position(Option::is_none) {
+        let number = match workers.iter().position(Option::is_none) {
             Some(at) => {
                 workers[at] = Some(worker);
                 at
@@ -519,7 +539,8 @@ impl Bindable for Queue {
                 workers.push(Some(worker));
                 workers.len() - 1
             }
-        }
+        };
+        WorkerId { number, generation }
     }
 
     fn dismiss(&self, number: usize) {
@@ -541,9 +562,10 @@ impl Bindable for Queue {
 }
 
 impl Worker {
-    fn here() -> Worker {
+    fn here(generation: u64) -> Worker {
         Worker {
             thread: Thread::here(),
+            generation,
             state: AtomicU8::new(state::RUNNING),
             interrupted: AtomicBool::new(false),
             note: AtomicU64::new(0),

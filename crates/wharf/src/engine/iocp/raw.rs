@@ -21,7 +21,7 @@ mod words;
 pub use super::choice::{FileEngine, SocketEngine};
 pub use super::numbers::{EBADF, ECANCELED};
 pub(crate) use super::numbers::{ECONNRESET, EINVAL, EMSGSIZE, ENODATA, EPIPE};
-pub(crate) use super::queue::Held;
+pub(crate) use super::queue::{Held, Note};
 pub(crate) use super::streams::Now;
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
