@@ -5,6 +5,9 @@ use crate::system;
 use crate::tls::Acceptor;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use wharf::error::ErrorExt;
 use wharf::session::{Inherited, InheritedSocket, Service, Session, inherited};
 use wharf::{CompletionPort, Context, TcpListener};
 
@@ -41,6 +44,39 @@ pub fn listen<S: Session>(
         places.push(place);
     }
     Ok(places)
+}
+
+/// How long an accept that failed rests before the next is issued in its place.
+const REST: Duration = Duration::from_millis(100);
+
+/// The packet of an accept was taken: issues the next one, at once, or after a failure, which may stay, when it has rested
+/// (`later` is the context of the timer). A socket that listens no more takes none.
+pub fn next_accept<C: Context, T>(
+    port: &CompletionPort<(), C>,
+    listener: &TcpListener<(), C>,
+    result: io::Result<T>,
+    accept: C,
+    later: impl FnOnce(TcpListener<(), C>) -> C,
+) -> Option<T> {
+    static FAILED: AtomicBool = AtomicBool::new(false);
+    match result {
+        Ok(connection) => {
+            FAILED.store(false, Ordering::Relaxed);
+            let _ = listener.accept(accept);
+            Some(connection)
+        }
+        // It was closed here.
+        Err(error) if error.is_aborted() => None,
+        Err(error) => {
+            if !FAILED.swap(true, Ordering::Relaxed) {
+                log::error!(
+                    "no connection can be taken: {error}; it is tried again every 0.1 s while the socket listens"
+                );
+            }
+            let _ = port.timer(REST, (), later(listener.clone()));
+            None
+        }
+    }
 }
 
 /// A listener, and where it listens.

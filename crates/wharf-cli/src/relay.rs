@@ -20,6 +20,8 @@ type Stream = TcpStream<(), Purpose>;
 /// What an operation is for. A pair lives as long as an operation of it is outstanding; then its streams are closed.
 enum Purpose {
     Accept,
+    /// A listener that failed is tried again.
+    Rested(TcpListener<(), Purpose>),
     /// The target's address of this number is tried.
     Connect(Arc<Pair>, usize),
     /// Bytes from this end to the other.
@@ -144,6 +146,7 @@ impl Forwarder {
     fn handle(&self, packet: Packet<(), Purpose>) {
         match (packet.event, packet.context) {
             (Event::Accepted { listener, result }, _) => self.accepted(&listener, result),
+            (Event::Elapsed { result: Ok(_) }, Purpose::Rested(listener)) => drop(listener.accept(Purpose::Accept)),
             (Event::Connected { stream, result }, Purpose::Connect(pair, tried)) => {
                 self.connected(&stream, result, pair, tried);
             }
@@ -159,8 +162,8 @@ impl Forwarder {
     }
 
     fn accepted(&self, listener: &TcpListener<(), Purpose>, result: io::Result<(std::net::TcpStream, SocketAddr)>) {
-        let _ = listener.accept(Purpose::Accept);
-        let Ok((socket, peer)) = result else { return };
+        let accepted = listen::next_accept(&self.port, listener, result, Purpose::Accept, Purpose::Rested);
+        let Some((socket, peer)) = accepted else { return };
         let totals = &self.totals;
         if totals.open.fetch_add(1, Relaxed) >= self.most {
             totals.open.fetch_sub(1, Relaxed);

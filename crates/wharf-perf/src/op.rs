@@ -19,6 +19,8 @@ pub(crate) enum Op {
     Nothing,
     /// A connection, at the server.
     Accept(Arc<Server>),
+    /// A listener that failed is tried again.
+    Rested(Arc<Server>, wharf::TcpListener<(), Op>),
     /// Bytes of a connection whose cookie is not complete.
     Guest(Arc<Guest>),
     /// It takes too long.
@@ -81,6 +83,7 @@ fn dispatch(port: &Port, packet: Packet<(), Op>) {
         (Op::Ping(pings), event) => pings.event(event),
         (Op::Interrupt(session), Event::Signal { result: Ok(_) }) => session.interrupted(),
         (Op::Accept(server), Event::Accepted { listener, result }) => server.accepted(listener, result),
+        (Op::Rested(server, listener), Event::Elapsed { result: Ok(_) }) => server.accept(&listener),
         (Op::Guest(guest), Event::Received { buffer, result, .. }) => guest.received(buffer, result),
         (Op::GuestLate(guest), Event::Elapsed { result: Ok(_) }) => guest.late(),
         (Op::Refused(refused), Event::Received { buffer, result, .. }) => refused.received(buffer, result),

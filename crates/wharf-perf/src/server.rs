@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use wharf::error::ErrorExt;
 use wharf::{Buffer, OperationId};
 
 /// Connections with a wrong cookie that a test bears while it waits for its streams.
@@ -35,6 +36,8 @@ const FOREIGN_STREAMS_MAX: u32 = 16;
 /// All streams of the largest test, which a busy server may find connected before it has read a single cookie, and 64 strangers.
 pub const GUESTS_MAX: usize = 2 * crate::parameters::STREAMS_MAX + 64;
 const BACKLOG: i32 = 4096;
+/// How long an accept that failed rests before it is issued again.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -251,7 +254,7 @@ fn serve_with(options: &Options, voice: &Arc<Voice>) -> Result<(), Failure> {
     for signal in system::ENDING {
         let _ = port.signal(signal, (), Op::Stop(server.clone()));
     }
-    let _ = listener.accept(Op::Accept(server.clone()));
+    server.accept(&listener);
     let pool = op::run(&port, options.machinery.threads).map_err(|error| Failure::system(code::INIT, &error))?;
     voice.listening(address.port());
     server.announce();
@@ -303,11 +306,26 @@ impl Server {
 
     // --- Connections ---
 
+    pub(crate) fn accept(self: &Arc<Self>, listener: &wharf::TcpListener<(), Op>) {
+        let _ = listener.accept(Op::Accept(self.clone()));
+    }
+
     pub(crate) fn accepted(
         self: &Arc<Self>,
         listener: wharf::TcpListener<(), Op>,
         result: io::Result<(std::net::TcpStream, SocketAddr)>,
     ) {
+        let (socket, peer) = match result {
+            Ok(connection) => connection,
+            // The reason may stay. A socket that listens no more takes no further accept.
+            Err(error) => {
+                if !error.is_aborted() {
+                    log::warn!("no connection can be taken: {error}; it is tried again after 0.1 s");
+                    let _ = self.port.timer(ACCEPT_REST, (), Op::Rested(self.clone(), listener));
+                }
+                return;
+            }
+        };
         // Which stream is whose is known by the order in which they came. So a connection has its number before the next
         // one is waited for: another worker could be faster with that.
         let number = {
@@ -315,8 +333,7 @@ impl Server {
             lobby.connections += 1;
             lobby.connections
         };
-        let _ = listener.accept(Op::Accept(self.clone()));
-        let Ok((socket, peer)) = result else { return };
+        self.accept(&listener);
         let _ = socket.set_nodelay(true);
         let Ok(stream) = self.port.associate(socket, ()) else { return };
         let guest = Guest {

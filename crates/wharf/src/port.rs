@@ -3,7 +3,7 @@
 use crate::associate::{Associate, Shared};
 use crate::buffer::Buffer;
 use crate::fs::File;
-use crate::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
+use crate::net::{Addresses, FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 pub use crate::os::Notifier;
 use crate::os::{Handle, Owned};
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
@@ -20,7 +20,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Builder {
 
     /// Bytes in a buffer of the port's pool (16 KiB), and how many unused ones it keeps (256).
     pub fn pool(mut self, buffer_bytes: usize, keep: usize) -> Self {
-        self.pool_buffer_bytes = buffer_bytes.max(1);
+        self.pool_buffer_bytes = buffer_bytes;
         self.pool_keep = keep;
         self
     }
@@ -159,13 +159,17 @@ impl Builder {
     /// # Errors
     ///
     /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more once a
-    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine.
+    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine; and `InvalidInput`: buffers of no bytes.
     pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
         let raw = raw::Port::new(self.config::<K, C>()?)?;
         Ok(CompletionPort::from_raw(raw))
     }
 
     pub(crate) fn config<K: Key, C: Context>(&self) -> io::Result<raw::Config> {
+        if self.pool_buffer_bytes == 0 {
+            let what = "buffers of 0 bytes can receive nothing; give pool 1 byte or more";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
         Ok(raw::Config {
             files,
@@ -261,7 +265,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// Address in use, not permitted, not of this machine; the last address's error when there are several.
-    pub fn listen(&self, address: impl ToSocketAddrs, key: K) -> io::Result<TcpListener<K, C>> {
+    pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<TcpListener<K, C>> {
         let listener = crate::net::listen(address)?;
         Ok(self.associate(listener, key)?)
     }
@@ -271,8 +275,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// Address in use, not permitted, not of this machine.
-    pub fn bind(&self, address: impl ToSocketAddrs, key: K) -> io::Result<UdpSocket<K, C>> {
-        let socket = std::net::UdpSocket::bind(address)?;
+    pub fn bind(&self, address: impl Addresses, key: K) -> io::Result<UdpSocket<K, C>> {
+        let socket = std::net::UdpSocket::bind(&address.addresses()?[..])?;
         Ok(self.associate(socket, key)?)
     }
 
@@ -438,10 +442,21 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// A packet every `period`, the first after one period, until it is cancelled. While one is queued no further one
     /// is; the next then tells how many periods have passed.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: the period is shorter than a microsecond, which is as near as timers get. Or the port is closed.
     pub fn interval(&self, period: Duration, key: K, context: C) -> io::Result<OperationId>
     where
         C: Clone + Sync,
     {
+        if period < raw::PERIOD_LEAST {
+            let what = format!(
+                "a period of {period:?} cannot be kept: it has to be 1 µs or more; what is to run all the \
+                                time is posted anew by its handler"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let token = RepeatRecord::new(key, context).into_token();
         let retain = RepeatRecord::<K, C>::retain;
         self.owner.0.timer(period, Some(period), 0, token, Sink::Port, retain).map_err(|error| {

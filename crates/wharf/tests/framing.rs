@@ -198,10 +198,10 @@ fn lengths_at_the_limits_are_told_apart_without_waiting_for_the_content() {
 fn what_cannot_be_framed_is_refused_and_leaves_nothing_behind() {
     let refused = |result: Result<Buffer, FrameError>| result.unwrap_err();
     let too_long = |length, maximum| FrameError::TooLong { length: Some(length), maximum };
-    assert_eq!(refused(Lines::new(3).frame_of(b"1234")), too_long(4, 3));
+    assert_eq!(refused(Lines::new(3).sending(3).frame_of(b"1234")), too_long(4, 3));
     assert_eq!(refused(Lines::new(9).frame_of(b"a\nb")), FrameError::Separator);
     assert_eq!(refused(Lines::new(9).frame_of(b"a\r")), FrameError::Separator, "the peer would take it for the end");
-    assert_eq!(refused(LengthPrefix::new(4, 3).frame_of(b"1234")), too_long(4, 3));
+    assert_eq!(refused(LengthPrefix::new(4, 3).sending(3).frame_of(b"1234")), too_long(4, 3));
     // More than one byte can tell; and with itself.
     assert_eq!(refused(LengthPrefix::new(1, 1000).frame_of(&[0; 256])), too_long(256, 255));
     assert_eq!(refused(LengthPrefix::new(1, 1000).counting_itself().frame_of(&[0; 255])), too_long(255, 254));

@@ -31,6 +31,8 @@ pub type Stream = wharf::Stream<(), Purpose>;
 #[derive(Debug)]
 pub enum Purpose {
     Accept,
+    /// A listener that failed is tried again.
+    Rested(wharf::TcpListener<(), Purpose>),
     /// Whatever this connection does next.
     Serve(Box<Connection>),
     /// It has had its turn, and goes on when others have had theirs.

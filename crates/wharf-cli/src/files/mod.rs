@@ -165,7 +165,7 @@ pub fn run(options: &Files) -> Result<(), String> {
 }
 
 fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 8)
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 8)
 }
 
 /// Totals at one moment.

@@ -4,6 +4,7 @@ use super::access_log::AccessLog;
 use super::answer::Site;
 use super::connection::{Connection, Port, Purpose};
 use super::deadlines::Deadlines;
+use crate::listen::next_accept;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -48,6 +49,9 @@ impl Server {
         if let Event::Accepted { listener, result } = packet.event {
             return self.accepted(&listener, result);
         }
+        if let (Event::Elapsed { .. }, Purpose::Rested(listener)) = (&packet.event, &packet.context) {
+            return self.listen_again(listener);
+        }
         if let Some((mut connection, stream)) = Connection::after(packet) {
             connection.new_turn();
             connection.go_on(stream);
@@ -60,11 +64,18 @@ impl Server {
         }
     }
 
-    fn accepted(self: &Arc<Self>, listener: &TcpListener<(), Purpose>, result: io::Result<(TcpStream, SocketAddr)>) {
+    fn listen_again(&self, listener: &TcpListener<(), Purpose>) {
         if !self.stopping.load(Relaxed) {
             let _ = listener.accept(Purpose::Accept);
         }
-        let Ok((mut socket, peer)) = result else { return };
+    }
+
+    fn accepted(self: &Arc<Self>, listener: &TcpListener<(), Purpose>, result: io::Result<(TcpStream, SocketAddr)>) {
+        if self.stopping.load(Relaxed) && result.is_err() {
+            return;
+        }
+        let next = next_accept(&self.port, listener, result, Purpose::Accept, Purpose::Rested);
+        let Some((mut socket, peer)) = next else { return };
         let totals = &self.totals;
         if totals.open.fetch_add(1, Relaxed) >= self.connections_max {
             totals.open.fetch_sub(1, Relaxed);

@@ -29,12 +29,14 @@ macro_rules! socket {
     };
 }
 
+mod address;
 #[cfg_attr(windows, path = "local_windows.rs")]
 mod local;
 mod send_file;
 mod tcp;
 mod udp;
 
+pub use address::Addresses;
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
 pub(crate) use tcp::listen;

@@ -1,6 +1,6 @@
 //! TCP: listeners and streams.
 
-use super::adopt_socket;
+use super::{Addresses, adopt_socket};
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
 use crate::os::{self, Owned};
@@ -10,7 +10,7 @@ use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
 use crate::record::Memory;
 use rustix::net::sockopt;
 use std::io;
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`, 4096).
@@ -69,15 +69,15 @@ fn has_port(socket: &std::net::TcpStream) -> bool {
     socket.local_addr().is_ok_and(|address| address.port() != 0)
 }
 
-pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address");
-    for address in address.to_socket_addrs()? {
-        match os::listen(&address, BACKLOG) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
+pub(crate) fn listen(address: impl Addresses) -> io::Result<std::net::TcpListener> {
+    let mut listened = Err(io::ErrorKind::InvalidInput.into());
+    for address in address.addresses()? {
+        listened = os::listen(&address, BACKLOG);
+        if listened.is_ok() {
+            break;
         }
     }
-    Err(last)
+    listened
 }
 
 impl<K: Key, C: Context> TcpListener<K, C> {

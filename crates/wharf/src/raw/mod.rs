@@ -26,6 +26,7 @@ pub use crate::engine::files::FileEngine;
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use now::Now;
 pub(crate) use parts::ENODATA;
+pub use timer::PERIOD_LEAST;
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use crate::operation::{

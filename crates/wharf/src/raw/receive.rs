@@ -102,10 +102,17 @@ impl Port {
     ///
     /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
     /// and is tried every 100 ms.
+    ///
+    /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
+    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
     pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = &device.0;
         if device.kind != DeviceKind::Listener {
             return Err(EINVAL);
+        }
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Err(error),
         }
         self.issue_receive(device, Operation::new(Kind::Accepted, token, sink, Buffers::None))
     }
@@ -366,6 +373,10 @@ impl Port {
                     drained = true;
                 }
                 Err(error) => {
+                    if error == EINVAL {
+                        // It listens no more, and never will: see `accept`.
+                        device.failed_receive.store(error, Ordering::Release);
+                    }
                     taken.push(finish(device, operation, error, Payload::None));
                     continue;
                 }

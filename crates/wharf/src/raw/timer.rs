@@ -7,6 +7,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// The shortest period of a timer. One of no time would be one packet after another, and what is shorter than this could
+/// not be counted rightly.
+pub const PERIOD_LEAST: Duration = Duration::from_micros(1);
+
 /// A timer's or a signal's answer to "who else holds the token?": called, under a lock, before every packet but the
 /// last, so that a token that counts its holders can count one more. Must not call back into the port.
 pub type Retain = fn(usize);
@@ -155,6 +159,8 @@ impl Port {
     /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
     /// cancelled; the last packet of a periodic timer says [`ECANCELED`]. The byte count says how many periods have
     /// elapsed since the last packet: while one is queued no further one is.
+    ///
+    /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`], and with [`EBADF`](super::EBADF).
     pub fn timer(
         &self,
         after: Duration,
@@ -172,11 +178,8 @@ impl Port {
         let timer = Repeating { key, token, sink, retain };
         let action = match period {
             None => Action::Once(timer),
-            // A period of zero would be one packet after another; a microsecond is as near as timers get.
-            Some(period) => {
-                let period = period.max(Duration::from_micros(1));
-                Action::Every { timer, period, base: at, reported: 0 }
-            }
+            Some(period) if period < PERIOD_LEAST => return Err(super::EINVAL),
+            Some(period) => Action::Every { timer, period, base: at, reported: 0 },
         };
         let mut timers = driver.timers.lock();
         if timers.closed {

@@ -34,11 +34,11 @@ use super::group::Membership;
 use super::hold::{Hold, Inbox, Turn};
 use super::outbox::{Load, Outbox, Piece, SendError, SendErrorReason, SlowConsumer};
 use super::peer::Peer;
-use super::service::{Inner, Node, Op, Stream};
+use super::service::{Handling, Inner, Node, Op, Stream, after};
 use super::tape::Tape;
 #[cfg(feature = "tls")]
 use super::tls::{TlsError, TlsErrorKind, TlsInfo};
-use super::{Session, Tls};
+use super::{Session, Tls, payload};
 use crate::associate::Outcome;
 use crate::buffer::Buffer;
 use crate::packet::Event;
@@ -756,7 +756,7 @@ impl Conn {
         }
         sending.phase = Phase::Handshake;
         // Closed gracefully, with something to send: then there is a limit already.
-        sending.linger_until.get_or_insert(Instant::now() + service.options.tls_handshake_timeout());
+        sending.linger_until.get_or_insert(after(service.options.tls_handshake_timeout()));
         // A client's first words.
         sending.answers = true;
         self.pump(sending);
@@ -964,7 +964,10 @@ impl Conn {
         // Never contended: one handler at a time is how this layer is built. The lock is the proof for the compiler,
         // and tells `tell_closed` whether a handler runs.
         let well = match self.handler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            Some(session) => self.guarded(|| f(session.as_mut(), &Link(self.clone()))),
+            Some(session) => {
+                let _handling = Handling::of(self.id);
+                self.guarded(|| f(session.as_mut(), &Link(self.clone())))
+            }
             None => true,
         };
         if !well {
@@ -981,7 +984,8 @@ impl Conn {
     /// Runs the program's code, its destructors too. False when it panicked.
     fn guarded(&self, run: impl FnOnce()) -> bool {
         let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return true };
-        log::error!("a handler of session {} panicked: {}", self.id, crate::worker::message(&*panic));
+        let words = payload::words(panic);
+        log::error!("a handler of session {} panicked: {words}", self.id);
         if let Some(service) = self.service.upgrade() {
             service.totals.panics.fetch_add(1, Ordering::Relaxed);
         }
@@ -1285,7 +1289,7 @@ impl Conn {
         if let Some(service) = self.service.upgrade() {
             let mut sending = self.lock();
             let limit = if sending.shut { HEAR_OUT } else { service.options.linger };
-            sending.linger_until = Some(Instant::now() + limit);
+            sending.linger_until = Some(after(limit));
             drop(sending);
             service.sweep_later(self);
         }

@@ -337,13 +337,29 @@ fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     maximum: usize,
+    sent_maximum: usize,
     crlf: bool,
 }
 
+/// What may be sent in any case, whatever the limit for what is received: a sentence that says why a peer is ended, for one.
+const SENT_LEAST: usize = 1024;
+
+/// The limit for what is sent that goes with one for what is received.
+const fn sent_maximum(maximum: usize) -> usize {
+    if maximum < SENT_LEAST { SENT_LEAST } else { maximum }
+}
+
 impl Lines {
-    /// Lines of at most `maximum` bytes, without their end.
+    /// Lines of at most `maximum` bytes, without their end: those that are received, and, if that is more than 1024, those
+    /// that are sent. See [`sending`](Lines::sending).
     pub const fn new(maximum: usize) -> Lines {
-        Lines { maximum, crlf: false }
+        Lines { maximum, sent_maximum: sent_maximum(maximum), crlf: false }
+    }
+
+    /// Lines that are sent have at most so many bytes. Default: as those that are received, and at least 1024.
+    pub const fn sending(mut self, maximum: usize) -> Lines {
+        self.sent_maximum = maximum;
+        self
     }
 
     /// Ends lines that are sent with `\r\n`. Both ends are understood anyway.
@@ -369,8 +385,8 @@ impl Codec for Lines {
     }
 
     fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        if message.len() > self.maximum {
-            return Err(FrameError::TooLong { length: Some(message.len() as u64), maximum: self.maximum as u64 });
+        if message.len() > self.sent_maximum {
+            return Err(FrameError::TooLong { length: Some(message.len() as u64), maximum: self.sent_maximum as u64 });
         }
         if message.contains(&b'\n') || message.ends_with(b"\r") {
             return Err(FrameError::Separator);
@@ -386,6 +402,7 @@ impl Codec for Lines {
 pub struct LengthPrefix {
     bytes: usize,
     maximum: usize,
+    sent_maximum: usize,
     little_endian: bool,
     counts_itself: bool,
 }
@@ -393,14 +410,23 @@ pub struct LengthPrefix {
 impl LengthPrefix {
     const BYTES_MAX: usize = 8;
 
-    /// A prefix of `bytes` bytes, before contents of at most `maximum` bytes.
+    /// A prefix of `bytes` bytes, before contents of at most `maximum` bytes: those that are received, and, if that is more
+    /// than 1024, those that are sent. See [`sending`](LengthPrefix::sending).
     ///
     /// # Panics
     ///
     /// When `bytes` is not 1, 2, 4 or 8.
     pub const fn new(bytes: usize, maximum: usize) -> LengthPrefix {
         assert!(matches!(bytes, 1 | 2 | 4 | 8), "a length has 1, 2, 4 or 8 bytes");
-        LengthPrefix { bytes, maximum, little_endian: false, counts_itself: false }
+        let sent_maximum = sent_maximum(maximum);
+        LengthPrefix { bytes, maximum, sent_maximum, little_endian: false, counts_itself: false }
+    }
+
+    /// Contents that are sent have at most so many bytes. Default: as those that are received, and at least 1024; and never
+    /// more than the prefix can tell.
+    pub const fn sending(mut self, maximum: usize) -> LengthPrefix {
+        self.sent_maximum = maximum;
+        self
     }
 
     /// The least significant byte comes first.
@@ -445,7 +471,7 @@ impl Codec for LengthPrefix {
     fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let content = message.len() as u64;
         let representable = (u64::MAX >> (64 - 8 * self.bytes)) - self.counted();
-        let maximum = representable.min(self.maximum as u64);
+        let maximum = representable.min(self.sent_maximum as u64);
         if content > maximum {
             return Err(FrameError::TooLong { length: Some(content), maximum });
         }

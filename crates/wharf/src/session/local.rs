@@ -35,7 +35,7 @@ impl Service {
     /// # Errors
     ///
     /// `AddrInUse`: somebody listens there. `AlreadyExists`: there is something that is no socket. `InvalidInput`: the name is
-    /// longer than 107 bytes. And the system's: no such directory, no permission.
+    /// empty, or longer than 107 bytes. And the system's: no such directory, no permission.
     pub fn listen_local<S: Session>(
         &self,
         name: impl AsRef<Path>,
@@ -64,7 +64,7 @@ impl Service {
         make: impl Fn(&LocalPeer) -> S + Send + Sync + 'static,
     ) -> io::Result<()> {
         let make = Make::Local(Box::new(move |peer| Box::new(make(peer))));
-        let listener = self.inner.port.associate(listener, Node::Listener(Arc::new(Listening { make, tls: None })))?;
+        let listener = self.inner.port.associate(listener, Node::Listener(Arc::new(Listening::new(make, None))))?;
         self.inner.begin_accepting(listener, file)
     }
 
@@ -165,6 +165,10 @@ fn is_abstract(name: &Path) -> bool {
 
 fn address(name: &Path) -> io::Result<SocketAddrUnix> {
     let bytes = name.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes == b"@" {
+        let what = "the name of a Unix socket is empty; give a path, or `@` and an abstract name";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let address = match bytes.strip_prefix(b"@") {
         Some(name) => crate::engine::system::abstract_name(name),
         None => SocketAddrUnix::new(name),

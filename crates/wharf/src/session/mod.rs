@@ -70,6 +70,7 @@
 //! That a message that was accepted for sending reaches the peer: only the peer can tell. That two members of a group
 //! see the messages of two senders in the same order.
 
+mod accepting;
 mod conn;
 mod framing;
 mod gather;
@@ -83,6 +84,7 @@ mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
 mod outbox;
+mod payload;
 mod peer;
 mod rate;
 mod reconnect;
@@ -137,6 +139,9 @@ pub trait Session: Send + 'static {
 
     /// The connection is over; nothing more comes. What was accepted for sending before still goes out if the
     /// connection ended well.
+    ///
+    /// Not called after a handler of this session has panicked: what it left behind may be in any state, and is only
+    /// dropped. What has to be done in any case belongs into a `Drop` of the session, or of a part of it.
     fn closed(&mut self, link: &Link, reason: &Closed) {
         let _ = (link, reason);
     }

@@ -14,7 +14,7 @@
 
 use super::conn::{Closed, Link};
 use super::service::{Inner, Node, Op, Service};
-use super::{ClientTls, Session};
+use super::{ClientTls, Session, payload};
 use crate::buffer::Buffer;
 use crate::raw::OperationId;
 use std::fmt;
@@ -422,10 +422,8 @@ impl Control {
         let session = match made {
             Ok(session) => session,
             Err(panic) => {
-                log::error!(
-                    "a session could not be made: its constructor panicked: {}",
-                    crate::worker::message(&*panic)
-                );
+                let words = payload::words(panic);
+                log::error!("a session could not be made: its constructor panicked: {words}");
                 service.totals.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 return self.over(number, Closed::Panicked);
             }
@@ -559,7 +557,8 @@ impl Control {
     /// Asks the program whether this end is to be followed by another attempt: under no lock, and once.
     fn again_after(&self, service: &Inner, reason: &Closed) -> bool {
         catch_unwind(AssertUnwindSafe(|| (self.options.again_after)(reason))).unwrap_or_else(|panic| {
-            log::error!("what decides whether to connect again panicked: {}", crate::worker::message(&*panic));
+            let words = payload::words(panic);
+            log::error!("what decides whether to connect again panicked: {words}");
             service.totals.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             false
         })
@@ -569,8 +568,8 @@ impl Control {
         if held.is_some_and(|held| held >= self.options.steady) {
             state.failures = 0;
             state.target = 0;
-        } else if held.is_none() && state.target != 0 {
-            // The name has further addresses.
+        } else if state.target != 0 {
+            // The name has further addresses, which may be well where one accepts and closes.
             return Next::Wait(Duration::ZERO);
         }
         state.target = 0;
@@ -603,7 +602,9 @@ impl Control {
             Ok(mut make) => make.take(),
             Err(_) => None,
         };
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(make)));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(make))) {
+            payload::discard(panic);
+        }
     }
 
     fn cancel(&self, timer: Option<OperationId>) {

@@ -1,5 +1,6 @@
 //! A port, its workers, its listeners and its sessions.
 
+use super::accepting::Listener;
 use super::conn::{Closed, Conn, Link};
 use super::gather::{self, Parcel};
 use super::local::SocketFile;
@@ -11,7 +12,7 @@ use super::reconnect::{Control, GaveUp};
 #[cfg(feature = "tls")]
 use super::tls::ClientTls;
 use super::{ServerTls, Session, Tls};
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{Addresses, TcpStream};
 use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
@@ -21,13 +22,11 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Accepts outstanding for each listener: a flood of connections is then taken in few turns.
-const ACCEPTS: usize = 16;
 /// How often sessions that are being closed are looked at.
 const SWEEP: Duration = Duration::from_millis(200);
 
@@ -46,6 +45,8 @@ const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) enum Node {
     Listener(Arc<Listening>),
+    /// A listener that failed, and is tried again.
+    Resting(Listener),
     Session(Arc<Conn>),
     Client(Arc<Control>),
     /// Sends that were left: see `gather.rs`.
@@ -90,6 +91,14 @@ pub(super) enum Make {
 pub(super) struct Listening {
     pub(super) make: Make,
     pub(super) tls: Option<ServerTls>,
+    /// It has failed, which was said, and no connection was taken since.
+    pub(super) failed: AtomicBool,
+}
+
+impl Listening {
+    pub(super) fn new(make: Make, tls: Option<ServerTls>) -> Listening {
+        Listening { make, tls, failed: AtomicBool::new(false) }
+    }
 }
 
 /// Options of a service.
@@ -116,6 +125,30 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Values that nobody can mean are refused: each would be found out only when the first session ends for it.
+    fn check(&self) -> io::Result<()> {
+        let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if self.max_sessions == 0 {
+            return refuse("max_sessions(0) would refuse every session; give 1 or more");
+        }
+        if self.outbox_bytes == 0 {
+            return refuse("an outbox of 0 bytes takes no message; give outbox the length of the longest one or more");
+        }
+        if self.inbox_bytes == 0 {
+            return refuse("inbox(0) would end every session at the first piece of a frame; give it a frame's length");
+        }
+        if self.memory_bytes == 0 {
+            return refuse("memory_limit(0) takes no message; give it some outboxes, or leave it out for no limit");
+        }
+        if self.idle_timeout.is_some_and(|time| time.is_zero()) {
+            return refuse("an idle_timeout of no time would end every session at once; leave it out for never");
+        }
+        if self.handshake_timeout.is_some_and(|time| time.is_zero()) {
+            return refuse("a handshake_timeout of no time would end every session at once; leave it out for never");
+        }
+        Ok(())
+    }
+
     pub(super) fn tls_handshake_timeout(&self) -> Duration {
         self.handshake_timeout.unwrap_or(TLS_HANDSHAKE)
     }
@@ -140,13 +173,14 @@ impl Builder {
         self
     }
 
-    /// How many sessions there may be at a time. A connection beyond it is closed at once, and counted as refused.
+    /// How many sessions there may be at a time, at least 1. A connection beyond it is closed at once, and counted as
+    /// refused.
     pub fn max_sessions(mut self, count: usize) -> Self {
         self.options.max_sessions = count;
         self
     }
 
-    /// How many bytes may wait for one session (1 MiB), and what happens when they are reached.
+    /// How many bytes may wait for one session (1 MiB), at least 1, and what happens when they are reached.
     pub fn outbox(mut self, bytes: usize, policy: SlowConsumer) -> Self {
         self.options.outbox_bytes = bytes;
         self.options.slow_consumer = policy;
@@ -192,7 +226,8 @@ impl Builder {
         self
     }
 
-    /// How long a session that is being closed may take to send what was accepted, and to hear the peer's end (5 s).
+    /// How long a session that is being closed may take to send what was accepted, and to hear the peer's end (5 s). With
+    /// no time at all a close is an [abort](Link::abort) as soon as something has to be waited for.
     pub fn linger(mut self, time: Duration) -> Self {
         self.options.linger = time;
         self
@@ -226,7 +261,13 @@ impl Builder {
     }
 
     /// Makes the port and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when descriptors, memory or threads are exhausted. `InvalidInput`: an option says that nothing may ever
+    /// be done (no sessions, an outbox, an inbox or a memory limit of 0 bytes, a time-out of no time).
     pub fn start(self) -> io::Result<Service> {
+        self.options.check()?;
         let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
         let smallest = self.options.idle_timeout.into_iter().chain(self.options.handshake_timeout).min();
         let timeouts = smallest.map(|smallest| Timeouts {
@@ -282,8 +323,8 @@ pub(super) struct Totals {
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) panics: AtomicU64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -386,12 +427,12 @@ pub(super) struct Inner {
     pub(super) rates: Rates,
     pub(super) memory: Memory,
     next_id: AtomicU64,
-    sessions: Mutex<HashMap<u64, Arc<Conn>>>,
-    none_left: Condvar,
-    listeners: Mutex<Vec<TcpListener<Node, Op>>>,
+    pub(super) sessions: Mutex<HashMap<u64, Arc<Conn>>>,
+    pub(super) none_left: Condvar,
+    pub(super) listeners: Mutex<Vec<Listener>>,
     pub(super) socket_files: Mutex<Vec<SocketFile>>,
     /// Accepts that are outstanding, or whose connection is just being made a session.
-    accepting: AtomicUsize,
+    pub(super) accepting: AtomicUsize,
     /// Clients that connect again.
     clients: Mutex<Vec<Weak<Control>>>,
     /// Sessions that are being closed, to be looked at when their time is over.
@@ -399,7 +440,7 @@ pub(super) struct Inner {
     sweeping: AtomicBool,
     signals: Mutex<Vec<i32>>,
     signalled: Condvar,
-    shutting_down: AtomicBool,
+    pub(super) shutting_down: AtomicBool,
     /// How many workers there can be, and how many of them wait for room in an outbox.
     workers_most: usize,
     workers_waiting: AtomicUsize,
@@ -408,6 +449,25 @@ pub(super) struct Inner {
 thread_local! {
     /// The service whose worker this thread is: its address, 0 for none.
     static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+    /// The session whose handler this thread runs: its number, 0 for none.
+    static HANDLING: Cell<u64> = const { Cell::new(0) };
+}
+
+/// This thread runs a handler of that session, until the value is dropped.
+pub(super) struct Handling {
+    outer: u64,
+}
+
+impl Handling {
+    pub(super) fn of(session: u64) -> Handling {
+        Handling { outer: HANDLING.replace(session) }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        HANDLING.set(self.outer);
+    }
 }
 
 /// A sender that may wait for room. See [`Inner::may_wait`].
@@ -432,7 +492,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// That time from now on; a century where the clock cannot express it.
-fn after(time: Duration) -> Instant {
+pub(super) fn after(time: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(time).unwrap_or(now + Duration::from_secs(3_000_000_000))
 }
@@ -467,7 +527,7 @@ impl Service {
     /// was asked for. May be called for several addresses.
     pub fn listen<S: Session>(
         &self,
-        address: impl ToSocketAddrs,
+        address: impl Addresses,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
         self.adopt_listener(crate::net::listen(address)?, make)
@@ -478,7 +538,7 @@ impl Service {
     #[cfg(feature = "tls")]
     pub fn listen_tls<S: Session>(
         &self,
-        address: impl ToSocketAddrs,
+        address: impl Addresses,
         tls: ServerTls,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
@@ -492,7 +552,7 @@ impl Service {
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
         let make = Make::Tcp(Box::new(move |peer| Box::new(make(peer))));
-        self.take_listener(listener, Listening { make, tls: None })
+        self.take_listener(listener, Listening::new(make, None))
     }
 
     /// Like [`listen_tls`](Service::listen_tls), on a socket that listens already.
@@ -504,7 +564,7 @@ impl Service {
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
         let make = Make::Tcp(Box::new(move |peer| Box::new(make(peer))));
-        self.take_listener(listener, Listening { make, tls: Some(tls) })
+        self.take_listener(listener, Listening::new(make, Some(tls)))
     }
 
     fn take_listener(&self, listener: std::net::TcpListener, listening: Listening) -> io::Result<SocketAddr> {
@@ -609,18 +669,24 @@ impl Service {
     }
 
     /// Takes no more connections, and waits until all sessions have ended by themselves, or `deadline` has passed; returns how
-    /// many are left. [`shutdown`](Service::shutdown), which comes next, closes those.
+    /// many are left. [`shutdown`](Service::shutdown), which comes next, closes those. In a handler of the service itself it
+    /// does not wait for the handler's own session.
     ///
     /// So a server is started anew without one connection refused: the new process listens on the same socket (see
     /// [`inherited`](super::inherited)), and then the old one drains.
     pub fn drain(&self, deadline: Duration) -> usize {
         self.inner.close_listeners();
         let accepting = || self.inner.accepting.load(Ordering::SeqCst) > 0;
-        self.inner.wait_while(after(deadline), |sessions| !sessions.is_empty() || accepting())
+        self.inner.wait_while(after(deadline), |others| others > 0 || accepting())
     }
 
     /// Ends the service: takes no more connections, closes every session gracefully, and after `deadline` those that
     /// are left at once.
+    ///
+    /// In a handler of the service itself it waits for the other sessions only: the handler's own cannot end, and its worker
+    /// not return, before the call does. That session is then closed at once when the handler returns, and the worker is
+    /// among [`ShutdownReport::workers_left`]. Better call it where nobody waits for it, after
+    /// [`Signals::wait`], say.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
         let until = after(deadline);
         let inner = &self.inner;
@@ -637,6 +703,8 @@ impl Service {
         }
         inner.finish_lingering(until);
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        // A worker that waits for all of them waits for itself.
+        let left = if inner.is_worker() { Duration::ZERO } else { left };
         let report = self.pool.take().expect("taken here only").shutdown(left);
         self.inner.end_all();
         let aborted = sessions.iter().filter(|conn| conn.is_cut()).count();
@@ -656,20 +724,21 @@ impl Inner {
         let _turn = gather::Turn;
         match (key, context, event) {
             (Node::Listener(listening), _, Event::Accepted { listener, result }) => {
-                // First of all the next one: what follows may block.
-                let _ = self.accept(&listener);
-                if let Ok((socket, peer)) = result {
+                let _counted = self.accepted_one();
+                if let Some((socket, peer)) = self.next_accept(&listening, &listener, result) {
                     self.accepted(&listening, socket, peer);
                 }
-                self.accept_over();
             }
             (Node::Listener(listening), _, Event::AcceptedLocal { listener, result }) => {
-                let _ = self.accept(&listener);
-                if let Ok(socket) = result {
+                let _counted = self.accepted_one();
+                if let Some(socket) = self.next_accept(&listening, &listener, result) {
                     self.accepted_local(&listening, socket);
                 }
-                self.accept_over();
             }
+            (Node::Resting(listener), _, Event::Elapsed { result: Ok(_) }) => {
+                let _ = self.accept(&listener);
+            }
+            (Node::Resting(_), ..) => {}
             (Node::Client(client), Op::ConnectAgain, Event::Elapsed { result: Ok(_) }) => client.attempt(),
             (Node::Client(client), Op::ConnectLate(attempt), Event::Elapsed { result: Ok(_) }) => {
                 client.connect_late(attempt);
@@ -711,85 +780,6 @@ impl Inner {
         }
     }
 
-    /// Issues the accepts of a new listener.
-    pub(super) fn begin_accepting(&self, listener: TcpListener<Node, Op>, file: Option<SocketFile>) -> io::Result<()> {
-        lock(&self.socket_files).extend(file);
-        for _ in 0..ACCEPTS {
-            self.accept(&listener)?;
-        }
-        lock(&self.listeners).push(listener);
-        if self.shutting_down.load(Ordering::SeqCst) {
-            self.close_listeners();
-        }
-        Ok(())
-    }
-
-    fn accept(&self, listener: &TcpListener<Node, Op>) -> io::Result<()> {
-        self.accepting.fetch_add(1, Ordering::SeqCst);
-        match listener.accept(Op::Accept) {
-            Ok(_) => Ok(()),
-            Err(refused) => {
-                self.accept_over();
-                Err(refused.error)
-            }
-        }
-    }
-
-    fn accept_over(&self) {
-        if self.accepting.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // Under the lock, so that who has looked and is about to wait hears of it.
-            let _sessions = lock(&self.sessions);
-            self.none_left.notify_all();
-        }
-    }
-
-    fn accepted(self: &Arc<Self>, listening: &Listening, socket: StdStream, peer: SocketAddr) {
-        let Make::Tcp(make) = &listening.make else { unreachable!("a listener takes one kind of connections") };
-        let tls = match listening.tls.as_ref().map(ServerTls::accept).transpose() {
-            Ok(tls) => tls,
-            Err(error) => return log::error!("a connection from {peer} could not be served: {error}"),
-        };
-        if let Some(conn) = self.welcome(peer.into(), tls, || make(peer)) {
-            self.served(&conn, self.associate(socket, &conn));
-        }
-    }
-
-    /// A session for a connection that was accepted, unless there are enough.
-    pub(super) fn welcome(
-        self: &Arc<Self>,
-        peer: Peer,
-        tls: Option<Tls>,
-        make: impl FnOnce() -> Box<dyn Session>,
-    ) -> Option<Arc<Conn>> {
-        // Looked at before a session is made for nothing; `admit` decides.
-        let session = if self.has_room(&lock(&self.sessions)) {
-            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
-            let Ok(session) = made else {
-                log::error!("the session for {peer} could not be made: its constructor panicked");
-                self.totals.panics.fetch_add(1, Ordering::Relaxed);
-                return None;
-            };
-            Some(session)
-        } else {
-            None
-        };
-        let conn = session.and_then(|session| self.admit(peer.clone(), tls, session));
-        let totals = &self.totals;
-        let count = if conn.is_some() { &totals.accepted } else { &totals.refused };
-        count.fetch_add(1, Ordering::Relaxed);
-        if conn.is_none() {
-            log::debug!("a connection from {peer} was refused: there are as many sessions as there may be");
-        }
-        conn
-    }
-
-    pub(super) fn served(&self, conn: &Arc<Conn>, stream: io::Result<Stream>) {
-        match stream {
-            Ok(stream) => conn.opened(&stream),
-            Err(error) => log::warn!("a connection from {} could not be served: {error}", conn.peer()),
-        }
-    }
-
     pub(super) fn connect_boxed(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -810,7 +800,7 @@ impl Inner {
         }
     }
 
-    fn has_room(&self, sessions: &HashMap<u64, Arc<Conn>>) -> bool {
+    pub(super) fn has_room(&self, sessions: &HashMap<u64, Arc<Conn>>) -> bool {
         sessions.len() < self.options.max_sessions && !self.shutting_down.load(Ordering::SeqCst)
     }
 
@@ -833,7 +823,7 @@ impl Inner {
     }
 
     /// Makes a connection that exists the session's.
-    fn associate(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
+    pub(super) fn associate(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
         let _ = socket.set_nodelay(self.options.nodelay);
         match self.port.associate(socket, Node::Session(conn.clone())) {
             Ok(stream) => {
@@ -870,12 +860,20 @@ impl Inner {
 
     /// How many are left when the time is over.
     fn wait_for_sessions(&self, until: Instant) -> usize {
-        self.wait_while(until, |sessions| !sessions.is_empty())
+        self.wait_while(until, |others| others > 0)
     }
 
-    fn wait_while(&self, until: Instant, wait: impl Fn(&HashMap<u64, Arc<Conn>>) -> bool) -> usize {
+    /// Whether this thread is a worker of the service.
+    fn is_worker(&self) -> bool {
+        WORKER_OF.get() == std::ptr::from_ref(self).addr()
+    }
+
+    /// Waits as long as `wait`, given the number of sessions that can end while this thread waits, says so.
+    fn wait_while(&self, until: Instant, wait: impl Fn(usize) -> bool) -> usize {
+        // Who waits for its own handler to return waits for ever.
+        let own = if self.is_worker() { HANDLING.get() } else { 0 };
         let mut sessions = lock(&self.sessions);
-        while wait(&sessions) {
+        while wait(sessions.len() - usize::from(sessions.contains_key(&own))) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -883,12 +881,6 @@ impl Inner {
             sessions = self.none_left.wait_timeout(sessions, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         sessions.len()
-    }
-
-    fn close_listeners(&self) {
-        let listeners = std::mem::take(&mut *lock(&self.listeners));
-        listeners.iter().for_each(TcpListener::close);
-        self.remove_socket_files();
     }
 
     // --- Clients that connect again ---
@@ -958,7 +950,7 @@ impl Inner {
     /// A sender asks whether it may wait for room in an outbox. All workers but one may: if none were left, nobody
     /// would take the packet that says that there is room. Threads of the program's own may always wait.
     pub(super) fn may_wait(self: &Arc<Self>) -> Option<Waiting<'_>> {
-        if WORKER_OF.get() != Arc::as_ptr(self).addr() {
+        if !self.is_worker() {
             return Some(Waiting(None));
         }
         let others = self.workers_waiting.fetch_add(1, Ordering::Relaxed);

@@ -29,6 +29,7 @@ pub use crate::operation::{
 };
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
+pub use timer::PERIOD_LEAST;
 pub(super) use timer::{Repeating, Retain};
 
 pub(crate) use super::files::{file_traits, overlapped, waiting};
