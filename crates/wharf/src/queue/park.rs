@@ -18,8 +18,8 @@ mod system {
     use super::Woke;
     use crate::engine::system::{self, Word};
     use rustix::fd::OwnedFd;
-    use std::sync::OnceLock;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
     use std::time::Instant;
 
     const EMPTY: u32 = 0;
@@ -29,7 +29,11 @@ mod system {
     pub(crate) struct Park {
         word: Word,
         /// Made when the worker first stands by: it then sleeps on the dead-man's timer, where a futex cannot reach it.
-        event: OnceLock<Option<OwnedFd>>,
+        /// Where no descriptor is free it sleeps on its word, tick by tick, and tries again at the next.
+        event: OnceLock<OwnedFd>,
+        making: Mutex<()>,
+        /// There was none at some time: the worker may sleep on its word although there is one by now.
+        went_without: AtomicBool,
     }
 
     impl Park {
@@ -44,10 +48,16 @@ mod system {
         /// Wakes the worker wherever it sleeps. `standing_by` is what the queue's state said under its lock.
         pub(crate) fn signal(&self, standing_by: bool) {
             self.word.store(SIGNALLED, Ordering::Release);
-            // Made here if the sleeper has not come to it yet: a look whether it has would race with its look at the
-            // word, and each could miss the other.
+            // Made here if the sleeper has not come to it yet. A look whether it has, without the lock that `event` takes,
+            // would race with its look at the word, and each could miss the other.
             match standing_by.then(|| self.event()).flatten() {
-                Some(event) => system::raise(event),
+                Some(event) => {
+                    system::raise(event);
+                    // Set before the event was, so that who finds the event sees it.
+                    if self.went_without.load(Ordering::Relaxed) {
+                        self.word.wake();
+                    }
+                }
                 None => self.word.wake(),
             }
         }
@@ -71,9 +81,18 @@ mod system {
             }
         }
 
-        /// The descriptor by which a standing-by worker is woken; `None` when the process has no descriptor left.
+        /// The descriptor by which a standing-by worker is woken; `None` while the process has no descriptor left.
         pub(crate) fn event(&self) -> Option<&OwnedFd> {
-            self.event.get_or_init(|| system::event().ok()).as_ref()
+            if self.event.get().is_none() {
+                let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.event.get().is_none() {
+                    match system::event() {
+                        Ok(event) => self.event.set(event).expect("made under the lock only"),
+                        Err(_) => self.went_without.store(true, Ordering::Relaxed),
+                    }
+                }
+            }
+            self.event.get()
         }
     }
 }

@@ -50,7 +50,7 @@ mod system {
         /// Sleeps until the timer goes off, `park` is signalled or the deadline has passed.
         pub(crate) fn wait(&self, park: &Arc<Park>, deadline: Option<Instant>) -> Woke {
             let Some(event) = park.event() else {
-                // No descriptor left: a constant tick is dearer but correct.
+                // No descriptor left: a tick at a time is dearer but correct, and the next one tries again.
                 let tick = Instant::now() + self.tick;
                 let until = deadline.map_or(tick, |at| at.min(tick));
                 return match park.wait(Some(until)) {
