@@ -3,6 +3,7 @@
 //! A destructor of the program's may panic. It must not keep the entries behind it, and the devices that their records
 //! hold, from being freed: each is freed by itself, and a panic ends there, with a line in the log.
 
+use std::any::Any;
 use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) fn contain(free: impl FnOnce()) {
     let Err(payload) = catch_unwind(AssertUnwindSafe(free)) else { return };
     log::error!("a closed port freed a context whose destructor panicked");
-    // The payload is the program's as well, and what it panics with when it is dropped, too: that one is never freed.
+    discard(payload);
+}
+
+/// Drops what a panic carried. That is the program's as well, and what it panics with when it is dropped, too: the latter is
+/// never freed.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(second);
     }

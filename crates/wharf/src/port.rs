@@ -419,7 +419,12 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     }
 
     /// Starts threads that take packets and call `handler` with each. The pool grows when all its threads are blocked
-    /// and shrinks when they are idle.
+    /// and shrinks when they are idle. Where several pools serve a port, the first of them that may grow does, when the
+    /// threads of all of them are blocked.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to start a thread; or a [name](Workers::name) that no thread can have.
     pub fn run(
         &self,
         workers: Workers,

@@ -2,18 +2,21 @@
 //!
 //! Beside the workers runs one thread more, the *supervisor*. It sleeps on the port's dead-man's timer, makes no system
 //! call while the port is idle or busy, and wakes only when nobody has come back to the port for a tick. Then it looks
-//! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait.
+//! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait. Where
+//! several pools serve a port, one of their supervisors does this for all of them, and the worker is started by the first
+//! pool that may have a further one.
 //!
 //! Shutdown in steps: 1. the pool is marked as stopping, which each worker looks at after every entry; 2. the supervisor
 //! is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none is left or its
 //! time is over. Packets in the queue stay there.
 
-use crate::queue::{Deadline, Nothing, Park, Taken, Tended, WorkerId, WorkerState};
+use crate::contain::discard;
+use crate::queue::{Deadline, Grow, Nothing, Park, Taken, Tended, WorkerId, WorkerState};
 use crate::raw::{self, Completion, Note};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,11 @@ use std::time::{Duration, Instant};
 const MOST: usize = 256;
 /// A worker beyond the minimum that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
+/// After a thread could not be started the next one is tried so much later, twice as long after each failure, and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(2);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// How often the log is told of the same trouble, at most.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// How many threads a pool has.
 #[derive(Clone, Debug)]
@@ -39,23 +47,25 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most).
+    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most). 0 is taken for 1: a
+    /// pool without a thread would serve nothing.
     pub fn new(count: usize) -> Self {
         Workers { least: count.max(1), ..Self::default() }
     }
 
-    /// Exactly `count` threads: when all of them are blocked, nothing replaces them.
+    /// Exactly `count` threads: when all of them are blocked, nothing replaces them. 0 is taken for 1.
     pub fn exactly(count: usize) -> Self {
         Workers { most: count.max(1), ..Self::new(count) }
     }
 
-    /// At most `count` threads, however many are blocked. Default: 256.
+    /// At most `count` threads, however many are blocked, but not fewer than the pool starts with. Default: 256.
     pub fn most(mut self, count: usize) -> Self {
         self.most = count.max(1);
         self
     }
 
-    /// After how much idle time a thread beyond the least ends. Default: 10 s.
+    /// After how much idle time a thread beyond the least ends. Default: 10 s. With zero it ends as soon as it finds nothing
+    /// to do, with `Duration::MAX` never.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self
@@ -66,7 +76,8 @@ impl Workers {
         self.most.max(self.least)
     }
 
-    /// The threads' name. Default: "wharf".
+    /// The threads' name. Default: "wharf". With a zero byte in it no thread can be started: `run` then fails with
+    /// `InvalidInput`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -81,11 +92,12 @@ pub struct PoolReport {
     pub workers: usize,
     /// The most there were at a time.
     pub peak: usize,
-    /// Threads that were started because all others were blocked.
+    /// Threads that were started because all others of the port were blocked.
     pub grown: u64,
     /// Handlers that panicked. The thread goes on with the next packet.
     pub panics: u64,
-    /// All threads the pool may have are there, and all were found blocked.
+    /// All threads the pool may have are there, all are busy or blocked, and packets waited for one. False again when one
+    /// comes back.
     pub exhausted: bool,
 }
 
@@ -103,6 +115,8 @@ struct Pool {
     /// What each worker looks at after every packet, apart from the lock.
     stopping: AtomicBool,
     surplus: AtomicBool,
+    /// A further worker was wanted and may not be had, and none has come back since.
+    exhausted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -114,7 +128,13 @@ struct State {
     peak: usize,
     grown: u64,
     panics: u64,
-    exhausted: bool,
+    /// The log was told of the present exhaustion.
+    exhaustion_said: bool,
+    said: Seldom,
+    /// How often in a row a thread could not be started, when the next is tried, and what the log was told.
+    failures: u32,
+    retry_at: Option<Instant>,
+    failure_said: Seldom,
     supervised: bool,
     /// The supervisor's thread sleeps on it while another pool's supervises.
     candidate: Option<Arc<Park>>,
@@ -134,8 +154,11 @@ impl WorkerPool {
         mut workers: Workers,
         handler: impl Fn(Completion) + Send + Sync + 'static,
     ) -> io::Result<WorkerPool> {
+        if workers.name.contains('\0') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in the name of a pool's threads"));
+        }
         if workers.least == 0 {
-            workers.least = (port.stats().limit * 2).min(workers.most);
+            workers.least = port.stats().limit.saturating_mul(2).min(workers.most);
         }
         workers.most = workers.most.max(workers.least);
         let count = workers.least;
@@ -147,12 +170,15 @@ impl WorkerPool {
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             surplus: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
         });
         let pool = WorkerPool { shared };
         // A failure here drops the pool, which stops those that were started.
         for _ in 0..count {
-            pool.shared.start_worker()?;
+            pool.shared.start_worker(false)?;
         }
+        let pools = &pool.shared.port.queue.pools;
+        pools.add(Arc::downgrade(&pool.shared) as Weak<dyn Grow>);
         let shared = pool.shared.clone();
         let name = format!("{}-supervisor", shared.workers.name);
         thread::Builder::new().name(name).spawn(move || shared.supervise())?;
@@ -161,25 +187,27 @@ impl WorkerPool {
 
     /// What the threads are at.
     pub fn report(&self) -> PoolReport {
-        self.shared.lock().report()
+        self.shared.report(&self.shared.lock())
     }
 
     /// Tells the threads to end after the packet that each is at, and waits for them up to `deadline`. The port stays
     /// open, with what is queued. The report's `workers` are those that are still at it: they end when their handler
-    /// returns.
+    /// returns. `Duration::MAX` waits until all have ended.
     pub fn shutdown(self, deadline: Duration) -> PoolReport {
-        let until = Instant::now() + deadline;
+        let until = Deadline::after(Some(deadline));
         let shared = &self.shared;
         shared.stop();
         let mut state = shared.lock();
-        while state.live > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        while state.live > 0 && !until.has_passed() {
+            state = match until.instant() {
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
-        state.report()
+        shared.report(&state)
     }
 
     /// Waits until all threads have ended: after the port was closed, say.
@@ -188,7 +216,7 @@ impl WorkerPool {
         while state.live > 0 {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.report()
+        self.shared.report(&state)
     }
 }
 
@@ -198,15 +226,18 @@ impl Drop for WorkerPool {
     }
 }
 
-impl State {
-    fn report(&self) -> PoolReport {
-        PoolReport {
-            workers: self.live,
-            peak: self.peak,
-            grown: self.grown,
-            panics: self.panics,
-            exhausted: self.exhausted,
+/// Says yes at most once in [`SAY_EVERY`].
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn may_say(&mut self) -> bool {
+        let now = Instant::now();
+        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) >= SAY_EVERY);
+        if may {
+            self.0 = Some(now);
         }
+        may
     }
 }
 
@@ -215,7 +246,21 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self) {
+    fn report(&self, state: &State) -> PoolReport {
+        // Who came back just before the pool was found exhausted, and waits now, has had nothing to take back.
+        let waits = || state.members.iter().any(|&member| self.port.queue.waits(member));
+        PoolReport {
+            workers: state.live,
+            // One that has been started, and not begun, is not counted yet.
+            peak: state.peak.max(state.live),
+            grown: state.grown,
+            panics: state.panics,
+            exhausted: self.exhausted.load(Ordering::Relaxed) && !waits(),
+        }
+    }
+
+    fn stop(self: &Arc<Self>) {
+        self.port.queue.pools.remove(Arc::as_ptr(self));
         let (members, supervised, candidate) = {
             let mut state = self.lock();
             self.stopping.store(true, Ordering::Release);
@@ -257,7 +302,7 @@ impl Pool {
                     match queue.tend(&park) {
                         Tended::Stopped => return,
                         Tended::Work(entry) => self.port.do_work(entry),
-                        Tended::Grow => self.grow(),
+                        Tended::Grow => queue.pools.grow(),
                         Tended::Nothing => {}
                     }
                 },
@@ -265,12 +310,12 @@ impl Pool {
         }
     }
 
-    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+    /// `further`: more than the pool has started with.
+    fn start_worker(self: &Arc<Self>, further: bool) -> io::Result<()> {
         let number = {
             let mut state = self.lock();
             state.live += 1;
             state.started += 1;
-            state.peak = state.peak.max(state.live);
             self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
             state.started
         };
@@ -293,12 +338,19 @@ impl Pool {
                 }
             }
             let mut gone = Gone { pool, not_needed: false };
+            {
+                let mut state = gone.pool.lock();
+                state.peak = state.peak.max(state.live);
+                state.grown += u64::from(further);
+            }
             gone.not_needed = gone.pool.work();
             // Before the pool hears of it: whoever waits for the thread finds its slot given back.
             crate::queue::unbind();
         });
         started.map(drop).inspect_err(|_| {
-            self.lock().live -= 1;
+            let mut state = self.lock();
+            state.live -= 1;
+            self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
         })
     }
 
@@ -311,6 +363,9 @@ impl Pool {
             member.enter();
             if self.stopping.load(Ordering::Acquire) {
                 return false;
+            }
+            if self.exhausted.load(Ordering::Relaxed) {
+                self.is_back();
             }
             // A pool that shrinks a little later is no worse.
             let may_end = || self.surplus.load(Ordering::Relaxed);
@@ -342,46 +397,80 @@ impl Pool {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.handler)(completion))) {
                 self.lock().panics += 1;
                 log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
+                discard(panic);
             }
         }
     }
 
-    /// The supervisor found entries waiting and all workers outside.
-    fn grow(self: &Arc<Self>) {
-        let blocked = || {
-            let workers = self.port.workers();
-            let blocked = workers.iter().filter(|worker| worker.state == WorkerState::Blocked);
-            let list: Vec<String> = blocked
-                .map(|worker| {
-                    let place = worker.sleeps_in.as_deref().unwrap_or("the kernel");
-                    let time = worker.blocked_for.unwrap_or_default();
-                    format!("thread {} in {place} for {time:.0?} (device {:#x})", worker.thread, worker.device)
-                })
-                .collect();
-            list.join(", ")
-        };
+    /// A worker of an exhausted pool has come back.
+    fn is_back(&self) {
+        let mut state = self.lock();
+        self.exhausted.store(false, Ordering::Relaxed);
+        state.exhaustion_said = false;
+    }
+
+    /// The port's blocked workers, for the log.
+    fn blocked(&self) -> String {
+        let workers = self.port.workers();
+        let blocked = workers.iter().filter(|worker| worker.state == WorkerState::Blocked);
+        let list: Vec<String> = blocked
+            .map(|worker| {
+                let place = worker.sleeps_in.as_deref().unwrap_or("the kernel");
+                let time = worker.blocked_for.unwrap_or_default();
+                format!("thread {} in {place} for {time:.0?} (device {:#x})", worker.thread, worker.device)
+            })
+            .collect();
+        list.join(", ")
+    }
+}
+
+impl Grow for Pool {
+    fn grow(self: Arc<Self>) -> bool {
         {
-            let mut state = self.lock();
+            let state = self.lock();
             if self.stopping.load(Ordering::Acquire) {
-                return;
+                return false;
             }
             if state.live >= self.workers.most {
-                if !std::mem::replace(&mut state.exhausted, true) {
-                    drop(state);
-                    log::warn!(
-                        "all {} workers are busy or blocked and no more are allowed; packets wait: {}",
-                        self.workers.most,
-                        blocked()
-                    );
-                }
-                return;
+                self.exhausted.store(true, Ordering::Relaxed);
+                return false;
             }
-            state.grown += 1;
+            if state.retry_at.is_some_and(|at| Instant::now() < at) {
+                return false;
+            }
         }
-        log::debug!("all workers are outside, one more is started: {}", blocked());
-        if let Err(error) = self.start_worker() {
+        log::debug!("all workers are outside, one more is started: {}", self.blocked());
+        let started = self.start_worker(true);
+        let mut state = self.lock();
+        let Err(error) = started else {
+            (state.failures, state.retry_at) = (0, None);
+            return true;
+        };
+        let wait = FIRST_RETRY.saturating_mul(1 << state.failures.min(16)).min(LAST_RETRY);
+        state.failures += 1;
+        state.retry_at = Some(Instant::now() + wait);
+        let say = state.failure_said.may_say();
+        drop(state);
+        if say {
             log::warn!("no further worker can be started: {error}; packets wait until one comes back");
         }
+        false
+    }
+
+    fn stuck(&self) {
+        {
+            let mut state = self.lock();
+            let exhausted = self.exhausted.load(Ordering::Relaxed);
+            if !exhausted || state.exhaustion_said || !state.said.may_say() {
+                return;
+            }
+            state.exhaustion_said = true;
+        }
+        log::warn!(
+            "all {} workers are busy or blocked and no more are allowed; packets wait: {}",
+            self.workers.most,
+            self.blocked()
+        );
     }
 }
 

@@ -709,6 +709,30 @@ fn blocking_may_nest_and_a_panic_in_it_ends_it() {
 }
 
 #[test]
+fn blocking_inside_a_get_inside_blocking_is_heard() {
+    let ledger = Ledger::new();
+    let port = port(1, Wake::default());
+    (1..=2).for_each(|n| post(&port, &ledger, n));
+    assert_eq!(next(&port).context.number, 1);
+    let in_both = |active, blocked| {
+        let stats = port.stats();
+        assert_eq!((stats.active, stats.blocked), (active, blocked));
+    };
+    blocking(|| {
+        in_both(0, 1);
+        assert_eq!(next(&port).context.number, 2);
+        in_both(1, 0);
+        blocking(|| {
+            in_both(0, 1);
+            blocking(|| in_both(0, 1));
+            in_both(0, 1);
+        });
+        in_both(1, 0);
+    });
+    in_both(1, 0);
+}
+
+#[test]
 fn a_get_inside_blocking_is_counted_once() {
     let ledger = Ledger::new();
     let (one, two) = (port(1, Wake::default()), port(1, Wake::default()));

@@ -4,6 +4,8 @@ mod common;
 
 use common::*;
 #[cfg(unix)]
+use rustix::process::{Resource, Rlimit};
+#[cfg(unix)]
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -224,6 +226,58 @@ fn a_pool_has_as_many_threads_as_asked_for() {
 }
 
 #[test]
+fn a_pool_of_no_thread_has_one_and_the_most_is_not_below_the_least() {
+    let port = port(1, Wake::default());
+    for (workers, count) in [
+        (Workers::new(0), 1),
+        (Workers::exactly(0), 1),
+        (Workers::default().most(0), 1),
+        (Workers::new(3).most(2), 3),
+        (Workers::new(2).most(0), 2),
+    ] {
+        let pool = port.run(workers, |_: Taken| {}).unwrap();
+        assert_eq!(pool.report().workers, count);
+        assert_eq!(pool.shutdown(DEADLINE).workers, 0);
+    }
+}
+
+#[test]
+fn a_name_that_no_thread_can_have_is_refused() {
+    let port = port(1, Wake::default());
+    let refused = port.run(Workers::new(1).name("a\0b"), |_: Taken| {}).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(port.workers().is_empty());
+}
+
+#[test]
+fn the_largest_values_mean_without_a_limit() {
+    let port = port(usize::MAX, Wake::default());
+    let pool = port.run(Workers::default().most(2).idle(Duration::MAX), |_: Taken| {}).unwrap();
+    assert_eq!(pool.report().workers, 2);
+    assert_eq!(pool.shutdown(Duration::MAX).workers, 0);
+}
+
+#[test]
+fn the_end_of_an_exhaustion_is_seen() {
+    let ledger = Ledger::new();
+    let port = port(2, Wake::default());
+    let gate = Arc::new(Gate::default());
+    let _closing = Closing(port.clone(), gate.clone());
+    let handler_gate = gate.clone();
+    let pool = port
+        .run(Workers::exactly(1), move |packet: Taken| {
+            packet.context.arrive();
+            blocking(|| handler_gate.pass());
+        })
+        .unwrap();
+    (0..3).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+    eventually("the pool tells that it is exhausted", || pool.report().exhausted);
+    gate.open();
+    eventually("all packets are handled", || ledger.live() == 0);
+    eventually("the pool tells that it is not any more", || !pool.report().exhausted);
+}
+
+#[test]
 fn a_pool_does_not_grow_because_its_handlers_compute() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
@@ -323,6 +377,37 @@ fn a_handler_that_panics_costs_neither_a_thread_nor_another_packet() {
     assert_eq!((report.workers, report.panics), (2, 40));
     eventually("no slot is lost", || port.stats().waiting == 2 && port.stats().active == 0);
     assert_eq!(pool.shutdown(DEADLINE).workers, 0);
+}
+
+/// What a handler throws: its destructor panics, too.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        std::panic::panic_any(Bomb);
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_costs_no_thread() {
+    let ledger = Ledger::new();
+    let port = port(2, Wake::default());
+    let ids = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let seen = ids.clone();
+    let pool = port
+        .run(Workers::exactly(2), move |packet: Taken| {
+            packet.context.arrive();
+            seen.lock().unwrap().insert(thread::current().id());
+            if packet.context.number % 2 == 0 {
+                std::panic::panic_any(Bomb);
+            }
+        })
+        .unwrap();
+    (0..20).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+    eventually("all packets are handled", || ledger.live() == 0 && port.stats().waiting == 2);
+    let report = pool.report();
+    assert_eq!((report.workers, report.panics, report.grown), (2, 10, 0));
+    assert!(ids.lock().unwrap().len() <= 2, "a thread has ended, and another was started for it");
 }
 
 #[test]
@@ -575,6 +660,41 @@ fn two_pools_may_serve_one_port() {
 }
 
 #[test]
+fn of_two_pools_the_one_that_may_grow_does() {
+    // The first to start is the one that sees that a thread is wanted.
+    for growing_first in [false, true] {
+        let ledger = Ledger::new();
+        let port = port(2, Wake::default());
+        let gate = Arc::new(Gate::default());
+        let _closing = Closing(port.clone(), gate.clone());
+        let run = |workers| {
+            let gate = gate.clone();
+            let handler = move |packet: Taken| {
+                packet.context.arrive();
+                blocking(|| gate.pass());
+            };
+            port.run(workers, handler).unwrap()
+        };
+        let (fixed, grows) = if growing_first {
+            let grows = run(Workers::new(1).most(4));
+            (run(Workers::exactly(1)), grows)
+        } else {
+            (run(Workers::exactly(1)), run(Workers::new(1).most(4)))
+        };
+        (0..6).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+        eventually("five handlers block", || gate.waiting() == 5);
+        assert_eq!((fixed.report().workers, grows.report().workers), (1, 4));
+        assert_eq!((fixed.report().grown, grows.report().grown), (0, 3));
+        eventually("both tell that they are exhausted", || fixed.report().exhausted && grows.report().exhausted);
+        gate.open();
+        eventually("the last packet is handled", || ledger.live() == 0);
+        // One that has stopped is asked no more.
+        assert_eq!(fixed.shutdown(DEADLINE).workers, 0);
+        assert_eq!(grows.shutdown(DEADLINE).workers, 0);
+    }
+}
+
+#[test]
 fn a_pool_still_replaces_blocked_threads_after_an_earlier_pool_has_ended() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
@@ -604,6 +724,99 @@ fn a_second_pool_replaces_blocked_threads_when_the_first_one_ends() {
     eventually("the handler blocks", || gate.waiting() == 1);
     is_served(&mut client(address));
     assert!(pool.report().grown >= 1);
+}
+
+// --- Shortage ---
+
+/// What the log was told of workers that could not be started.
+#[cfg(unix)]
+static COMPLAINTS: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(unix)]
+struct CountComplaints;
+
+#[cfg(unix)]
+impl log::Log for CountComplaints {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.args().to_string().starts_with("no further worker") {
+            COMPLAINTS.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_cannot_be_started_is_tried_again_and_told_once_a_second() {
+    in_child("a_thread_that_cannot_be_started_is_tried_again_and_told_once_a_second", || {
+        log::set_logger(&CountComplaints).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+        let ledger = Ledger::new();
+        let port = port(2, Wake::default());
+        let gate = Arc::new(Gate::default());
+        let _closing = Closing(port.clone(), gate.clone());
+        let handler_gate = gate.clone();
+        let pool = port
+            .run(Workers::new(2), move |packet: Taken| {
+                packet.context.arrive();
+                blocking(|| handler_gate.pass());
+            })
+            .unwrap();
+        eventually("the threads wait", || port.stats().waiting == 2);
+        // There is no room for a further stack.
+        let limit = rustix::process::getrlimit(Resource::As);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let kilobytes: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        let little = (kilobytes + 1024) * 1024;
+        rustix::process::setrlimit(Resource::As, Rlimit { current: Some(little), ..limit }).unwrap();
+        let begin = Instant::now();
+        (0..3).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+        eventually("it is told", || COMPLAINTS.load(SeqCst) > 0);
+        thread::sleep(Duration::from_millis(1500));
+        let report = pool.report();
+        let (told, most) = (COMPLAINTS.load(SeqCst), begin.elapsed().as_secs() as usize + 1);
+        assert!(told <= most, "it was told {told} times in {:?}", begin.elapsed());
+        assert_eq!((report.workers, report.peak, report.grown), (2, 2, 0), "what was not started is not counted");
+        rustix::process::setrlimit(Resource::As, limit).unwrap();
+        eventually("the third packet is handled", || gate.waiting() == 3);
+        assert!(pool.report().grown >= 1);
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn descriptors_that_were_short_for_a_while_leave_no_ticking() {
+    in_child("descriptors_that_were_short_for_a_while_leave_no_ticking", || {
+        for with_pool in [true, false] {
+            let port = port(2, Wake::default());
+            let limit = rustix::process::getrlimit(Resource::Nofile);
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
+            let pool = with_pool.then(|| port.run(Workers::exactly(2), |_: Taken| {}).unwrap());
+            let _crew = (!with_pool).then(|| Crew::start(&port, 3, |_, packet| drop(packet)));
+            let ticks = || port.stats().ticks.unwrap();
+            let before = ticks();
+            if with_pool {
+                eventually("it ticks while there is no descriptor", || ticks() > before + 5);
+            }
+            rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+            eventually("the idle port is silent", || {
+                let before = ticks();
+                thread::sleep(Duration::from_millis(100));
+                ticks() == before
+            });
+            // Whoever sleeps otherwise now is reached.
+            let ledger = Ledger::new();
+            (0..10).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+            eventually("the packets are handled", || ledger.live() == 0);
+            drop(pool);
+        }
+    });
 }
 
 // --- Idleness ---

@@ -14,14 +14,14 @@ use std::sync::Weak;
 pub(crate) trait Bindable: Send + Sync {
     fn enroll(&self) -> WorkerId;
     fn dismiss(&self, worker: usize);
-    fn enter_blocking(&self, worker: usize);
+    /// False if the worker is inside `get`, or inside `blocking` already.
+    fn enter_blocking(&self, worker: usize) -> bool;
     fn leave_blocking(&self, worker: usize);
 }
 
 struct Binding {
     queue: Weak<dyn Bindable>,
     worker: WorkerId,
-    blocking_depth: u32,
 }
 
 impl Drop for Binding {
@@ -85,7 +85,7 @@ fn bind_anew<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
     BINDING.try_with(|_| ()).ok()?;
     let worker = queue.enroll();
     let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
-    let next = Binding { queue: weak, worker, blocking_depth: 0 };
+    let next = Binding { queue: weak, worker };
     // The old binding is dropped, and its slot given back, outside the borrow.
     let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
     drop(old);
@@ -102,7 +102,8 @@ pub(crate) fn unbind() {
 /// worker takes the next packet meanwhile.
 ///
 /// Without this the port notices by itself, after one or two ticks (1 ms each), that a worker is blocked; this
-/// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest. When `f`
+/// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest: the worker counts as running
+/// when the outermost one ends, or when `f` calls `get`, after which a further call counts. When `f`
 /// returns or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on
 /// Windows (row C-09). Sends of [sessions](crate::session#when-a-send-leaves) that the thread has gathered leave before `f` runs.
 ///
@@ -117,36 +118,28 @@ pub(crate) fn unbind() {
 /// assert_eq!(answer, 42);
 /// ```
 pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
-    struct Leave;
+    /// Leaves what this call has entered. The queue knows whether the thread is in it still: a `get` inside the closure
+    /// ends it, and a move to another port does.
+    struct Leave(bool);
     impl Drop for Leave {
         fn drop(&mut self) {
-            change_depth(false);
+            if let (true, Some((queue, worker))) = (self.0, binding()) {
+                queue.leave_blocking(worker);
+            }
         }
     }
     put_nothing_off();
-    change_depth(true);
-    let _leave = Leave;
+    let entered = binding().is_some_and(|(queue, worker)| queue.enter_blocking(worker));
+    let _leave = Leave(entered);
     f()
 }
 
-fn change_depth(enter: bool) {
-    let outermost = BINDING.try_with(|binding| {
-        let mut binding = binding.borrow_mut();
-        let binding = binding.as_mut()?;
-        let outermost = if enter {
-            binding.blocking_depth += 1;
-            binding.blocking_depth == 1
-        } else {
-            // The closure may have moved the thread to another port, whose binding starts at depth 0.
-            if binding.blocking_depth == 0 {
-                return None;
-            }
-            binding.blocking_depth -= 1;
-            binding.blocking_depth == 0
-        };
-        if outermost { Some((binding.queue.upgrade()?, binding.worker.number)) } else { None }
-    });
-    if let Ok(Some((queue, worker))) = outermost {
-        if enter { queue.enter_blocking(worker) } else { queue.leave_blocking(worker) }
-    }
+/// The port that the calling thread belongs to, and its number there.
+fn binding() -> Option<(Arc<dyn Bindable>, usize)> {
+    let of = |binding: &RefCell<Option<Binding>>| {
+        let binding = binding.borrow();
+        let binding = binding.as_ref()?;
+        Some((binding.queue.upgrade()?, binding.worker.number))
+    };
+    BINDING.try_with(of).ok().flatten()
 }

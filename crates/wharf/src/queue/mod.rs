@@ -36,7 +36,7 @@ mod words;
 pub(crate) use binding::before_blocking;
 pub use binding::blocking;
 pub(crate) use binding::{bind, unbind};
-pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended, WorkerId};
+pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
 pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
@@ -80,6 +80,7 @@ pub(crate) struct Queue<T, D> {
     driver: D,
     /// The state's `closed`, for those who only want to know.
     closed: AtomicBool,
+    pub(crate) pools: Pools,
 }
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {
@@ -97,6 +98,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             watch,
             driver,
             closed: AtomicBool::new(false),
+            pools: Pools::default(),
         })
     }
 
@@ -534,6 +536,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         Note { shared: self.state.lock().worker(me.number).shared.clone() }
     }
 
+    /// Whether a worker is inside `get`.
+    pub(crate) fn waits(&self, worker: WorkerId) -> bool {
+        let state = self.state.lock();
+        let it = state.workers.get(worker.number).and_then(Option::as_ref);
+        it.is_some_and(|it| it.generation == worker.generation && it.stay == 0)
+    }
+
     pub(crate) fn stats(&self) -> QueueStats {
         let state = self.state.lock();
         let totals = state.totals;
@@ -648,6 +657,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             self.release(state, false);
         }
         park.wait(None);
+        self.state.lock().candidates.retain(|other| !Arc::ptr_eq(other, park)); // guard: a candidate that gives up is forgotten
     }
 
     /// Ends the supervision: a waiting worker stands by again.
@@ -772,12 +782,13 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
         self.release(state, false); // guard: an exit settles
     }
 
-    fn enter_blocking(&self, worker: usize) {
+    fn enter_blocking(&self, worker: usize) -> bool {
         let mut state = self.state.lock();
         self.take_back_held(&mut state, worker); // guard: a worker that says it blocks holds nothing hostage
         let me = state.worker(worker);
-        if me.stay == 0 {
-            return;
+        // guard: the inner one of two calls of `blocking` does not end the outer [without: if me.stay == 0 {]
+        if me.stay == 0 || me.blocking {
+            return false;
         }
         me.blocking = true;
         me.written_off = false; // guard: a worker in `blocking` is not counted again by a look
@@ -787,6 +798,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             state.active -= 1; // guard: a worker in `blocking` gives its slot back
         }
         self.release(state, true); // guard: a worker that says it blocks settles
+        true
     }
 
     fn leave_blocking(&self, worker: usize) {

@@ -160,6 +160,7 @@ impl Bed {
         assert!(state.fifo.is_empty() && state.work.is_empty(), "something is left in the queue");
         assert!(!state.anybody_inside() && state.supervisor.is_none(), "somebody is left in the queue");
         assert!(state.workers.iter().all(Option::is_none), "somebody belongs to the queue");
+        assert!(state.candidates.is_empty(), "somebody who would supervise is left");
         let found = self.queue.found.lock();
         assert!(found.entries.is_empty() && found.work.is_empty(), "the leader left something");
         let mut ended = self.ended.lock().unwrap().clone();
@@ -478,6 +479,51 @@ fn a_get_inside_blocking_is_counted_once() {
         bed.insert_all([1, 2, 3, 4]);
         join([worker, other]);
         bed.check([1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn blocking_inside_a_get_inside_blocking_is_heard() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let worker = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                bed.take();
+                blocking(|| {
+                    bed.take();
+                    blocking(|| gate.wait());
+                });
+            }
+        });
+        bed.insert_all([1, 2]);
+        // Until both were taken by the same one.
+        let other = bed.worker(move |bed| {
+            bed.take();
+            gate.open();
+        });
+        bed.insert(3);
+        join([worker, other]);
+        bed.check([1, 2, 3]);
+    });
+}
+
+#[test]
+fn the_end_of_an_inner_blocking_leaves_the_outer_one_as_it_is() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let gate = Gate::new();
+        let wait = |gate: &Gate| {
+            blocking(|| {
+                blocking(|| {});
+                gate.wait();
+            })
+        };
+        let workers = [0, 1].map(|_| first_waits_for_second(&bed, &gate, wait));
+        bed.insert_all([1, 2]);
+        join(workers);
+        bed.check([1, 2]);
     });
 }
 
@@ -954,5 +1000,24 @@ fn a_get_that_is_no_pools_own_goes_on_after_an_interruption() {
         bed.insert(1);
         join([worker]);
         bed.check([1]);
+    });
+}
+
+#[test]
+fn a_candidate_supervises_after_the_other_one_or_gives_up_and_is_forgotten() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let first = bed.queue.supervise().unwrap();
+        let park = Arc::new(Park::default());
+        let candidate = bed.worker({
+            let park = park.clone();
+            move |bed| bed.queue.await_supervision(&park)
+        });
+        let ends = bed.worker(|bed| bed.queue.end_supervision());
+        pause();
+        park.signal(false);
+        join([candidate, ends]);
+        assert!(matches!(bed.queue.tend(&first), Tended::Stopped));
+        bed.check([]);
     });
 }

@@ -1,6 +1,7 @@
 //! The words that a queue is spoken to with, the same whether this crate or the system's kernel keeps it.
 
 use crate::sync::now;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// What a poll brought.
@@ -121,6 +122,41 @@ pub(crate) enum Tended<T> {
     /// Entries wait, slots are free, and all workers are outside `get`: a further thread would be of use.
     Grow,
     Nothing,
+}
+
+/// A pool of workers, as the supervisor of its port sees it: that may be another pool's.
+pub(crate) trait Grow: Send + Sync {
+    /// Starts a further worker, if there may be one and the system lets it.
+    fn grow(self: Arc<Self>) -> bool;
+
+    /// No pool of the port could start one, and packets wait.
+    fn stuck(&self);
+}
+
+/// The pools that serve a port.
+#[derive(Default)]
+pub(crate) struct Pools(Mutex<Vec<Weak<dyn Grow>>>);
+
+impl Pools {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Grow>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, pool: Weak<dyn Grow>) {
+        self.lock().push(pool);
+    }
+
+    pub(crate) fn remove(&self, pool: *const impl Grow) {
+        self.lock().retain(|other| !std::ptr::addr_eq(other.as_ptr(), pool));
+    }
+
+    /// A further worker is wanted: the first pool that can starts it.
+    pub(crate) fn grow(&self) {
+        let pools: Vec<Arc<dyn Grow>> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        if !pools.iter().any(|pool| pool.clone().grow()) {
+            pools.iter().for_each(|pool| pool.stuck());
+        }
+    }
 }
 
 /// How soon a packet that arrives while workers are active wakes a further one.

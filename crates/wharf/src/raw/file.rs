@@ -10,13 +10,13 @@ use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
     entry, finish,
 };
+use crate::contain::contain;
 use crate::device::{Device as Inner, traits};
 use crate::engine::Handle;
 use crate::engine::errno::{EACCES, ENOSYS};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::operation::Operation;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -90,15 +90,8 @@ impl Job for Errand {
             }
         }
         if let Some(port) = port {
-            freeing(|| port.queue.insert_all(entries));
+            contain(|| port.queue.insert_all(entries));
         }
-    }
-}
-
-/// A closed port frees packets here, with what the program hung on them.
-pub(super) fn freeing(deliver: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
-        log::error!("a context panicked when it was dropped with its closed port");
     }
 }
 
@@ -363,6 +356,6 @@ impl Job for FileJob {
     fn end(self, error: i32) {
         let port = self.port.clone();
         let (sink, completion) = self.finish(error);
-        freeing(|| port.deliver(sink, completion));
+        contain(|| port.deliver(sink, completion));
     }
 }

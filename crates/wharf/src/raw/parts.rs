@@ -7,9 +7,9 @@
 //! the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for after all. To
 //! look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of sending.
 
-use super::file::freeing;
 use super::send::{Attempt, failed_send, rest_of};
 use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
+use crate::contain::contain;
 use crate::device::Device as Inner;
 use crate::engine::errno::{self, EACCES, ENOSYS, ENOTCONN};
 use crate::engine::files::{Job, Look, Work, look};
@@ -181,7 +181,7 @@ impl Job for FetchJob {
             // Nothing at all: the file has become shorter. The next attempt finds the end, and says so.
             parts.fetched = moved + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
         }
-        freeing(|| port.end_interrupted_turn(&device, operation, error));
+        contain(|| port.end_interrupted_turn(&device, operation, error));
     }
 }
 

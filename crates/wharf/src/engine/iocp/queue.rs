@@ -27,7 +27,7 @@ use binding::Bindable;
 pub use binding::blocking;
 pub(crate) use binding::{before_blocking, bind, unbind};
 
-pub(crate) use words::{Deadline, Found, Nothing, QueueStats, Taken, Tended, WorkerId};
+pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
 pub use words::{Wake, WorkerReport, WorkerState};
 
 /// What the kernel's keys say: what kind of packet it is.
@@ -206,6 +206,7 @@ pub(crate) struct Queue {
     told: AtomicBool,
     removed: AtomicU64,
     polls: AtomicU64,
+    pub(crate) pools: Pools,
     driver: PortDriver,
 }
 
@@ -232,6 +233,7 @@ impl Queue {
             told: AtomicBool::new(false),
             removed: AtomicU64::new(0),
             polls: AtomicU64::new(0),
+            pools: Pools::default(),
             driver: make(ticker.clone())?,
             ticker,
         })
@@ -351,11 +353,10 @@ impl Queue {
         }
     }
 
-    /// A thread says what it does now, if it is known to have done something else.
-    fn changed(&self, number: usize, from: u8, to: u8) -> Option<Arc<Worker>> {
-        let worker = self.workers.lock().get(number).cloned().flatten()?;
-        let _ = worker.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
-        Some(worker)
+    /// A thread says what it does now. False if it is not known to have done what it says it did.
+    fn changed(&self, number: usize, from: u8, to: u8) -> bool {
+        let worker = self.workers.lock().get(number).cloned().flatten();
+        worker.is_some_and(|it| it.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
     /// The rest of a thread's batch goes to the end of the queue: its beginning is the kernel's.
@@ -385,6 +386,12 @@ impl Queue {
             worker.interrupted.store(true, Ordering::SeqCst);
             worker.thread.interrupt();
         }
+    }
+
+    /// Whether a worker is inside `get`.
+    pub(crate) fn waits(&self, id: WorkerId) -> bool {
+        let worker = self.workers.lock().get(id.number).cloned().flatten();
+        worker.is_some_and(|it| it.generation == id.generation && it.state.load(Ordering::SeqCst) == state::INSIDE)
     }
 
     pub(crate) fn stats(&self) -> QueueStats {
@@ -470,6 +477,7 @@ impl Queue {
             self.candidates.lock().push(park.clone());
         }
         park.wait(None);
+        self.candidates.lock().retain(|other| !Arc::ptr_eq(other, park));
     }
 
     /// Ends the supervision: a waiting thread keeps the time again.
@@ -550,10 +558,13 @@ impl Bindable for Queue {
         }
     }
 
-    fn enter_blocking(&self, worker: usize) {
-        if let Some(worker) = self.changed(worker, state::RUNNING, state::BLOCKING) {
-            self.give_back_held(&worker);
+    fn enter_blocking(&self, worker: usize) -> bool {
+        let entered = self.changed(worker, state::RUNNING, state::BLOCKING);
+        let holder = self.workers.lock().get(worker).cloned().flatten();
+        if let Some(holder) = holder {
+            self.give_back_held(&holder);
         }
+        entered
     }
 
     fn leave_blocking(&self, worker: usize) {
