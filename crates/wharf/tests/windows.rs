@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use wharf::error::NtStatus;
-use wharf::{Buffer, Cancel, Event, FileMessage, Wake, Workers};
+use wharf::{Buffer, Cancel, Event, FileMessage, GetError, Wake, Workers};
 
 /// A file's name that is the test's own, removed at its end.
 struct Place(PathBuf);
@@ -211,6 +211,72 @@ fn the_end_of_a_child_is_a_packet() {
     child.signal(15).unwrap();
     let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };
     assert_eq!(result.unwrap().code(), Some(1));
+}
+
+/// A child that has ended, a wait for it whose packet lies in the queue, and which wait that is.
+fn an_ended_child(port: &Port, ledger: &Ledger) -> (wharf::process::Child<u64, Token>, wharf::OperationId) {
+    let process = std::process::Command::new("cmd").args(["/c", "exit 3"]).spawn().unwrap();
+    let child = port.associate(process, 7).unwrap();
+    let wharf::Outcome::Pending(id) = child.wait(ledger.token(1)).unwrap() else { panic!("done at once") };
+    eventually("the packet of its end is queued", || port.stats().queued == 1);
+    (child, id)
+}
+
+#[test]
+fn a_child_that_has_ended_is_cancelled_too_late_and_told_once() {
+    for all in [false, true] {
+        let ledger = Ledger::new();
+        let port = port(1, Wake::default());
+        let (child, id) = an_ended_child(&port, &ledger);
+        if all {
+            assert_eq!(child.cancel_all(), 0);
+        } else {
+            assert_eq!(child.cancel(id), Cancel::TooLate);
+        }
+        let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };
+        assert_eq!(result.unwrap().code(), Some(3));
+        assert_eq!(port.get_timeout(Duration::from_millis(50)).unwrap_err(), GetError::TimedOut);
+    }
+}
+
+#[test]
+fn a_child_that_has_ended_is_closed_before_its_packet_is_taken() {
+    for close_port in [false, true] {
+        let ledger = Ledger::new();
+        let port = port(1, Wake::default());
+        let (child, _) = an_ended_child(&port, &ledger);
+        if close_port {
+            port.close();
+        } else {
+            child.close();
+            let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };
+            assert_eq!(result.unwrap().code(), Some(3));
+            assert_eq!(port.get_timeout(Duration::from_millis(50)).unwrap_err(), GetError::TimedOut);
+        }
+        drop(child);
+        eventually("all is freed", || ledger.live() == 0);
+    }
+}
+
+#[test]
+fn a_wait_that_is_cancelled_while_the_child_ends_has_one_packet() {
+    for round in 0..30_u64 {
+        let ledger = Ledger::new();
+        let port = port(1, Wake::default());
+        let process = std::process::Command::new("cmd").args(["/c", "exit 3"]).spawn().unwrap();
+        let child = port.associate(process, 7).unwrap();
+        let wharf::Outcome::Pending(id) = child.wait(ledger.token(1)).unwrap() else { panic!("done at once") };
+        std::thread::sleep(Duration::from_micros(round * 500));
+        let killer = {
+            let child = child.clone();
+            std::thread::spawn(move || drop(child.signal(15)))
+        };
+        let asked = child.cancel(id);
+        let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };
+        assert_eq!(result.is_err(), asked == Cancel::Requested, "{asked:?}: {result:?}");
+        assert_eq!(port.get_timeout(Duration::from_millis(5)).unwrap_err(), GetError::TimedOut);
+        killer.join().unwrap();
+    }
 }
 
 #[test]

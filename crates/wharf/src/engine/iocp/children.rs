@@ -1,4 +1,8 @@
 //! Child processes: one of the system's threads waits for the end, and queues the packet.
+//!
+//! Who queues it is decided once, by [`Told::posted`]: the waiting thread or a cancel, whichever comes first. The record
+//! owns what the thread is given, and keeps the process's handle open. Both go when the record has been dequeued and the wait
+//! is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
 use super::device::{Device as Inner, traits};
 use super::numbers::{ECANCELED, EINVAL};
@@ -8,18 +12,35 @@ use super::record::{Extra, Pointer, Record};
 use super::sys::{self, Called, Completions};
 use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the waiting thread is given.
-pub(super) struct Told {
+struct Told {
     completions: Arc<Completions>,
     record: Pointer,
     process: crate::os::Handle,
+    /// The packet is queued, or about to be: by whoever has set this.
+    posted: AtomicBool,
 }
 
-/// A wait in the system's hands: its own name for it, and the address of what it was given.
+/// A wait that the system was asked for.
 pub(super) struct Wait {
+    /// The system's own name for it.
     wait: usize,
-    told: usize,
+    told: Arc<Told>,
+    /// Its handle is open until the wait is over.
+    device: Arc<Inner>,
+    cancelled: bool,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if !sys::end_wait(self.wait) {
+            // The thread may look at it yet.
+            std::mem::forget(self.told.clone());
+        }
+        self.device.leave();
+    }
 }
 
 impl Port {
@@ -30,26 +51,28 @@ impl Port {
         }
         let operation = Operation::new(Kind::Exited, token, sink, Buffers::None);
         let completions = self.queue.completions.clone();
-        let told = Told { completions, record: Pointer(std::ptr::null_mut()), process: device.0.handle() };
-        self.issue(&device.0, Side::Receive, operation, Extra::Child(Some(Box::new(told)), None))
+        self.issue(&device.0, Side::Receive, operation, Extra::Child(completions, None))
     }
 }
 
-#[allow(unsafe_code)]
 pub(super) fn wait(device: &Inner, record: &mut Record) -> Called {
     let pointer = Pointer(&raw mut *record);
-    let Extra::Child(told, waits) = &mut record.extra else { return Called::Failed(EINVAL) };
-    let Some(mut told) = told.take() else { return Called::Failed(EINVAL) };
-    told.record = pointer;
-    let told = Box::into_raw(told).expose_provenance();
-    match sys::when_ended(device.handle(), has_ended, told) {
-        Ok(wait) => {
-            *waits = Some(Wait { wait, told });
+    let Extra::Child(completions, wait) = &mut record.extra else { return Called::Failed(EINVAL) };
+    // The handle stays open for it.
+    if !device.enter() {
+        return Called::Failed(ECANCELED);
+    }
+    let completions = completions.clone();
+    let posted = AtomicBool::new(false);
+    let told = Arc::new(Told { completions, record: pointer, process: device.handle(), posted });
+    match sys::when_ended(device.handle(), has_ended, Arc::as_ptr(&told).expose_provenance()) {
+        // The packet may be queued already. Whoever takes it needs the lane's lock, which is held here, to come to the record.
+        Ok(name) => {
+            *wait = Some(Wait { wait: name, told, device: record.device.clone(), cancelled: false });
             Called::Pending
         }
         Err(error) => {
-            // SAFETY: leaked just above, and nobody was given it.
-            drop(unsafe { Box::<Told>::from_raw(std::ptr::with_exposed_provenance_mut(told)) });
+            device.leave();
             Called::Failed(error)
         }
     }
@@ -57,9 +80,12 @@ pub(super) fn wait(device: &Inner, record: &mut Record) -> Called {
 
 #[allow(unsafe_code)]
 unsafe extern "system" fn has_ended(told: *mut std::ffi::c_void, _: bool) {
-    // SAFETY: `wait` gave it to this call, which is made once, or to `cancel`, if it is not made.
-    let told = unsafe { Box::<Told>::from_raw(told.cast()) };
-    told.completions.post(sys::exit_code(told.process), key::OPERATION, told.record.0.expose_provenance());
+    // SAFETY: the record owns it until `Wait` is dropped, which waits for this call to return.
+    let told = unsafe { &*told.cast_const().cast::<Told>() };
+    if !told.posted.swap(true, Ordering::AcqRel) {
+        // The handle is open: it is given up after the packet was taken.
+        told.completions.post(sys::exit_code(told.process), key::OPERATION, told.record.0.expose_provenance());
+    }
 }
 
 /// Ends a wait, unless its packet is on the way. True if it does.
@@ -70,27 +96,25 @@ unsafe extern "system" fn has_ended(told: *mut std::ffi::c_void, _: bool) {
 #[allow(unsafe_code)]
 pub(super) unsafe fn cancel(pointer: *mut Record) -> bool {
     // SAFETY: by the contract the record is alive, and nobody else looks at this field.
-    let Extra::Child(_, waits) = (unsafe { &mut (*pointer).extra }) else { return false };
-    let ends = waits.as_ref().is_some_and(|waits| sys::end_wait(waits.wait));
-    if ends {
-        let told = waits.take().expect("looked at just above").told;
-        // SAFETY: the other call will not be made, so it is ours.
-        let told = unsafe { Box::<Told>::from_raw(std::ptr::with_exposed_provenance_mut(told)) };
-        told.completions.post(0, key::OPERATION, pointer.expose_provenance());
+    let Extra::Child(_, Some(wait)) = (unsafe { &mut (*pointer).extra }) else { return false };
+    if wait.told.posted.swap(true, Ordering::AcqRel) {
+        return false;
     }
-    ends
+    wait.cancelled = true;
+    wait.told.completions.post(0, key::OPERATION, pointer.expose_provenance());
+    true
 }
 
+/// The packet was taken.
 pub(super) fn ended(mut record: Box<Record>, bytes: usize) -> Concluded {
-    let Extra::Child(_, waits) = &mut record.extra else {
+    let Extra::Child(_, wait) = &mut record.extra else {
         return Concluded::Ended(record, EINVAL, Payload::None);
     };
-    match waits.take() {
-        Some(waits) => {
-            sys::end_wait(waits.wait);
-            record.operation.done = bytes;
-            Concluded::Ended(record, 0, Payload::None)
-        }
-        None => Concluded::Ended(record, ECANCELED, Payload::None),
+    // The wait ends here.
+    let cancelled = wait.take().is_none_or(|wait| wait.cancelled);
+    if !cancelled {
+        record.operation.done = bytes;
     }
+    let error = if cancelled { ECANCELED } else { 0 };
+    Concluded::Ended(record, error, Payload::None)
 }

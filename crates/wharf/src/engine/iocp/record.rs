@@ -1,8 +1,8 @@
 //! One outstanding operation, as the kernel and this crate share it.
 
-use super::children::{Told, Wait};
+use super::children::Wait;
 use super::device::Device;
-use super::sys::{AcceptRoom, Around, FromRoom, OVERLAPPED};
+use super::sys::{AcceptRoom, Around, Completions, FromRoom, OVERLAPPED};
 use crate::buffer::PoolBuffer;
 use crate::operation::{Kind, Operation, Side};
 use crate::sync::Arc;
@@ -39,8 +39,8 @@ pub(super) enum Extra {
         ends_early: bool,
         around: Option<Box<Around>>,
     },
-    /// A wait for a process: what the waiting thread is to be given, and the wait, once it has it.
-    Child(Option<Box<Told>>, Option<Wait>),
+    /// A wait for a process: where its packet goes, and the wait, once the system has it.
+    Child(Arc<Completions>, Option<Wait>),
 }
 
 impl Record {

@@ -896,7 +896,7 @@ pub(super) fn when_ended(
     context: usize,
 ) -> Result<usize, i32> {
     let mut wait: base::HANDLE = std::ptr::null_mut();
-    // SAFETY: the function is called once, with the context, which is a number here.
+    // SAFETY: the function is called at most once, with the context, which is a number here.
     let done = unsafe {
         threads::RegisterWaitForSingleObject(
             &raw mut wait,
@@ -910,11 +910,13 @@ pub(super) fn when_ended(
     if done != 0 { Ok(wait.expose_provenance()) } else { Err(last_error()) }
 }
 
-/// Ends such a wait. True: `call` was not called, and will not be.
+/// Ends such a wait, whether `call` was called or not, and waits for a call that is under way. True: there is none, and will
+/// be none. Not to be called by `call` itself.
 #[allow(unsafe_code)]
 pub(super) fn end_wait(wait: usize) -> bool {
-    // SAFETY: the wait was registered, and is ended once.
-    unsafe { threads::UnregisterWaitEx(std::ptr::with_exposed_provenance_mut(wait), std::ptr::null_mut()) != 0 }
+    let wait = std::ptr::with_exposed_provenance_mut(wait);
+    // SAFETY: the wait was registered, and is ended once. The second value is no event, it asks to wait for the call.
+    unsafe { threads::UnregisterWaitEx(wait, base::INVALID_HANDLE_VALUE) != 0 }
 }
 
 /// Has one of the system's threads call `call`.
