@@ -7,6 +7,8 @@ const OPTIONS: &str = "options of a socket, which are the kernel's: it names its
 
 /// Row, and why not.
 pub const NOT_THERE: &[(&str, &str)] = &[
+    ("P-13", "duplicates of a descriptor, which are the kernel's"),
+    ("P-15", "duplicates of a descriptor, which are the kernel's"),
     ("P-11", "what can be associated: the system's kinds of descriptors"),
     ("O-24", OPTIONS),
     ("O-25", OPTIONS),
@@ -29,6 +31,7 @@ pub const NOT_THERE: &[(&str, &str)] = &[
     ("F-13", FILES),
     ("F-15", FILES),
     ("Q-05", PIPES),
+    ("Q-07", PIPES),
     ("Q-08", PIPES),
     ("K-19", PIPES),
 ];

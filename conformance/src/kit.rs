@@ -1,14 +1,16 @@
 //! What the rows share: ports of the engine under test, waiting with a deadline, sockets in every state, memory for the raw
 //! layer, and processes.
 //!
-//! A row fails by panicking. Its time limits are for what hangs: nothing is concluded from how long something took.
+//! A row fails by panicking. Its time limits are for what hangs. Where a row's sentence is a time ("at once", "does not
+//! wait"), it is the best of several tries that is judged, or their median, by a bound that is far from the right value
+//! and from the wrong one: [`quickest`].
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
 use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
@@ -21,6 +23,9 @@ pub const WHILE: Duration = Duration::from_millis(20);
 pub type Port = CompletionPort<u64, u64>;
 pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
+
+use crate::judge::NotTried;
+use crate::setting::{Setting, wake_name};
 
 pub mod peer;
 // What the library's own tests have as well.
@@ -113,6 +118,7 @@ impl Engine {
 /// What a row is given.
 pub struct Bench {
     pub engine: Engine,
+    pub wake: Wake,
     /// Where sockets are, if not in the system.
     #[cfg(unix)]
     pub(crate) network: Option<wharf::fake::Network>,
@@ -120,9 +126,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(engine: Engine) -> Bench {
+    pub fn new(Setting { engine, wake }: Setting) -> Bench {
         Bench {
             engine,
+            wake,
             #[cfg(unix)]
             network: (engine == Engine::Fake).then(|| wharf::fake::Network::new(fastrand::u64(..))),
             notes: Mutex::new(Vec::new()),
@@ -132,7 +139,7 @@ impl Bench {
     pub fn builder(&self) -> Builder {
         Builder::default()
             .concurrency(2)
-            .wake(Wake::Eager)
+            .wake(self.wake)
             .file_engine(self.engine.file_engine())
             .socket_engine(self.engine.socket_engine())
     }
@@ -158,7 +165,7 @@ impl Bench {
     pub fn raw(&self) -> raw::Port {
         let config = raw::Config {
             concurrency: 2,
-            wake: Wake::Eager,
+            wake: self.wake,
             pool_buffer_bytes: 4096,
             pool_keep: 4,
             files: self.engine.file_engine(),
@@ -186,12 +193,63 @@ impl Bench {
     pub fn in_child(&self, part: &str) {
         let program = std::env::current_exe().unwrap();
         let output = std::process::Command::new(program)
-            .args(["--child", part, "--engine", self.engine.name()])
+            .args(["--child", part, "--engine", self.engine.name(), "--wake", wake_name(self.wake)])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the child process failed: {}\n{text}", output.status);
     }
+}
+
+// --- What a row says that cannot try anything ---
+
+/// Nothing here can show it: what would be needed.
+pub fn not_tried(why: &str) -> ! {
+    std::panic::resume_unwind(Box::new(NotTried { not_applicable: false, why: why.into() }))
+}
+
+/// The system has nothing that the row could speak of.
+#[cfg_attr(unix, allow(dead_code))]
+pub fn not_here(why: &str) -> ! {
+    std::panic::resume_unwind(Box::new(NotTried { not_applicable: true, why: why.into() }))
+}
+
+// --- Clocks ---
+
+/// The machine has so much to do beside that a thread may wait for a processor longer than for anything that a row times.
+/// Where nothing can be read of it, it is not said to be so.
+pub fn loaded() -> bool {
+    /// Waiting and running threads a processor. The suite's own are about two.
+    const MANY: f64 = 3.0;
+    let load = std::fs::read_to_string("/proc/loadavg").ok();
+    let now = load.and_then(|text| text.split(' ').next().and_then(|number| number.parse::<f64>().ok()));
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    now.is_some_and(|now| now > MANY * processors as f64)
+}
+
+/// How long something took.
+pub fn timed(what: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    what();
+    begun.elapsed()
+}
+
+/// What is done at once takes far less, and what waits for anything takes more.
+pub const AT_ONCE: Duration = Duration::from_millis(10);
+/// How often it is tried whether something is done at once.
+pub const TRIES: usize = 20;
+
+/// The quickest of at most `tries`; no further ones once one is below `bound`.
+#[track_caller]
+pub fn quickest(what: &str, bound: Duration, tries: usize, mut one: impl FnMut() -> Duration) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..tries {
+        best = best.min(one());
+        if best < bound {
+            return best;
+        }
+    }
+    panic!("{what}: {best:?} in the best of {tries} tries, where it has to be less than {bound:?}");
 }
 
 // --- What several threads look at ---
@@ -309,7 +367,7 @@ pub fn codes(packet: &Taken) -> (u32, u32) {
 }
 
 pub const ECANCELED: i32 = raw::ECANCELED;
-pub const ECONNRESET: i32 = 104;
+pub const ECONNRESET: i32 = if cfg!(windows) { 10054 } else { 104 };
 
 // --- Threads ---
 
@@ -456,8 +514,12 @@ pub struct Temporary(pub std::path::PathBuf);
 
 impl Temporary {
     pub fn new() -> Temporary {
+        Temporary::in_directory(&std::env::temp_dir())
+    }
+
+    pub fn in_directory(directory: &std::path::Path) -> Temporary {
         let name = format!("wharf-conformance-{}-{:x}", std::process::id(), fastrand::u64(..));
-        Temporary(std::env::temp_dir().join(name))
+        Temporary(directory.join(name))
     }
 
     pub fn with(content: impl AsRef<[u8]>) -> Temporary {

@@ -1,25 +1,24 @@
 //! What came of it: for the terminal, for other programs, and as the pages in `docs/`.
 
+use crate::judge::Verdict;
 use crate::kit::Engine;
 use crate::row::{How, Level, Row};
-use crate::rows::Peaks;
-use crate::run::{Outcome, Verdict};
+use crate::rows::{APART, Peaks};
+use crate::run::Outcome;
+use crate::setting::{Setting, wake_name};
 use crate::specified::GROUPS;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// The counts of one level on one engine.
-#[derive(Default)]
-struct Counts([usize; 5]);
-
-const VERDICTS: [Verdict; 5] =
-    [Verdict::Pass, Verdict::Fail, Verdict::ExpectedFailure, Verdict::Unverified, Verdict::NotApplicable];
+/// The counts of one level in one setting, in the order of [`Verdict::ALL`].
+#[derive(Default, PartialEq)]
+struct Counts([usize; Verdict::ALL.len()]);
 
 impl Counts {
     fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Counts {
         let mut counts = Counts::default();
         for outcome in outcomes {
-            let at = VERDICTS.iter().position(|&verdict| verdict == outcome.verdict).expect("one of these");
+            let at = Verdict::ALL.iter().position(|&verdict| verdict == outcome.verdict).expect("one of these");
             counts.0[at] += 1;
         }
         counts
@@ -37,20 +36,13 @@ fn belongs(outcome: &Outcome, letter: &str) -> bool {
 /// A table of the counts by group, and everything that failed.
 pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
     let mut text = String::new();
-    for engine in engines(outcomes) {
-        let own = || outcomes.iter().filter(move |outcome| outcome.engine == engine);
-        let _ = writeln!(
-            text,
-            "{}\n{:26} {:>5} {:>5} {:>5} {:>7} {:>11} {:>15}",
-            engine.name(),
-            "level M",
-            "rows",
-            "pass",
-            "fail",
-            "differs",
-            "unverified",
-            "not applicable"
-        );
+    for setting in settings(outcomes) {
+        let own = || outcomes.iter().filter(move |outcome| outcome.setting == setting);
+        let _ = write!(text, "{}\n{:24} {:>5}", setting.name(), "level M", "rows");
+        Verdict::ALL
+            .iter()
+            .for_each(|verdict| _ = write!(text, " {:>width$}", verdict.name(), width = width(*verdict)));
+        text.push('\n');
         for group in GROUPS {
             let counts = Counts::of(own().filter(|o| o.row.level == Level::Must && belongs(o, group.letter)));
             if counts.total() > 0 {
@@ -63,9 +55,11 @@ pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
         text.push('\n');
     }
     for outcome in outcomes {
-        if details || outcome.verdict == Verdict::Fail || outcome.surprises() {
+        // What is expected to fail here, or could not be tried, is said as well: with its words.
+        let said = matches!(outcome.verdict, Verdict::Fail | Verdict::ExpectedFailure | Verdict::Unverified);
+        if details || said {
             let Row { id, says, .. } = outcome.row;
-            let _ = writeln!(text, "{id} {} {}: {says}", outcome.engine.name(), outcome.verdict.name());
+            let _ = writeln!(text, "{id} {} {}: {says}", outcome.setting.name(), outcome.verdict.name());
             if !outcome.reason.is_empty() {
                 let _ = writeln!(text, "     {}", outcome.reason);
             }
@@ -75,25 +69,44 @@ pub fn terminal(outcomes: &[Outcome], details: bool) -> String {
     text
 }
 
+fn width(verdict: Verdict) -> usize {
+    verdict.name().len().max(4)
+}
+
 fn counted(name: &str, counts: &Counts) -> String {
-    let [pass, fail, differs, unverified, not_applicable] = counts.0;
-    format!("{name:26} {:>5} {pass:>5} {fail:>5} {differs:>7} {unverified:>11} {not_applicable:>15}", counts.total())
+    let mut line = format!("{name:24} {:>5}", counts.total());
+    for (verdict, count) in Verdict::ALL.iter().zip(counts.0) {
+        let _ = write!(line, " {count:>width$}", width = width(*verdict));
+    }
+    line
+}
+
+fn settings(outcomes: &[Outcome]) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for outcome in outcomes {
+        if !settings.contains(&outcome.setting) {
+            settings.push(outcome.setting);
+        }
+    }
+    settings
 }
 
 fn engines(outcomes: &[Outcome]) -> Vec<Engine> {
-    let known = Engine::ALL.iter().copied().chain([Engine::Auto]);
-    known.filter(|&engine| outcomes.iter().any(|outcome| outcome.engine == engine)).collect()
+    let mut engines: Vec<Engine> = settings(outcomes).into_iter().map(|setting| setting.engine).collect();
+    engines.dedup();
+    engines
 }
 
-/// One object for each row and engine.
-pub fn machine(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> Value {
+/// One object for each row and setting.
+pub fn machine(outcomes: &[Outcome], peaks: &[(Setting, Vec<Peaks>)]) -> Value {
     let rows: Vec<Value> = outcomes
         .iter()
         .map(|outcome| {
             json!({
                 "id": outcome.row.id,
                 "level": outcome.row.level.letter(),
-                "engine": outcome.engine.name(),
+                "engine": outcome.setting.engine.name(),
+                "wake": wake_name(outcome.setting.wake),
                 "result": outcome.verdict.name(),
                 "reason": outcome.reason,
                 "says": outcome.row.says,
@@ -103,11 +116,12 @@ pub fn machine(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> Value {
         .collect();
     let peaks: Vec<Value> = peaks
         .iter()
-        .flat_map(|(engine, all)| {
+        .flat_map(|(setting, all)| {
             all.iter().flat_map(move |one| {
                 STYLES.iter().zip(one.styles).map(move |(style, peak)| {
                     json!({
-                        "engine": engine.name(),
+                        "engine": setting.engine.name(),
+                        "wake": wake_name(setting.wake),
                         "limit": one.limit,
                         "workers": one.workers,
                         "handlers": style,
@@ -134,14 +148,18 @@ and close, G related calls. Level M is what a program written for Windows breaks
 of running them:
 
 ```sh
-cargo run -p wharf-conformance                   # every engine; --engine NAME, --row ID, --json FILE
+cargo run -p wharf-conformance                   # everything; --engine NAME, --wake POLICY, --row ID, --json FILE
 cargo run -p wharf-conformance -- --engine auto --hostile io_uring_setup=EPERM    # descriptors=64, memlock=0
 cargo run --release -p wharf-conformance -- soak --minutes 10                     # everything at once, for long
 ```
 
-*pass* is a test that ran and can fail. *differs*: wharf does something else, or does not offer it; each is in
-[known differences](known-differences.md) with what is done here. *not applicable*: the row speaks of something that only a C
-interface has; the last table names it. *unverified*: nobody has seen it, and the row says what would be needed.
+*pass*: a test ran, and can fail. *differs*: wharf does something else, and a test shows it, so that a difference that goes away or grows
+is noticed. *not offered*: there is nothing that could be run. Both are in [known differences](known-differences.md) with what there is here.
+*expected failure*: on this system the row fails, for a reason and with words that are listed. *unverified*: nobody has seen it here.
+*not applicable*: the row speaks of something that only a C interface has, or that the engine does not have.
+
+Each row runs with both policies by which a port wakes further threads: *eager*, which is that of Windows, and *adaptive*, which is the
+default. A cell with two words has that of *eager* first. A row that fails is tried again only on a machine whose load says nothing of it.
 
 The engine *fake* is that of the library's own tests: sockets in memory. The rows run on it unchanged, with their threads and in real time;
 what a row names as the other end is then a peer in the same memory. Real sockets only name those of the network (numbers, addresses,
@@ -152,75 +170,50 @@ applicable* there, [with the reason](#not-on-the-fake-engine). The schedules go 
 ";
 
 /// `docs/conformance.md`.
-pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
+pub fn page(outcomes: &[Outcome], peaks: &[(Setting, Vec<Peaks>)]) -> String {
     let mut page = String::from(PAGE_HEAD);
-    let engines = engines(outcomes);
-    page.push_str("\n## Counts\n\n| Engine | Level | Rows | pass | fail | differs | unverified | not applicable |\n|---|---|---|---|---|---|---|---|\n");
-    for &engine in &engines {
+    let settings = settings(outcomes);
+    page.push_str("\n## Counts\n\n");
+    table_head(&mut page, outcomes, &["Engine", "Wake", "Level"]);
+    for &setting in &settings {
         for level in [Level::Must, Level::Should] {
-            let counts = Counts::of(outcomes.iter().filter(|o| o.engine == engine && o.row.level == level));
-            line(&mut page, engine.name(), level.letter(), &counts);
+            let counts = Counts::of(outcomes.iter().filter(|o| o.setting == setting && o.row.level == level));
+            let first = [setting.engine.name(), wake_name(setting.wake), level.letter()];
+            line(&mut page, outcomes, &first, &counts);
         }
     }
-    page.push_str("\nLevel M by group, the same on each engine unless a line for it says otherwise:\n\n| Group | | Rows | pass | fail | differs | unverified | not applicable |\n|---|---|---|---|---|---|---|---|\n");
+    page.push_str("\nLevel M by group, the same in each setting unless a line for it says otherwise:\n\n");
+    table_head(&mut page, outcomes, &["Group", ""]);
     for group in GROUPS {
         let mut before: Option<Counts> = None;
-        for &engine in &engines {
-            let own = |o: &&Outcome| o.engine == engine && o.row.level == Level::Must && belongs(o, group.letter);
+        for &setting in &settings {
+            let own = |o: &&Outcome| o.setting == setting && o.row.level == Level::Must && belongs(o, group.letter);
             let counts = Counts::of(outcomes.iter().filter(own));
-            if before.as_ref().is_none_or(|before| before.0 != counts.0) {
-                let name = if before.is_none() { group.name.into() } else { format!("on {}", engine.name()) };
-                line(&mut page, group.letter, &name, &counts);
+            if before.as_ref() != Some(&counts) {
+                let name = if before.is_none() { group.name.into() } else { format!("on {}", setting.name()) };
+                line(&mut page, outcomes, &[group.letter, &name], &counts);
             }
             before.get_or_insert(counts);
         }
     }
     page.push_str(&peaks_page(peaks));
-    page.push_str("\n## Rows\n\n| Row | Level | Behaviour |");
-    engines.iter().for_each(|engine| _ = write!(page, " {} |", engine.name()));
-    page.push_str("\n|---|---|---|");
-    engines.iter().for_each(|_| page.push_str("---|"));
-    page.push('\n');
-    let of_first = outcomes.iter().filter(|outcome| Some(&outcome.engine) == engines.first());
-    for first in of_first {
-        if matches!(first.row.how, How::NotApplicable { .. }) {
-            continue;
-        }
-        let Row { id, level, says, .. } = first.row;
-        let _ = write!(page, "| {id} | {} | {says} |", level.letter());
-        for engine in &engines {
-            let own = outcomes.iter().find(|outcome| outcome.row.id == id && outcome.engine == *engine);
-            let verdict = own.map_or("", |own| match own.verdict {
-                Verdict::ExpectedFailure => "differs",
-                Verdict::NotApplicable => "not applicable",
-                other => other.name(),
-            });
-            let _ = write!(page, " {verdict} |");
-        }
-        page.push('\n');
-    }
-    if outcomes.iter().any(|outcome| matches!(outcome.row.how, How::Unverified { .. })) {
-        page.push_str("\n## Unverified\n\n| Row | What would be needed |\n|---|---|\n");
-    }
-    for outcome in outcomes {
-        if let (How::Unverified { needs }, true) = (outcome.row.how, Some(&outcome.engine) == engines.first()) {
-            let _ = writeln!(page, "| {} | {needs} |", outcome.row.id);
-        }
-    }
+    rows_page(&mut page, outcomes);
     if outcomes.iter().any(left_out) {
         page.push_str(
             "\n## Not on the fake engine\n\n| Row | Level | Behaviour | What it does not have |\n|---|---|---|---|\n",
         );
     }
-    for Outcome { row: Row { id, level, says, .. }, reason, .. } in outcomes.iter().filter(|outcome| left_out(outcome))
+    let wake = settings.first().map(|first| first.wake);
+    for Outcome { row: Row { id, level, says, .. }, reason, .. } in
+        outcomes.iter().filter(|outcome| left_out(outcome) && Some(outcome.setting.wake) == wake)
     {
         let _ = writeln!(page, "| {id} | {} | {says} | {reason} |", level.letter());
     }
     page.push_str(
         "\n## Not applicable\n\n| Row | Level | Behaviour | What only a C interface has |\n|---|---|---|---|\n",
     );
-    for outcome in outcomes {
-        if let (How::NotApplicable { concept }, true) = (outcome.row.how, Some(&outcome.engine) == engines.first()) {
+    for outcome in outcomes.iter().filter(|outcome| Some(&outcome.setting) == settings.first()) {
+        if let How::NotApplicable { concept } = outcome.row.how {
             let Row { id, level, says, .. } = outcome.row;
             let _ = writeln!(page, "| {id} | {} | {says} | {concept} |", level.letter());
         }
@@ -228,18 +221,58 @@ pub fn page(outcomes: &[Outcome], peaks: &[(Engine, Vec<Peaks>)]) -> String {
     page
 }
 
+/// The verdict of each row on each engine.
+fn rows_page(page: &mut String, outcomes: &[Outcome]) {
+    let engines = engines(outcomes);
+    page.push_str("\n## Rows\n\n| Row | Level | Behaviour |");
+    engines.iter().for_each(|engine| _ = write!(page, " {} |", engine.name()));
+    page.push_str("\n|---|---|---|");
+    engines.iter().for_each(|_| page.push_str("---|"));
+    page.push('\n');
+    let first = settings(outcomes).first().copied();
+    for row in outcomes.iter().filter(|outcome| Some(outcome.setting) == first).map(|outcome| outcome.row) {
+        if matches!(row.how, How::NotApplicable { .. }) {
+            continue;
+        }
+        let _ = write!(page, "| {} | {} | {} |", row.id, row.level.letter(), row.says);
+        for &engine in &engines {
+            let own = outcomes.iter().filter(|outcome| outcome.row.id == row.id && outcome.setting.engine == engine);
+            let mut verdicts: Vec<&str> = own.map(|outcome| outcome.verdict.name()).collect();
+            verdicts.dedup();
+            let _ = write!(page, " {} |", verdicts.join(", "));
+        }
+        page.push('\n');
+    }
+}
+
 /// The row has a test, and the engine nothing that it could run on.
 fn left_out(outcome: &Outcome) -> bool {
     outcome.verdict == Verdict::NotApplicable && !matches!(outcome.row.how, How::NotApplicable { .. })
 }
 
-fn line(page: &mut String, first: &str, second: &str, counts: &Counts) {
-    let _ = write!(page, "| {first} | {second} | {} |", counts.total());
-    counts.0.iter().for_each(|count| _ = write!(page, " {count} |"));
+/// The verdicts that have a column: a page on which nothing fails as expected has none for it.
+fn columns(outcomes: &[Outcome]) -> impl Iterator<Item = (usize, Verdict)> {
+    let any = outcomes.iter().any(|outcome| outcome.verdict == Verdict::ExpectedFailure);
+    Verdict::ALL.into_iter().enumerate().filter(move |&(_, verdict)| any || verdict != Verdict::ExpectedFailure)
+}
+
+fn table_head(page: &mut String, outcomes: &[Outcome], first: &[&str]) {
+    first.iter().for_each(|name| _ = write!(page, "| {name} "));
+    page.push_str("| Rows |");
+    columns(outcomes).for_each(|(_, verdict)| _ = write!(page, " {} |", verdict.name()));
+    page.push_str("\n|");
+    (0..=first.len() + columns(outcomes).count()).for_each(|_| page.push_str("---|"));
     page.push('\n');
 }
 
-fn peaks_page(peaks: &[(Engine, Vec<Peaks>)]) -> String {
+fn line(page: &mut String, outcomes: &[Outcome], first: &[&str], counts: &Counts) {
+    first.iter().for_each(|name| _ = write!(page, "| {name} "));
+    let _ = write!(page, "| {} |", counts.total());
+    columns(outcomes).for_each(|(at, _)| _ = write!(page, " {} |", counts.0[at]));
+    page.push('\n');
+}
+
+fn peaks_page(peaks: &[(Setting, Vec<Peaks>)]) -> String {
     let mut text = String::from(
         "
 ## How many run
@@ -247,18 +280,19 @@ fn peaks_page(peaks: &[(Engine, Vec<Peaks>)]) -> String {
 The most handlers at a time, while more packets are queued than there are workers: *running* are those that compute, *inside*
 those that have begun and not ended. A handler that blocks is replaced, so all workers come to be inside while no more than the limit run.
 
-| Engine | Limit | Workers | computing | blocking, announced | blocking, not announced |
-|---|---|---|---|---|---|
+| Engine | Wake | Limit | Workers | computing | blocking, announced | blocking, not announced |
+|---|---|---|---|---|---|---|
 ",
     );
-    for (engine, all) in peaks {
+    for (setting, all) in peaks {
         // The last one's limit is the number of processors, which is not the same everywhere.
         for (at, one) in all.iter().enumerate() {
             let (limit, workers) = match at {
                 2 => ("processors".into(), "2 × processors + 2".into()),
                 _ => (one.limit.to_string(), one.workers.to_string()),
             };
-            let _ = write!(text, "| {} | {limit} | {workers} |", engine.name());
+            let names = (setting.engine.name(), wake_name(setting.wake));
+            let _ = write!(text, "| {} | {} | {limit} | {workers} |", names.0, names.1);
             for peak in one.styles {
                 let words = |number: usize| match number {
                     _ if number == one.limit => "the limit".to_string(),
@@ -280,7 +314,9 @@ const DIFFERENCES_HEAD: &str = "\
 
 The ids are those of the [conformance suite](conformance.md), where the rows that are not here pass.
 
-## What is done differently, or not offered
+A test shows each of them, except of what is not offered.
+
+## What is done differently
 
 | Row | Level | Windows | here |
 |---|---|---|---|
@@ -330,8 +366,22 @@ const BESIDE: &[(&str, &str, &str)] = &[
 pub fn differences(rows: &[Row]) -> String {
     let mut page = String::from(DIFFERENCES_HEAD);
     for row in rows {
-        if let How::Differs { here } = row.how {
+        if let How::Differs { here, .. } = row.how {
             let _ = writeln!(page, "| {} | {} | {} | {here} |", row.id, row.level.letter(), row.says);
+        }
+    }
+    page.push_str("\n## What is not offered\n\n| Row | Level | Windows | here |\n|---|---|---|---|\n");
+    for row in rows {
+        if let How::NotOffered { here } = row.how {
+            let _ = writeln!(page, "| {} | {} | {} | {here} |", row.id, row.level.letter(), row.says);
+        }
+    }
+    page.push_str(
+        "\n## With one engine, or one policy of waking\n\n| Row | Where | Windows | here |\n|---|---|---|---|\n",
+    );
+    for row in rows {
+        for apart in APART.iter().filter(|apart| apart.row == row.id) {
+            let _ = writeln!(page, "| {} | {} | {} | {} |", row.id, apart.at.name(), row.says, apart.here);
         }
     }
     page.push_str("\n## Beside rows that pass, or oblige to nothing\n\n| Row | Windows | here |\n|---|---|---|\n");

@@ -28,15 +28,28 @@ impl Level {
 pub enum How {
     /// By a function that panics when the behaviour is not there.
     Test(fn(&Bench)),
-    /// Like `Test`, while no other row runs: it concludes something from which threads run, or from figures of the process.
+    /// Like `Test`, while no other row runs: it concludes something from which threads run, from how long something
+    /// takes, or from figures of the process.
     Alone(fn(&Bench)),
-    /// Wharf does something else, or does not offer it. Stands in `docs/known-differences.md`.
-    Differs { here: &'static str },
+    /// Wharf does something else, which stands in `docs/known-differences.md`. The function panics when that is not done
+    /// either, so that a difference that goes away, or grows, is noticed.
+    Differs { here: &'static str, shown: fn(&Bench), alone: bool },
+    /// Wharf does not offer it, so that nothing can be run: what there is instead. Stands there as well.
+    NotOffered { here: &'static str },
     /// It speaks of something that only a C interface has: the concept.
     NotApplicable { concept: &'static str },
-    /// Nobody has seen it: what would be needed. Of no row just now.
-    #[allow(dead_code)]
-    Unverified { needs: &'static str },
+}
+
+impl How {
+    /// What is run, and whether nothing else may run beside it.
+    pub fn test(&self) -> Option<(fn(&Bench), bool)> {
+        match *self {
+            How::Test(test) => Some((test, false)),
+            How::Alone(test) => Some((test, true)),
+            How::Differs { shown, alone, .. } => Some((shown, alone)),
+            How::NotOffered { .. } | How::NotApplicable { .. } => None,
+        }
+    }
 }
 
 /// One behaviour of the specification.
@@ -61,15 +74,14 @@ pub const fn information(id: &'static str, says: &'static str, how: How) -> Row 
     Row { id, level: Level::Information, says, how }
 }
 
-pub const fn differs(here: &'static str) -> How {
-    How::Differs { here }
+pub const fn differs(here: &'static str, shown: fn(&Bench)) -> How {
+    How::Differs { here, shown, alone: false }
+}
+
+pub const fn not_offered(here: &'static str) -> How {
+    How::NotOffered { here }
 }
 
 pub const fn only_c(concept: &'static str) -> How {
     How::NotApplicable { concept }
-}
-
-#[allow(dead_code)]
-pub const fn unverified(needs: &'static str) -> How {
-    How::Unverified { needs }
 }

@@ -113,11 +113,6 @@ mod here {
             std::process::exit(142);
         });
     }
-
-    /// What a row says that cannot be tried on this system.
-    pub fn not_here(why: &str) -> ! {
-        panic!("not tried on Windows: {why}")
-    }
 }
 
 pub use here::*;

@@ -1,7 +1,7 @@
 //! Accepting (A).
 
 use crate::kit::*;
-use crate::row::{How::*, Row, differs, information, must, only_c, should};
+use crate::row::{How::*, Row, differs, information, must, not_offered, only_c, should};
 use std::io::{Read, Write};
 use std::thread;
 use wharf::raw::{DeviceKind, Sink};
@@ -13,22 +13,25 @@ pub const ROWS: &[Row] = &[
     must(
         "A-04",
         "An accept can wait for the first data.",
-        differs("not offered: issue a receive on the accepted stream"),
+        not_offered("not offered: issue a receive on the accepted stream"),
     ),
     must(
         "A-05",
         "An accept that waits for data ends with 0 bytes when the client closes.",
-        differs("not offered, as A-04: the receive says so"),
+        not_offered("not offered, as A-04: the receive says so"),
     ),
     must(
         "A-06",
         "An accept that waits for data fails when the client resets.",
-        differs("not offered, as A-04: the receive says so"),
+        not_offered("not offered, as A-04: the receive says so"),
     ),
     must(
         "A-07",
         "A connection that was reset before it was accepted fails that accept; the listener goes on.",
-        differs("the accept brings it, and its first receive says that it was reset; the listener goes on"),
+        differs(
+            "the accept brings it, and its first receive says that it was reset; the listener goes on",
+            reset_before,
+        ),
     ),
     must(
         "A-08",
@@ -242,4 +245,23 @@ fn options(b: &Bench) {
     let _client = b.connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = accepted(&port).1.unwrap();
     assert_eq!(socket_recv_buffer_size(&socket).unwrap(), size);
+}
+
+/// the accept brings it, its first receive says that it was reset, and the listener goes on.
+fn reset_before(b: &Bench) {
+    let port = b.port();
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    reset(b.connect(listener.local_addr().unwrap()).unwrap());
+    thread::sleep(WHILE);
+    listener.accept(1).unwrap();
+    let (context, result) = accepted(&port);
+    let (socket, _) = result.expect("it is accepted");
+    assert_eq!(context, 1);
+    let stream = port.associate(socket, 2).unwrap();
+    if stream.recv(vec![0; 4], 2).is_ok() {
+        assert_eq!(errno(&received(&port).1), ECONNRESET);
+    }
+    listener.accept(3).unwrap();
+    let client = b.connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(accepted(&port).1.unwrap().1, client.local_addr().unwrap());
 }

@@ -259,7 +259,8 @@ fn hand_over(b: &Bench) {
     check_peak(b, 2, 6, Style::Announces);
 }
 
-fn lifo(b: &Bench) {
+/// The order in which five waiting threads are released, each by a packet that comes when the one before it has begun.
+fn release_order(b: &Bench) -> Vec<usize> {
     let port = b.limited(8);
     let (tell, told) = mpsc::channel();
     let (tell, go) = (Mutex::new(tell), Flag::default());
@@ -275,8 +276,31 @@ fn lifo(b: &Bench) {
         })
         .collect();
     go.set();
-    assert_eq!(order, [4, 3, 2, 1, 0]);
+    order
+}
+
+fn lifo(b: &Bench) {
+    assert_eq!(release_order(b), [4, 3, 2, 1, 0]);
     check_peak(b, 1, 4, Style::Announces);
+}
+
+/// C-05 with the default policy: packets that come one by one keep one thread warm, and those beside active threads
+/// release the others in any order.
+pub fn one_warm(b: &Bench) {
+    let port = b.limited(8);
+    let who: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = who.clone();
+    let crew = Crew::start(&port, 5, move |thread, _| seen.lock().unwrap().push(thread));
+    for number in 1..=20 {
+        eventually("all wait", || port.stats().waiting == 5);
+        post(&port, 0);
+        eventually("it is handled", || who.lock().unwrap().len() == number);
+    }
+    assert!(who.lock().unwrap().iter().all(|&thread| thread == 4), "not one warm thread: {:?}", who.lock().unwrap());
+    drop(crew);
+    let orders: Vec<Vec<usize>> = (0..6).map(|_| release_order(b)).collect();
+    assert!(orders.iter().all(|order| order[0] == 4), "the first goes to the one that came last: {orders:?}");
+    assert!(orders.iter().any(|order| order != &[4, 3, 2, 1, 0]), "the row holds with this policy, too");
 }
 
 fn limit_holds(b: &Bench) {

@@ -1,7 +1,7 @@
 //! Datagrams (U).
 
 use crate::kit::*;
-use crate::row::{How::*, Row, differs, must, only_c, should};
+use crate::row::{How::*, Row, differs, must, not_offered, only_c, should};
 use std::net::UdpSocket as StdUdp;
 use std::thread;
 use wharf::Event;
@@ -17,7 +17,7 @@ pub const ROWS: &[Row] = &[
     should(
         "U-03",
         "A datagram that is too long and already there is told by the call and the packet.",
-        differs("told once, by the packet (which O-06 allows)"),
+        differs("told once, by the packet (which O-06 allows)", told_once),
     ),
     should("U-04", "A receive without space consumes the datagram.", Test(zero_space)),
     must("U-05", "The packet says who sent the datagram.", Test(sender)),
@@ -37,6 +37,7 @@ pub const ROWS: &[Row] = &[
         "A datagram that nobody wanted fails one receive, also of an unconnected socket: 1234 port-side, 10054 in Winsock; the next works.",
         differs(
             "so with `report_refusals`; without it only connected sockets hear of it, in a receive or a send (tested as U-10)",
+            refusals_by_default,
         ),
     ),
     should("U-10", "The reporting of unreachable peers can be turned off.", Test(refusals)),
@@ -53,7 +54,7 @@ pub const ROWS: &[Row] = &[
     should(
         "U-13",
         "A receive can bring control data, and say that it was cut.",
-        differs("not offered, but for the lengths of receive offload"),
+        not_offered("not offered, but for the lengths of receive offload"),
     ),
     must(
         "U-14",
@@ -63,7 +64,10 @@ pub const ROWS: &[Row] = &[
     must(
         "U-15",
         "A datagram whose time to live ended surfaces as 10052.",
-        differs("10065: Linux has one number (`EHOSTUNREACH`) for an expired time to live and for a host that is away"),
+        differs(
+            "10065: Linux has one number (`EHOSTUNREACH`) for an expired time to live and for a host that is away",
+            time_to_live,
+        ),
     ),
 ];
 
@@ -244,4 +248,49 @@ fn overflow(b: &Bench) {
     assert!(0 < came && came < SENT, "{came} of {SENT} came: some wait, the rest is dropped");
     sender.send_to(b"works", to);
     assert_eq!(taken(&port).2, b"works");
+}
+
+// --- What is done instead ---
+
+/// U-03: the call says that it pends, and the packet tells.
+fn told_once(b: &Bench) {
+    let port = b.port();
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    b.mail().send_to(b"too long", socket.local_addr().unwrap());
+    thread::sleep(WHILE);
+    pending(socket.recv_from(Vec::with_capacity(4), 1).expect("it is no refusal"));
+    assert_eq!(codes(&next(&port)), (234, 10040));
+    quiet(&port);
+}
+
+/// U-09: without `report_refusals` a socket that is not connected hears nothing, and a connected one does.
+fn refusals_by_default(b: &Bench) {
+    let port = b.port();
+    let gone = b.mail();
+    let nobody = gone.local_addr();
+    drop(gone);
+    let socket = port.bind("127.0.0.1:0", 1).unwrap();
+    socket.recv_from(vec![0; 16], 1).unwrap();
+    socket.send_to("x", nobody, 2).unwrap();
+    let packet = next(&port);
+    assert!(packet.context == 2 && packet.error().is_none(), "{packet:?}");
+    assert!(port.get_timeout(WHILE).is_err(), "nobody is told");
+    b.mail().send_to(b"works", socket.local_addr().unwrap());
+    assert_eq!(taken(&port).2, b"works");
+    let connected = port.bind("127.0.0.1:0", 2).unwrap();
+    connected.connect(nobody).unwrap();
+    connected.recv_from(vec![0; 16], 3).unwrap();
+    connected.send("x", 4).unwrap();
+    let told = [next(&port), next(&port)].iter().filter(|packet| codes(packet) == (1234, 10054)).count();
+    assert_eq!(told, 1, "one operation of a connected socket");
+}
+
+/// U-15: a time to live that ended is a host that is away.
+fn time_to_live(_: &Bench) {
+    use wharf::error::{Class, nt_status_of_number, winsock};
+    if cfg!(windows) {
+        not_tried("a network in which a time to live ends");
+    }
+    const EHOSTUNREACH: i32 = if cfg!(target_os = "linux") { 113 } else { 65 };
+    assert_eq!(winsock(nt_status_of_number(EHOSTUNREACH, Class::Datagram)), 10065);
 }

@@ -40,7 +40,7 @@ pub const ROWS: &[Row] = &[
         "Whether a packet is a success follows the status: a warning, as of a cut datagram, is none.",
         Test(severity),
     ),
-    should("D-10", "A byte count beyond 32 bits is cut.", differs("it is not cut: counts are usize")),
+    should("D-10", "A byte count beyond 32 bits is cut.", differs("it is not cut: counts are usize", large_count)),
     must(
         "D-11",
         "A time-out of 0 never waits, one in milliseconds waits at least that long, and none waits without end.",
@@ -138,7 +138,9 @@ fn failure(b: &Bench) {
 fn time_out(b: &Bench) {
     let port = b.port();
     for wait in [Duration::ZERO, Duration::from_millis(5)] {
-        assert_eq!(port.get_timeout(wait).expect_err("nothing is queued").win32(), 258);
+        quickest("until it has timed out", wait + AT_ONCE, TRIES, || {
+            timed(|| assert_eq!(port.get_timeout(wait).expect_err("nothing is queued").win32(), 258))
+        });
     }
 }
 
@@ -156,6 +158,10 @@ fn zero_context(b: &Bench) {
     port.post(Post { key: 0, token: 0, bytes: 0 }).unwrap();
     let packet = raw_next(&port);
     assert_eq!((packet.key, packet.token, packet.bytes, packet.error), (0, 0, 0, 0));
+    quickest("a packet whose context is 0", AT_ONCE, TRIES, || {
+        port.post(Post { key: 0, token: 0, bytes: 0 }).unwrap();
+        timed(|| assert_eq!(raw_next(&port).token, 0))
+    });
 }
 
 fn severity(b: &Bench) {
@@ -175,16 +181,36 @@ fn severity(b: &Bench) {
 
 fn time_outs(b: &Bench) {
     let port = b.port();
-    for _ in 0..100 {
-        // A wait would make the whole row miss its limit.
-        assert!(matches!(port.get_timeout(Duration::ZERO), Err(GetError::TimedOut)));
-    }
-    for milliseconds in [1, 7, 30] {
+    // Each of them at least, and the quickest of them not much longer: alone, five at once, and at the limit.
+    let exact = |port: &Port, milliseconds| {
         let wait = Duration::from_millis(milliseconds);
-        let begun = Instant::now();
-        assert!(matches!(port.get_timeout(wait), Err(GetError::TimedOut)));
-        assert!(begun.elapsed() >= wait, "it came back before its time");
-    }
+        quickest("a wait that times out", wait + AT_ONCE, TRIES, || {
+            let took = timed(|| assert!(matches!(port.get_timeout(wait), Err(GetError::TimedOut))));
+            assert!(took >= wait, "it came back before its time");
+            took
+        });
+    };
+    [0, 1, 7, 30].into_iter().for_each(|milliseconds| exact(&port, milliseconds));
+    thread::scope(|scope| {
+        let (port, exact) = (&port, &exact);
+        (0..5).for_each(|number| _ = scope.spawn(move || exact(port, 5 + 5 * number)));
+    });
+    let port = b.limited(1);
+    let leave = Flag::default();
+    let (own, entered, go) = (port.clone(), Flag::default(), leave.clone());
+    let inside = entered.clone();
+    let busy = thread::spawn(move || {
+        next(&own);
+        entered.set();
+        spin_until("the row lets the thread go", || go.is_set());
+    });
+    port.post(0, 0, 1).unwrap();
+    eventually("the slot is taken", || inside.is_set());
+    port.post(0, 0, 2).unwrap();
+    [0, 10].into_iter().for_each(|milliseconds| exact(&port, milliseconds));
+    leave.set();
+    busy.join().unwrap();
+    assert_eq!(next(&port).context, 2);
     let waiting = port.clone();
     let thread = thread::spawn(move || waiting.get().map(|packet| packet.context));
     thread::sleep(Duration::from_millis(60));
@@ -195,13 +221,24 @@ fn time_outs(b: &Bench) {
 
 fn at_once(b: &Bench) {
     let port = b.port();
+    let (stream, mut peer) = b.stream(&port, 1);
     for wait in [Some(Duration::ZERO), Some(Duration::from_secs(3600)), None] {
-        port.post(0, 0, 1).unwrap();
-        let got = match wait {
+        let get = || match wait {
             Some(wait) => port.get_timeout(wait),
             None => port.get(),
         };
-        assert_eq!(got.unwrap().context, 1);
+        quickest("a packet that is queued", AT_ONCE, TRIES, || {
+            port.post(0, 0, 1).unwrap();
+            timed(|| assert_eq!(get().unwrap().context, 1))
+        });
+        quickest("a receive whose data is there", AT_ONCE, TRIES, || {
+            peer.write_all(b"x").unwrap();
+            thread::sleep(Duration::from_millis(2));
+            stream.recv(vec![0; 1], 2).unwrap();
+            // Of no time is a wait that may be too short for data that nobody has looked for.
+            let wait = wait.filter(|wait| !wait.is_zero());
+            timed(|| assert_eq!(wait.map_or_else(|| port.get(), |wait| port.get_timeout(wait)).unwrap().context, 2))
+        });
     }
 }
 
@@ -460,6 +497,25 @@ fn batch_is_what_is_there(b: &Bench) {
     (0..5).for_each(|number| port.post(0, 0, number).unwrap());
     assert_eq!(port.get_many(3, None).unwrap().count(), 3, "no more than asked for");
     assert_eq!(port.get_many(3, None).unwrap().count(), 2);
+    quickest("a batch that is not full", AT_ONCE, TRIES, || {
+        (0..5).for_each(|number| port.post(0, 0, number).unwrap());
+        timed(|| assert_eq!(port.get_many(64, Some(DEADLINE)).unwrap().count(), 5))
+    });
+    // Of what comes by itself, too: the first has it end.
+    let (stream, mut peer) = b.stream(&port, 1);
+    quickest("a batch of one receive", AT_ONCE, TRIES, || {
+        stream.recv(vec![0; 1], 1).unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(5));
+                peer.write_all(b"x").unwrap();
+                Instant::now()
+            });
+            assert_eq!(port.get_many(64, Some(DEADLINE)).unwrap().count(), 1);
+            let ended = Instant::now();
+            ended.saturating_duration_since(writer.join().unwrap())
+        })
+    });
 }
 
 fn batch_with_failures(b: &Bench) {
@@ -534,7 +590,11 @@ fn batch_of_none(b: &Bench) {
 fn batch_time_out(b: &Bench) {
     let port = b.port();
     for wait in [Duration::ZERO, Duration::from_millis(5)] {
-        assert_eq!(port.get_many(8, Some(wait)).expect_err("nothing is queued").win32(), 258);
+        quickest("a batch that times out", wait + AT_ONCE, TRIES, || {
+            let took = timed(|| assert_eq!(port.get_many(8, Some(wait)).expect_err("nothing is queued").win32(), 258));
+            assert!(took >= wait, "it came back before its time");
+            took
+        });
     }
 }
 
@@ -567,4 +627,13 @@ fn batch_is_one(b: &Bench) {
     assert_eq!(taken.now(), PACKETS);
     assert!(*full.lock().unwrap() > 1, "no batch had more than one packet: nothing was shown");
     assert_eq!(most.now(), 2, "two batches run at a time at limit 2");
+}
+
+/// D-10: it is not.
+fn large_count(b: &Bench) {
+    let port = b.port();
+    for bytes in [1 << 32, (1 << 32) + 5, usize::MAX] {
+        port.post(bytes, 0, 1).unwrap();
+        assert!(matches!(next(&port).event, Event::Posted { bytes: same } if same == bytes));
+    }
 }

@@ -1,6 +1,7 @@
 //! The rows, by group. Each file has a table, and the functions that decide its rows.
 
 mod accept;
+mod apart;
 mod cancel;
 mod concurrency;
 mod connect;
@@ -15,8 +16,10 @@ mod send;
 mod transmit;
 
 use crate::kit::Bench;
-use crate::row::Row;
+use crate::row::{How, Row};
+use crate::setting::{Setting, Where};
 
+pub use apart::APART;
 pub use concurrency::{Peaks, peaks};
 
 /// Every row, in the order of the specification.
@@ -37,6 +40,22 @@ pub fn all() -> Vec<Row> {
         related::ROWS,
     ];
     groups.concat()
+}
+
+/// A difference that is not one everywhere, in the setting where it is one.
+pub struct Apart {
+    pub row: &'static str,
+    pub at: Where,
+    /// What is done there.
+    pub here: &'static str,
+    /// Panics when that is not done.
+    pub shown: fn(&Bench),
+}
+
+/// How the row is decided in this setting, if not as everywhere.
+pub fn apart(id: &str, setting: Setting) -> Option<How> {
+    let found = APART.iter().find(|apart| apart.row == id && apart.at.is(setting));
+    found.map(|apart| How::Differs { here: apart.here, shown: apart.shown, alone: true })
 }
 
 /// A part of a row that runs in a process of its own.

@@ -2,7 +2,7 @@
 
 use super::send::reading;
 use crate::kit::*;
-use crate::row::{How::*, Row, differs, must, only_c, should};
+use crate::row::{How::*, Row, differs, must, not_offered, only_c, should};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ pub const ROWS: &[Row] = &[
         Test(position),
     ),
     must("T-04", "Without a file only head and tail are sent.", Test(no_file)),
-    must("T-05", "A flag ends the connection behind the data.", differs("issue a `disconnect` behind it")),
-    should("T-06", "A flag has the socket reused.", differs("not offered, as X-06")),
+    must("T-05", "A flag ends the connection behind the data.", differs("issue a `disconnect` behind it", ends_behind)),
+    should("T-06", "A flag has the socket reused.", not_offered("not offered, as X-06")),
     should("T-07", "On a datagram socket it fails as not connected.", Test(datagrams)),
     should("T-10", "Hints about scheduling may be ignored.", only_c("flags of TransmitFile")),
     must(
@@ -31,7 +31,7 @@ pub const ROWS: &[Row] = &[
     should(
         "T-12",
         "Packets of a datagram socket, and the block size, can be chosen.",
-        differs("not offered; datagrams have segmentation offload"),
+        not_offered("not offered; datagrams have segmentation offload"),
     ),
     must("T-13", "An error in the middle ends the operation once; what was sent is not taken back.", Test(error)),
     must("T-14", "File, head and tail are the operation's until its packet, which gives them back.", Test(given_back)),
@@ -179,4 +179,21 @@ fn given_back(b: &Bench) {
     assert_eq!(Arc::strong_count(&file), 1);
     stream.close();
     assert_eq!(reader.join().unwrap().len(), MUCH + 100);
+}
+
+/// T-05: a `disconnect` behind it does, with a packet of its own.
+fn ends_behind(b: &Bench) {
+    let port = b.port();
+    let (stream, peer) = b.narrow(&port, 1);
+    let content = pattern(3 << 20, 3);
+    let path = Temporary::with(&content);
+    stream.send_file(FileMessage::new(File::open(&path).unwrap()), 1).unwrap();
+    stream.disconnect(2).unwrap();
+    let reader = reading(peer);
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (1, content.len()));
+    let packet = next(&port);
+    assert_eq!(packet.context, 2);
+    assert!(matches!(packet.event, Event::Disconnected { result: Ok(()), .. }));
+    assert!(reader.join().unwrap() == content, "all of it, then the end");
 }

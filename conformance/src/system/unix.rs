@@ -15,3 +15,8 @@ pub fn pair() -> io::Result<(Socket, Socket)> {
 pub fn descriptors() -> io::Result<usize> {
     Ok(std::fs::read_dir("/dev/fd")?.count())
 }
+
+/// Only a Windows can be Wine.
+pub fn is_wine() -> bool {
+    false
+}

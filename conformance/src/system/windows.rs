@@ -5,6 +5,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::windows::fs::OpenOptionsExt;
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_NO_BUFFERING;
+use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::ProcessStatus::{GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
 
@@ -48,5 +49,15 @@ pub fn descriptors() -> io::Result<usize> {
     match unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut count) } {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(count as usize),
+    }
+}
+
+/// Whether this Windows is Wine, which exports a function of its own by which it can be known.
+#[allow(unsafe_code)]
+pub fn is_wine() -> bool {
+    // SAFETY: both names end with a zero; the module is one that every process has, and is not let go of.
+    unsafe {
+        let module = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
+        !module.is_null() && GetProcAddress(module, c"wine_get_version".as_ptr().cast()).is_some()
     }
 }
