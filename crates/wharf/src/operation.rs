@@ -52,6 +52,10 @@ pub enum Kind {
     Signal,
 }
 
+/// Pieces of memory in one call, as many as every system takes (`IOV_MAX`). More take further calls: a full transfer of
+/// these is no short one.
+pub(crate) const PIECES_MAX: usize = 1024;
+
 /// Which side of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -73,6 +77,20 @@ pub struct RawBuffer {
     pub pointer: *mut u8,
     /// How many bytes may be read (send) or written (receive).
     pub length: usize,
+}
+
+impl RawBuffer {
+    /// What is left of it behind its first `done` bytes.
+    #[inline]
+    pub(crate) fn rest(&self, done: usize) -> RawBuffer {
+        RawBuffer { pointer: self.pointer.wrapping_add(done), length: self.length - done }
+    }
+
+    /// Its first bytes, as many as that at most.
+    #[inline]
+    pub(crate) fn first(&self, most: usize) -> RawBuffer {
+        RawBuffer { pointer: self.pointer, length: self.length.min(most) }
+    }
 }
 
 #[allow(unsafe_code)]
@@ -282,6 +300,32 @@ struct Rare {
     to: Option<SocketAddr>,
     /// What a send of parts sends, instead of buffers.
     parts: Option<Parts>,
+    /// How far it is in more pieces than one call takes.
+    place: Option<Place>,
+}
+
+/// How far an operation is in its list of pieces or parts: without it, each call would start over from the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// The first that is not done with.
+    pub(crate) at: usize,
+    /// Bytes of those before.
+    pub(crate) before: usize,
+    /// Bytes of all.
+    total: usize,
+}
+
+impl Place {
+    /// So many bytes are done; `length` tells each one's.
+    fn move_to(&mut self, done: usize, length: impl Fn(usize) -> Option<usize>) {
+        while let Some(end) = length(self.at).and_then(|length| self.before.checked_add(length)) {
+            if end > done {
+                break;
+            }
+            self.before = end;
+            self.at += 1;
+        }
+    }
 }
 
 /// Memory and parts of files, to be sent in order.
@@ -291,6 +335,7 @@ pub(crate) struct Parts {
     pub(crate) list: Vec<Part>,
     /// So many bytes, from the first on, need no look whether they are in the system's cache.
     pub(crate) fetched: usize,
+    pub(crate) place: Place,
 }
 
 impl Parts {
@@ -304,22 +349,28 @@ impl Parts {
             total = total.checked_add(usize::try_from(part.length()).ok()?)?;
         }
         list.retain(|part| part.length() > 0);
-        Some(Parts { list, fetched: 0 })
+        Some(Parts { list, fetched: 0, place: Place { total, ..Place::default() } })
     }
 
     /// Bytes in all.
     pub(crate) fn total(&self) -> usize {
-        self.list.iter().map(|part| part.length() as usize).sum()
+        self.place.total
     }
 }
 
 impl Operation {
     #[inline]
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        let rare = match sink {
+        let mut rare = match sink {
             Sink::Port => None,
             other => Some(Box::new(Rare { sink: Some(other), ..Rare::default() })),
         };
+        if let Buffers::Many(pieces) = &buffers
+            && pieces.len() > PIECES_MAX
+        {
+            let place = Place { total: buffers.total(), ..Place::default() };
+            rare.get_or_insert_default().place = Some(place);
+        }
         Operation { serial: 0, token, buffers, done: 0, kind, rare }
     }
 
@@ -367,7 +418,56 @@ impl Operation {
 
     /// Bytes that it moves in all.
     pub(crate) fn total(&self) -> usize {
-        self.parts().map_or_else(|| self.buffers.total(), Parts::total)
+        match self.rare.as_deref() {
+            Some(Rare { parts: Some(parts), .. }) => parts.total(),
+            Some(Rare { place: Some(place), .. }) => place.total,
+            _ => self.buffers.total(),
+        }
+    }
+
+    /// So many more bytes were moved.
+    #[inline]
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.done += bytes;
+        if self.rare.is_some() {
+            self.move_place();
+        }
+    }
+
+    fn move_place(&mut self) {
+        let Some(rare) = self.rare.as_deref_mut() else { return };
+        if let Some(Parts { list, place, .. }) = &mut rare.parts {
+            place.move_to(self.done, |at| list.get(at).map(|part| part.length() as usize));
+        } else if let (Some(place), Buffers::Many(pieces)) = (&mut rare.place, &self.buffers) {
+            place.move_to(self.done, |at| pieces.get(at).map(|piece| piece.length));
+        }
+    }
+
+    /// The pieces that are not done with, the empty ones among them.
+    fn left(&self) -> (&[RawBuffer], usize) {
+        let place = self.rare.as_deref().and_then(|rare| rare.place).unwrap_or_default();
+        let pieces = match &self.buffers {
+            Buffers::One(piece) => std::slice::from_ref(piece),
+            Buffers::Many(pieces) => &pieces[place.at..],
+            Buffers::None | Buffers::Pooled => &[],
+        };
+        (pieces, self.done - place.before)
+    }
+
+    /// How many pieces they are.
+    pub(crate) fn pieces_left(&self) -> usize {
+        self.left().0.len()
+    }
+
+    /// Calls `call` with the memory that was not moved yet, in order: with up to `most` pieces that are not empty.
+    pub(crate) fn each_left(&self, most: usize, mut call: impl FnMut(RawBuffer)) {
+        let (pieces, mut skip) = self.left();
+        let rests = pieces.iter().filter_map(|piece| {
+            let skipped = skip.min(piece.length);
+            skip -= skipped;
+            (skipped < piece.length).then(|| piece.rest(skipped))
+        });
+        rests.take(most).for_each(&mut call);
     }
 }
 
@@ -386,4 +486,34 @@ pub enum Cancel {
     Requested,
     /// There is no such operation any more: its packet is queued or was taken.
     TooLate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_of_many_pieces_goes_on_where_it_is() {
+        let piece = |length| RawBuffer { pointer: std::ptr::null_mut(), length };
+        let pieces: Box<[RawBuffer]> = (0..3 * PIECES_MAX).map(|at| piece(at % 3)).collect();
+        let total = pieces.iter().map(|piece| piece.length).sum::<usize>();
+        let mut operation = Operation::new(Kind::Sent, 0, Sink::Port, Buffers::Many(pieces));
+        let mut random = fastrand::Rng::with_seed(3);
+        while operation.done < total {
+            let mut next = Vec::new();
+            operation.each_left(8, |piece| next.push(piece.length));
+            let offered: usize = next.iter().sum();
+            let mut all = 0;
+            operation.each_left(usize::MAX, |piece| all += piece.length);
+            assert_eq!(all, total - operation.done);
+            assert!(offered > 0 && next.iter().all(|&length| length > 0));
+            // A part of the last piece is left at times.
+            let moved = if random.bool() { offered } else { offered - next.last().copied().unwrap_or(0) + 1 };
+            operation.advance(moved);
+            let (left, skip) = operation.left();
+            assert!(left.first().is_none_or(|first| skip < first.length), "what is done with is looked at again");
+        }
+        assert_eq!((operation.done, operation.total()), (total, total));
+        operation.each_left(1, |_| panic!("nothing is left"));
+    }
 }

@@ -18,6 +18,7 @@
 
 mod datagrams;
 mod scenarios;
+mod turns;
 
 use crate::engine::fake::{Call, Fake, pattern};
 use crate::engine::{Engine, Handle};
@@ -279,7 +280,7 @@ impl Model {
             18..22 => vec![rng.usize(40..400)],
             22..30 => (0..rng.usize(2..6)).map(|_| rng.usize(..12)).collect(),
             // More than one call of an engine takes.
-            30 => (0..rng.usize(65..140)).map(|_| rng.usize(..3)).collect(),
+            30 => (0..rng.usize(1025..1200)).map(|_| rng.usize(..3)).collect(),
             _ => (0..rng.usize(1..4)).map(|_| 0).collect(),
         }
     }

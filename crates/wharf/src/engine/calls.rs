@@ -9,7 +9,7 @@
 //! holder that does one while another does the other, both between two system calls of this thread.
 
 use super::errno::EOPNOTSUPP;
-use super::{Handle, Pieces, datagram, system};
+use super::{Handle, PIECES_MAX, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -20,8 +20,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 
-/// Pieces in one `sendmsg` or `recvmsg`; the system's own limit (`IOV_MAX`) is 1024.
-pub(super) const PIECES_MAX: usize = 64;
+/// As many pieces are listed on the stack.
+const PIECES_FEW: usize = 64;
 
 #[allow(unsafe_code)]
 pub(super) fn borrow<'a>(handle: Handle) -> BorrowedFd<'a> {
@@ -137,8 +137,13 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usi
         let bytes = readable(piece);
         return retry(|| rustix::net::send(fd, bytes, flags));
     }
-    let mut pieces = [const { MaybeUninit::<IoSlice<'_>>::uninit() }; PIECES_MAX];
-    let count = from.len().min(PIECES_MAX);
+    if from.len() > PIECES_FEW {
+        let pieces: Vec<IoSlice<'_>> =
+            from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
+        return retry(|| rustix::net::sendmsg(fd, &pieces, &mut SendAncillaryBuffer::default(), flags));
+    }
+    let mut pieces = [const { MaybeUninit::<IoSlice<'_>>::uninit() }; PIECES_FEW];
+    let count = from.len();
     for (slot, piece) in pieces.iter_mut().zip(from) {
         slot.write(IoSlice::new(readable(piece)));
     }

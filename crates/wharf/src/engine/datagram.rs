@@ -5,7 +5,7 @@
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) mod linux;
 
-use super::{Handle, system};
+use super::{Handle, PIECES_MAX, system};
 pub(super) use crate::operation::Datagram;
 use crate::operation::RawBuffer;
 use std::io;
@@ -138,6 +138,20 @@ fn from_std(address: &SocketAddr) -> (Address, usize) {
 
 #[allow(unsafe_code)]
 pub(super) fn send(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
+    let mut whole: Vec<u8>;
+    let one;
+    let from = if from.len() <= PIECES_MAX {
+        from
+    } else {
+        // More than one call takes, and a datagram has one call.
+        whole = Vec::with_capacity(from.iter().map(|piece| piece.length).sum());
+        for piece in from.iter().filter(|piece| piece.length > 0) {
+            // SAFETY: the pieces are initialised and unchanged until the operation's packet (see `raw`).
+            whole.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.pointer, piece.length) });
+        }
+        one = [RawBuffer { pointer: whole.as_mut_ptr(), length: whole.len() }];
+        &one[..]
+    };
     let mut pieces: Vec<libc::iovec> = from.iter().map(iovec).collect();
     let mut to = to.map(from_std);
     let header = header(&mut pieces, to.as_mut().map(|(address, length)| (address, *length)));

@@ -34,7 +34,7 @@ pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 use super::errno::{
     EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,
 };
-use super::{Engine, Events, Handle, Pieces, Readiness, system};
+use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness, system};
 use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
 use rustix::fd::OwnedFd;
@@ -46,8 +46,6 @@ use std::time::{Duration, Instant};
 
 /// The lowest handle; the numbers below belong to nobody.
 const FIRST_HANDLE: Handle = 100;
-/// Pieces that one call uses, as in a real engine.
-const PIECES_MAX: usize = 64;
 /// How long a `poll` without an end waits before it says that the dead-man's timer went off.
 const TICK: Duration = Duration::from_millis(1);
 

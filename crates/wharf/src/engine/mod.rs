@@ -49,6 +49,7 @@ pub(crate) mod system;
 
 pub use choice::SocketEngine;
 
+pub(crate) use crate::operation::PIECES_MAX;
 use crate::operation::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};

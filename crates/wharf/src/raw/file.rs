@@ -5,16 +5,15 @@
 //! counted and cancelled.
 
 use super::parts::FetchJob;
-use super::send::rest_of;
 use super::{
     Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
     entry, finish,
 };
 use crate::contain::contain;
 use crate::device::{Device as Inner, traits};
-use crate::engine::Handle;
 use crate::engine::errno::{EACCES, ENOSYS};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
+use crate::engine::{Handle, PIECES_MAX};
 use crate::operation::Operation;
 use std::io;
 use std::sync::Arc;
@@ -218,7 +217,7 @@ fn at_once(device: &Inner, operation: &mut Operation, work: Work, known: u8) -> 
     if matches!(work, Work::Sync { .. }) {
         return None;
     }
-    let total = operation.buffers.total();
+    let total = operation.total();
     if total == 0 {
         return Some(0);
     }
@@ -227,11 +226,8 @@ fn at_once(device: &Inner, operation: &mut Operation, work: Work, known: u8) -> 
     }
     let mut several = Vec::new();
     loop {
-        let one = if let Buffers::One(piece) = &operation.buffers {
-            Some(vector(&rest_of(piece, operation.done)))
-        } else {
-            None
-        };
+        let one =
+            if let Buffers::One(piece) = &operation.buffers { Some(vector(&piece.rest(operation.done))) } else { None };
         let pieces = match &one {
             Some(one) => std::slice::from_ref(one),
             None => {
@@ -242,7 +238,7 @@ fn at_once(device: &Inner, operation: &mut Operation, work: Work, known: u8) -> 
         };
         match try_now(device.handle, work_left(work, operation.done), pieces) {
             Tried::Moved(bytes) => {
-                operation.done += bytes;
+                operation.advance(bytes);
                 if operation.done >= total {
                     return Some(0);
                 }
@@ -261,16 +257,9 @@ fn vector(piece: &RawBuffer) -> libc::iovec {
     libc::iovec { iov_base: piece.pointer.cast(), iov_len: piece.length }
 }
 
-/// The memory that has not been moved yet.
+/// The memory that has not been moved yet, as much of it as one call takes.
 fn pieces_left(operation: &Operation, into: &mut Vec<libc::iovec>) {
-    let mut skip = operation.done;
-    operation.buffers.each(|piece| {
-        let skipped = skip.min(piece.length);
-        skip -= skipped;
-        if skipped < piece.length {
-            into.push(vector(&rest_of(piece, skipped)));
-        }
-    });
+    operation.each_left(PIECES_MAX, |piece| into.push(vector(&piece)));
 }
 
 fn work_left(work: Work, done: usize) -> Work {
@@ -345,8 +334,8 @@ impl Job for FileJob {
     }
 
     fn advance(&mut self, bytes: usize) -> bool {
-        self.operation.done += bytes;
-        self.operation.done >= self.operation.buffers.total()
+        self.operation.advance(bytes);
+        self.operation.done >= self.operation.total()
     }
 
     fn is_wanted(&self) -> bool {

@@ -39,7 +39,7 @@ use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side, Turn};
 use crate::engine::files::Pump;
-use crate::engine::{Engine, Events, Readiness, errno};
+use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
 use crate::operation::Operation;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
@@ -57,9 +57,6 @@ pub(crate) use errno::{
     EADDRNOTAVAIL, EAGAIN, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE,
     ESHUTDOWN, ETIMEDOUT,
 };
-
-/// Pieces given to the engine in one call. More take further calls: a full transfer of these is no short one.
-const PIECES_MAX: usize = 64;
 
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.

@@ -61,7 +61,10 @@ impl Port {
         direction.run(serial);
         drop(direction);
         let attempt = self.try_pieces(device, &[piece]);
-        let Attempt::Done { short: false, .. } = attempt else { return Ok(Now::Begun(Begun { serial, attempt })) };
+        match attempt {
+            Attempt::Done { bytes, short: false } if bytes == piece.length => {}
+            attempt => return Ok(Now::Begun(Begun { serial, attempt })),
+        }
         let mut direction = device.send.lock();
         direction.forget_cancelled();
         let others = if direction.operations.is_empty() { None } else { take_batch(device, &mut direction) };

@@ -7,8 +7,8 @@
 //! the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for after all. To
 //! look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of sending.
 
-use super::send::{Attempt, failed_send, rest_of};
-use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, Port, Sink};
+use super::send::{Attempt, BYTES_PER_TURN, failed_send};
+use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX, Port, Sink};
 use crate::contain::contain;
 use crate::device::Device as Inner;
 use crate::engine::errno::{self, EACCES, ENOSYS, ENOTCONN};
@@ -17,7 +17,7 @@ use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
 
 /// Bytes of a file that are looked at and sent at a time, and that are fetched at a time.
-const WINDOW: u64 = 2 * 1024 * 1024;
+const WINDOW: u64 = BYTES_PER_TURN as u64;
 const FETCHED: u64 = 512 * 1024;
 
 /// `ENODATA`: the file was shorter than what was to be sent of it.
@@ -53,20 +53,32 @@ impl Port {
         self.issue_send(device, operation.with_parts(parts))
     }
 
-    /// Tries to send more of an operation's parts. The calling thread owns the send side.
+    /// Tries to send more of an operation's parts, `done` bytes of which have gone. The calling thread owns the send side.
     pub(super) fn try_parts(&self, device: &Inner, parts: &Parts, done: usize) -> Attempt {
-        let Parts { list, fetched } = parts;
-        let Some((at, skip)) = part_at(list, done) else { return Attempt::Done { bytes: 0, short: false } };
+        let Parts { list, fetched, place } = parts;
+        let Some(&part) = list.get(place.at) else { return Attempt::Done { bytes: 0, short: false } };
+        let skip = done - place.before;
         let engine = self.engine();
         let sent = |result, offered| match result {
             Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
             Err(EAGAIN) => Attempt::NotNow,
             Err(error) => Attempt::Failed(failed_send(device, error)),
         };
-        match list[at] {
+        match part {
             Part::Memory(piece) => {
-                let rest = rest_of(&piece, skip);
-                sent(engine.send(device.handle, &[rest], at + 1 < list.len()), rest.length)
+                let mut pieces = vec![piece.rest(skip).first(BYTES_PER_TURN)];
+                let mut bytes = pieces[0].length;
+                // What lies in memory behind it goes along.
+                for part in &list[place.at + 1..] {
+                    let Part::Memory(piece) = part else { break };
+                    if pieces.len() == PIECES_MAX || piece.length > BYTES_PER_TURN - bytes {
+                        break;
+                    }
+                    pieces.push(*piece);
+                    bytes += piece.length;
+                }
+                let more = place.at + pieces.len() < list.len();
+                sent(engine.send(device.handle, &pieces, more), bytes)
             }
             Part::File { handle, offset, length } => {
                 let from = offset + skip as u64;
@@ -112,19 +124,6 @@ impl Port {
 /// The socket is open; what is not is the file, for reading (row F-10).
 fn of_file(error: i32) -> i32 {
     if error == EBADF { EACCES } else { error }
-}
-
-/// The part that the byte after `done` bytes lies in, and how far in it.
-fn part_at(parts: &[Part], done: usize) -> Option<(usize, usize)> {
-    let mut skip = done as u64;
-    for (at, part) in parts.iter().enumerate() {
-        if skip < part.length() {
-            // Less than the sum, which is a usize.
-            return Some((at, skip as usize));
-        }
-        skip -= part.length();
-    }
-    None
 }
 
 /// Bytes of a file.
@@ -182,17 +181,5 @@ impl Job for FetchJob {
             parts.fetched = moved + usize::try_from(done.max(1)).unwrap_or(usize::MAX);
         }
         contain(|| port.end_interrupted_turn(&device, operation, error));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_byte_lies_in_one_part() {
-        let parts = [Part::File { handle: 0, offset: 7, length: 2 }, Part::File { handle: 0, offset: 0, length: 3 }];
-        let found: Vec<_> = (0..6).map(|done| part_at(&parts, done)).collect();
-        assert_eq!(found, [Some((0, 0)), Some((0, 1)), Some((1, 0)), Some((1, 1)), Some((1, 2)), None]);
     }
 }

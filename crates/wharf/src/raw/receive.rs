@@ -68,7 +68,8 @@ impl Port {
 
     /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`]). A datagram longer than the
     /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
-    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 64 pieces the first 64 are used.
+    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024 pieces the first
+    /// 1024 are used.
     ///
     /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`].
     ///

@@ -26,8 +26,9 @@ use std::sync::atomic::Ordering;
 pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
-/// System calls in one turn; then other devices come first.
+/// System calls in one turn, and bytes that they move; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
+pub(super) const BYTES_PER_TURN: usize = 1024 * 1024;
 
 /// Operations taken from the list to be executed together: more than one only if all are sends.
 pub(super) struct Batch {
@@ -336,7 +337,7 @@ impl Port {
         take: &mut dyn FnMut(u64, Completion),
     ) {
         let mut packets = Vec::new();
-        let mut calls = 0;
+        let (mut calls, mut moved) = (0, 0);
         let left = loop {
             calls += 1;
             let attempt = first.take().unwrap_or_else(|| self.try_send(device, &batch));
@@ -359,7 +360,8 @@ impl Port {
             match attempt {
                 Attempt::Done { bytes, short } if !short && batch.more.is_empty() => {
                     // What nearly all come to: one, and all of it.
-                    batch.head.done += bytes;
+                    moved += bytes;
+                    batch.head.advance(bytes);
                     if batch.head.done == batch.head.total() {
                         finished(batch.head, 0);
                     } else {
@@ -367,6 +369,7 @@ impl Port {
                     }
                 }
                 Attempt::Done { bytes, short } => {
+                    moved += bytes;
                     let left = account(batch, bytes, &mut finished);
                     drained = short;
                     put_back(&mut direction, left, &mut finished);
@@ -374,7 +377,8 @@ impl Port {
                 Attempt::Sent(count) => {
                     let mut operations = into_operations(batch);
                     for mut operation in operations.drain(..count) {
-                        operation.done = operation.buffers.total();
+                        operation.advance(operation.total());
+                        moved += operation.done;
                         finished(operation, 0);
                     }
                     put_back(&mut direction, operations, &mut finished);
@@ -400,7 +404,7 @@ impl Port {
                 drained = false;
             }
             direction.forget_cancelled();
-            if !drained && calls < CALLS_PER_TURN {
+            if !drained && calls < CALLS_PER_TURN && moved < BYTES_PER_TURN {
                 if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
@@ -498,14 +502,14 @@ impl Port {
                 let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
                 let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
                     (Buffers::One(piece), true) => {
-                        one = [rest_of(piece, head.done)];
+                        one = [piece.rest(head.done)];
                         &one
                     }
                     _ => {
-                        many = Vec::with_capacity(PIECES_MAX);
-                        append_pieces(head, &mut many);
-                        batch.more.iter().for_each(|operation| append_pieces(operation, &mut many));
-                        many.truncate(PIECES_MAX);
+                        many = Vec::with_capacity((head.pieces_left() + batch.more.len()).min(PIECES_MAX));
+                        for operation in std::iter::once(head).chain(&batch.more) {
+                            operation.each_left(PIECES_MAX - many.len(), |piece| many.push(piece));
+                        }
                         &many
                     }
                 };
@@ -514,20 +518,22 @@ impl Port {
         }
     }
 
-    /// Offers some memory to the system.
+    /// Offers some memory to the system: as much as one turn may move.
     pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
         match device.failed_send.load(Ordering::Acquire) {
             0 => {}
             error => return Attempt::Failed(error),
         }
         let engine = self.engine();
+        let (cut, offered) = cut(pieces, BYTES_PER_TURN);
+        let pieces = cut.as_deref().unwrap_or(pieces);
         let result = match device.kind {
             _ if pieces.is_empty() => Ok(0),
             DeviceKind::Handle => engine.write(device.handle, pieces),
             _ => engine.send(device.handle, pieces, false),
         };
         match result {
-            Ok(bytes) => Attempt::Done { bytes, short: bytes < pieces.iter().map(|piece| piece.length).sum() },
+            Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
             Err(EAGAIN) => Attempt::NotNow,
             Err(error) => Attempt::Failed(failed_send(device, error)),
         }
@@ -550,20 +556,23 @@ pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Ba
     let head = direction.operations.pop_front()?;
     let mut more: Vec<Operation> = Vec::new();
     if head.kind == Kind::SentTo && gathers(device) {
-        let mut bytes = head.buffers.total();
-        while let Some(next) = direction.operations.front() {
-            bytes += next.buffers.total();
-            if next.kind != Kind::SentTo || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
+        let mut bytes = head.total();
+        let fits = |operation: &Operation| operation.pieces_left() <= PIECES_MAX;
+        while fits(&head)
+            && let Some(next) = direction.operations.front()
+        {
+            bytes += next.total();
+            if next.kind != Kind::SentTo || !fits(next) || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
                 break;
             }
             more.extend(direction.operations.pop_front());
         }
     } else if head.kind == Kind::Sent {
-        let mut pieces = piece_count(&head);
-        let mut bytes = head.buffers.total() - head.done;
+        let mut pieces = head.pieces_left();
+        let mut bytes = head.total() - head.done;
         while let Some(next) = direction.operations.front() {
-            pieces += piece_count(next);
-            bytes += next.buffers.total();
+            pieces += next.pieces_left();
+            bytes += next.total();
             if next.kind != Kind::Sent || pieces > PIECES_MAX || bytes > GATHER_BYTES {
                 break;
             }
@@ -576,11 +585,19 @@ pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Ba
     Some(Batch { head, more })
 }
 
-fn piece_count(operation: &Operation) -> usize {
-    match &operation.buffers {
-        Buffers::Many(pieces) => pieces.len(),
-        _ => 1,
+/// The first pieces, the last of them shortened, that have so many bytes at most; nothing where all have. And how many
+/// bytes they have.
+fn cut(pieces: &[RawBuffer], most: usize) -> (Option<Vec<RawBuffer>>, usize) {
+    let mut bytes = 0;
+    for (at, piece) in pieces.iter().enumerate() {
+        if piece.length > most - bytes {
+            let mut first = pieces[..=at].to_vec();
+            first[at] = piece.first(most - bytes);
+            return (Some(first), most);
+        }
+        bytes += piece.length;
     }
+    (None, bytes)
 }
 
 fn into_operations(batch: Batch) -> Vec<Operation> {
@@ -596,7 +613,7 @@ fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, 
         if left.is_empty() {
             let wanted = operation.total() - operation.done;
             let taken = bytes.min(wanted);
-            operation.done += taken;
+            operation.advance(taken);
             bytes -= taken;
             if taken == wanted {
                 finished(operation, 0);
@@ -622,19 +639,4 @@ pub(super) fn put_back(
             direction.operations.push_front(operation);
         }
     }
-}
-
-pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
-    RawBuffer { pointer: piece.pointer.wrapping_add(done), length: piece.length - done }
-}
-
-fn append_pieces(operation: &Operation, pieces: &mut Vec<RawBuffer>) {
-    let mut skip = operation.done;
-    operation.buffers.each(|piece| {
-        let skipped = skip.min(piece.length);
-        skip -= skipped;
-        if skipped < piece.length {
-            pieces.push(rest_of(piece, skipped));
-        }
-    });
 }

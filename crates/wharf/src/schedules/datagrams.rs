@@ -73,7 +73,7 @@ impl Schedule {
                     Buffers::Pooled
                 } else {
                     let lengths = model.lengths();
-                    // The first 64 pieces that are not empty are used.
+                    // The first 1024 pieces that are not empty are used.
                     let lengths = if lengths.len() > 60 { vec![7] } else { lengths };
                     let pieces = model.memory(token, &lengths);
                     to_buffers(pieces, model.rng.bool())

@@ -18,15 +18,16 @@ type Planned = (Call, When, Box<dyn FnOnce() + Send>);
 
 /// A port over an engine without faults, and what is to happen in the middle of a call.
 #[derive(Clone)]
-struct Scene {
-    port: Port,
-    fake: Arc<Fake>,
+pub(super) struct Scene {
+    pub(super) port: Port,
+    pub(super) fake: Arc<Fake>,
     planned: Arc<Mutex<Vec<Planned>>>,
     receives: Arc<AtomicUsize>,
+    pub(super) sends: Arc<AtomicUsize>,
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub(super) fn new() -> Scene {
         let config = Config {
             concurrency: 2,
             wake: Wake::Eager,
@@ -40,11 +41,13 @@ impl Scene {
         let engine = fake.clone();
         let port = Port::build(config, |_| Ok(engine)).expect("a timer descriptor");
         let planned = Arc::new(Mutex::new(Vec::<Planned>::new()));
-        let receives = Arc::new(AtomicUsize::new(0));
-        let (plan, count) = (planned.clone(), receives.clone());
+        let (receives, sends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (plan, received, sent) = (planned.clone(), receives.clone(), sends.clone());
         fake.hook(move |call, when| {
-            if (call, when) == (Call::Receive, When::Before) {
-                count.fetch_add(1, Ordering::Relaxed);
+            match (call, when) {
+                (Call::Receive, When::Before) => drop(received.fetch_add(1, Ordering::Relaxed)),
+                (Call::Send, When::Before) => drop(sent.fetch_add(1, Ordering::Relaxed)),
+                _ => {}
             }
             let step = {
                 let mut plan = plan.lock().unwrap();
@@ -53,24 +56,24 @@ impl Scene {
             };
             step.into_iter().for_each(|step| step());
         });
-        Scene { port, fake, planned, receives }
+        Scene { port, fake, planned, receives, sends }
     }
 
     /// Runs `step` in the middle of the next such call.
-    fn during(&self, call: Call, when: When, step: impl FnOnce(&Scene) + Send + 'static) {
+    pub(super) fn during(&self, call: Call, when: When, step: impl FnOnce(&Scene) + Send + 'static) {
         let scene = self.clone();
         self.planned.lock().unwrap().push((call, when, Box::new(move || step(&scene))));
     }
 
     /// A connected device, whose peer leaves up to `capacity` bytes unread; first readiness was taken.
-    fn connected(&self, capacity: usize) -> (Device, usize) {
+    pub(super) fn connected(&self, capacity: usize) -> (Device, usize) {
         let (handle, connection) = self.fake.connected(capacity);
         let device = self.port.adopt(handle, DeviceKind::Stream, 7).unwrap();
         assert!(self.get().is_none());
         (device, connection)
     }
 
-    fn get(&self) -> Option<Completion> {
+    pub(super) fn get(&self) -> Option<Completion> {
         match self.port.get(Some(Duration::ZERO)) {
             Ok(completion) => Some(completion),
             Err(empty) => {
@@ -80,7 +83,7 @@ impl Scene {
         }
     }
 
-    fn got(&self) -> Completion {
+    pub(super) fn got(&self) -> Completion {
         self.get().expect("a packet")
     }
 
@@ -91,17 +94,17 @@ impl Scene {
     }
 
     #[allow(unsafe_code)]
-    fn send(&self, device: &Device, bytes: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
+    pub(super) fn send(&self, device: &Device, bytes: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
         // SAFETY: the memory does not change and is never freed.
         unsafe { self.port.send(device, Buffers::One(raw(bytes)), token, Sink::Port) }
     }
 }
 
-fn memory(bytes: usize) -> &'static [AtomicU8] {
+pub(super) fn memory(bytes: usize) -> &'static [AtomicU8] {
     Vec::leak((0..bytes).map(|at| AtomicU8::new(at as u8)).collect())
 }
 
-fn raw(memory: &'static [AtomicU8]) -> RawBuffer {
+pub(super) fn raw(memory: &'static [AtomicU8]) -> RawBuffer {
     RawBuffer { pointer: memory.as_ptr().cast_mut().cast(), length: memory.len() }
 }
 
@@ -109,7 +112,7 @@ fn holds(memory: &[AtomicU8], connection: usize, from: u64) -> bool {
     memory.iter().zip(from..).all(|(byte, at)| byte.load(Ordering::Relaxed) == pattern(connection, at))
 }
 
-fn id(issued: Result<Issued, i32>) -> OperationId {
+pub(super) fn id(issued: Result<Issued, i32>) -> OperationId {
     match issued {
         Ok(Issued::Pending(id)) => id,
         other => panic!("{other:?}"),

@@ -242,7 +242,7 @@ fn ended_early(work: Work) -> i32 {
 
 /// One system call, which may block unless it has to be done `now`.
 fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], now: bool) -> Result<usize, i32> {
-    let pieces = &pieces[..pieces.len().min(super::calls::PIECES_MAX)];
+    let pieces = &pieces[..pieces.len().min(super::PIECES_MAX)];
     loop {
         #[allow(unsafe_code)]
         // SAFETY: the issuer promised that the memory of a read may be written, and that of a write be read, until its

@@ -190,7 +190,7 @@ impl<J: Job> Loop<J> {
     fn issue(&mut self, mut job: J, mut pieces: Vec<libc::iovec>) -> bool {
         pieces.clear();
         job.pieces(&mut pieces);
-        pieces.truncate(super::super::calls::PIECES_MAX);
+        pieces.truncate(super::super::PIECES_MAX);
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
