@@ -8,7 +8,7 @@
 //! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
 //! holder that does one while another does the other, both between two system calls of this thread.
 
-use super::errno::EOPNOTSUPP;
+use super::errno::{ECONNRESET, EOPNOTSUPP};
 use super::{Handle, PIECES_MAX, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::{PollFd, PollFlags};
@@ -249,6 +249,7 @@ pub(super) fn connect(handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
     // Not retried: after EINTR the connection goes on in the background (connect(2)).
     match result {
         Err(Errno::INTR) => Err(Errno::INPROGRESS.raw_os_error()),
+        Err(Errno::PIPE) => Err(ECONNRESET),
         other => other.map_err(Errno::raw_os_error),
     }
 }
@@ -256,6 +257,9 @@ pub(super) fn connect(handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
 pub(super) fn connect_result(handle: Handle) -> Result<(), i32> {
     let fd = borrow(handle);
     match sockopt::socket_error(fd) {
+        // A connect that the peer refuses is told `ECONNREFUSED`. So these are of a connection that was made: a reset, and
+        // a reset behind the end of the stream.
+        Ok(Err(Errno::CONNRESET | Errno::PIPE)) => return Err(ECONNRESET),
         Ok(Err(error)) | Err(error) => return Err(error.raw_os_error()),
         Ok(Ok(())) => {}
     }

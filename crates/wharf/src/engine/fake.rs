@@ -975,16 +975,21 @@ impl Engine for Fake {
             net.socket(handle).reported = 0;
             let connect = net.faults.connect;
             if net.chance(connect) {
-                match net.rng.u8(..4) {
+                match net.rng.u8(..5) {
                     0 => return Err(ECONNREFUSED),
                     1 => return Err(EACCES),
-                    _ => {
+                    kind => {
                         let capacity = net.rng.usize(8..256);
                         let connection = net.new_connection(capacity);
                         net.connections[connection].handle = Some(handle);
                         net.socket(handle).state = State::Stream(connection);
                         // A registration from an earlier attempt reports it.
                         net.edge(handle, Readiness::SEND);
+                        if kind == 2 {
+                            net.reset(connection, true);
+                            net.connections[connection].error = false;
+                            return Err(ECONNRESET);
+                        }
                         return Ok(());
                     }
                 }
@@ -998,8 +1003,8 @@ impl Engine for Fake {
         self.call(Call::ConnectResult, handle, |net| {
             net.scripted(Call::ConnectResult)?;
             let again = net.faults.again;
-            let over = match net.socket(handle).state {
-                State::Stream(_) => Ok(()),
+            let state = match net.socket(handle).state {
+                State::Stream(connection) => Ok(connection),
                 State::Refused(error) => Err(error),
                 _ => return Err(EAGAIN),
             };
@@ -1007,10 +1012,15 @@ impl Engine for Fake {
                 net.edge(handle, Readiness::SEND);
                 return Err(EAGAIN);
             }
-            if over.is_err() {
-                net.socket(handle).state = State::Fresh;
+            match state {
+                // Made, and reset since, which is told once.
+                Ok(connection) if std::mem::take(&mut net.connections[connection].error) => Err(ECONNRESET),
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    net.socket(handle).state = State::Fresh;
+                    Err(error)
+                }
             }
-            over
         })
     }
 

@@ -181,8 +181,10 @@ pub(crate) trait Engine: Send + Sync {
     /// Whether a datagram socket has an address of its own, at which something can arrive.
     fn is_bound(&self, handle: Handle) -> bool;
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
+    /// Begins to connect. `ECONNRESET` says that the connection was made, and has been reset since.
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;
-    /// How a connect that was in progress ended; `EAGAIN` while it has not.
+    /// How a connect that was in progress ended; `EAGAIN` while it has not. `ECONNRESET` says that the connection was made,
+    /// and has been reset since; no other call is told so.
     fn connect_result(&self, handle: Handle) -> Result<(), i32>;
     /// Gives up a connect that is in progress; the socket may then connect anew.
     fn abort_connect(&self, handle: Handle);

@@ -180,9 +180,10 @@ impl Port {
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
         let ended = direction.must_end(serial);
+        let reset = result == Err(ECONNRESET);
         let error = match result {
-            Ok(()) if direction.closed => ECANCELED,
-            Ok(()) => 0,
+            Ok(()) | Err(ECONNRESET) if direction.closed => ECANCELED,
+            Ok(()) | Err(ECONNRESET) => 0,
             Err(EINPROGRESS) if ended => ECANCELED,
             Err(EINPROGRESS) => {
                 direction.operations.push_back(operation);
@@ -195,6 +196,11 @@ impl Port {
         };
         if error == 0 {
             device.wants_space.store(false, Ordering::SeqCst);
+            if reset {
+                // The system has told it, and told what had come to nobody.
+                device.failed_receive.store(ECONNRESET, Ordering::Release);
+                device.failed_send.store(ECONNRESET, Ordering::Release);
+            }
         }
         let left = direction.let_go(false);
         drop(direction);
@@ -472,7 +478,11 @@ impl Port {
         let head = &batch.head;
         match head.kind {
             Kind::Connected => match engine.connect_result(device.handle) {
-                Ok(()) => {
+                result @ (Ok(()) | Err(ECONNRESET)) => {
+                    if result.is_err() {
+                        // As if a send had been told: a receive takes what has come, and then finds the reset.
+                        device.failed_send.store(ECONNRESET, Ordering::Release);
+                    }
                     device.wants_space.store(false, Ordering::SeqCst);
                     device.phase.store(phase::CONNECTED, Ordering::Release);
                     Attempt::Done { bytes: 0, short: false }

@@ -88,7 +88,7 @@ impl Scene {
     }
 
     #[allow(unsafe_code)]
-    fn receive(&self, device: &Device, memory: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
+    pub(super) fn receive(&self, device: &Device, memory: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
         // SAFETY: nobody else writes this memory, which is never freed.
         unsafe { self.port.receive(device, Buffers::One(raw(memory)), token, Sink::Port) }
     }

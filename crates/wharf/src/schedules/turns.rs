@@ -1,7 +1,9 @@
 //! How much a turn does, and what the next one begins with, on the fake engine: counted, not timed.
 
-use super::scenarios::{Scene, memory, raw};
-use crate::raw::{Buffers, Device, Issued, Part, RawBuffer, Sink};
+use super::scenarios::{Scene, id, memory, raw};
+use crate::engine::fake::Call;
+use crate::raw::{Buffers, Device, ECONNRESET, Issued, Kind, Part, RawBuffer, Sink};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
@@ -88,4 +90,40 @@ fn parts_that_lie_in_memory_go_together() {
     let sent = scene.fake.sent(connection);
     assert!(sent.iter().zip(bytes).all(|(sent, given)| *sent == given.load(Ordering::Relaxed)));
     assert_eq!(scene.sends.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn a_reset_behind_a_connect_is_the_first_receives() {
+    for written in [0, 5] {
+        let scene = Scene::new();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7));
+        let device = scene.port.open_stream(&peer, 1).unwrap();
+        id(scene.port.connect(&device, &peer, 1, Sink::Port));
+        let connection = scene.fake.end_connect(device.handle(), true, 64).unwrap();
+        scene.fake.peer_writes(connection, written);
+        scene.fake.peer_resets(connection, false);
+        let connected = scene.got();
+        assert_eq!((connected.kind, connected.error), (Kind::Connected, 0), "it was made");
+        if written > 0 {
+            scene.receive(&device, memory(32), 2).unwrap();
+            assert_eq!(scene.got().bytes, 5, "what came before the reset");
+        }
+        scene.receive(&device, memory(32), 3).unwrap();
+        assert_eq!(scene.got().error, ECONNRESET);
+        assert_eq!(scene.receive(&device, memory(32), 4).unwrap_err(), ECONNRESET);
+        assert_eq!(scene.send(&device, memory(1), 5).unwrap_err(), ECONNRESET);
+    }
+}
+
+#[test]
+fn a_reset_that_the_connecting_call_is_told_is_the_first_receives() {
+    let scene = Scene::new();
+    let peer = SocketAddr::from(([127, 0, 0, 1], 7));
+    let device = scene.port.open_stream(&peer, 1).unwrap();
+    scene.fake.fail_next(Call::Connect, ECONNRESET);
+    id(scene.port.connect(&device, &peer, 1, Sink::Port));
+    let connected = scene.got();
+    assert_eq!((connected.kind, connected.error), (Kind::Connected, 0));
+    assert_eq!(scene.receive(&device, memory(32), 2).unwrap_err(), ECONNRESET);
+    assert_eq!(scene.send(&device, memory(1), 3).unwrap_err(), ECONNRESET);
 }
