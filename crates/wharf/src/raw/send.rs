@@ -21,6 +21,7 @@ use crate::sync::{Arc, Guard};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
 pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
@@ -29,6 +30,9 @@ const GATHER_BYTES: usize = 256 * 1024;
 /// System calls in one turn, and bytes that they move; then other devices come first.
 const CALLS_PER_TURN: usize = 16;
 pub(super) const BYTES_PER_TURN: usize = 1024 * 1024;
+/// How often a connect looks whether the last turn is over before it sleeps between two looks, and how long.
+const PATIENCE: u32 = 64;
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// Operations taken from the list to be executed together: more than one only if all are sends.
 pub(super) struct Batch {
@@ -161,15 +165,13 @@ impl Port {
         // Space is what tells that a connect has ended.
         device.wants_space.store(true, Ordering::SeqCst);
         let serial = {
-            let mut direction = device.send.lock();
-            if direction.closed {
-                return Err(EBADF);
-            }
-            if direction.turn == Turn::Running {
-                // The last attempt has failed and is about to say so.
-                device.phase.store(phase::FRESH, Ordering::Release);
-                return Err(EINVAL);
-            }
+            let mut direction = match self.after_the_last_turn(device) {
+                Ok(direction) => direction,
+                Err(error) => {
+                    device.phase.store(phase::FRESH, Ordering::Release);
+                    return Err(error);
+                }
+            };
             // From here on a cancel finds it.
             direction.begin();
             operation.serial = direction.next_serial();
@@ -222,6 +224,29 @@ impl Port {
         }
         self.deliver(sink, completion);
         Ok(Issued::Pending(id))
+    }
+
+    /// The send side of a device that nothing runs on. The thread that has delivered the last packet may still own it: the
+    /// packet comes out first, and a moment later the turn is over (in this order, so that no other's packet comes before).
+    fn after_the_last_turn<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
+        let mut looks = 0;
+        loop {
+            let direction = device.send.lock();
+            if direction.closed {
+                return Err(EBADF);
+            }
+            if direction.turn != Turn::Running {
+                return Ok(direction);
+            }
+            if direction.pending() > 0 {
+                return Err(EINVAL);
+            }
+            drop(direction);
+            // A port that is closed disposes of what cannot be delivered, and runs destructors of the program's.
+            self.check()?;
+            looks += 1;
+            if looks < PATIENCE { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
+        }
     }
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
@@ -648,5 +673,61 @@ pub(super) fn put_back(
         } else {
             direction.operations.push_front(operation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, FileEngine, SocketEngine};
+    use super::*;
+    use crate::engine::fake::Fake;
+    use crate::queue::Wake;
+    use std::net::SocketAddr;
+
+    /// A port on a fake engine without faults.
+    fn port() -> (Port, Arc<Fake>) {
+        let config = Config {
+            concurrency: 1,
+            wake: Wake::Eager,
+            pool_buffer_bytes: 16,
+            pool_keep: 0,
+            files: FileEngine::default(),
+            sockets: SocketEngine::Auto,
+            dispose: drop,
+        };
+        let fake = Arc::new(Fake::quiet());
+        let engine = fake.clone();
+        (Port::build(config, |_| Ok(engine)).unwrap(), fake)
+    }
+
+    #[test]
+    fn whoever_has_the_last_packet_may_release_although_its_deliverer_is_not_out_yet() {
+        let (port, fake) = port();
+        for side in [Side::Receive, Side::Send] {
+            let device = port.adopt(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
+            device.0.direction(side).lock().begin();
+            port.release_device(&device).expect("nothing is outstanding");
+            let left = device.0.direction(side).lock().let_go(false);
+            port.turn_over(&device.0, side, left);
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_packet_of_a_failed_connect_may_connect_again_although_its_deliverer_is_not_out_yet() {
+        let (port, _fake) = port();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7));
+        let device = port.open_stream(&peer, 1).unwrap();
+        device.0.send.lock().begin();
+        let deliverer = {
+            let device = device.0.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(!device.send.lock().let_go(false).goes_on);
+            })
+        };
+        let issued = port.connect(&device, &peer, 2, Sink::Port);
+        assert!(matches!(issued, Ok(Issued::Pending(_))), "{issued:?}");
+        deliverer.join().unwrap();
+        assert_eq!(port.connect(&device, &peer, 3, Sink::Port).unwrap_err(), EINVAL, "one is outstanding");
     }
 }
