@@ -138,6 +138,30 @@ fn a_time_out_of_zero_never_waits_and_others_wait_at_least_their_time() {
 }
 
 #[test]
+fn a_time_out_of_ages_waits_wherever_a_thread_waits() {
+    for time in [Duration::MAX, Duration::from_secs(i64::MAX as u64 / 2), Duration::from_secs(1 << 40)] {
+        let ledger = Ledger::new();
+        let port = port(0, Wake::default());
+        // One leads, one stands by, and one sleeps.
+        let threads: Vec<_> = (0..3)
+            .map(|n| {
+                let waits = port.clone();
+                let thread = thread::spawn(move || waits.get_timeout(time).map(|packet| packet.context.number));
+                eventually("it waits", || port.stats().waiting == n + 1);
+                thread
+            })
+            .collect();
+        let before = port.stats().polls;
+        thread::sleep(Duration::from_millis(30));
+        let stats = port.stats();
+        assert!(stats.waiting == 3 && stats.polls <= before + 3, "{time:?}: they look all the time: {stats:?}");
+        (0..3).for_each(|n| post(&port, &ledger, n));
+        let came: HashSet<u64> = threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+        assert_eq!(came.len(), 3);
+    }
+}
+
+#[test]
 fn a_waiting_thread_with_a_time_out_still_takes_the_packet_that_comes() {
     // One leads, one stands by, two lie on the stack: each way to sleep has to be reachable with a deadline set.
     let ledger = Ledger::new();

@@ -666,7 +666,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         if let Some(park) = state.supervisor.take() {
             park.signal(true); // guard: a supervisor learns that it is to stop
         }
-        state.candidates.drain(..).for_each(|park| park.signal(false));
+        state.candidates.drain(..).for_each(|park| park.signal(false)); // guard: a candidate learns that it may supervise
         self.release(state, false); // guard: the end of supervision settles
     }
 

@@ -1004,7 +1004,7 @@ fn a_get_that_is_no_pools_own_goes_on_after_an_interruption() {
 }
 
 #[test]
-fn a_candidate_supervises_after_the_other_one_or_gives_up_and_is_forgotten() {
+fn a_candidate_for_supervision_that_gives_up_is_forgotten() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let first = bed.queue.supervise().unwrap();
@@ -1013,10 +1013,25 @@ fn a_candidate_supervises_after_the_other_one_or_gives_up_and_is_forgotten() {
             let park = park.clone();
             move |bed| bed.queue.await_supervision(&park)
         });
-        let ends = bed.worker(|bed| bed.queue.end_supervision());
         pause();
         park.signal(false);
-        join([candidate, ends]);
+        join([candidate]);
+        assert!(bed.queue.state.lock().candidates.is_empty(), "it is left in the list");
+        bed.queue.end_supervision();
+        assert!(matches!(bed.queue.tend(&first), Tended::Stopped));
+        bed.check([]);
+    });
+}
+
+#[test]
+fn the_end_of_supervision_reaches_a_candidate() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        let first = bed.queue.supervise().unwrap();
+        let candidate = bed.worker(|bed| bed.queue.await_supervision(&Arc::new(Park::default())));
+        pause();
+        bed.queue.end_supervision();
+        join([candidate]);
         assert!(matches!(bed.queue.tend(&first), Tended::Stopped));
         bed.check([]);
     });
