@@ -117,10 +117,11 @@ macro_rules! device {
             }
 
             /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was. What a
-            /// disk is at work on is seldom given up.
+            /// disk is at work on is seldom given up. An operation of another device is [`Foreign`]($crate::Cancel::Foreign), and
+            /// goes on.
             #[doc(alias = "CancelIoEx")]
             pub fn cancel(&self, operation: $crate::OperationId) -> $crate::Cancel {
-                self.0.port.cancel(operation)
+                self.0.port.cancel_of(&self.0.device, operation)
             }
 
             /// Asks that every outstanding operation of this device ends; returns how many there were.
@@ -168,6 +169,9 @@ pub(crate) fn adopt<K, C, S: Owned>(
 
 /// The error of a call that was not accepted, with its cause where the number alone would mislead.
 pub(crate) fn refusal(port: &raw::Port, error: i32) -> io::Error {
+    if error == raw::EBADF && !port.is_home() {
+        return crate::fork::refusal();
+    }
     if error == raw::EBADF {
         let what = if port.is_closed() { "the port is closed" } else { "the device is closed" };
         return io::Error::new(io::ErrorKind::NotConnected, what);

@@ -4,6 +4,7 @@
 //! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
 //! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
 
+use crate::fork::Home;
 use std::alloc::Layout;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -280,6 +281,7 @@ pub(crate) struct Pool {
     free: Mutex<Vec<Box<Slab>>>,
     size: usize,
     keep: usize,
+    home: Home,
 }
 
 /// A buffer and the way home; boxed once, so that it travels in packets as one word.
@@ -293,7 +295,7 @@ struct Slab {
 impl Pool {
     /// Buffers of `size` bytes, of which up to `keep` are kept when nobody uses them.
     pub(crate) fn new(size: usize, keep: usize) -> Arc<Pool> {
-        Arc::new(Pool { free: Mutex::new(Vec::new()), size, keep })
+        Arc::new(Pool { free: Mutex::new(Vec::new()), size, keep, home: Home::here() })
     }
 
     pub(crate) fn take(self: &Arc<Self>) -> PoolBuffer {
@@ -326,7 +328,8 @@ impl Drop for PoolBuffer {
         // SAFETY: taken once, here, by the destructor; nothing uses `self.0` afterwards.
         let mut slab = unsafe { ManuallyDrop::take(&mut self.0) };
         slab.memory.clear();
-        let Some(pool) = slab.home.take() else { return };
+        // In a forked child somebody may hold the pool's lock for ever: the buffer is freed.
+        let Some(pool) = slab.home.take().filter(|pool| pool.home.is_here()) else { return };
         let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < pool.keep {
             free.push(slab);

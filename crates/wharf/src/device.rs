@@ -51,6 +51,8 @@ pub(crate) mod shut {
 
 #[derive(Debug)]
 pub(crate) struct Device {
+    /// The port it is associated with, by the number that no other port of the process has.
+    pub(crate) port: u64,
     /// Slot and generation: what the engine knows it by.
     pub(crate) number: u64,
     pub(crate) handle: Handle,
@@ -146,6 +148,15 @@ impl Device {
         self.released.store(true, Ordering::Release);
     }
 
+    /// In a forked child: closes the child's copy of the handle, once. The engine, the locks and the count of users are the
+    /// parent's, and are left alone.
+    pub(crate) fn close_copy(&self, engine: &dyn Engine) {
+        let open = self.users.load(Ordering::Acquire) > 0;
+        if open && !self.released.swap(true, Ordering::AcqRel) {
+            engine.close(self.handle);
+        }
+    }
+
     pub(crate) fn is(&self, phase: u8) -> bool {
         self.phase.load(Ordering::Acquire) == phase
     }
@@ -160,6 +171,7 @@ impl Device {
 /// The port's device list: what Windows keeps and does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
+    port: u64,
     slots: Vec<Slot>,
     free: Vec<u32>,
     count: usize,
@@ -175,6 +187,11 @@ impl Devices {
     /// The limit keeps the engine's own numbers apart from the devices'.
     const SLOTS_MAX: u32 = u32::MAX - 8;
 
+    /// The list of the port with this number.
+    pub(crate) fn of(port: u64) -> Devices {
+        Devices { port, ..Devices::default() }
+    }
+
     pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<Device> {
         let slot = self.free.pop().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);
@@ -185,6 +202,7 @@ impl Devices {
         entry.generation = entry.generation.wrapping_add(1);
         let connected = phase == phase::CONNECTED;
         let device = Arc::new(Device {
+            port: self.port,
             number: u64::from(slot) << 32 | u64::from(entry.generation),
             handle,
             kind,

@@ -3,11 +3,15 @@
 //! After `fork` the child shares the parent's epoll set: a `DEL` from the child would edit the parent's. The check has
 //! to be cheap, because it stands before every call: a page that the kernel wipes in the child (`MADV_WIPEONFORK`),
 //! read with one load. Where that is not offered, the process number is compared.
+//!
+//! It comes before any lock: another thread of the parent may have held the lock at the moment of the fork, and the child
+//! has no thread that would release it.
 
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Mark {
     /// A word that reads 1 in the process that made it, and 0 in its children.
     Page(&'static AtomicU32),
@@ -15,18 +19,24 @@ enum Mark {
 }
 
 /// The process a port was made in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Home(Mark);
+
+/// What a call in a forked child fails with.
+pub(crate) fn refusal() -> io::Error {
+    let what = "the port belongs to the parent process; make a new one after fork";
+    io::Error::new(io::ErrorKind::NotConnected, what)
+}
 
 impl Home {
     /// This process. A child that makes ports of its own gets a mark of its own.
-    pub(crate) fn here() -> std::io::Result<Home> {
+    pub(crate) fn here() -> Home {
         // A process that was forked after this was filled finds a wiped word, and falls back to its number.
         static MARK: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
-        Ok(match MARK.get_or_init(page) {
+        match MARK.get_or_init(page) {
             Some(word) if word.load(Ordering::Relaxed) == 1 => Home(Mark::Page(word)),
             _ => Home(Mark::Process(std::process::id())),
-        })
+        }
     }
 
     #[inline]

@@ -61,7 +61,7 @@ pub mod error;
 pub mod fake {
     pub use crate::engine::fake::{Listener, Mail, Network, Peer};
 }
-#[cfg(all(unix, not(loom)))]
+#[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
 pub mod fs;

@@ -5,10 +5,11 @@
 //! issue and completion exactly one place owns the record: the list, or the worker that executes it. Completing
 //! consumes it, so it cannot end twice; dropping it unfinished is a bug that a debug build reports.
 //!
-//! Identity is the device's slot and generation together with the serial number, which is never used again; an
-//! address or a descriptor number never identifies anything.
+//! Identity is the port's number, the device's slot and generation, and the serial number; none of them is ever used
+//! again. An address or a descriptor number never identifies anything.
 
 use crate::buffer::PoolBuffer;
+use crate::fork::Home;
 pub use crate::os::Handle;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -189,10 +190,17 @@ impl Sink {
 }
 
 /// A place where one completion can be waited for: the event of the Win32 `OVERLAPPED` structure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CompletionEvent {
     completion: Mutex<Option<Completion>>,
     set: Condvar,
+    home: Home,
+}
+
+impl Default for CompletionEvent {
+    fn default() -> Self {
+        CompletionEvent { completion: Mutex::new(None), set: Condvar::new(), home: Home::here() }
+    }
 }
 
 impl CompletionEvent {
@@ -201,8 +209,12 @@ impl CompletionEvent {
         Arc::new(CompletionEvent::default())
     }
 
-    /// Waits for the completion and takes it; `None` when the time is over.
+    /// Waits for the completion and takes it; `None` when the time is over, and at once in a forked child, where nobody
+    /// completes anything.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Completion> {
+        if !self.home.is_here() {
+            return None;
+        }
         let guard = self.completion.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard = match timeout {
             None => self.set.wait_while(guard, |c| c.is_none()).unwrap_or_else(PoisonError::into_inner),
@@ -471,9 +483,12 @@ impl Operation {
     }
 }
 
-/// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another.
+/// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another, of this or
+/// any other port of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperationId {
+    pub(crate) port: u64,
+    /// 0: a timer or a signal.
     pub(crate) device: u64,
     pub(crate) serial: u64,
 }
@@ -486,6 +501,8 @@ pub enum Cancel {
     Requested,
     /// There is no such operation any more: its packet is queued or was taken.
     TooLate,
+    /// It is an operation of another port, or of another device than the one that was asked: nothing was done (`EINVAL`).
+    Foreign,
 }
 
 #[cfg(test)]

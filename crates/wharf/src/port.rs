@@ -430,6 +430,9 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         workers: Workers,
         handler: impl Fn(Packet<K, C>) + Send + Sync + 'static,
     ) -> io::Result<WorkerPool> {
+        if !self.is_home() {
+            return Err(crate::fork::refusal());
+        }
         WorkerPool::start(self.owner.0.clone(), workers, move |completion| handler(assemble(completion)))
     }
 
@@ -496,6 +499,11 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     // --- The port ---
 
+    /// Is this the process that made the port, and no forked child?
+    pub(crate) fn is_home(&self) -> bool {
+        self.owner.0.is_home()
+    }
+
     /// Closes the port: every waiting thread returns [`GetError::Abandoned`], and what is queued or outstanding is
     /// freed with its buffers and contexts, without a packet.
     pub fn close(&self) {
@@ -549,7 +557,7 @@ impl<K: Key, C: Context> Batch<K, C> {
     /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`]), and a socket that
     /// seemed to have something may turn out to have nothing.
     pub fn len(&self) -> usize {
-        self.held.len() + usize::from(self.first.is_some())
+        if self.port.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
     }
 
     /// Whether none is left.
@@ -569,6 +577,10 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
 
     #[inline]
     fn next(&mut self) -> Option<Packet<K, C>> {
+        if !self.port.is_home() {
+            // A forked child: the packets are the parent's.
+            return None;
+        }
         if let Some(first) = self.first.take() {
             return Some(assemble(first));
         }
@@ -581,6 +593,9 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
 
 impl<K: Key, C: Context> Drop for Batch<K, C> {
     fn drop(&mut self) {
+        if !self.port.is_home() {
+            return;
+        }
         let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
         let rest = self.held.drain();
         if first.is_some() || !rest.is_empty() {

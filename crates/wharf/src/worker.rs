@@ -101,6 +101,11 @@ pub struct PoolReport {
     pub exhausted: bool,
 }
 
+impl PoolReport {
+    /// What a forked child has.
+    const NONE: PoolReport = PoolReport { workers: 0, peak: 0, grown: 0, panics: 0, exhausted: false };
+}
+
 /// The threads that [`run`](crate::CompletionPort::run) started. Dropping it stops them without waiting.
 pub struct WorkerPool {
     shared: Arc<Pool>,
@@ -185,15 +190,18 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// What the threads are at.
+    /// What the threads are at. A forked child has none of them.
     pub fn report(&self) -> PoolReport {
-        self.shared.report(&self.shared.lock())
+        if self.shared.is_home() { self.shared.report(&self.shared.lock()) } else { PoolReport::NONE }
     }
 
     /// Tells the threads to end after the packet that each is at, and waits for them up to `deadline`. The port stays
     /// open, with what is queued. The report's `workers` are those that are still at it: they end when their handler
-    /// returns. `Duration::MAX` waits until all have ended.
+    /// returns. `Duration::MAX` waits until all have ended. Does nothing in a forked child.
     pub fn shutdown(self, deadline: Duration) -> PoolReport {
+        if !self.shared.is_home() {
+            return PoolReport::NONE;
+        }
         let until = Deadline::after(Some(deadline));
         let shared = &self.shared;
         shared.stop();
@@ -210,8 +218,11 @@ impl WorkerPool {
         shared.report(&state)
     }
 
-    /// Waits until all threads have ended: after the port was closed, say.
+    /// Waits until all threads have ended: after the port was closed, say. Does not wait in a forked child.
     pub fn join(self) -> PoolReport {
+        if !self.shared.is_home() {
+            return PoolReport::NONE;
+        }
         let mut state = self.shared.lock();
         while state.live > 0 {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -259,7 +270,16 @@ impl Pool {
         }
     }
 
+    /// Is this the process that started the threads? In a forked child, which has none of them, nobody would release the
+    /// lock if one of them held it.
+    fn is_home(&self) -> bool {
+        self.port.is_home()
+    }
+
     fn stop(self: &Arc<Self>) {
+        if !self.is_home() {
+            return;
+        }
         self.port.queue.pools.remove(Arc::as_ptr(self));
         let (members, supervised, candidate) = {
             let mut state = self.lock();
@@ -329,6 +349,9 @@ impl Pool {
             }
             impl Drop for Gone {
                 fn drop(&mut self) {
+                    if !self.pool.is_home() {
+                        return;
+                    }
                     let mut state = self.pool.lock();
                     state.live -= 1;
                     state.leaving -= usize::from(self.not_needed);
@@ -358,7 +381,8 @@ impl Pool {
     fn work(&self) -> bool {
         let queue = &self.port.queue;
         let mut member = Member { pool: self, id: None, note: None };
-        loop {
+        // A handler that forks returns twice. In the child the thread ends: what it would wait for is the parent's.
+        while self.is_home() {
             // Before the look at `stopping`: whoever sets it after that interrupts this worker.
             member.enter();
             if self.stopping.load(Ordering::Acquire) {
@@ -395,11 +419,15 @@ impl Pool {
                 note.set(completion.device);
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.handler)(completion))) {
+                if !self.is_home() {
+                    return false;
+                }
                 self.lock().panics += 1;
                 log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
                 discard(panic);
             }
         }
+        false
     }
 
     /// A worker of an exhausted pool has come back.
@@ -502,7 +530,9 @@ impl Member<'_> {
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
-        self.replace(None);
+        if self.pool.is_home() {
+            self.replace(None);
+        }
     }
 }
 

@@ -161,6 +161,9 @@ pub struct Notifier {
 
 impl Notifier {
     pub(crate) fn new(port: &raw::Port) -> io::Result<Notifier> {
+        if !port.is_home() {
+            return Err(crate::fork::refusal());
+        }
         let bell = port.queue.bell()?;
         let both = system::either(&bell, port.engine().pollable())?;
         Ok(Notifier { both, _bell: bell })

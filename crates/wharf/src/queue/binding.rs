@@ -6,6 +6,8 @@
 //! served unbound, registered for the one call only.
 
 use super::words::WorkerId;
+#[cfg(not(loom))]
+use crate::fork::Home;
 use crate::sync::Arc;
 use std::cell::RefCell;
 use std::sync::Weak;
@@ -22,10 +24,28 @@ pub(crate) trait Bindable: Send + Sync {
 struct Binding {
     queue: Weak<dyn Bindable>,
     worker: WorkerId,
+    #[cfg(not(loom))]
+    home: Home,
+}
+
+impl Binding {
+    /// Is this the process in which the thread was bound? In a forked child the queue is the parent's, whose lock another
+    /// thread may have held at the fork: the child leaves it alone.
+    #[cfg(not(loom))]
+    fn is_home(&self) -> bool {
+        self.home.is_here()
+    }
+    #[cfg(loom)]
+    fn is_home(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for Binding {
     fn drop(&mut self) {
+        if !self.is_home() {
+            return;
+        }
         if let Some(queue) = self.queue.upgrade() {
             queue.dismiss(self.worker.number);
         }
@@ -85,7 +105,12 @@ fn bind_anew<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
     BINDING.try_with(|_| ()).ok()?;
     let worker = queue.enroll();
     let weak: Weak<dyn Bindable> = Arc::downgrade(&(queue.clone() as Arc<dyn Bindable>));
-    let next = Binding { queue: weak, worker };
+    let next = Binding {
+        queue: weak,
+        worker,
+        #[cfg(not(loom))]
+        home: Home::here(),
+    };
     // The old binding is dropped, and its slot given back, outside the borrow.
     let old = BINDING.with(|binding| binding.borrow_mut().replace(next));
     drop(old);
@@ -128,17 +153,26 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
             }
         }
     }
+    if is_forked() {
+        return f();
+    }
     put_nothing_off();
     let entered = binding().is_some_and(|(queue, worker)| queue.enter_blocking(worker));
     let _leave = Leave(entered);
     f()
 }
 
+/// The calling thread was bound, or has put something off, in the parent process.
+fn is_forked() -> bool {
+    BINDING.try_with(|binding| binding.borrow().as_ref().is_some_and(|binding| !binding.is_home())).unwrap_or(false)
+}
+
 /// The port that the calling thread belongs to, and its number there.
 fn binding() -> Option<(Arc<dyn Bindable>, usize)> {
     let of = |binding: &RefCell<Option<Binding>>| {
         let binding = binding.borrow();
-        let binding = binding.as_ref()?;
+        // What was entered before a fork is not left in the child.
+        let binding = binding.as_ref().filter(|binding| binding.is_home())?;
         Some((binding.queue.upgrade()?, binding.worker.number))
     };
     BINDING.try_with(of).ok().flatten()

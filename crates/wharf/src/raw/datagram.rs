@@ -10,7 +10,7 @@
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
     Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming,
-    Issued, Kind, OperationId, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Issued, Kind, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
@@ -77,7 +77,7 @@ impl Port {
             }
             Ok(Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
         };
-        self.issue_many(&device.0, Side::Send, datagrams.into_iter().map(operation).collect())
+        self.issue_many(device, Side::Send, datagrams.into_iter().map(operation).collect())
     }
 
     /// Issues receives of one datagram each, as [`receive_from`](Port::receive_from) does, but all under one lock. The
@@ -92,7 +92,7 @@ impl Port {
             true => Err(EINVAL),
             false => Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers)),
         };
-        self.issue_many(&device.0, Side::Receive, receives.into_iter().map(operation).collect())
+        self.issue_many(device, Side::Receive, receives.into_iter().map(operation).collect())
     }
 
     /// Whether a datagram can arrive at the socket. Without an address none can, and a receive would wait for ever (row
@@ -112,10 +112,14 @@ impl Port {
 
     fn issue_many(
         &self,
-        device: &Arc<Inner>,
+        device: &Device,
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
+        let device = match self.own(device) {
+            Ok(device) => device,
+            Err(error) => return refuse_all(operations, error),
+        };
         let refusal = match device.kind {
             DeviceKind::Datagram if side == Side::Receive && !self.can_be_reached(device) => Some(EINVAL),
             DeviceKind::Datagram => self.check().err(),
@@ -141,7 +145,7 @@ impl Port {
                 operation.serial = serial;
                 direction.operations.push_back(operation);
                 serials.push((serial, results.len()));
-                Issued::Pending(OperationId { device: device.number, serial })
+                Issued::Pending(Port::id(device, serial))
             });
             results.push(issued);
         }
@@ -173,7 +177,7 @@ impl Port {
     /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or not.
     /// Then no send is told of one.
     pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::Datagram {
             return Err(EINVAL);
         }

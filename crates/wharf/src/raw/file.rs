@@ -6,8 +6,7 @@
 
 use super::parts::FetchJob;
 use super::{
-    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
-    entry, finish,
+    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, Payload, Port, RawBuffer, Sink, entry, finish,
 };
 use crate::contain::contain;
 use crate::device::{Device as Inner, traits};
@@ -148,7 +147,7 @@ impl Port {
     }
 
     fn issue_file(&self, device: &Device, mut operation: Operation, work: Work, needs: u8) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::File || matches!(operation.buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
@@ -175,7 +174,7 @@ impl Port {
         }
         let mut direction = device.receive.lock();
         operation.serial = direction.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
+        let id = Port::id(device, operation.serial);
         let ended = ended.or(direction.closed.then_some(ECANCELED));
         if ended.is_none() {
             direction.run_too([operation.serial]);
@@ -201,6 +200,9 @@ impl Port {
 
     /// What runs file operations that wait, once one has.
     pub fn file_engine(&self) -> Option<&'static str> {
+        if !self.is_home() {
+            return None;
+        }
         self.driver().pump.get().and_then(|pump| pump.as_ref().ok()).map(Pump::name)
     }
 

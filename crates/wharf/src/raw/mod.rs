@@ -37,7 +37,7 @@ pub use crate::operation::{
 use crate::buffer::Pool;
 use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
-use crate::direction::{Direction, Left, Side, Turn};
+use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
 use crate::operation::Operation;
@@ -46,7 +46,7 @@ use crate::sync::{Arc, Lock};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The operation was cancelled, or its device or port was closed (row E-04).
@@ -57,6 +57,9 @@ pub(crate) use errno::{
     EADDRNOTAVAIL, EAGAIN, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE,
     ESHUTDOWN, ETIMEDOUT,
 };
+
+/// The number of the next port. 64 bits do not wrap in a process's life.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.
@@ -119,6 +122,8 @@ impl Device {
 
 pub(crate) struct PortDriver {
     home: crate::fork::Home,
+    /// No other port of the process has it, or had it.
+    number: u64,
     engine: Arc<dyn Engine>,
     events: Lock<Events>,
     devices: Lock<Devices>,
@@ -137,6 +142,15 @@ pub(crate) struct PortDriver {
     pump: OnceLock<std::io::Result<Pump<file::Errand>>>,
     files: FileEngine,
     dispose: fn(Completion),
+}
+
+impl Drop for PortDriver {
+    fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The thread that it would end, and what wakes that, are the parent's.
+            std::mem::forget(self.pump.take());
+        }
+    }
 }
 
 impl PortDriver {
@@ -242,12 +256,14 @@ impl Port {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             limit => limit,
         };
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
-                home: crate::fork::Home::here()?,
+                home: crate::fork::Home::here(),
+                number,
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
-                devices: Lock::new(Devices::default()),
+                devices: Lock::new(Devices::of(number)),
                 timers: Lock::new(timer::Timers::default()),
                 signals: signal::Signals::default(),
                 sources: AtomicBool::new(false),
@@ -339,10 +355,33 @@ impl Port {
         Ok(())
     }
 
-    /// Is this the process that made the port, and no forked child?
+    /// Is this the process that made the port, and no forked child? Every public call asks before it takes a lock.
     #[inline]
-    fn is_home(&self) -> bool {
+    pub(crate) fn is_home(&self) -> bool {
         self.driver().home.is_here()
+    }
+
+    /// The device, if it is this port's, and this process the port's. At the head of every call that is given a device.
+    #[inline]
+    fn own<'a>(&self, device: &'a Device) -> Result<&'a Arc<Inner>, i32> {
+        if device.0.port != self.driver().number {
+            return Err(EINVAL);
+        }
+        if !self.is_home() {
+            return Err(EBADF);
+        }
+        Ok(&device.0)
+    }
+
+    /// Names an operation of a device.
+    #[inline]
+    fn id(device: &Inner, serial: u64) -> OperationId {
+        OperationId { port: device.port, device: device.number, serial }
+    }
+
+    /// Names a timer or a signal.
+    fn repeating_id(&self, serial: u64) -> OperationId {
+        OperationId { port: self.driver().number, device: 0, serial }
     }
 
     fn check(&self) -> Result<(), i32> {
@@ -350,25 +389,27 @@ impl Port {
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
-    /// descriptor. Does not block. Closing it again does nothing.
-    pub fn close_device(&self, device: &Device) {
-        let device = &device.0;
-        self.abandon(device);
-        if !self.is_home() {
-            // A forked child: the epoll set is the parent's too, and must not be edited. The descriptor is our own.
-            if self.driver().devices.lock().remove(device.number) {
-                device.registered.store(false, Ordering::Release);
-                device.lend_to_owners();
-                device.leave(self.engine());
+    /// descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the descriptor, and
+    /// does nothing else.
+    ///
+    /// False when the device is another port's: nothing was done.
+    pub fn close_device(&self, device: &Device) -> bool {
+        let device = match self.own(device) {
+            Ok(device) => device,
+            Err(EBADF) => {
+                device.0.close_copy(self.engine());
+                return true;
             }
-            return;
-        }
+            Err(_) => return false,
+        };
+        self.abandon(device);
         let open = self.driver().devices.lock().remove(device.number);
         if open {
             device.deregister(self.engine());
             device.lend_to_owners();
             self.leave(device);
         }
+        true
     }
 
     /// Ends a use of a device's handle.
@@ -404,7 +445,7 @@ impl Port {
     /// [`EBADF`] when the device is closed.
     pub fn release_device(&self, device: &Device) -> Result<i32, i32> {
         use errno::EBUSY;
-        let device = &device.0;
+        let device = self.own(device)?;
         {
             let mut receive = device.receive.lock();
             let mut send = device.send.lock();
@@ -450,7 +491,11 @@ impl Port {
         device: &Device,
         call: impl FnOnce(i32) -> std::io::Result<R>,
     ) -> std::io::Result<R> {
-        let device = &device.0;
+        let device = match self.own(device) {
+            Ok(device) => device,
+            Err(EBADF) => return Err(crate::fork::refusal()),
+            Err(error) => return Err(std::io::Error::from_raw_os_error(error)),
+        };
         if !device.enter() {
             return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "the device is closed"));
         }
@@ -459,8 +504,11 @@ impl Port {
         result
     }
 
-    /// The port's devices at this moment.
+    /// The port's devices at this moment. None in a forked child.
     pub fn devices(&self) -> Vec<DeviceInfo> {
+        if !self.is_home() {
+            return Vec::new();
+        }
         let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
         devices
             .iter()
@@ -473,15 +521,15 @@ impl Port {
             .collect()
     }
 
-    /// How many devices the port has.
+    /// How many devices the port has. None in a forked child.
     pub fn device_count(&self) -> usize {
-        self.driver().devices.lock().len()
+        if self.is_home() { self.driver().devices.lock().len() } else { 0 }
     }
 
     /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
     /// are outstanding stay and still take data (row R-16), new ones fail with `ESHUTDOWN`.
     pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         self.check()?;
         if device.receive.lock().closed {
             return Err(EBADF);
@@ -503,6 +551,9 @@ impl Port {
     /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
+        if id.port != self.driver().number {
+            return Cancel::Foreign;
+        }
         if !self.is_home() {
             return Cancel::TooLate;
         }
@@ -526,12 +577,15 @@ impl Port {
         Cancel::Requested
     }
 
-    /// Asks that every outstanding operation of a device ends. Returns how many there were.
+    /// [`cancel`](Port::cancel), if it is an operation of this device.
+    pub(crate) fn cancel_of(&self, device: &Device, id: OperationId) -> Cancel {
+        if (id.port, id.device) == (device.0.port, device.0.number) { self.cancel(id) } else { Cancel::Foreign }
+    }
+
+    /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another
+    /// port, and none in a forked child.
     pub fn cancel_all(&self, device: &Device) -> usize {
-        if !self.is_home() {
-            return 0;
-        }
-        let device = &device.0;
+        let Ok(device) = self.own(device) else { return 0 };
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
             let (pending, files) = {
@@ -650,12 +704,14 @@ impl Port {
         self.queue.is_closed()
     }
 
+    /// All 0 in a forked child.
     pub(crate) fn stats(&self) -> QueueStats {
-        self.queue.stats()
+        if self.is_home() { self.queue.stats() } else { QueueStats::default() }
     }
 
+    /// None in a forked child.
     pub(crate) fn workers(&self) -> Vec<WorkerReport> {
-        self.queue.workers()
+        if self.is_home() { self.queue.workers() } else { Vec::new() }
     }
 
     // --- What the queue hands out ---

@@ -6,7 +6,7 @@
 //! record is made then, and the operation goes on as if it had been tried by the call that issues it.
 
 use super::send::{Attempt, Batch, take_batch};
-use super::{Buffers, Completion, Device, DeviceKind, EINVAL, Issued, Kind, OperationId, Payload};
+use super::{Buffers, Completion, Device, DeviceKind, EINVAL, Issued, Kind, Payload};
 use super::{Port, RawBuffer, Sink};
 use crate::device::Device as Inner;
 use crate::direction::Turn;
@@ -40,7 +40,7 @@ impl Port {
     #[allow(unsafe_code)]
     #[inline]
     pub(crate) unsafe fn send_now(&self, device: &Device, piece: RawBuffer) -> Result<Now, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if !device.skip_on_success.load(Ordering::Relaxed) {
             return Ok(Now::NotTried);
         }
@@ -95,7 +95,7 @@ impl Port {
         let wanted = serial..serial + 1;
         let batch = Batch::of(operation);
         self.execute_sends(device, batch, Some(attempt), wanted, &mut |_, completion| done = Some(completion));
-        done.map_or(Issued::Pending(OperationId { device: device.number, serial }), Issued::Done)
+        done.map_or(Issued::Pending(Port::id(device, serial)), Issued::Done)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::datagram::{Refusal, take_receives};
 use super::{
     Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId, PIECES_MAX, Payload, Port,
-    RawBuffer, Side, Sink, entry, finish,
+    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side,
+    Sink, entry, finish,
 };
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
@@ -48,7 +48,7 @@ impl Port {
     /// else may read or write it.
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
             return Err(EINVAL);
         }
@@ -84,19 +84,21 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || buffers.is_empty_list() || !self.can_be_reached(&device.0) {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || buffers.is_empty_list() || !self.can_be_reached(device) {
             return Err(EINVAL);
         }
-        self.issue_receive(&device.0, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
+        self.issue_receive(device, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
     }
 
     /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`], a `pidfd`) to end: the completion's byte
     /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
     pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Handle {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Handle {
             return Err(EINVAL);
         }
-        self.issue_receive(&device.0, Operation::new(Kind::Exited, token, sink, Buffers::None))
+        self.issue_receive(device, Operation::new(Kind::Exited, token, sink, Buffers::None))
     }
 
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
@@ -107,7 +109,7 @@ impl Port {
     /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
     /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
     pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::Listener {
             return Err(EINVAL);
         }
@@ -125,7 +127,7 @@ impl Port {
             return Err(EBADF);
         }
         operation.serial = direction.next_serial();
-        let id = OperationId { device: device.number, serial: operation.serial };
+        let id = Port::id(device, operation.serial);
         let at_once = device.kind != DeviceKind::Listener
             && device.skip_on_success.load(Ordering::Relaxed)
             && operation.is_for_port()

@@ -10,8 +10,8 @@ use super::now::{Now, completion};
 use super::parts::Window;
 use super::{
     Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, OperationId,
-    PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX,
+    Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
@@ -98,7 +98,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
@@ -124,19 +124,20 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
         if buffers.total() > DATAGRAM_MAX {
             return Err(EMSGSIZE);
         }
-        self.issue_send(&device.0, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
+        self.issue_send(device, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
     /// of the stream. Receiving goes on (row X-05).
     pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         self.may_send(device)?;
         self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None))
     }
@@ -147,7 +148,7 @@ impl Port {
     /// Fails at once with `EISCONN`, `EINVAL` (a connect is outstanding, or not a stream), `EADDRNOTAVAIL` (the
     /// unspecified address, row N-09) and with what the system refuses to try.
     pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         self.check()?;
         if peer.ip().is_unspecified() || peer.port() == 0 {
             return Err(EADDRNOTAVAIL);
@@ -178,7 +179,7 @@ impl Port {
             direction.run(operation.serial);
             operation.serial
         };
-        let id = OperationId { device: device.number, serial };
+        let id = Port::id(device, serial);
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
         let ended = direction.must_end(serial);
@@ -302,7 +303,7 @@ impl Port {
         }
         operation.serial = direction.next_serial();
         let serial = operation.serial;
-        let id = OperationId { device: device.number, serial };
+        let id = Port::id(device, serial);
         if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
             direction.begin();
             direction.run(serial);

@@ -85,10 +85,15 @@ impl Port {
         let count = Arc::new(AtomicU32::new(0));
         let (counter, pending) = (count.clone(), signals.pending.clone());
         let engine = self.driver().engine.clone();
-        // SAFETY: the action only adds to atomics and writes to an event descriptor, both of which are
-        // async-signal-safe; it neither allocates, locks nor panics.
+        let home = self.driver().home;
+        // SAFETY: the action reads and adds to atomics, asks for the process's number and writes to an event descriptor, all
+        // of which is async-signal-safe; it neither allocates, locks nor panics.
         let hook = unsafe {
             signal_hook_registry::register(signal, move || {
+                // A forked child has the action too, and the descriptor in it is the parent's.
+                if !home.is_here() {
+                    return;
+                }
                 counter.fetch_add(1, Ordering::AcqRel);
                 pending.store(true, Ordering::Release);
                 engine.kick();
@@ -97,7 +102,7 @@ impl Port {
         sources.last_serial += 2;
         let serial = sources.last_serial + 1;
         sources.list.push(Source { serial, signal, count, hook, operation: Repeating { key, token, sink, retain } });
-        Ok(OperationId { device: 0, serial })
+        Ok(self.repeating_id(serial))
     }
 
     pub(super) fn cancel_signal(&self, serial: u64) -> Cancel {

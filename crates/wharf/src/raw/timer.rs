@@ -188,7 +188,7 @@ impl Port {
         let serial = timers.next_serial();
         timers.add(at, serial, action);
         driver.set_deadline(&mut timers);
-        Ok(OperationId { device: 0, serial })
+        Ok(self.repeating_id(serial))
     }
 
     pub(super) fn resume_accepting_after(&self, after: Duration) {

@@ -298,7 +298,8 @@ impl Link {
     pub(super) fn offer(&self, mut buffer: Buffer) -> Result<u64, SendError> {
         let refuse = |reason, buffer| Err(SendError { reason, buffer });
         let conn = &self.0;
-        let Some(service) = conn.service.upgrade() else { return refuse(SendErrorReason::Closed, buffer) };
+        let service = conn.service.upgrade().filter(|service| service.is_home());
+        let Some(service) = service else { return refuse(SendErrorReason::Closed, buffer) };
         let limit = service.options.outbox_bytes;
         let largest = limit.min(service.memory.limit());
         let mut cost = Outbox::cost(&buffer);
@@ -398,7 +399,7 @@ impl Link {
     /// Takes a tape at the end of its outbox, if that has room for all that may come on it.
     pub(super) fn hear(&self, tape: &Arc<Tape>) -> bool {
         let conn = &self.0;
-        let Some(service) = conn.service.upgrade() else { return false };
+        let Some(service) = conn.service.upgrade().filter(|service| service.is_home()) else { return false };
         let limit = service.options.outbox_bytes;
         if tape.room() > gather::share(limit) {
             return false;
@@ -424,6 +425,9 @@ impl Link {
     /// Says that nothing more will be sent: what was accepted goes out, then the peer sees the end of the stream.
     /// Receiving goes on until the peer ends its side too.
     pub fn finish(&self) {
+        if !self.is_home() {
+            return;
+        }
         let mut sending = self.0.lock();
         self.0.settle(&mut sending);
         if !sending.finishing {
@@ -435,11 +439,17 @@ impl Link {
 
     /// Ends the session gracefully: what was accepted for sending goes out first. Does not wait for it.
     pub fn close(&self) {
+        if !self.is_home() {
+            return;
+        }
         self.0.close(Closed::ByUs);
     }
 
     /// Ends the session at once; what has not gone out is lost.
     pub fn abort(&self) {
+        if !self.is_home() {
+            return;
+        }
         // What was only gathered would have gone out.
         self.0.send_left();
         self.0.end(Closed::ByUs);
@@ -453,11 +463,19 @@ impl Link {
 
     /// Whether messages are accepted.
     pub fn is_open(&self) -> bool {
-        self.0.lock().accepts()
+        self.is_home() && self.0.lock().accepts()
     }
 
-    /// The session's figures.
+    /// In a forked child a link reaches nobody: the session is the parent's, and so are its locks.
+    pub(super) fn is_home(&self) -> bool {
+        self.0.service.upgrade().is_none_or(|service| service.is_home())
+    }
+
+    /// The session's figures; all 0 in a forked child.
     pub fn stats(&self) -> LinkStats {
+        if !self.is_home() {
+            return LinkStats::default();
+        }
         let sending = self.0.lock();
         let now = tick_ms();
         let since = |stamp: &AtomicU64| match stamp.load(Ordering::Relaxed) {

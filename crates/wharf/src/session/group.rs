@@ -4,6 +4,7 @@ use super::conn::Link;
 use super::gather::{self, Saying};
 use super::tape::Tape;
 use crate::buffer::Buffer;
+use crate::fork::Home;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,20 +14,36 @@ const TAPE_MESSAGES_LEAST: usize = 4;
 
 /// A set of sessions that receive the same messages. Clones name the same group.
 ///
-/// A session that ends leaves its groups by itself.
+/// A session that ends leaves its groups by itself. In a forked child a group has no members, and takes none.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inner {
+    /// A forked child leaves the group alone: a thread of the parent's may have held its lock.
+    home: Home,
     members: Mutex<Members>,
     broadcasts: AtomicU64,
     accepted: AtomicU64,
     bytes: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Inner {
+            home: Home::here(),
+            members: Mutex::default(),
+            broadcasts: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
 }
 
 /// A group's figures. Totals count since it was made.
@@ -65,6 +82,9 @@ impl Group {
 
     /// Adds a session. Joining again does nothing; a session that has ended does not join.
     pub fn join(&self, link: &Link) {
+        if !self.is_home() {
+            return;
+        }
         {
             let mut members = self.inner.lock();
             members.list = None;
@@ -78,6 +98,9 @@ impl Group {
 
     /// Removes a session.
     pub fn leave(&self, link: &Link) {
+        if !self.is_home() {
+            return;
+        }
         self.inner.leave(link.id());
         link.forget_group(&Arc::downgrade(&self.inner));
     }
@@ -97,6 +120,9 @@ impl Group {
     }
 
     fn deliver(&self, message: &[u8], except: Option<u64>) -> usize {
+        if !self.is_home() {
+            return 0;
+        }
         let members = self.inner.list();
         let Told { accepted, refused, dropped } = match self.gathered(&members, message, except) {
             Some(told) => told,
@@ -159,7 +185,7 @@ impl Group {
 
     /// How many members there are.
     pub fn len(&self) -> usize {
-        self.inner.lock().by_id.len()
+        if self.is_home() { self.inner.lock().by_id.len() } else { 0 }
     }
 
     /// Whether there is none.
@@ -169,7 +195,11 @@ impl Group {
 
     /// The members at this moment.
     pub fn members(&self) -> Arc<[Link]> {
-        self.inner.list()
+        if self.is_home() { self.inner.list() } else { Arc::default() }
+    }
+
+    fn is_home(&self) -> bool {
+        self.inner.home.is_here()
     }
 }
 

@@ -112,12 +112,18 @@ impl Link {
     /// [`Builder::handshake_timeout`](super::Builder::handshake_timeout) does. That the peer has ended the connection is
     /// noticed at the latest after [`resume`](Link::resume); closing it from this side works as always.
     pub fn pause(&self) {
+        if !self.is_home() {
+            return;
+        }
         self.0.lock().inbox.asked = true;
     }
 
     /// Receives again: what came before the pause took effect first, then what the peer has sent meanwhile. From any thread;
     /// the handlers run on the workers, not in this call. Does nothing to a session that is not paused.
     pub fn resume(&self) {
+        if !self.is_home() {
+            return;
+        }
         let go_on = {
             let mut sending = self.0.lock();
             if !std::mem::replace(&mut sending.inbox.asked, false) {
@@ -134,6 +140,9 @@ impl Link {
     /// Limits how fast this session receives, instead of what [`Builder::rate_limit`](super::Builder::rate_limit) says;
     /// `None`: not at all. Begins with a full burst.
     pub fn set_rate_limit(&self, rate: Option<Rate>) {
+        if !self.is_home() {
+            return;
+        }
         let go_on = {
             let mut sending = self.0.lock();
             sending.inbox.rate = rate.map(Buckets::new);

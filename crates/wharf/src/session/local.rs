@@ -41,6 +41,8 @@ impl Service {
         name: impl AsRef<Path>,
         make: impl Fn(&LocalPeer) -> S + Send + Sync + 'static,
     ) -> io::Result<()> {
+        // Before a socket file is made, which nobody would remove.
+        self.inner.at_home()?;
         let name = name.as_ref();
         let listener = listen(name)?;
         let file = if is_abstract(name) { None } else { SocketFile::of(name) };
@@ -89,10 +91,12 @@ impl Service {
 
 impl Inner {
     pub(super) fn connect_local(self: &Arc<Self>, name: &Path, session: Box<dyn Session>) -> io::Result<Link> {
+        self.at_home()?;
         self.adopt_local(connect(name)?, session)
     }
 
     fn adopt_local(self: &Arc<Self>, socket: UnixStream, session: Box<dyn Session>) -> io::Result<Link> {
+        self.at_home()?;
         let conn = self.admit(Peer::Local(LocalPeer::of(&socket)), None, session).ok_or_else(full)?;
         self.associate_local(socket, &conn)?;
         // The port is open as long as the service is.

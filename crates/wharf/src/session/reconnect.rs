@@ -161,7 +161,8 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// A client that connects again: where it stands, and how to stop it. Clones name the same client.
+/// A client that connects again: where it stands, and how to stop it. Clones name the same client. In a forked child it has
+/// stopped.
 ///
 /// Dropping it changes nothing: the client goes on until it gives up, or the service ends.
 #[derive(Clone)]
@@ -187,6 +188,9 @@ pub enum ReconnectState {
 impl Reconnecting {
     /// Where it stands now.
     pub fn state(&self) -> ReconnectState {
+        if !self.0.is_home() {
+            return ReconnectState::GaveUp(Arc::new(GaveUp::Stopped));
+        }
         self.0.lock().state()
     }
 
@@ -200,17 +204,26 @@ impl Reconnecting {
 
     /// How many connections were tried, of all addresses, and how many of them were made.
     pub fn counts(&self) -> (u64, u64) {
+        if !self.0.is_home() {
+            return (0, 0);
+        }
         let state = self.0.lock();
         (state.attempt, state.connected_count)
     }
 
     /// Connects no more. A session that is connected goes on; an attempt that is under way is given up.
     pub fn stop(&self) {
+        if !self.0.is_home() {
+            return;
+        }
         self.0.end(GaveUp::Stopped);
     }
 
     /// Connects no more, and closes the session that is connected, gracefully.
     pub fn close(&self) {
+        if !self.0.is_home() {
+            return;
+        }
         let link = self.0.lock().link.clone();
         self.stop();
         if let Some(link) = link {
@@ -221,6 +234,9 @@ impl Reconnecting {
     /// Waits until it connects no more, and says why. Ends for sure only with a number of attempts, with
     /// [`stop`](Reconnecting::stop), or with the service. Not for handlers: it may wait for the worker that it runs on.
     pub fn wait(&self) -> Arc<GaveUp> {
+        if !self.0.is_home() {
+            return Arc::new(GaveUp::Stopped);
+        }
         let mut state = self.0.lock();
         loop {
             if let Some(why) = &state.ended {
@@ -380,6 +396,9 @@ impl Service {
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
+        if !self.inner.is_home() {
+            return Reconnecting(control);
+        }
         self.inner.note_client(&control);
         control.attempt();
         Reconnecting(control)
@@ -395,6 +414,11 @@ fn tcp_targets(address: impl ToSocketAddrs) -> io::Result<Vec<Target>> {
 }
 
 impl Control {
+    /// In a forked child the client, and its locks, are the parent's.
+    fn is_home(&self) -> bool {
+        self.service.upgrade().is_none_or(|service| service.is_home())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

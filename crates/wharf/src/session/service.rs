@@ -386,7 +386,12 @@ pub struct Signals {
 
 impl Signals {
     /// Waits until one of them comes, or came before, and returns its number.
+    ///
+    /// In a forked child, where none comes, it returns 0 at once.
     pub fn wait(&self) -> i32 {
+        if !self.inner.is_home() {
+            return 0;
+        }
         let mut signals = lock(&self.inner.signals);
         while signals.is_empty() {
             signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
@@ -568,6 +573,7 @@ impl Service {
     }
 
     fn take_listener(&self, listener: std::net::TcpListener, listening: Listening) -> io::Result<SocketAddr> {
+        self.inner.at_home()?;
         let listener = self.inner.port.associate(listener, Node::Listener(Arc::new(listening)))?;
         let address = listener.local_addr()?;
         self.inner.begin_accepting(listener, None)?;
@@ -610,6 +616,7 @@ impl Service {
     }
 
     fn adopt_boxed(&self, socket: StdStream, tls: Option<Tls>, session: Box<dyn Session>) -> io::Result<Link> {
+        self.inner.at_home()?;
         let peer = socket.peer_addr()?;
         let conn = self.inner.admit(peer.into(), tls, session).ok_or_else(full)?;
         self.inner.associate(socket, &conn)?;
@@ -665,6 +672,9 @@ impl Service {
     /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process that
     /// has the listening socket takes those that come from now on.
     pub fn stop_listening(&self) {
+        if !self.inner.is_home() {
+            return;
+        }
         self.inner.close_listeners();
     }
 
@@ -674,7 +684,12 @@ impl Service {
     ///
     /// So a server is started anew without one connection refused: the new process listens on the same socket (see
     /// [`inherited`](super::inherited)), and then the old one drains.
+    ///
+    /// Does nothing in a forked child, which has no sessions.
     pub fn drain(&self, deadline: Duration) -> usize {
+        if !self.inner.is_home() {
+            return 0;
+        }
         self.inner.close_listeners();
         let accepting = || self.inner.accepting.load(Ordering::SeqCst) > 0;
         self.inner.wait_while(after(deadline), |others| others > 0 || accepting())
@@ -688,6 +703,9 @@ impl Service {
     /// among [`ShutdownReport::workers_left`]. Better call it where nobody waits for it, after
     /// [`Signals::wait`], say.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
+        if !self.inner.is_home() {
+            return ShutdownReport { graceful: 0, aborted: 0, workers_left: 0 };
+        }
         let until = after(deadline);
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
@@ -719,6 +737,15 @@ impl Drop for Service {
 }
 
 impl Inner {
+    /// Is this the process that started the service? A forked child has none of its threads, and takes none of its locks.
+    pub(super) fn is_home(&self) -> bool {
+        self.port.is_home()
+    }
+
+    pub(super) fn at_home(&self) -> io::Result<()> {
+        if self.is_home() { Ok(()) } else { Err(crate::fork::refusal()) }
+    }
+
     fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {
         let Packet { key, context, event } = packet;
         let _turn = gather::Turn;
@@ -786,6 +813,7 @@ impl Inner {
         tls: Option<Tls>,
         session: Box<dyn Session>,
     ) -> io::Result<Link> {
+        self.at_home()?;
         let conn = self.admit(peer.into(), tls, session).ok_or_else(full)?;
         // The stream is attached by the packet, too: it may come before this call returns.
         match self.port.connect(peer, Node::Session(conn.clone()), Op::Connect) {
@@ -936,6 +964,9 @@ impl Inner {
     /// What all sessions keep. With a limit it is known; without one, each is asked: those that are being closed too, of which
     /// some are still among the others.
     fn memory_used(&self) -> usize {
+        if !self.is_home() {
+            return 0;
+        }
         if self.memory.is_limited() {
             return self.memory.used();
         }
@@ -1023,7 +1054,12 @@ impl Inner {
     }
 
     /// Everything at once. Whoever runs a handler now is not waited for: see `Conn::tell_closed`.
+    ///
+    /// A forked child ends nothing: the sessions and the socket files are the parent's.
     fn end_all(&self) {
+        if !self.is_home() {
+            return;
+        }
         self.shutting_down.store(true, Ordering::SeqCst);
         self.end_clients();
         self.close_listeners();

@@ -46,12 +46,13 @@ impl Drop for Wait {
 impl Port {
     /// Issues a wait for the child process behind a device to end: the completion's byte count is its exit code.
     pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        if !device.0.has(traits::CHILD) {
+        let device = self.own(device)?;
+        if !device.has(traits::CHILD) {
             return Err(EINVAL);
         }
         let operation = Operation::new(Kind::Exited, token, sink, Buffers::None);
         let completions = self.queue.completions.clone();
-        self.issue(&device.0, Side::Receive, operation, Extra::Child(completions, None))
+        self.issue(device, Side::Receive, operation, Extra::Child(completions, None))
     }
 }
 

@@ -112,7 +112,7 @@ impl Port {
             told.push(Arc::downgrade(&hook));
         }
         sources.list.push(Source { hook, operation: Repeating { key, token, sink, retain } });
-        Ok(OperationId { device: 0, serial })
+        Ok(self.repeating_id(serial))
     }
 
     /// The packet of a signal is handed out.

@@ -33,12 +33,13 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || buffers.is_empty_list() {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || buffers.is_empty_list() {
             return Err(EINVAL);
         }
         let pooled = matches!(buffers, Buffers::Pooled).then(|| self.driver().pool.take());
         let operation = Operation::new(Kind::ReceivedFrom, token, sink, buffers);
-        self.issue(&device.0, Side::Receive, operation, Extra::From(FromRoom::new(), pooled))
+        self.issue(device, Side::Receive, operation, Extra::From(FromRoom::new(), pooled))
     }
 
     /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
@@ -59,14 +60,15 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        if device.0.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
         if buffers.total() > DATAGRAM_MAX {
             return Err(EMSGSIZE);
         }
         let operation = Operation::new(Kind::SentTo, token, sink, buffers).with_address(to);
-        self.issue(&device.0, Side::Send, operation, Extra::None)
+        self.issue(device, Side::Send, operation, Extra::None)
     }
 
     /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does. The results are in the order of the datagrams;
@@ -102,7 +104,7 @@ impl Port {
     /// Has refusals of datagrams fail receives (`SIO_UDP_CONNRESET`), or not. Windows does not say which datagram was
     /// refused.
     pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::Datagram {
             return Err(EINVAL);
         }

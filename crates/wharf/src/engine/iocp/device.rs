@@ -67,6 +67,8 @@ impl Lane {
 }
 
 pub(crate) struct Device {
+    /// The port it is associated with, by the number that no other port of the process has.
+    pub(crate) port: u64,
     pub(crate) number: u64,
     handle: AtomicU64,
     pub(crate) kind: DeviceKind,
@@ -166,12 +168,18 @@ impl Device {
 /// The port's device list.
 #[derive(Default)]
 pub(crate) struct Devices {
+    port: u64,
     slots: Vec<(u32, Option<Arc<Device>>)>,
     free: Vec<u32>,
     count: usize,
 }
 
 impl Devices {
+    /// The list of the port with this number.
+    pub(crate) fn of(port: u64) -> Devices {
+        Devices { port, ..Devices::default() }
+    }
+
     pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Arc<Device> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
@@ -180,6 +188,7 @@ impl Devices {
         let (generation, entry) = &mut self.slots[slot as usize];
         *generation = generation.wrapping_add(1);
         let device = Arc::new(Device {
+            port: self.port,
             number: u64::from(slot) << 32 | u64::from(*generation),
             handle: AtomicU64::new(handle),
             kind,

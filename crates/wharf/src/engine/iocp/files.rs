@@ -64,16 +64,17 @@ impl Port {
     /// difference for `data_only`. One of the system's threads waits for it.
     pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
         let _ = data_only;
-        if device.0.kind != DeviceKind::File {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::File {
             return Err(EINVAL);
         }
         let operation = Operation::new(Kind::Synced, token, sink, Buffers::None);
         let work = Work { completions: self.queue.completions.clone(), pointer: 0, handle: device.handle() };
-        self.issue(&device.0, Side::Send, operation, Extra::Sync(Some(Box::new(work))))
+        self.issue(device, Side::Send, operation, Extra::Sync(Some(Box::new(work))))
     }
 
     fn issue_file(&self, device: &Device, operation: Operation, at: Option<u64>, needs: u8) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::File || matches!(operation.buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }

@@ -47,7 +47,7 @@ use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long closing a port waits for what was outstanding. What a driver does not give up by then is waited for by a
@@ -56,6 +56,9 @@ const CLOSING: Duration = Duration::from_millis(500);
 
 /// How long a cancel waits at most for an operation that the kernel is about to end at that moment: see [`cancel_lane`].
 const SETTLING: Duration = Duration::from_secs(1);
+
+/// The number of the next port. 64 bits do not wrap in a process's life.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What a packet is, once it was taken.
 #[derive(Debug)]
@@ -128,6 +131,8 @@ impl Device {
 
 /// What timers and devices need of the port.
 pub(crate) struct PortDriver {
+    /// No other port of the process has it, or had it.
+    number: u64,
     engine: Arc<Ticker>,
     timers: Lock<timer::Timers>,
     pub(super) signals: Signals,
@@ -471,13 +476,15 @@ impl Port {
             limit => limit,
         };
         sys::start_winsock();
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let queue = Queue::new(limit, |engine| {
             Ok(PortDriver {
+                number,
                 engine,
                 timers: Lock::default(),
                 signals: Signals::default(),
                 sources: AtomicBool::new(false),
-                devices: Lock::default(),
+                devices: Lock::new(Devices::of(number)),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
                 outstanding: AtomicUsize::new(0),
                 posting: AtomicUsize::new(0),
@@ -557,18 +564,38 @@ impl Port {
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, 0)
     }
 
+    /// There are no forked children here.
+    #[inline]
+    pub(crate) fn is_home(&self) -> bool {
+        true
+    }
+
+    /// The device, if it is this port's. At the head of every call that is given a device.
+    #[inline]
+    pub(super) fn own<'a>(&self, device: &'a Device) -> Result<&'a Arc<Inner>, i32> {
+        if device.0.port == self.driver().number { Ok(&device.0) } else { Err(EINVAL) }
+    }
+
+    /// Names a timer or a signal.
+    pub(super) fn repeating_id(&self, serial: u64) -> OperationId {
+        OperationId { port: self.driver().number, device: 0, serial }
+    }
+
     pub(super) fn check(&self) -> Result<(), i32> {
         if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
     /// handle. Does not block. Closing it again does nothing.
-    pub fn close_device(&self, device: &Device) {
-        let device = &device.0;
+    ///
+    /// False when the device is another port's: nothing was done.
+    pub fn close_device(&self, device: &Device) -> bool {
+        let Ok(device) = self.own(device) else { return false };
         self.abandon(device);
         if self.driver().devices.lock().remove(device.number) {
             device.leave();
         }
+        true
     }
 
     /// Closes both lanes: what waits ends, and what the kernel has is cancelled.
@@ -583,7 +610,7 @@ impl Port {
     /// [`EBADF`] when the device is closed. Where the system cannot end
     /// an association (before Windows 8.1) the handle cannot be given to a port again.
     pub fn release_device(&self, device: &Device) -> Result<Handle, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         {
             let mut receive = device.receive.lock();
             let mut send = device.send.lock();
@@ -612,7 +639,7 @@ impl Port {
         device: &Device,
         call: impl FnOnce(Handle) -> std::io::Result<R>,
     ) -> std::io::Result<R> {
-        let device = &device.0;
+        let device = self.own(device).map_err(std::io::Error::from_raw_os_error)?;
         if !device.enter() {
             return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "the device is closed"));
         }
@@ -643,6 +670,7 @@ impl Port {
     /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
     /// are outstanding stay and still take data (row R-16), new ones fail with `WSAESHUTDOWN`.
     pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
+        self.own(device)?;
         self.check()?;
         if device.0.receive.lock().closed {
             return Err(EBADF);
@@ -688,7 +716,7 @@ impl Port {
         }
         let serial = lane.next_serial(side);
         record.operation.serial = serial;
-        let id = OperationId { device: device.number, serial };
+        let id = OperationId { port: device.port, device: device.number, serial };
         if !lane.waiting.is_empty() || !lane.may_go(&record) {
             lane.waiting.push_back(record);
             return Ok(Issued::Pending(id));
@@ -728,6 +756,9 @@ impl Port {
     /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
+        if id.port != self.driver().number {
+            return Cancel::Foreign;
+        }
         if id.device == 0 {
             return self.cancel_repeating(id.serial);
         }
@@ -738,9 +769,15 @@ impl Port {
         if count > 0 { Cancel::Requested } else { Cancel::TooLate }
     }
 
-    /// Asks that every outstanding operation of a device ends. Returns how many there were.
+    /// [`cancel`](Port::cancel), if it is an operation of this device.
+    pub(crate) fn cancel_of(&self, device: &Device, id: OperationId) -> Cancel {
+        if (id.port, id.device) == (device.0.port, device.0.number) { self.cancel(id) } else { Cancel::Foreign }
+    }
+
+    /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another
+    /// port.
     pub fn cancel_all(&self, device: &Device) -> usize {
-        let device = &device.0;
+        let Ok(device) = self.own(device) else { return 0 };
         let cancel = |side| {
             let (issued, waiting) = cancel_lane(device, side, Which::All);
             issued + self.end_waiting(device, waiting)

@@ -30,7 +30,7 @@ pub(crate) enum Now {
 impl Port {
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
     pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind != DeviceKind::Listener {
             return Err(EINVAL);
         }
@@ -44,7 +44,7 @@ impl Port {
     /// Fails at once with `WSAEISCONN`, `WSAEINVAL` (a connect is outstanding, or not a stream), `WSAEADDRNOTAVAIL` (the
     /// unspecified address, row N-09) and with what the system refuses to try.
     pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         self.check()?;
         if peer.ip().is_unspecified() || peer.port() == 0 {
             return Err(EADDRNOTAVAIL);
@@ -75,7 +75,7 @@ impl Port {
     /// else may read or write it.
     #[allow(unsafe_code)]
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if buffers.is_empty_list() {
             return Err(EINVAL);
         }
@@ -95,7 +95,7 @@ impl Port {
     /// and unchanged.
     #[allow(unsafe_code)]
     pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
         }
@@ -145,7 +145,7 @@ impl Port {
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
     /// of the stream. Receiving goes on (row X-05).
     pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         may_issue(device, Side::Send)?;
         let operation = Operation::new(Kind::Disconnected, token, sink, Buffers::None);
         self.issue(device, Side::Send, operation, Extra::None)

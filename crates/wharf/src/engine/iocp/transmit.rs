@@ -32,7 +32,7 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        let device = &device.0;
+        let device = self.own(device)?;
         if device.kind == DeviceKind::Datagram {
             return Err(ENOTCONN); // row T-07
         }
