@@ -475,7 +475,7 @@ impl Memory {
 
 pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
     socket.set_nonblocking(true).unwrap();
-    port.adopt(socket.into_raw(), DeviceKind::Stream, key).unwrap()
+    port.adopt(socket, DeviceKind::Stream, key).unwrap()
 }
 
 #[allow(unsafe_code)]

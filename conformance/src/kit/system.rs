@@ -5,21 +5,10 @@ use wharf::raw::Handle;
 /// A child that hangs ends by itself after so long.
 const CHILD_SECONDS_MAX: u32 = 60;
 
-/// What has a descriptor or a handle of its own.
-pub trait IntoRaw {
-    fn into_raw(self) -> Handle;
-}
-
 #[cfg(unix)]
 mod here {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-
-    impl<T: IntoRawFd> IntoRaw for T {
-        fn into_raw(self) -> Handle {
-            self.into_raw_fd()
-        }
-    }
+    use std::os::fd::{AsRawFd, OwnedFd};
 
     pub fn raw_of(it: &impl AsRawFd) -> Handle {
         it.as_raw_fd()
@@ -48,31 +37,7 @@ mod here {
 mod here {
     use super::*;
     use std::os::windows::fs::OpenOptionsExt;
-    use std::os::windows::io::{AsRawHandle, AsRawSocket, IntoRawHandle, IntoRawSocket, OwnedHandle};
-
-    impl IntoRaw for std::net::TcpStream {
-        fn into_raw(self) -> Handle {
-            self.into_raw_socket()
-        }
-    }
-
-    impl IntoRaw for std::net::TcpListener {
-        fn into_raw(self) -> Handle {
-            self.into_raw_socket()
-        }
-    }
-
-    impl IntoRaw for std::net::UdpSocket {
-        fn into_raw(self) -> Handle {
-            self.into_raw_socket()
-        }
-    }
-
-    impl IntoRaw for std::fs::File {
-        fn into_raw(self) -> Handle {
-            self.into_raw_handle().expose_provenance() as Handle
-        }
-    }
+    use std::os::windows::io::{AsRawHandle, AsRawSocket, OwnedHandle};
 
     pub trait AsRaw {
         fn as_raw(&self) -> Handle;

@@ -129,7 +129,7 @@ fn closed(b: &Bench) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let copy = listener.try_clone().unwrap();
-    let device = port.adopt(copy.into_raw(), DeviceKind::Listener, 1).unwrap();
+    let device = port.adopt(copy, DeviceKind::Listener, 1).unwrap();
     port.close_device(&device);
     let error = port.accept(&device, 1, Sink::Port).expect_err("it is closed");
     assert_eq!(wharf::error::ErrorExt::winsock(&wharf::error::io_error(error)), 10038);

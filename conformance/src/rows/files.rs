@@ -271,7 +271,7 @@ fn scattered(b: &Bench) {
     let port = b.raw();
     let path = Temporary::with("0123456789");
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let device = port.adopt(file.into_raw(), DeviceKind::File, 1).unwrap();
+    let device = port.adopt(file, DeviceKind::File, 1).unwrap();
     let rooms = [Memory::room(3), Memory::room(4), Memory::room(10)];
     // SAFETY: `Memory` is never freed, and not looked at before the packet.
     unsafe { port.read_file(&device, Memory::many(&rooms), 1, 5, Sink::Port) }.unwrap();

@@ -200,7 +200,9 @@ fn limit_zero(b: &Bench) {
 fn invalid_file(b: &Bench) {
     let port = b.raw();
     // Nobody has this number: the highest that the system gives is far below.
-    let error = port.adopt(NO_HANDLE, DeviceKind::Stream, 1).expect_err("that is no descriptor");
+    #[allow(unsafe_code)]
+    // SAFETY: it is nobody's, and is refused.
+    let error = unsafe { port.adopt_raw(NO_HANDLE, DeviceKind::Stream, 1) }.expect_err("that is no descriptor");
     assert_eq!(wharf::error::win32(wharf::error::nt_status_of_number(error, wharf::error::Class::Any)), 6);
     assert_eq!(port.device_count(), 0);
     // An object of a kind that completes nothing.
@@ -224,7 +226,7 @@ fn invalid_port(b: &Bench) {
     let raw = b.raw();
     raw.close();
     let (server, _peer) = b.pair();
-    let error = raw.adopt(raw_of(&server), DeviceKind::Stream, 0).expect_err("the port is closed");
+    let (error, _server) = raw.adopt(server, DeviceKind::Stream, 0).expect_err("the port is closed");
     assert_eq!(wharf::error::win32(wharf::error::nt_status_of_number(error, wharf::error::Class::Any)), 6);
 }
 
@@ -266,7 +268,10 @@ fn any_socket(b: &Bench) {
 fn first_stays(b: &Bench) {
     let port = b.raw();
     let (device, mut peer) = b.raw_stream(&port, 11);
-    assert!(port.adopt(device.handle(), DeviceKind::Stream, 22).is_err(), "it is associated already");
+    #[allow(unsafe_code)]
+    // SAFETY: the device has it, and it is refused: the device keeps it.
+    let again = unsafe { port.adopt_raw(device.handle(), DeviceKind::Stream, 22) };
+    assert!(again.is_err(), "it is associated already");
     assert_eq!(port.device_count(), 1);
     let memory = Memory::room(4);
     raw_receive(&port, &device, memory.one(), 1, Sink::Port).unwrap();
@@ -457,7 +462,7 @@ fn no_leaks(b: &Bench) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let device = port.adopt(listener.into_raw(), DeviceKind::Listener, 0).unwrap();
+    let device = port.adopt(listener, DeviceKind::Listener, 0).unwrap();
     port.post(Post { key: 1, token: 2, bytes: 3 }).unwrap();
     port.close_device(&device);
     assert!(b.connect(address).is_err(), "the listener is closed with its device");

@@ -115,7 +115,7 @@ fn datagrams(b: &Bench) {
     let port = b.raw();
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
-    let device = port.adopt(socket.into_raw(), DeviceKind::Datagram, 1).unwrap();
+    let device = port.adopt(socket, DeviceKind::Datagram, 1).unwrap();
     let part = Part::Memory(Memory::new(b"x").piece());
     #[allow(unsafe_code)]
     // SAFETY: the memory is never freed.

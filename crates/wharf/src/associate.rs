@@ -155,15 +155,9 @@ pub(crate) fn adopt<K, C, S: Owned>(
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    let handle = source.into_handle();
-    match port.adopt(handle, kind, 0) {
+    match port.adopt(source, kind, 0) {
         Ok(device) => Ok(Shared::new(port, device, key)),
-        Err(error) => {
-            #[allow(unsafe_code)]
-            // SAFETY: the descriptor was taken from `source` just above, and a refused adoption leaves it ours.
-            let source = unsafe { S::from_handle(handle) };
-            Err(Rejected { error: refusal(port, error), source, key })
-        }
+        Err((error, source)) => Err(Rejected { error: refusal(port, error), source, key }),
     }
 }
 
@@ -208,7 +202,7 @@ impl<K: Key, C: Context> Shared<K, C> {
     }
 
     pub(crate) fn release<S: Owned>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
-        match self.port.release_device(&self.device) {
+        match self.port.give_up(&self.device) {
             Ok(handle) => {
                 #[allow(unsafe_code)]
                 // SAFETY: the port has given the descriptor away, and will not close it.

@@ -484,7 +484,11 @@ impl Operation {
 }
 
 /// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another, of this or
-/// any other port of the process.
+/// any other port of the process. Only a port makes one:
+///
+/// ```compile_fail
+/// let _ = wharf::OperationId { port: 1, device: 1, serial: 2 };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperationId {
     pub(crate) port: u64,

@@ -235,6 +235,13 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// The layer below, for what needs numbers and addresses instead of types.
     ///
+    /// ```compile_fail
+    /// # use wharf::{CompletionPort, raw::Port};
+    /// fn below(port: &CompletionPort<(), ()>) -> &Port {
+    ///     port.raw()
+    /// }
+    /// ```
+    ///
     /// # Safety
     ///
     /// No completion of an operation that is issued through it may reach this port's queue, whose packets are taken for
@@ -315,7 +322,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
                 Ok(_) => Ok(stream),
                 Err(refused) => Err(refused),
             },
-            Err((error, _)) => Err(Refused { error, context, buffer: () }),
+            Err(error) => Err(Refused { error, context, buffer: () }),
         }
     }
 

@@ -705,7 +705,7 @@ impl Schedule {
             model.sockets[socket].ending = true;
             (socket, model.sockets[socket].device.clone())
         };
-        let result = self.port.release_device(&device);
+        let result = self.port.give_up(&device);
         self.drain();
         let mut model = self.model();
         let outstanding = model.outstanding(socket);
@@ -769,7 +769,7 @@ impl Schedule {
                 }
             }
         };
-        match self.port.adopt(handle, DeviceKind::Stream, key) {
+        match self.port.take_over(handle, DeviceKind::Stream, key) {
             Ok(device) => {
                 assert_eq!((device.key(), device.handle()), (key, handle));
                 let socket = self.add_socket(device, false, connection);
@@ -786,7 +786,7 @@ impl Schedule {
 
     fn listen(&self) {
         let handle = self.fake.listening();
-        match self.port.adopt(handle, DeviceKind::Listener, 1) {
+        match self.port.take_over(handle, DeviceKind::Listener, 1) {
             Ok(device) => drop(self.add_socket(device, true, None)),
             Err(_) => self.fake.close(handle),
         }

@@ -346,10 +346,8 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
             call("raw release_device", || own_raw.release_device(&raw_device).is_err()),
             call("raw close_device", || own_raw.close_device(&raw_device) && own_raw.close_device(&raw_device)),
             call("raw timer", || own_raw.timer(Duration::ZERO, None, 0, 0, raw::Sink::Port, |_| {}).is_err()),
-            call("raw adopt", || {
-                use std::os::fd::IntoRawFd;
-                own_raw.adopt(connected().into_raw_fd(), DeviceKind::Stream, 0).is_err()
-            }),
+            call("raw adopt", || own_raw.adopt(connected(), DeviceKind::Stream, 0).is_err()),
+            call("raw adopt_unconnected", || own_raw.adopt_unconnected(connected(), 0).is_err()),
             call("raw foreign device", || own_raw.accept(listener.raw(), 0, raw::Sink::Port).unwrap_err() == EINVAL),
         ];
         for (what, call) in &calls {

@@ -1645,16 +1645,8 @@ fn raw_port() -> raw::Port {
 }
 
 fn adopt(port: &raw::Port, socket: StdStream) -> raw::Device {
-    #[cfg(unix)]
-    use std::os::fd::IntoRawFd as _;
-    #[cfg(windows)]
-    use std::os::windows::io::IntoRawSocket as _;
     socket.set_nonblocking(true).unwrap();
-    #[cfg(unix)]
-    let handle = socket.into_raw_fd();
-    #[cfg(windows)]
-    let handle = socket.into_raw_socket();
-    port.adopt(handle, DeviceKind::Stream, 5).unwrap()
+    port.adopt(socket, DeviceKind::Stream, 5).unwrap()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Addresses, adopt_socket};
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::os::{self, Owned};
+use crate::os;
 use crate::packet::{Event, Packet, Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
@@ -104,23 +104,10 @@ impl<K: Key, C: Context> Stream<K, C> {
     }
 
     /// A stream of a socket that is not connected yet.
-    pub(crate) fn unconnected(
-        port: &raw::Port,
-        socket: std::net::TcpStream,
-        key: K,
-    ) -> Result<Stream<K, C>, (io::Error, std::net::TcpStream)> {
-        if let Err(error) = rustix::io::ioctl_fionbio(&socket, true) {
-            return Err((error.into(), socket));
-        }
-        let handle = socket.into_handle();
-        match port.adopt_unconnected(handle, 0) {
-            Ok(device) => Ok(Stream(Shared::new(port, device, key))),
-            Err(error) => {
-                #[allow(unsafe_code)]
-                // SAFETY: it was taken from `socket` just above, and what the port refuses to take is its giver's again.
-                Err((refusal(port, error), unsafe { std::net::TcpStream::from_handle(handle) }))
-            }
-        }
+    pub(crate) fn unconnected(port: &raw::Port, socket: std::net::TcpStream, key: K) -> io::Result<Stream<K, C>> {
+        socket.set_nonblocking(true)?;
+        let device = port.adopt_unconnected(socket, 0).map_err(|(error, _)| refusal(port, error))?;
+        Ok(Stream(Shared::new(port, device, key)))
     }
 
     /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).

@@ -41,8 +41,10 @@ use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
 use crate::operation::Operation;
+use crate::os::Owned;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
+use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
@@ -299,9 +301,71 @@ impl Port {
 
     // --- Devices ---
 
-    /// Associates a descriptor, which becomes the port's to close. A socket must be in non-blocking mode. On failure the
-    /// descriptor stays the caller's.
-    pub fn adopt(&self, handle: i32, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+    /// Associates what `source` owns (an `OwnedFd`, one of std's sockets, a file), which becomes the port's to close. A socket
+    /// has to be in non-blocking mode.
+    ///
+    /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt_raw(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's number, and the source, which is as it was.
+    pub fn adopt<S: Owned>(&self, source: S, kind: DeviceKind, key: usize) -> Result<Device, (i32, S)> {
+        let handle = source.into_handle();
+        self.take_over(handle, kind, key).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: it was taken from `source` just above, and what is refused is its giver's again.
+            (error, unsafe { S::from_handle(handle) })
+        })
+    }
+
+    /// [`adopt`](Port::adopt), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// The number is that of an open descriptor, and on success nobody but the port uses or closes it any more: it is closed with
+    /// the device.
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+        self.take_over(handle, kind, key)
+    }
+
+    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
+    /// Otherwise as [`adopt`](Port::adopt).
+    pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
+        let handle = socket.into_handle();
+        self.take_over_unconnected(handle, key).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: as in `adopt`.
+            (error, unsafe { S::from_handle(handle) })
+        })
+    }
+
+    /// [`adopt_unconnected`](Port::adopt_unconnected), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`adopt_raw`](Port::adopt_raw).
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_unconnected_raw(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+        self.take_over_unconnected(handle, key)
+    }
+
+    /// The caller owns the handle, and gives it to the port. On failure it stays the caller's.
+    pub(crate) fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
             DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::Handle | DeviceKind::File => phase::CONNECTED,
@@ -337,9 +401,7 @@ impl Port {
         Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
     }
 
-    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect). It
-    /// has to be in non-blocking mode. When it fails the descriptor stays the caller's.
-    pub fn adopt_unconnected(&self, handle: i32, key: usize) -> Result<Device, i32> {
+    fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Device, i32> {
         self.check()?;
         Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
     }
@@ -441,9 +503,17 @@ impl Port {
         }
     }
 
-    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, and with
-    /// [`EBADF`] when the device is closed.
-    pub fn release_device(&self, device: &Device) -> Result<i32, i32> {
+    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, with
+    /// [`EBADF`] when the device is closed, and with `EINVAL` when it is another port's.
+    pub fn release_device(&self, device: &Device) -> Result<OwnedFd, i32> {
+        let handle = self.give_up(device)?;
+        #[allow(unsafe_code)]
+        // SAFETY: it was the port's, which has given it up, open, and will not close it.
+        Ok(unsafe { OwnedFd::from_raw_fd(handle) })
+    }
+
+    /// [`release_device`](Port::release_device), as a number that is the caller's to close.
+    pub(crate) fn give_up(&self, device: &Device) -> Result<Handle, i32> {
         use errno::EBUSY;
         let device = self.own(device)?;
         {

@@ -705,7 +705,7 @@ mod tests {
     fn whoever_has_the_last_packet_may_release_although_its_deliverer_is_not_out_yet() {
         let (port, fake) = port();
         for side in [Side::Receive, Side::Send] {
-            let device = port.adopt(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
+            let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
             device.0.direction(side).lock().begin();
             port.release_device(&device).expect("nothing is outstanding");
             let left = device.0.direction(side).lock().let_go(false);

@@ -34,7 +34,7 @@ impl Schedule {
             let (handle, mailbox) = self.fake.datagrams(capacity, peer);
             (handle, mailbox, model.rng.usize(..1000), model.rng.bool(), peer)
         };
-        match self.port.adopt(handle, DeviceKind::Datagram, key) {
+        match self.port.take_over(handle, DeviceKind::Datagram, key) {
             Ok(device) => {
                 // Nobody else knows it yet, unless the port is closed with it.
                 if listed {

@@ -68,7 +68,7 @@ impl Scene {
     /// A connected device, whose peer leaves up to `capacity` bytes unread; first readiness was taken.
     pub(super) fn connected(&self, capacity: usize) -> (Device, usize) {
         let (handle, connection) = self.fake.connected(capacity);
-        let device = self.port.adopt(handle, DeviceKind::Stream, 7).unwrap();
+        let device = self.port.take_over(handle, DeviceKind::Stream, 7).unwrap();
         assert!(self.get().is_none());
         (device, connection)
     }
@@ -222,7 +222,7 @@ fn a_late_event_does_not_reach_the_next_device_of_the_same_handle() {
         scene.port.close_device(&device);
         let (handle, _) = scene.fake.connected(4);
         assert_eq!(handle, old, "the number is used again at once");
-        let next = scene.port.adopt(handle, DeviceKind::Stream, 8).unwrap();
+        let next = scene.port.take_over(handle, DeviceKind::Stream, 8).unwrap();
         scene.receive(&next, memory(4), 1).unwrap();
     });
     assert!(scene.get().is_none());
@@ -262,7 +262,7 @@ fn more_pieces_than_one_call_takes_are_sent_and_received() {
 fn a_listener_without_descriptors_goes_on_when_one_is_closed_or_after_a_while() {
     let scene = Scene::new();
     let listener = scene.fake.listening();
-    let device = scene.port.adopt(listener, DeviceKind::Listener, 1).unwrap();
+    let device = scene.port.take_over(listener, DeviceKind::Listener, 1).unwrap();
     let (other, _) = scene.connected(4);
     let closed = |token| {
         scene.fake.peer_connects(listener, 4);
@@ -378,7 +378,7 @@ fn a_device_closed_while_a_connect_begins_is_closed_all_the_same() {
         let device = scene.port.open_stream(&peer, 1).unwrap();
         let same = device.clone();
         scene.during(call, when, move |scene| {
-            assert_eq!(scene.port.release_device(&same).unwrap_err(), 16, "a call is under way");
+            assert_eq!(scene.port.give_up(&same).unwrap_err(), 16, "a call is under way");
             scene.port.close_device(&same);
         });
         scene.port.connect(&device, &peer, 1, Sink::Port).unwrap();

@@ -43,10 +43,12 @@ use super::sys::{self, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::buffer::Pool;
 use crate::contain::contain;
 use crate::operation::{Operation, Side};
+use crate::os::Owned;
 use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
+use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,15 @@ impl std::fmt::Debug for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ended({} bytes)", self.1)
     }
+}
+
+/// What [`Port::release_device`] gives back.
+#[derive(Debug)]
+pub enum Released {
+    /// A socket.
+    Socket(OwnedSocket),
+    /// A file, or a process.
+    Handle(OwnedHandle),
 }
 
 /// A device of a port. Clones name the same device; it stays open until [`Port::close_device`].
@@ -515,9 +526,71 @@ impl Port {
 
     // --- Devices ---
 
-    /// Associates a handle, which becomes the port's to close. A socket must be in non-blocking mode; it and a file must have
-    /// been opened for overlapped use. On failure the handle stays the caller's.
-    pub fn adopt(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+    /// Associates what `source` owns (an `OwnedHandle`, one of std's sockets, a file), which becomes the port's to close. A socket
+    /// has to be in non-blocking mode; it and a file were opened for overlapped use.
+    ///
+    /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt_raw(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's number, and the source, which is as it was.
+    pub fn adopt<S: Owned>(&self, source: S, kind: DeviceKind, key: usize) -> Result<Device, (i32, S)> {
+        let handle = source.into_handle();
+        self.take_over(handle, kind, key).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: it was taken from `source` just above, and what is refused is its giver's again.
+            (error, unsafe { S::from_handle(handle) })
+        })
+    }
+
+    /// [`adopt`](Port::adopt), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// The number is that of an open socket or handle, and on success nobody but the port uses or closes it any more: it is closed with
+    /// the device.
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+        self.take_over(handle, kind, key)
+    }
+
+    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
+    /// Otherwise as [`adopt`](Port::adopt).
+    pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
+        let handle = socket.into_handle();
+        self.take_over_unconnected(handle, key).map_err(|error| {
+            #[allow(unsafe_code)]
+            // SAFETY: as in `adopt`.
+            (error, unsafe { S::from_handle(handle) })
+        })
+    }
+
+    /// [`adopt_unconnected`](Port::adopt_unconnected), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`adopt_raw`](Port::adopt_raw).
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_unconnected_raw(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+        self.take_over_unconnected(handle, key)
+    }
+
+    /// The caller owns the handle, and gives it to the port. On failure it stays the caller's.
+    fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
             DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::Handle | DeviceKind::File => phase::CONNECTED,
@@ -558,9 +631,7 @@ impl Port {
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, traits::OURS).inspect_err(|_| sys::close_socket(handle))
     }
 
-    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect). It
-    /// has to be in non-blocking mode. When it fails the handle stays the caller's.
-    pub fn adopt_unconnected(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+    fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Device, i32> {
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, 0)
     }
 
@@ -606,10 +677,24 @@ impl Port {
         }
     }
 
-    /// Takes the handle out of the port, open. Fails with `ERROR_BUSY` (170) while operations are outstanding, and with
-    /// [`EBADF`] when the device is closed. Where the system cannot end
+    /// Takes the handle out of the port, open. Fails with `ERROR_BUSY` (170) while operations are outstanding, with
+    /// [`EBADF`] when the device is closed, and with `WSAEINVAL` when it is another port's. Where the system cannot end
     /// an association (before Windows 8.1) the handle cannot be given to a port again.
-    pub fn release_device(&self, device: &Device) -> Result<Handle, i32> {
+    pub fn release_device(&self, device: &Device) -> Result<Released, i32> {
+        let handle = self.give_up(device)?;
+        #[allow(unsafe_code)]
+        // SAFETY: it was the port's, which has given it up, open, and will not close it.
+        Ok(unsafe {
+            if device.0.is_socket() {
+                Released::Socket(OwnedSocket::from_raw_socket(handle))
+            } else {
+                Released::Handle(OwnedHandle::from_handle(handle))
+            }
+        })
+    }
+
+    /// [`release_device`](Port::release_device), as a number that is the caller's to close.
+    pub(crate) fn give_up(&self, device: &Device) -> Result<Handle, i32> {
         let device = self.own(device)?;
         {
             let mut receive = device.receive.lock();
