@@ -18,7 +18,7 @@
 
 use crate::operation::Operation;
 pub(crate) use crate::operation::Side;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -81,7 +81,7 @@ impl Direction {
         }
     }
 
-    /// Together with the one that runs these are executed; or, of a file, they are under way by themselves.
+    /// Together with the one that runs these are executed.
     pub(crate) fn run_too(&mut self, serials: impl IntoIterator<Item = u64>) {
         let mut serials = serials.into_iter().peekable();
         if serials.peek().is_some() {
@@ -89,21 +89,27 @@ impl Direction {
         }
     }
 
-    /// An operation of a file has ended.
+    /// An operation of a file is under way, by itself.
+    pub(crate) fn start(&mut self, serial: u64) {
+        self.operations.aside().under_way.insert(serial);
+    }
+
+    /// It has ended.
     pub(crate) fn ended(&mut self, serial: u64) {
         if let Some(aside) = &mut self.operations.aside {
-            aside.gathered.retain(|&other| other != serial);
-            aside.cancelled.retain(|&other| other != serial);
+            aside.under_way.remove(&serial);
+            aside.cancelled.remove(&serial);
         }
     }
 
-    /// Operations that are executed, beside the one that runs.
-    pub(crate) fn running_too(&self) -> &[u64] {
-        self.operations.aside.as_ref().map_or(&[], |aside| &aside.gathered)
+    /// A file's operations, the oldest first.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = u64> {
+        self.operations.aside.iter().flat_map(|aside| aside.under_way.iter().copied())
     }
 
     pub(crate) fn is_running(&self, serial: u64) -> bool {
-        self.running == serial || self.running_too().contains(&serial)
+        let beside = |aside: &Aside| aside.gathered.contains(&serial) || aside.under_way.contains(&serial);
+        self.running == serial || self.operations.aside.as_deref().is_some_and(beside)
     }
 
     /// Operations issued and not completed.
@@ -112,12 +118,13 @@ impl Direction {
     }
 
     fn running_count(&self) -> usize {
-        usize::from(self.running != 0) + self.running_too().len()
+        let beside = |aside: &Aside| aside.gathered.len() + aside.under_way.len();
+        usize::from(self.running != 0) + self.operations.aside.as_deref().map_or(0, beside)
     }
 
     /// Asks an operation that is being executed to end when it cannot go on.
     pub(crate) fn cancel(&mut self, serial: u64) {
-        self.operations.aside().cancelled.push(serial);
+        self.operations.aside().cancelled.insert(serial);
     }
 
     /// Asks all of them. Returns how many there are.
@@ -125,8 +132,8 @@ impl Direction {
         let running = self.running;
         let count = self.running_count();
         if count > 0 {
-            let Aside { cancelled, gathered, .. } = self.operations.aside();
-            cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered));
+            let Aside { cancelled, gathered, under_way, .. } = self.operations.aside();
+            cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered).chain(&*under_way));
         }
         count
     }
@@ -198,7 +205,7 @@ pub(crate) struct Left {
     pub(crate) handle: bool,
 }
 
-/// Operations in the order of issue. One needs no more than its own memory, which is kept for the next.
+/// Operations in the order of issue, which is that of their serial numbers. One needs no more than its own memory, which is kept for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     /// The first; if there is none the list is empty.
@@ -212,9 +219,11 @@ struct Aside {
     /// Operations behind the first.
     more: VecDeque<Operation>,
     /// Operations that are being executed and were asked to end when they cannot go on.
-    cancelled: Vec<u64>,
+    cancelled: BTreeSet<u64>,
     /// Operations that are executed together with the one that runs.
     gathered: Vec<u64>,
+    /// Operations of a file, each of which is on its way by itself.
+    under_way: BTreeSet<u64>,
 }
 
 impl Operations {
@@ -270,7 +279,7 @@ impl Operations {
             return self.pop_front();
         }
         let more = &mut self.aside.as_mut()?.more;
-        let at = more.iter().position(|operation| operation.serial == serial)?;
+        let at = more.binary_search_by_key(&serial, |operation| operation.serial).ok()?;
         more.remove(at)
     }
 
@@ -307,15 +316,18 @@ mod tests {
         let mut model = VecDeque::new();
         let mut list = Operations::default();
         let mut random = fastrand::Rng::with_seed(5);
-        for serial in 1..20_000 {
+        const MIDDLE: u64 = 1 << 32;
+        for step in 1..20_000 {
+            // What goes to the front was issued before the others.
+            let (serial, older) = (MIDDLE + step, MIDDLE - step);
             match random.u8(..if model.len() > 6 { 5 } else { 4 }) {
                 0 | 1 => {
                     list.push_back(operation(serial));
                     model.push_back(serial);
                 }
                 2 => {
-                    list.push_front(operation(serial));
-                    model.push_front(serial);
+                    list.push_front(operation(older));
+                    model.push_front(older);
                 }
                 3 => assert_eq!(list.pop_front().map(|taken| taken.serial), model.pop_front()),
                 _ => {

@@ -593,7 +593,7 @@ impl Schedule {
             let token = model.add(Kind::Elapsed, None, 0, now);
             let mut sink = model.sink(token);
             let after = Duration::from_millis(model.rng.u64(..30));
-            let period = model.rng.bool().then(|| Duration::from_micros(model.rng.u64(..20_000)));
+            let period = model.rng.bool().then(|| Duration::from_micros(model.rng.u64(1..20_000)));
             if period.is_some() && matches!(sink, Sink::Event(_)) {
                 // An event holds one completion.
                 model.operations[token].event = None;
@@ -601,7 +601,7 @@ impl Schedule {
             }
             let operation = &mut model.operations[token];
             operation.first = now + after;
-            operation.period = period.map(|period| period.max(Duration::from_micros(1)));
+            operation.period = period;
             (token, sink, operation.key, after, period)
         };
         let refuse = self.must_refuse(token);

@@ -177,7 +177,7 @@ impl Port {
         let id = Port::id(device, operation.serial);
         let ended = ended.or(direction.closed.then_some(ECANCELED));
         if ended.is_none() {
-            direction.run_too([operation.serial]);
+            direction.start(operation.serial);
         }
         drop(direction);
         match ended {
@@ -209,7 +209,7 @@ impl Port {
     /// The operations under way in the pump are asked to end.
     pub(super) fn cancel_files(&self, device: &Inner, serials: &[u64]) {
         if let Some(Ok(pump)) = self.driver().pump.get() {
-            serials.iter().for_each(|&serial| pump.cancel((device.number, serial)));
+            pump.cancel(serials.iter().map(|&serial| (device.number, serial)));
         }
     }
 }

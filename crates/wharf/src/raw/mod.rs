@@ -879,7 +879,7 @@ fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
 
 /// A file's operations: they are in the pump's hands.
 fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
-    if device.kind == DeviceKind::File { direction.running_too().to_vec() } else { Vec::new() }
+    if device.kind == DeviceKind::File { direction.under_way().collect() } else { Vec::new() }
 }
 
 #[inline]

@@ -6,6 +6,7 @@
 //! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any time:
 //! a job is in the mailbox, or in one thread's hands.
 
+mod jobs;
 #[cfg(target_os = "linux")]
 mod ring;
 #[cfg(not(target_os = "linux"))]
@@ -16,7 +17,7 @@ mod threads;
 use super::Handle;
 use super::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
 use super::system::{self, Place};
-use std::collections::VecDeque;
+use jobs::Jobs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,6 @@ pub(crate) trait Job: Send + 'static {
     /// Its completion: 0, or the system's error number.
     fn end(self, error: i32);
     /// The completions of several jobs of one pump, in their order. What a ring finishes comes together.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     fn end_all(ended: Vec<(Self, i32)>)
     where
         Self: Sized,
@@ -78,7 +78,7 @@ struct Mailbox<J> {
 }
 
 struct Mail<J> {
-    jobs: VecDeque<J>,
+    jobs: Jobs<J>,
     cancels: Vec<(u64, u64)>,
     /// The ring's thread sleeps in the kernel, or is about to: who adds something rings.
     asleep: bool,
@@ -110,7 +110,7 @@ impl<J: Job> Pump<J> {
         which: FileEngine,
         ring: impl FnOnce(&Arc<Mailbox<J>>) -> io::Result<Arc<rustix::fd::OwnedFd>>,
     ) -> io::Result<Pump<J>> {
-        let mail = Mail { jobs: VecDeque::new(), cancels: Vec::new(), asleep: false, pool: None };
+        let mail = Mail { jobs: Jobs::default(), cancels: Vec::new(), asleep: false, pool: None };
         let mailbox = Arc::new(Mailbox {
             state: Mutex::new(mail),
             arrived: Condvar::new(),
@@ -154,23 +154,24 @@ impl<J: Job> Pump<J> {
         }
     }
 
-    /// Asks that a job ends. It ends in any case: cancelled, or as it was.
-    pub(crate) fn cancel(&self, id: (u64, u64)) {
+    /// Asks that jobs end. They end in any case: cancelled, or as they were.
+    pub(crate) fn cancel(&self, ids: impl IntoIterator<Item = (u64, u64)>) {
+        let mut waiting = Vec::new();
         let mut mail = self.mailbox.lock();
-        let waiting = mail.jobs.iter().position(|job| job.id() == id).and_then(|at| mail.jobs.remove(at));
-        if let Some(job) = waiting {
-            drop(mail);
-            job.end(ECANCELED);
-            return;
-        }
-        if mail.pool.is_none() {
-            mail.cancels.push(id);
-            let ring = std::mem::take(&mut mail.asleep);
-            drop(mail);
-            if ring {
-                self.ring_the_bell();
+        for id in ids {
+            match mail.jobs.remove(id) {
+                Some(job) => waiting.push((job, ECANCELED)),
+                None if mail.pool.is_none() => mail.cancels.push(id),
+                // A thread has it, and looks when it can.
+                None => {}
             }
         }
+        let ring = !mail.cancels.is_empty() && std::mem::take(&mut mail.asleep);
+        drop(mail);
+        if ring {
+            self.ring_the_bell();
+        }
+        J::end_all(waiting);
     }
 
     fn ring_the_bell(&self) {
@@ -420,7 +421,7 @@ mod tests {
         let pump = Pump::start(FileEngine::Threads).unwrap();
         // Nobody takes it out.
         pump.mailbox.lock().jobs.push_back(bench.job(0));
-        pump.cancel((1, 0));
+        pump.cancel([(1, 0)]);
         assert_eq!(bench.hear.recv_timeout(Duration::from_secs(30)).unwrap().1, ECANCELED);
     }
 }

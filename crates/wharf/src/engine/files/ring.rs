@@ -7,13 +7,14 @@
 //! When the kernel refuses to take entries (memory limits, say), what it has not taken goes to the pool of threads with
 //! everything that comes later; the thread stays until the kernel has finished what it has.
 
+use super::jobs::Jobs;
 use super::threads::{self, Pool};
 use super::{EAGAIN, ECANCELED, EINTR, Job, Mailbox, Work, ended_early};
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsRawFd, OwnedFd};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -56,7 +57,7 @@ pub(super) fn start_with<J: Job>(
                 mailbox,
                 slots,
                 free: Vec::new(),
-                waiting: VecDeque::new(),
+                waiting: Jobs::default(),
                 unsent: VecDeque::new(),
             }
             .run();
@@ -105,7 +106,7 @@ struct Loop<J: Job> {
     slots: Vec<Option<Slot<J>>>,
     free: Vec<usize>,
     /// Jobs for which there was no room.
-    waiting: VecDeque<J>,
+    waiting: Jobs<J>,
     /// Slots whose entries the kernel has not taken yet, in their order; `None` for a bell or a cancel.
     unsent: VecDeque<Option<usize>>,
 }
@@ -165,12 +166,7 @@ impl<J: Job> Loop<J> {
             self.waiting.append(&mut mail.jobs);
             std::mem::take(&mut mail.cancels)
         };
-        for id in cancels {
-            let slot = self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.job.id() == id));
-            if let Some(slot) = slot {
-                self.push(opcode::AsyncCancel::new(slot as u64).build().user_data(CANCEL), None);
-            }
-        }
+        self.cancel(cancels);
         while self.in_flight() < IN_FLIGHT_MAX {
             let Some(job) = self.waiting.pop_front() else { break };
             if !job.is_wanted() {
@@ -184,6 +180,25 @@ impl<J: Job> Loop<J> {
         let idle = mail.jobs.is_empty() && mail.cancels.is_empty() && !stopping;
         mail.asleep = idle;
         (idle, stopping)
+    }
+
+    /// Ends what waits here, and asks the kernel to end what it has.
+    fn cancel(&mut self, ids: Vec<(u64, u64)>) {
+        if ids.is_empty() {
+            return;
+        }
+        let in_flight = self.slots.iter().enumerate();
+        let slots: HashMap<(u64, u64), usize> =
+            in_flight.filter_map(|(at, slot)| Some((slot.as_ref()?.job.id(), at))).collect();
+        let mut ended = Vec::new();
+        for id in ids {
+            if let Some(job) = self.waiting.remove(id) {
+                ended.push((job, ECANCELED));
+            } else if let Some(&slot) = slots.get(&id) {
+                self.push(opcode::AsyncCancel::new(slot as u64).build().user_data(CANCEL), None);
+            }
+        }
+        J::end_all(ended);
     }
 
     /// False when there is no room, and the job waits.
@@ -322,9 +337,7 @@ impl<J: Job> Loop<J> {
         let mut mail = self.mailbox.lock();
         mail.pool.get_or_insert_with(Pool::default);
         // Older ones first.
-        while let Some(job) = self.waiting.pop_back() {
-            mail.jobs.push_front(job);
-        }
+        mail.jobs.prepend(&mut self.waiting);
         let count = mail.jobs.len();
         drop(mail);
         (0..count).for_each(|_| threads::wake(&self.mailbox, self.mailbox.lock()));
