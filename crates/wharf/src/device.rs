@@ -13,6 +13,7 @@ use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
@@ -173,7 +174,8 @@ impl Device {
 pub(crate) struct Devices {
     port: u64,
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// The one that has been free for longest comes first.
+    free: VecDeque<u32>,
     count: usize,
 }
 
@@ -193,13 +195,14 @@ impl Devices {
     }
 
     pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<Device> {
-        let slot = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free.pop_front().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);
             self.slots.push(Slot { generation: 0, device: None });
             slot.expect("fewer devices than four thousand million")
         });
         let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1);
+        // Never 0, and never again: see `remove`.
+        entry.generation += 1;
         let connected = phase == phase::CONNECTED;
         let device = Arc::new(Device {
             port: self.port,
@@ -241,7 +244,10 @@ impl Devices {
             return false;
         }
         slot.device = None;
-        self.free.push((number >> 32) as u32);
+        // A slot whose generations are used up is not used again: its next device would have the number of an earlier one.
+        if slot.generation < u32::MAX {
+            self.free.push_back((number >> 32) as u32);
+        }
         self.count -= 1;
         true
     }
@@ -269,6 +275,38 @@ mod tests {
         assert!(devices.find(first.number).is_none(), "a late event must not reach the slot's next device");
         assert!(!devices.remove(first.number), "a device is removed once");
         assert_eq!(devices.len(), 1);
+    }
+
+    #[test]
+    fn a_number_never_comes_again() {
+        let mut devices = Devices::default();
+        let add = |devices: &mut Devices| devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number;
+        let first = add(&mut devices);
+        assert!(devices.remove(first));
+        devices.slots[0].generation = u32::MAX - 3;
+        let mut seen = std::collections::HashSet::from([first]);
+        for _ in 0..10 {
+            let number = add(&mut devices);
+            assert!(number != 0 && number as u32 != 0, "0 is no device, and a timer's");
+            assert!(seen.insert(number), "the number {number:#x} has come again");
+            assert!(devices.remove(number));
+            assert!(devices.find(number).is_none() && !devices.remove(number));
+        }
+        assert_eq!(devices.slots.len(), 2, "the first slot was used up, and the second is in use");
+        assert_eq!(devices.len(), 0);
+    }
+
+    #[test]
+    fn the_slot_that_was_free_for_longest_is_used_first() {
+        let mut devices = Devices::default();
+        let numbers: Vec<u64> =
+            (0..3).map(|_| devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number).collect();
+        let order = [2, 0, 1];
+        order.iter().for_each(|&at: &usize| assert!(devices.remove(numbers[at])));
+        for at in order {
+            let number = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number;
+            assert_eq!(number >> 32, at as u64);
+        }
     }
 
     #[test]

@@ -170,7 +170,8 @@ impl Device {
 pub(crate) struct Devices {
     port: u64,
     slots: Vec<(u32, Option<Arc<Device>>)>,
-    free: Vec<u32>,
+    /// The one that has been free for longest comes first.
+    free: VecDeque<u32>,
     count: usize,
 }
 
@@ -181,12 +182,13 @@ impl Devices {
     }
 
     pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Arc<Device> {
-        let slot = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free.pop_front().unwrap_or_else(|| {
             self.slots.push((0, None));
             u32::try_from(self.slots.len() - 1).expect("fewer devices than four thousand million")
         });
         let (generation, entry) = &mut self.slots[slot as usize];
-        *generation = generation.wrapping_add(1);
+        // Never 0, and never again: see `remove`.
+        *generation += 1;
         let device = Arc::new(Device {
             port: self.port,
             number: u64::from(slot) << 32 | u64::from(*generation),
@@ -218,12 +220,15 @@ impl Devices {
 
     /// True when it was there: of several closers one goes on.
     pub(crate) fn remove(&mut self, number: u64) -> bool {
-        let Some((_, entry)) = self.slots.get_mut((number >> 32) as usize) else { return false };
+        let Some((generation, entry)) = self.slots.get_mut((number >> 32) as usize) else { return false };
         if entry.as_ref().is_none_or(|device| device.number != number) {
             return false;
         }
         *entry = None;
-        self.free.push((number >> 32) as u32);
+        // A slot whose generations are used up is not used again: its next device would have the number of an earlier one.
+        if *generation < u32::MAX {
+            self.free.push_back((number >> 32) as u32);
+        }
         self.count -= 1;
         true
     }
