@@ -28,6 +28,7 @@ mod model;
 mod notify;
 mod park;
 mod probe;
+mod signal;
 mod state;
 mod watch;
 mod words;

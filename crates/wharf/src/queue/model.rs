@@ -9,6 +9,7 @@
 //! whoever looks, unless they say that they compute.
 
 use super::probe::compute;
+use super::signal::{self, Signal, Word};
 use super::*;
 use crate::sync::pass_until;
 use loom::sync::{Condvar, Mutex};
@@ -1034,5 +1035,102 @@ fn the_end_of_supervision_reaches_a_candidate() {
         join([candidate]);
         assert!(matches!(bed.queue.tend(&first), Tended::Stopped));
         bed.check([]);
+    });
+}
+
+/// A word that a thread sleeps on without a time-out. It is under a lock, so the model explores which thread comes first, and
+/// not what the memory orders allow: with an atomic the model checker lets a thread read a value that a store it has seen
+/// replaced.
+#[derive(Default)]
+struct ModelWord(Mutex<u32>, Condvar);
+
+impl ModelWord {
+    fn sleep(&self) {
+        let mut value = self.0.lock().unwrap();
+        while *value == signal::EMPTY {
+            value = self.1.wait(value).unwrap();
+        }
+    }
+}
+
+impl signal::Word for ModelWord {
+    fn load(&self, _: Ordering) -> u32 {
+        *self.0.lock().unwrap()
+    }
+
+    fn store(&self, value: u32, _: Ordering) {
+        *self.0.lock().unwrap() = value;
+    }
+
+    fn wake(&self) {
+        drop(self.0.lock().unwrap());
+        self.1.notify_all();
+    }
+}
+
+loom::lazy_static! {
+    /// Whether an event can be had.
+    static ref FREE: Mutex<bool> = Mutex::new(false);
+}
+
+/// An event, raised or not.
+struct ModelEvent(Mutex<bool>, Condvar);
+
+impl ModelEvent {
+    fn wait(&self) {
+        let mut raised = self.0.lock().unwrap();
+        while !std::mem::take(&mut *raised) {
+            raised = self.1.wait(raised).unwrap();
+        }
+    }
+}
+
+impl signal::Event for ModelEvent {
+    fn make() -> Option<Self> {
+        FREE.lock().unwrap().then(|| ModelEvent(Mutex::new(false), Condvar::new()))
+    }
+
+    fn raise(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+}
+
+#[test]
+fn a_signal_reaches_a_sleeper_whether_an_event_can_be_had_or_not() {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
+        let place: Arc<Signal<ModelWord, ModelEvent>> = Arc::default();
+        let sleeps = [Gate::new(), Gate::new()];
+        let sleeper = thread::spawn({
+            let (place, sleeps) = (place.clone(), sleeps.clone());
+            move || {
+                for found in sleeps {
+                    place.prepare();
+                    found.open();
+                    match place.event() {
+                        None => place.word.sleep(),
+                        Some(event) => {
+                            while !place.is_set() {
+                                event.wait();
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        let frees = thread::spawn(|| *FREE.lock().unwrap() = true);
+        // One that may come so late that it falls into the second sleep, which it is not meant for.
+        let late = thread::spawn({
+            let (place, found) = (place.clone(), sleeps[0].clone());
+            move || {
+                found.wait();
+                place.set(true);
+            }
+        });
+        for found in &sleeps {
+            found.wait();
+            place.set(true);
+        }
+        join([sleeper, frees, late]);
     });
 }

@@ -17,49 +17,51 @@ pub(crate) enum Woke {
 mod system {
     use super::Woke;
     use crate::engine::system::{self, Word};
+    use crate::queue::signal::{self, EMPTY, Event, Signal};
+    use crate::sync::Arc;
     use rustix::fd::OwnedFd;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Mutex, OnceLock, PoisonError};
+    use std::sync::atomic::Ordering;
     use std::time::Instant;
 
-    const EMPTY: u32 = 0;
-    const SIGNALLED: u32 = 1;
+    impl signal::Word for Word {
+        fn load(&self, ordering: Ordering) -> u32 {
+            Word::load(self, ordering)
+        }
+
+        fn store(&self, value: u32, ordering: Ordering) {
+            Word::store(self, value, ordering);
+        }
+
+        fn wake(&self) {
+            Word::wake(self);
+        }
+    }
+
+    impl Event for OwnedFd {
+        fn make() -> Option<OwnedFd> {
+            system::event().ok()
+        }
+
+        fn raise(&self) {
+            system::raise(self);
+        }
+    }
 
     #[derive(Debug, Default)]
-    pub(crate) struct Park {
-        word: Word,
-        /// Made when the worker first stands by: it then sleeps on the dead-man's timer, where a futex cannot reach it.
-        /// Where no descriptor is free it sleeps on its word, tick by tick, and tries again at the next.
-        event: OnceLock<OwnedFd>,
-        making: Mutex<()>,
-        /// There was none at some time: the worker may sleep on its word although there is one by now.
-        went_without: AtomicBool,
-    }
+    pub(crate) struct Park(Signal<Word, OwnedFd>);
 
     impl Park {
         pub(crate) fn prepare(&self) {
-            self.word.store(EMPTY, Ordering::Relaxed);
+            self.0.prepare();
         }
 
         pub(crate) fn is_signalled(&self) -> bool {
-            self.word.load(Ordering::Acquire) == SIGNALLED
+            self.0.is_set()
         }
 
         /// Wakes the worker wherever it sleeps. `standing_by` is what the queue's state said under its lock.
         pub(crate) fn signal(&self, standing_by: bool) {
-            self.word.store(SIGNALLED, Ordering::Release);
-            // Made here if the sleeper has not come to it yet. A look whether it has, without the lock that `event` takes,
-            // would race with its look at the word, and each could miss the other.
-            match standing_by.then(|| self.event()).flatten() {
-                Some(event) => {
-                    system::raise(event);
-                    // Set before the event was, so that who finds the event sees it.
-                    if self.went_without.load(Ordering::Relaxed) {
-                        self.word.wake();
-                    }
-                }
-                None => self.word.wake(),
-            }
+            self.0.set(standing_by);
         }
 
         pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woke {
@@ -77,22 +79,13 @@ mod system {
                         Some(left)
                     }
                 };
-                self.word.sleep(EMPTY, timeout);
+                self.0.word.sleep(EMPTY, timeout);
             }
         }
 
-        /// The descriptor by which a standing-by worker is woken; `None` while the process has no descriptor left.
-        pub(crate) fn event(&self) -> Option<&OwnedFd> {
-            if self.event.get().is_none() {
-                let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-                if self.event.get().is_none() {
-                    match system::event() {
-                        Ok(event) => self.event.set(event).expect("made under the lock only"),
-                        Err(_) => self.went_without.store(true, Ordering::Relaxed),
-                    }
-                }
-            }
-            self.event.get()
+        /// The descriptor by which a worker that stands by is woken; `None` while the process has no descriptor left.
+        pub(crate) fn event(&self) -> Option<Arc<OwnedFd>> {
+            self.0.event()
         }
     }
 }

@@ -58,6 +58,7 @@ mod system {
                     other => other,
                 };
             };
+            let event = &*event;
             loop {
                 if park.is_signalled() {
                     system::lower(event);
