@@ -6,7 +6,7 @@
 //! `get` in steps, all under one short lock but the sleeping:
 //!
 //! 1. The worker gives back the slot it held while it ran.
-//! 2. Engine work (which needs no slot) goes first: it is handed out uncounted.
+//! 2. Engine work (which needs no slot) goes first, two pieces in a row at most: it is handed out uncounted.
 //! 3. Below the limit, the worker takes the oldest entry, and a slot.
 //! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2. But not beside busy workers that
 //!    come back so often that they poll in time themselves.
@@ -30,6 +30,8 @@ mod park;
 mod probe;
 mod signal;
 mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod watch;
 mod words;
 
@@ -52,7 +54,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use watch::Watch;
 
-/// The sockets are polled at the latest after so many entries, even while more are queued. Otherwise a few busy
+/// The sockets are polled at the latest after so many entries, or a tick, even while more are queued. Otherwise a few busy
 /// sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
 const POLL_EVERY: u32 = 64;
 
@@ -124,6 +126,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         wakes.signal();
         if wakes.kick {
             self.driver.kick();
+        }
+        if wakes.look {
+            let state = self.look(self.state.lock());
+            self.release(state.0, state.1);
         }
     }
 
@@ -202,7 +208,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     {
         let me = binding::bound(self)?.number;
         let mut state = self.state.lock();
-        let taken = state.take_again(me)?;
+        let taken = state.take_again(me, || self.driver.has_sources())?;
         self.release(state, false);
         Some(taken)
     }
@@ -272,7 +278,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     fn has_sources(&self, state: &mut State<T>) -> bool {
         let has = self.driver.has_sources();
         if !has {
-            state.since_poll = 0;
+            state.polled();
         }
         has
     }
@@ -283,6 +289,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         if state.worker(me).holds {
             self.take_back_held(&mut state, me);
         }
+        state.read_clock_unwatched(|| self.driver.has_sources());
         state.come_back(me);
         let mut slot = false;
         let mut polled = false;
@@ -299,7 +306,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.release(state, false);
                 return Err(Nothing::Interrupted);
             }
-            if let Some(work) = state.work.pop_front() {
+            if let Some(work) = state.take_work() {
                 if slot {
                     state.active -= 1; // guard: a promise is returned by who finds work
                 }
@@ -307,7 +314,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.release(state, false); // guard: a departure with work settles
                 return Ok((Taken::Work(work), None));
             }
-            let poll_due = state.since_poll >= POLL_EVERY && !state.leader && self.has_sources(&mut state);
+            let poll_due = state.poll_is_due() && self.has_sources(&mut state);
             // A worker that has led leaves the entries for which others were woken to them: they began to wait later
             // (C-05), and would wake for nothing. One that comes back from its handler does not (C-07).
             let spoken_for = polled && state.fifo.len() <= state.promised;
@@ -323,8 +330,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if std::mem::take(&mut slot) {
                 state.active -= 1; // guard: a promise that found nothing is returned
             }
-            if std::mem::take(&mut ticked) && (state.holders > 0 || (!state.fifo.is_empty() && !state.has_room())) {
-                state = self.look(state); // guard: a worker that the timer woke looks who is blocked
+            if std::mem::take(&mut ticked) {
+                state = self.look(state).0; // guard: a worker that the timer woke looks who is blocked
+                continue;
+            }
+            if !state.work.is_empty() && !poll_due {
+                // It had to let entries and polls go first, and there are none.
+                state.works_in_a_row = 0;
                 continue;
             }
             if !state.leader && !state.does_without_leader() && !(polled && deadline.has_passed()) {
@@ -357,7 +369,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
         let watched = state.standby.is_some() || state.supervisor.is_some();
         let asleep_since = (idle && watched).then(now);
-        if idle && state.armed_until.is_some() && state.last_gap > self.watch.tick() / 2 {
+        let unwanted = idle && state.armed_until.is_some() && !state.needs_the_timer();
+        if unwanted && state.last_gap > self.watch.tick() / 2 {
             // The last sleep was long, so this one will be: without this the timer would wake the standby for nothing.
             self.watch.disarm();
             state.armed_until = None;
@@ -367,10 +380,11 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut found = self.found.lock();
         self.driver.poll(wait, &mut found);
         let mut state = self.state.lock();
+        state.read_clock();
         state.leader = false;
-        state.since_poll = 0;
+        state.polled();
         if let Some(since) = asleep_since {
-            state.last_gap = now().saturating_duration_since(since);
+            state.last_gap = state.clock.saturating_duration_since(since);
         }
         let ticked = std::mem::take(&mut found.ticked);
         if ticked {
@@ -421,42 +435,46 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let ticked = woke == Woke::Tick;
         if ticked {
             state.tick();
+        } else {
+            // It has slept.
+            state.read_clock();
         }
         (state, slot, ticked)
     }
 
-    /// Looks at the workers outside `get`: who is blocked loses the slot (C-08) and the rest of its batch, who computes
-    /// again gets it back (C-09), who is gone is forgotten. The looking is done without the lock; a worker that has
-    /// come back meanwhile is left alone, because its stay has another number.
-    fn look<'a>(&'a self, state: Guard<'a, State<T>>) -> Guard<'a, State<T>> {
-        let suspects: Vec<(usize, u64, Arc<Shared<T>>)> = state
-            .workers
-            .iter()
-            .enumerate()
-            .filter_map(|(index, worker)| {
-                let worker = worker.as_ref()?;
-                let suspect = worker.counted || worker.written_off;
-                suspect.then(|| (index, worker.stay, worker.shared.clone()))
-            })
-            .collect();
+    /// Looks at the workers outside `get` that it matters of and that were not seen for a tick: who is blocked loses the
+    /// slot (C-08) and the rest of its batch, who computes again gets it back (C-09), who is gone is forgotten. The
+    /// looking is done without the lock; a worker that has come back meanwhile is left alone, because its stay has
+    /// another number. Returns whether a slot became free.
+    fn look<'a>(&'a self, state: Guard<'a, State<T>>) -> (Guard<'a, State<T>>, bool) {
+        let suspects = state.suspects(self.watch.tick());
+        if suspects.is_empty() {
+            return (state, false);
+        }
         drop(state);
         let seen: Vec<ThreadState> = suspects.iter().map(|(_, _, shared)| shared.probe.look()).collect();
         let mut state = self.state.lock();
+        state.read_clock();
+        let clock = state.clock;
+        let mut freed = false;
         for ((index, stay, _), seen) in suspects.into_iter().zip(seen) {
             let Some(worker) = state.workers[index].as_mut() else { continue };
             // guard: a look that comes late does not hit the worker's next stay [without: if false {]
             if worker.stay != stay {
                 continue;
             }
+            worker.seen = clock;
             match seen {
                 ThreadState::Blocked | ThreadState::Gone => {
                     // guard: a slot is not taken away twice [without: if std::mem::take(&mut worker.counted) || true {]
                     if std::mem::take(&mut worker.counted) {
                         worker.written_off = true;
                         worker.left_at = None;
-                        worker.blocked_since = Some(now());
+                        worker.blocked_since = Some(clock);
                         state.active -= 1;
+                        state.written_off += 1;
                         state.totals.write_offs += 1;
+                        freed = true;
                     }
                     // Even one that was written off before: it may have got the batch since.
                     self.take_back_held(&mut state, index); // guard: a worker found blocked holds nothing hostage
@@ -464,13 +482,14 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 ThreadState::Running if worker.written_off => {
                     worker.written_off = false;
                     worker.blocked_since = None;
-                    worker.counted = true;
+                    worker.counted = true; // guard: a worker that computes again counts again
+                    state.written_off -= 1;
                     state.active += 1;
                 }
-                _ => {}
+                ThreadState::Running => {}
             }
         }
-        state
+        (state, freed)
     }
 
     /// The rest of a worker's batch goes back to the head of the queue, in its order.
@@ -675,23 +694,33 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
         let mut state = self.state.lock();
         if !state.anybody_inside() {
-            // What an earlier turn found beside the one it returned.
-            if let Some(work) = state.work.pop_front() {
+            // What an earlier turn found beside the one it returned. Behind so much work comes a poll.
+            if let Some(work) = state.take_work() {
                 self.release(state, false);
                 return Tended::Work(work);
             }
         }
+        let goes_on = !state.anybody_inside() && !state.work.is_empty() && !park.is_signalled();
         drop(state);
-        if self.watch.wait(park, None) == Woke::Signalled {
+        if !goes_on && self.watch.wait(park, None) == Woke::Signalled {
             return Tended::Stopped;
         }
         let mut state = self.state.lock();
-        state.tick();
-        if state.leader && state.fifo.is_empty() && state.work.is_empty() && state.holders == 0 {
+        // With work to go on with it did not sleep, and the timer may have gone off meanwhile.
+        let ticked = !goes_on || state.is_overdue();
+        if ticked {
+            state.tick();
+        }
+        if state.leader
+            && state.fifo.is_empty()
+            && state.work.is_empty()
+            && state.holders == 0
+            && state.written_off == 0
+        {
             self.release(state, false);
             return Tended::Nothing;
         }
-        state = self.look(state);
+        state = self.look(state).0;
         if state.closed {
             return Tended::Stopped;
         }
@@ -719,11 +748,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             self.dispose_found();
             return Tended::Stopped;
         }
-        let work = state.work.pop_front();
         // Not who has just started, nor who does the engine's work.
         let mut workers = state.workers.iter().flatten().peekable();
         let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
         let wanted = state.has_room() && (!state.fifo.is_empty() || all_blocked) && !state.anybody_inside();
+        // Work that is left is taken in the next turn.
+        let wanted = wanted && ticked;
+        let work = if wanted { None } else { state.take_work() };
         self.release(state, false);
         match work {
             Some(work) => Tended::Work(work),
@@ -747,6 +778,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             counted: false,
             promised: false,
             stay: 0,
+            seen: now(),
             written_off: false,
             blocking: false,
             interrupted: false,
@@ -777,6 +809,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
         let mut state = self.state.lock();
         self.take_back_held(&mut state, worker); // guard: an exit gives the batch back
         let gone = state.workers[worker].take();
+        state.written_off -= usize::from(gone.as_ref().is_some_and(|worker| worker.written_off));
         if gone.is_some_and(|worker| worker.counted) {
             state.active -= 1; // guard: an exit gives the slot back
         }
@@ -792,10 +825,13 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             return false;
         }
         me.blocking = true;
-        me.written_off = false; // guard: a worker in `blocking` is not counted again by a look
+        // guard: a worker in `blocking` is not counted again by a look [without: let written_off = me.written_off;]
+        let written_off = std::mem::take(&mut me.written_off);
         me.blocked_since = Some(now());
         me.left_at = None;
-        if std::mem::take(&mut me.counted) {
+        let counted = std::mem::take(&mut me.counted);
+        state.written_off -= usize::from(written_off);
+        if counted {
             state.active -= 1; // guard: a worker in `blocking` gives its slot back
         }
         self.release(state, true); // guard: a worker that says it blocks settles
@@ -811,7 +847,10 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             return;
         }
         me.blocked_since = None;
-        if !std::mem::replace(&mut me.counted, true) {
+        let counted = std::mem::replace(&mut me.counted, true);
+        let clock = state.clock;
+        state.worker(worker).seen = clock;
+        if !counted {
             state.active += 1;
         }
         self.release(state, false);

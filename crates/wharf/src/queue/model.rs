@@ -1134,3 +1134,130 @@ fn a_signal_reaches_a_sleeper_whether_an_event_can_be_had_or_not() {
         join([sleeper, frees, late]);
     });
 }
+
+/// The calling thread takes entries of a flow, each of which takes it a while and begets another, for so many handlers.
+fn flow(bed: &Bed, handlers: usize, handler: Duration) {
+    for _ in 0..handlers {
+        match bed.queue.get(Deadline::Now) {
+            Ok(Taken::Entry(entry)) if entry >= 10 => {
+                compute(true);
+                pass_until(now() + handler);
+                bed.insert(entry);
+                compute(false);
+            }
+            Ok(Taken::Entry(entry) | Taken::Work(entry)) => drop(bed.end(entry)),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Returns when a worker waits.
+fn until_somebody_is_inside(bed: &Bed) {
+    while !bed.queue.state.lock().anybody_inside() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_worker_that_flows_has_the_slot_of_one_that_blocks_go_to_another() {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
+        let bed = Bed::prompt(2, Wake::Adaptive);
+        let (gate, taken) = (Gate::new(), Gate::new());
+        let sleeper = bed.worker({
+            let (gate, taken) = (gate.clone(), taken.clone());
+            move |bed| {
+                bed.take();
+                taken.open();
+                gate.wait();
+            }
+        });
+        bed.insert(1);
+        taken.wait();
+        let other = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                bed.take();
+                gate.open();
+            }
+        });
+        until_somebody_is_inside(&bed);
+        bed.insert_all([10, 11]);
+        flow(&bed, 6, TICK / 2);
+        // One entry is left for the other, who was woken for it in time.
+        gate.wait();
+        join([sleeper, other]);
+        bed.take();
+        unbind();
+        bed.check([1, 10, 11]);
+    });
+}
+
+#[test]
+fn a_worker_that_flows_gets_the_batch_of_one_that_blocks() {
+    explore(|| {
+        let bed = Bed::prompt(2, Wake::Adaptive);
+        let (gate, taken) = (Gate::new(), Gate::new());
+        let sleeper = bed.worker({
+            let (gate, taken) = (gate.clone(), taken.clone());
+            move |bed| {
+                let Ok((Taken::Entry(1), held)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
+                bed.end(1);
+                taken.open();
+                gate.wait();
+                assert_eq!(held.len(), 0, "a sleeper holds nothing");
+            }
+        });
+        bed.insert_all([1, 2]);
+        taken.wait();
+        bed.insert(10);
+        flow(&bed, 6, TICK / 2);
+        gate.open();
+        join([sleeper]);
+        bed.take();
+        unbind();
+        bed.check([1, 2, 10]);
+    });
+}
+
+#[test]
+fn an_entry_that_a_free_slot_could_take_is_not_left_behind() {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
+        let bed = Bed::prompt(2, Wake::Adaptive);
+        let gate = Gate::new();
+        let other = bed.worker({
+            let gate = gate.clone();
+            move |bed| {
+                bed.take();
+                gate.open();
+            }
+        });
+        until_somebody_is_inside(&bed);
+        bed.insert_all([10, 11]);
+        // The handlers take long, and the average that the queue goes by has not noticed it yet.
+        flow(&bed, 4, TICK * 2);
+        gate.wait();
+        join([other]);
+        bed.take();
+        unbind();
+        bed.check([10, 11]);
+    });
+}
+
+#[test]
+fn engine_work_that_begets_work_leaves_room_for_an_entry() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        bed.insert(1);
+        bed.queue.insert_work(2).unwrap();
+        let mut works = 0;
+        while let Ok(Taken::Work(work)) = bed.queue.get(Deadline::Never) {
+            works += 1;
+            assert!(works < 5, "work goes before an entry without end");
+            bed.queue.insert_work(work).unwrap();
+        }
+        bed.end(1);
+        bed.close();
+        unbind();
+        bed.check([1, 2]);
+    });
+}

@@ -120,6 +120,10 @@ mod system {
             self.changed.notify_all();
         }
 
+        pub(crate) fn is_signalled(&self) -> bool {
+            *self.signalled.lock().unwrap()
+        }
+
         /// The dead-man's timer was armed: the sleeper looks at it.
         pub(crate) fn timer_armed(&self) {
             drop(self.signalled.lock().unwrap());

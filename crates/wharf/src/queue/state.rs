@@ -8,9 +8,23 @@
 //! * At most one worker *leads*: it waits inside the engine, outside the lock.
 //!
 //! **The invariant.** Whoever has changed something settles ([`State::settle`]) before it sleeps or leaves, and so
-//! restores it: *while something is queued that nobody was woken for, or held in a batch, or nobody leads, and anybody
-//! waits, leads or supervises, the dead-man's timer is armed and somebody sleeps on it.* No packet is stranded (C-18):
-//! either a worker outside `get` comes back for it, or the timer fetches one.
+//! restores it: *while something is queued that nobody was woken for, or held in a batch, or nobody leads, or a worker
+//! that was written off may run again beside others, and anybody waits, leads or supervises, the dead-man's timer is
+//! armed and somebody sleeps on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or
+//! the timer fetches one.
+//!
+//! **The timer is never pushed beyond what it is about.** It goes off at the latest one tick after the oldest of these:
+//! the beginning of a stay outside `get` whose slot or batch is wanted (or the last look at it), the last poll while
+//! nobody leads, the insertion of an entry that a free slot could take. Packets that flow beside push it on only as far
+//! as these have moved on ([`State::review`]).
+//!
+//! **Who looks.** While packets flow, whoever settles finds out in passing that a look is due, a quarter of a tick
+//! before the timer would go off, and looks itself. So a blocked worker beside a busy one costs one look in a tick and no
+//! wake-up. Where nobody comes back, the timer wakes who sleeps on it. Where nobody sleeps on it, because all threads
+//! are outside and no supervisor is there, a worker that comes back reads the clock each time.
+//!
+//! Times are those of `clock`, the last reading of the clock by anybody: a stay begins at the latest when its `seen`
+//! says, so a look may come early and does not come late.
 //!
 //! The lines marked `guard:` here and in `mod.rs` hold this up. `ci/loom` takes each of them out and requires that a
 //! model in `model.rs` fails.
@@ -39,6 +53,15 @@ const FIRST_SERVICE_TIME: Duration = Duration::from_micros(5);
 const SERVICE_SAMPLE_EVERY: u64 = 8;
 /// So many queued entries are a burst.
 const BURST: usize = 8;
+/// A worker that was found blocked is looked at again when it has slept this part of the time longer, but not more
+/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks. The longer it sleeps, the less
+/// does a late look matter: a look costs 2 to 3 us, and hundreds may sleep.
+const PART_OF_A_SLEEP: u32 = 32;
+const LONGEST_SLEEP_UNSEEN: u32 = 64;
+/// So many workers are looked at in one go, those first that were not seen for longest: 50 us at most.
+pub(super) const LOOKS_AT_A_TIME: usize = 16;
+/// So many pieces of engine work may be taken in a row while an entry could be taken, or a poll is due.
+pub(super) const WORKS_IN_A_ROW: u32 = 2;
 /// Weight of a sample in the moving average, and how many times the average it may count at most. One handler that
 /// sleeps for 50 ms would otherwise distort the next 40 decisions.
 const SERVICE_WEIGHT: u32 = 8;
@@ -64,6 +87,8 @@ pub(super) struct Worker<T> {
     pub(super) promised: bool,
     /// Number of the present stay outside `get`, 0 while inside. Unique, so a late look cannot hit the next stay.
     pub(super) stay: u64,
+    /// When that stay began, or a look last showed what it does.
+    pub(super) seen: Instant,
     /// A look found it blocked and took its slot.
     pub(super) written_off: bool,
     /// Inside `blocking`.
@@ -106,13 +131,26 @@ pub(super) struct State<T> {
     pub(super) kicked: bool,
     /// Workers that took a batch and have not come back.
     pub(super) holders: usize,
+    /// Workers that a look found blocked and that have not come back.
+    pub(super) written_off: usize,
     pub(super) active: usize,
     pub(super) promised: usize,
     pub(super) limit: usize,
     pub(super) wake: Wake,
     pub(super) closed: bool,
     pub(super) stays: u64,
+    /// The last reading of the clock.
+    pub(super) clock: Instant,
+    /// Entries and work taken since the last poll, and when that was.
     pub(super) since_poll: u32,
+    pub(super) polled_at: Instant,
+    /// Engine work taken in a row, without an entry or a poll between.
+    pub(super) works_in_a_row: u32,
+    /// Entries up to this total were inserted by then; while they are not taken, one has waited since then.
+    mark: u64,
+    marked_at: Instant,
+    /// When the timer and the workers outside are next thought over.
+    review_at: Instant,
     /// Between the last two ticks no worker came for an entry.
     stalled: bool,
     removed_at_tick: u64,
@@ -131,6 +169,8 @@ pub(super) struct State<T> {
 pub(super) struct Wakes {
     parks: Vec<(Arc<Park>, bool)>,
     pub(super) kick: bool,
+    /// Somebody outside is to be looked at, now and by whoever settles.
+    pub(super) look: bool,
 }
 
 impl Wakes {
@@ -147,6 +187,7 @@ impl Wakes {
 
 impl<T> State<T> {
     pub(super) fn new(limit: usize, wake: Wake) -> Self {
+        let clock = now();
         State {
             fifo: VecDeque::new(),
             work: VecDeque::new(),
@@ -159,13 +200,20 @@ impl<T> State<T> {
             leader: false,
             kicked: false,
             holders: 0,
+            written_off: 0,
             active: 0,
             promised: 0,
             limit,
             wake,
             closed: false,
             stays: 0,
+            clock,
             since_poll: 0,
+            polled_at: clock,
+            works_in_a_row: 0,
+            mark: 0,
+            marked_at: clock,
+            review_at: clock,
             stalled: false,
             removed_at_tick: 0,
             armed_until: None,
@@ -186,8 +234,21 @@ impl<T> State<T> {
         self.active < self.limit
     }
 
+    /// Reads the clock.
+    pub(super) fn read_clock(&mut self) {
+        // What two threads read may reach the lock in the other order.
+        self.clock = self.clock.max(now());
+    }
+
+    /// The dead-man's timer has gone off, or is about to.
+    pub(super) fn is_overdue(&mut self) -> bool {
+        self.read_clock();
+        self.armed_until.is_some_and(|until| until <= self.clock)
+    }
+
     /// The dead-man's timer went off.
     pub(super) fn tick(&mut self) {
+        self.read_clock();
         self.armed_until = None;
         self.totals.ticks += 1;
         let before = std::mem::replace(&mut self.removed_at_tick, self.totals.removed);
@@ -202,14 +263,43 @@ impl<T> State<T> {
         !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.work.is_empty() && polled_in_time
     }
 
-    /// Nobody could be woken, and nobody waits on the bell: there is nothing to settle.
+    /// Somebody sleeps on the dead-man's timer, or will as soon as that is needed.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.anybody_inside() || self.supervisor.is_some()
+    }
+
+    /// Nobody could be woken, nobody waits on the bell, and nobody outside need be looked at: there is nothing to settle.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         #[cfg(all(unix, not(loom)))]
         if self.notifier.is_some() {
             return false;
         }
-        !self.anybody_inside() && self.supervisor.is_none()
+        !self.is_watched() && self.holders == 0 && self.written_off == 0
+    }
+
+    /// A poll is due after so many entries or a tick, whatever is queued: a few busy sockets that keep re-queueing
+    /// themselves, or handlers that take long, would starve the rest.
+    #[inline]
+    pub(super) fn poll_is_due(&self) -> bool {
+        !self.leader && (self.since_poll >= super::POLL_EVERY || self.clock >= self.polled_at + super::TICK)
+    }
+
+    /// A poll was made, or could bring nothing.
+    pub(super) fn polled(&mut self) {
+        self.since_poll = 0;
+        self.polled_at = self.clock;
+        self.works_in_a_row = 0;
+    }
+
+    /// A worker comes back where no timer can tell it the time. With nothing that a poll could bring and nobody to be
+    /// looked at it need not know.
+    #[inline]
+    pub(super) fn read_clock_unwatched(&mut self, has_sources: impl FnOnce() -> bool) {
+        if !self.is_watched() && (self.holders > 0 || self.written_off > 0 || has_sources()) {
+            self.read_clock();
+        }
     }
 
     /// What [`settle`](State::settle) comes to with most packets of a burst: all slots are taken, so nobody can be woken for
@@ -248,10 +338,12 @@ impl<T> State<T> {
         let worker = self.worker(me);
         let counted = std::mem::take(&mut worker.counted);
         worker.stay = 0;
-        worker.written_off = false; // guard: a worker that came back is not counted again by a look
+        // guard: a worker that came back is not counted again by a look [without: let written_off = worker.written_off;]
+        let written_off = std::mem::take(&mut worker.written_off);
         worker.blocking = false;
         worker.blocked_since = None;
         let sample = worker.left_at.take().map(|left| now().saturating_duration_since(left) / worker.took.max(1));
+        self.written_off -= usize::from(written_off);
         if counted {
             self.active -= 1; // guard: a worker gives its slot back
         }
@@ -270,22 +362,25 @@ impl<T> State<T> {
     /// A worker that runs comes back, and goes out with the next entry at once. `None`, and nothing changed, when that
     /// needs a closer look.
     #[inline]
-    pub(super) fn take_again(&mut self, me: usize) -> Option<T> {
+    pub(super) fn take_again(&mut self, me: usize, has_sources: impl FnOnce() -> bool) -> Option<T> {
+        self.read_clock_unwatched(has_sources);
+        let poll_due = self.poll_is_due();
         let worker = self.workers[me].as_mut()?;
         let plain = worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.work.is_empty();
-        let poll_due = self.since_poll >= super::POLL_EVERY && !self.leader;
         if !plain || poll_due || self.active > self.limit {
             return None;
         }
         let taken = self.fifo.pop_front()?;
         self.stays += 1;
         worker.stay = self.stays; // guard: a worker that takes again begins a new stay
+        worker.seen = self.clock;
         worker.took = 1;
         if self.stays.is_multiple_of(SERVICE_SAMPLE_EVERY) && !(self.waiters.is_empty() && self.standby.is_none()) {
             worker.left_at = Some(now());
         }
         self.totals.removed += 1;
         self.since_poll += 1;
+        self.works_in_a_row = 0;
         Some(taken)
     }
 
@@ -302,9 +397,14 @@ impl<T> State<T> {
         let measure = took > 0
             && stay.is_multiple_of(SERVICE_SAMPLE_EVERY)
             && !(self.waiters.is_empty() && self.standby.is_none());
+        if took > 0 {
+            self.works_in_a_row = 0;
+        }
+        let clock = self.clock;
         let worker = self.worker(me);
         worker.counted = true;
         worker.stay = stay;
+        worker.seen = clock;
         worker.took = u32::try_from(took).unwrap_or(u32::MAX);
         worker.left_at = measure.then(now);
     }
@@ -314,6 +414,18 @@ impl<T> State<T> {
         self.stays += 1;
         let stay = self.stays;
         self.worker(me).stay = stay;
+    }
+
+    /// Engine work needs no slot, so it goes before entries and polls, but not for long: work that begets work would
+    /// keep them waiting for ever.
+    pub(super) fn take_work(&mut self) -> Option<T> {
+        if self.works_in_a_row >= WORKS_IN_A_ROW {
+            return None;
+        }
+        let work = self.work.pop_front()?;
+        self.works_in_a_row += 1; // guard: engine work does not starve entries and polls
+        self.since_poll = self.since_poll.saturating_add(1);
+        Some(work)
     }
 
     /// Takes a worker that woke by itself off the stack, and turns a promise into a slot.
@@ -350,21 +462,88 @@ impl<T> State<T> {
         self.service.saturating_mul(backlog) >= BACKLOG_WORTH_A_WAKE
     }
 
-    fn needs_the_timer(&self) -> bool {
-        // Entries for which somebody was woken are as good as taken: who wakes settles again.
-        let queued = self.fifo.len() > self.promised + self.coming() || !self.work.is_empty() || self.holders > 0;
-        (queued || !self.leader) && (self.anybody_inside() || self.supervisor.is_some())
+    /// Entries for which nobody was woken. The others are as good as taken: who wakes settles again.
+    fn has_entries_left(&self) -> bool {
+        self.fifo.len() > self.promised + self.coming()
+    }
+
+    pub(super) fn needs_the_timer(&self) -> bool {
+        let queued = self.has_entries_left() || !self.work.is_empty() || self.holders > 0;
+        let recount = self.written_off > 0 && self.active > 0;
+        (queued || !self.leader || recount) && self.is_watched()
+    }
+
+    /// When the worker is to be looked at. `None`: it does not matter what it does.
+    fn look_due(&self, worker: &Worker<T>, tick: Duration) -> Option<Instant> {
+        if let Some(asleep_since) = worker.blocked_since.filter(|_| worker.written_off) {
+            let slept = self.clock.saturating_duration_since(asleep_since);
+            return Some(worker.seen + (slept / PART_OF_A_SLEEP).clamp(tick, tick * LONGEST_SLEEP_UNSEEN));
+        }
+        let slots_wanted = self.has_entries_left() && !self.has_room();
+        // Where all are outside the supervisor leads, and may have to start another.
+        let supervised_alone = self.supervisor.is_some() && !self.anybody_inside();
+        // guard: a batch is taken from a worker that does not come back [without: let wanted = slots_wanted || supervised_alone;]
+        let wanted = slots_wanted || supervised_alone || worker.holds;
+        (worker.counted && wanted).then(|| worker.seen + tick)
+    }
+
+    /// Whom to look at now: who was not seen for longest first.
+    pub(super) fn suspects(&self, tick: Duration) -> Vec<(usize, u64, Arc<Shared<T>>)> {
+        let workers = self.workers.iter().enumerate();
+        let mut suspects: Vec<_> = workers
+            .filter_map(|(index, worker)| {
+                let worker = worker.as_ref()?;
+                let due = self.look_due(worker, tick)? <= self.clock + tick / 4;
+                due.then(|| (worker.seen, index, worker.stay, worker.shared.clone()))
+            })
+            .collect();
+        suspects.sort_unstable_by_key(|&(seen, index, ..)| (seen, index));
+        suspects.truncate(LOOKS_AT_A_TIME);
+        suspects.into_iter().map(|(_, index, stay, shared)| (index, stay, shared)).collect()
+    }
+
+    /// An entry has waited for a tick although a slot is free.
+    fn is_stuck(&self, tick: Duration) -> bool {
+        let waited = self.totals.removed < self.mark && self.clock >= self.marked_at + tick;
+        waited && self.has_entries_left() && self.has_room()
+    }
+
+    /// Moves the mark on if all entries up to it were taken.
+    fn move_mark(&mut self) {
+        if self.totals.removed >= self.mark {
+            self.mark = self.totals.inserted;
+            self.marked_at = self.clock;
+        }
+    }
+
+    /// When the timer has to go off at the latest, never more than a tick from now, and when a look is due.
+    fn due(&self, tick: Duration) -> (Instant, Option<Instant>) {
+        let mut due = self.clock + tick;
+        if self.has_entries_left() && self.has_room() {
+            due = due.min(self.marked_at + tick); // guard: an entry that a free slot could take is not left behind
+        }
+        if !self.leader {
+            due = due.min(self.polled_at + tick); // guard: a port without a leader is polled in time
+        }
+        let looks = self.workers.iter().flatten().filter_map(|worker| self.look_due(worker, tick));
+        let look = looks.min();
+        // guard: the timer is not pushed beyond the stay of a worker that blocks [without: (due, look)]
+        (look.map_or(due, |look| due.min(look)), look)
     }
 
     /// Restores the invariant at the top of this file. `urgent`: somebody announced that it will block, or the tick
     /// found the queue stuck; one worker is then woken whatever the policy says.
     pub(super) fn settle(&mut self, watch: &Watch, urgent: bool) -> Wakes {
-        let mut wakes = Wakes { parks: Vec::new(), kick: false };
+        let mut wakes = Wakes { parks: Vec::new(), kick: false, look: false };
         if self.closed {
             self.wake_everybody(&mut wakes);
             return wakes;
         }
         let mut urgent = urgent;
+        if self.is_stuck(watch.tick()) {
+            urgent = true; // guard: who settles wakes another for an entry that was left behind
+            self.marked_at = self.clock;
+        }
         while self.fifo.len() > self.promised + self.coming()
             && self.active + self.coming() < self.limit
             && (urgent || self.worth_a_wake())
@@ -395,7 +574,10 @@ impl<T> State<T> {
                 self.totals.wakes += 1;
                 wakes.parks.push((self.worker(bottom).shared.park.clone(), false)); // guard: somebody sleeps on the timer
             }
-            self.arm(watch);
+            wakes.look = self.review(watch);
+        } else if !self.is_watched() {
+            // Nobody would hear the timer: who comes back has read the clock.
+            wakes.look = self.clock >= self.review_at && self.think_over(watch.tick()).1;
         }
         #[cfg(all(unix, not(loom)))]
         if let Some(bell) = &mut self.notifier {
@@ -413,6 +595,7 @@ impl<T> State<T> {
         assert_eq!(self.promised, count(|worker| worker.promised), "slots promised");
         assert_eq!(self.active, self.promised + count(|worker| worker.counted), "slots in use");
         assert_eq!(self.holders, count(|worker| worker.holds), "batches");
+        assert_eq!(self.written_off, count(|worker| worker.written_off), "written off");
         assert_eq!(count(|worker| worker.counted && (worker.promised || worker.written_off || worker.blocking)), 0);
         assert!(!self.closed || self.fifo.is_empty() && self.work.is_empty(), "a closed queue is empty");
     }
@@ -421,7 +604,8 @@ impl<T> State<T> {
     #[cfg(test)]
     fn check_watched(&self) {
         if self.needs_the_timer() {
-            assert!(self.armed_until.is_some(), "the dead-man's timer is armed");
+            let until = self.armed_until.expect("the dead-man's timer is armed");
+            assert!(until <= self.clock + super::TICK, "it goes off within a tick");
             assert!(self.leader || self.standby.is_some() || self.supervisor.is_some(), "somebody sleeps on it");
         }
     }
@@ -442,20 +626,52 @@ impl<T> State<T> {
         }
     }
 
-    /// At most once per half tick: a timer that is pushed on with every packet would cost more than it saves. In a burst
-    /// the clock is read now and then only; a timer that goes off too early for it costs one look.
-    fn arm(&mut self, watch: &Watch) {
+    /// Moves the timer to when it is needed next, and returns whether somebody has to be looked at now. At most once per
+    /// half tick: a timer that is pushed on with every packet would cost more than it saves. In a burst the clock is read
+    /// now and then only; a timer that goes off too early for it costs one look.
+    fn review(&mut self, watch: &Watch) -> bool {
         self.rearms += 1;
         if self.armed_until.is_some() && self.is_a_burst() && !self.rearms.is_multiple_of(BURST as u32) {
-            return;
+            return false;
         }
         self.rearms = 0;
-        let tick = watch.tick();
-        let time = now();
-        if self.armed_until.is_none_or(|until| until < time + tick / 2) {
-            watch.arm(); // guard: the dead-man's timer is armed
-            self.armed_until = Some(time + tick);
+        self.read_clock();
+        if self.armed_until.is_some() && self.clock < self.review_at {
+            return false;
         }
+        let (due, look) = self.think_over(watch.tick());
+        let due = due.max(self.clock);
+        let gone_off = self.armed_until.is_some_and(|until| until <= self.clock);
+        if self.armed_until != Some(due) && !(gone_off && due == self.clock) {
+            watch.arm(due, self.clock); // guard: the dead-man's timer is armed
+            self.armed_until = Some(due);
+        }
+        #[cfg(test)]
+        self.check_due(watch.tick());
+        look
+    }
+
+    /// When the timer has to go off, and whether a look is due: a quarter of a tick earlier, so that whoever comes back in
+    /// time spares the wake-up.
+    fn think_over(&mut self, tick: Duration) -> (Instant, bool) {
+        self.move_mark();
+        let (due, look) = self.due(tick);
+        let look = look.map(|look| look - tick / 4);
+        let next = look.map_or(self.clock + tick / 2, |look| look.min(self.clock + tick / 2));
+        self.review_at = next.max(self.clock + tick / 8);
+        (due, look.is_some_and(|look| look <= self.clock)) // guard: who settles looks when a look is due
+    }
+
+    /// The timer goes off in time for everything that it is about.
+    #[cfg(test)]
+    fn check_due(&self, tick: Duration) {
+        let until = self.armed_until.expect("it was just armed");
+        let in_time = |at: Instant| until <= at.max(self.clock);
+        let looks = self.workers.iter().flatten().filter_map(|worker| self.look_due(worker, tick));
+        looks.for_each(|look| assert!(in_time(look), "for a look"));
+        assert!(self.leader || in_time(self.polled_at + tick), "for a poll");
+        let waits = self.has_entries_left() && self.has_room();
+        assert!(!waits || in_time(self.marked_at + tick), "for an entry that a free slot could take");
     }
 
     fn wake_everybody(&mut self, wakes: &mut Wakes) {

@@ -1,9 +1,10 @@
 //! The dead-man's timer: what wakes the worker that stands by when all others are outside `get` for too long.
 //!
 //! A worker that leaves the port without a leader arms it; a worker that comes back to lead an idle port disarms it.
-//! While packets flow it is pushed on at most once per half tick and never goes off, so watching costs a few
-//! microseconds per second of load and nothing at all when the port is idle. (A constant 1 ms tick was measured at
-//! 570 us of CPU per message at 20 messages/s; this timer at about 11.)
+//! While packets flow and every worker comes back it is pushed on at most once per half tick and does not go off, so
+//! watching costs a few microseconds per second of load and nothing at all when the port is idle. (A constant 1 ms tick
+//! was measured at 570 us of CPU per message at 20 messages/s; this timer at about 11.) It is not pushed beyond one tick
+//! after the stay of a worker that does not come back: `state.rs` says when it has to go off.
 //!
 //! The timer is a descriptor (a `timerfd` on Linux) because it has to be moved by one thread while another one sleeps on it. The engine's
 //! leader may watch the same descriptor, so that a port whose only waiting thread leads is looked after as well.
@@ -38,9 +39,11 @@ mod system {
             self.tick
         }
 
-        /// Goes off one tick from now, whatever was set before.
-        pub(crate) fn arm(&self) {
-            system::set_timer(&self.timer, self.tick);
+        /// Goes off at that time, whatever was set before. The caller has just read the clock.
+        pub(crate) fn arm(&self, at: Instant, clock: Instant) {
+            // Zero would disarm it.
+            let after = at.saturating_duration_since(clock).max(Duration::from_nanos(1));
+            system::set_timer(&self.timer, after);
         }
 
         pub(crate) fn disarm(&self) {
@@ -98,7 +101,7 @@ mod system {
 #[cfg(loom)]
 mod system {
     use crate::queue::park::{Park, Woke};
-    use crate::sync::Arc;
+    use crate::sync::{Arc, pass_until};
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
@@ -115,6 +118,7 @@ mod system {
     #[derive(Debug)]
     struct Timer {
         armed: AtomicBool,
+        due: Mutex<Option<Instant>>,
         stopped: AtomicBool,
         ticks: AtomicUsize,
         sleepers: Mutex<Vec<Arc<Park>>>,
@@ -124,6 +128,7 @@ mod system {
         pub(crate) fn new(_tick: Duration) -> std::io::Result<Watch> {
             Ok(Watch(Arc::new(Timer {
                 armed: AtomicBool::new(false),
+                due: Mutex::new(None),
                 stopped: AtomicBool::new(false),
                 ticks: AtomicUsize::new(0),
                 sleepers: Mutex::new(Vec::new()),
@@ -139,10 +144,11 @@ mod system {
             self.0.stopped.store(true, Ordering::Relaxed);
         }
 
-        pub(crate) fn arm(&self) {
+        pub(crate) fn arm(&self, at: Instant, _clock: Instant) {
             if self.0.stopped.load(Ordering::Relaxed) {
                 return;
             }
+            *self.0.due.lock().unwrap() = Some(at);
             self.0.armed.store(true, Ordering::Relaxed);
             let sleepers = self.0.sleepers.lock().unwrap().clone();
             sleepers.iter().for_each(|park| park.timer_armed());
@@ -156,6 +162,9 @@ mod system {
             self.0.sleepers.lock().unwrap().push(park.clone());
             let woke = park.sleep(deadline, Some(&self.0.armed));
             self.0.sleepers.lock().unwrap().retain(|sleeper| !Arc::ptr_eq(sleeper, park));
+            if let (Woke::Tick, Some(due)) = (woke, *self.0.due.lock().unwrap()) {
+                pass_until(due);
+            }
             if woke == Woke::Tick && self.0.ticks.fetch_add(1, Ordering::Relaxed) == TICKS_EXPLORED {
                 loom::skip_branch();
             }

@@ -1,0 +1,86 @@
+//! The order in which one thread is handed engine work, entries and polls, on a driver that does what the test says.
+
+use super::*;
+
+/// What a poll brings each time.
+struct Source {
+    entry: Option<u32>,
+    polls: AtomicU64,
+}
+
+impl Driver<u32> for Source {
+    fn poll(&self, wait: Option<Duration>, found: &mut Found<u32>) {
+        assert_eq!(wait, Some(Duration::ZERO), "there is something to do, so nobody sleeps");
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        found.entries.extend(self.entry);
+    }
+
+    fn has_sources(&self) -> bool {
+        true
+    }
+
+    fn kick(&self) {}
+
+    fn dispose(&self, _: u32) {}
+}
+
+fn queue(entry: Option<u32>) -> Arc<Queue<u32, Source>> {
+    let source = Source { entry, polls: AtomicU64::new(0) };
+    Arc::new(Queue::new(1, Wake::Adaptive, |_| Ok(source)).unwrap())
+}
+
+/// Does `most` pieces of work, each of which begets another, and returns how many there were before the first entry.
+fn works_before_an_entry(queue: &Arc<Queue<u32, Source>>, most: usize) -> usize {
+    queue.insert_work(0).unwrap();
+    for done in 0..most {
+        match queue.get(Deadline::Never).unwrap() {
+            Taken::Entry(_) => return done,
+            Taken::Work(work) => queue.insert_work(work).unwrap(),
+        }
+    }
+    most
+}
+
+#[test]
+fn work_that_begets_work_does_not_hold_back_an_entry() {
+    let queue = queue(None);
+    queue.insert(1).unwrap();
+    assert!(works_before_an_entry(&queue, 1000) <= 2);
+    queue.close();
+}
+
+#[test]
+fn work_that_begets_work_does_not_hold_back_a_poll() {
+    let queue = queue(Some(1));
+    let works = works_before_an_entry(&queue, 1000);
+    assert!(works <= POLL_EVERY as usize + 2, "{works} pieces of work came before what the poll brings");
+    queue.close();
+}
+
+#[test]
+fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing() {
+    let queue = queue(Some(1));
+    let park = queue.supervise().unwrap();
+    // The only worker has the only slot, and says that it blocks.
+    queue.insert(7).unwrap();
+    assert!(matches!(queue.get(Deadline::Never), Ok(Taken::Entry(7))));
+    blocking(|| {
+        queue.insert_work(0).unwrap();
+        let (mut works, mut grown) = (0_u64, 0);
+        // A tick is a matter of time: the works go on until it has come.
+        while grown == 0 {
+            match queue.tend(&park) {
+                Tended::Work(work) => {
+                    works += 1;
+                    queue.insert_work(work).unwrap();
+                }
+                Tended::Grow => grown += 1,
+                Tended::Stopped => panic!("nobody stopped it"),
+                Tended::Nothing => {}
+            }
+        }
+        let polls = queue.driver.polls.load(Ordering::Relaxed);
+        assert!(polls >= works / 4, "{polls} polls beside {works} pieces of work");
+    });
+    queue.close();
+}
