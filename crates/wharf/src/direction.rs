@@ -16,8 +16,8 @@
 //!
 //! Most connections are idle, with one receive outstanding: that state is kept small.
 
-use crate::operation::Operation;
 pub(crate) use crate::operation::Side;
+use crate::operation::{Kind, Operation};
 use std::collections::{BTreeSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,20 @@ impl Direction {
         wanted
     }
 
+    /// The head of the list can go on without space: what stood before it has ended.
+    pub(crate) fn needs_no_space(&self) -> bool {
+        self.operations.front().is_some_and(|head| head.kind == Kind::Disconnected)
+    }
+
+    /// Operations were taken out. True when the caller has to queue the direction, for one that waited for them alone.
+    pub(crate) fn wants_no_space(&mut self) -> bool {
+        let wanted = self.needs_no_space();
+        if wanted && self.turn == Turn::Idle {
+            self.drained = false;
+        }
+        wanted && self.wants_a_turn()
+    }
+
     /// The owner begins.
     #[inline]
     pub(crate) fn begin(&mut self) {
@@ -294,7 +308,7 @@ impl Operations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::{Buffers, Kind, Sink};
+    use crate::operation::{Buffers, Sink};
 
     #[test]
     fn readiness_that_arrives_during_a_turn_is_not_lost() {

@@ -314,6 +314,8 @@ struct Rare {
     parts: Option<Parts>,
     /// How far it is in more pieces than one call takes.
     place: Option<Place>,
+    /// See [`Operation::shutdown`].
+    shutdown: bool,
 }
 
 /// How far an operation is in its list of pieces or parts: without it, each call would start over from the first.
@@ -397,6 +399,17 @@ impl Operation {
     pub(crate) fn with_parts(mut self, parts: Parts) -> Operation {
         self.rare.get_or_insert_default().parts = Some(parts);
         self
+    }
+
+    /// The shutdown of a sending side: like a disconnect, and nobody hears of it.
+    pub(crate) fn shutdown() -> Operation {
+        let mut operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
+        operation.rare.get_or_insert_default().shutdown = true;
+        operation
+    }
+
+    pub(crate) fn is_shutdown(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.shutdown)
     }
 
     pub(crate) fn address(&self) -> Option<&SocketAddr> {

@@ -284,8 +284,14 @@ pub(super) fn shutdown(handle: Handle, how: Shutdown) -> Result<(), i32> {
     rustix::net::shutdown(borrow(handle), how).map_err(Errno::raw_os_error)
 }
 
+/// Does not wait, also where the socket has a linger time: what was sent is delivered all the same, by the system.
 #[allow(unsafe_code)]
 pub(super) fn close(handle: Handle) {
+    // With a time of zero it resets the connection, which is meant. What is no socket has none.
+    if let Ok(Some(1..)) = sockopt::socket_linger(borrow(handle)).map(|time| time.map(|time| time.as_secs())) {
+        // All that the time does is to have the closing thread wait, in non-blocking mode, too.
+        let _ = sockopt::set_socket_linger(borrow(handle), None);
+    }
     // SAFETY: the device gives its descriptor away here, once, with no call on it under way (`Device::leave`).
     drop(unsafe { OwnedFd::from_raw_fd(handle) });
 }

@@ -131,8 +131,11 @@ impl<K: Key, C: Context> Stream<K, C> {
     }
 
     /// Issues a receive into a buffer, from its start up to its capacity. It completes as soon as at least one byte,
-    /// or the end of the stream, is there. A buffer without capacity waits for data and takes none, as
-    /// [`readable`](Stream::readable) does.
+    /// or the end of the stream, is there.
+    ///
+    /// A buffer without capacity waits for data and takes none, as [`readable`](Stream::readable) does, and its packet is that
+    /// of `readable`: [`Event::Readable`](crate::Event::Readable). `Vec::new()` is such a buffer, as a buffer of no bytes is on
+    /// Windows: give `Vec::with_capacity(4096)` or `Buffer::with_capacity(4096)` to receive.
     ///
     /// # Ordering
     ///

@@ -642,8 +642,12 @@ impl Port {
             return Cancel::Requested;
         }
         let Some(operation) = direction.operations.remove(id.serial) else { return Cancel::TooLate };
+        let wanted = direction.wants_no_space();
         drop(direction);
         self.complete(&device, operation, ECANCELED);
+        if wanted {
+            self.insert_work(Entry::Ready(device, Side::Send));
+        }
         Cancel::Requested
     }
 
@@ -658,15 +662,23 @@ impl Port {
         let Ok(device) = self.own(device) else { return 0 };
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
-            let (pending, files) = {
+            let (pending, files, wanted) = {
                 let mut direction = device.direction(side).lock();
                 count += direction.cancel_running();
-                (direction.operations.take(), files_under_way(device, &direction))
+                let mut pending: Vec<Operation> = direction.operations.take().collect();
+                // A shutdown, which is no operation of the program's, comes all the same. Nothing was issued behind it.
+                if let Some(shutdown) = pending.pop_if(|last| last.is_shutdown()) {
+                    direction.operations.push_back(shutdown);
+                }
+                (pending, files_under_way(device, &direction), direction.wants_no_space())
             };
             self.cancel_files(device, &files);
             for operation in pending {
                 count += 1;
                 self.complete(device, operation, ECANCELED);
+            }
+            if wanted {
+                self.insert_work(Entry::Ready(device.clone(), Side::Send));
             }
         }
         count
@@ -832,6 +844,10 @@ impl Port {
     fn complete(&self, device: &Inner, operation: Operation, error: i32) {
         if operation.kind == Kind::Connected && error == ECANCELED {
             self.abort_connect(device);
+        }
+        if operation.kind == Kind::Disconnected && error == ECANCELED {
+            // Nothing was shut (row X-05).
+            device.shut.fetch_and(!shut::SEND, Ordering::AcqRel);
         }
         let (sink, completion) = finish(device, operation, error, Payload::None);
         self.deliver(sink, completion);

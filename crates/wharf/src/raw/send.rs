@@ -327,9 +327,7 @@ impl Port {
 
     /// Shuts the sending side now, or marks it to be shut after what is outstanding.
     pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
-        // An operation like a disconnect, that nobody hears of.
-        let operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
-        match self.issue_send(device, operation) {
+        match self.issue_send(device, Operation::shutdown()) {
             Ok(_) | Err(ESHUTDOWN) => Ok(()),
             Err(error) => Err(error),
         }
@@ -436,6 +434,7 @@ impl Port {
                 drained = false;
             }
             direction.forget_cancelled();
+            drained &= !direction.needs_no_space();
             if !drained && calls < CALLS_PER_TURN && moved < BYTES_PER_TURN {
                 if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
