@@ -15,7 +15,7 @@ use crate::raw::DeviceKind;
 use crate::sync::Lock;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// How far a stream is.
 pub(crate) mod phase {
@@ -78,6 +78,8 @@ pub(crate) struct Device {
     /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
     pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
+    /// Bytes that the system has taken for sending. Written by the send side's owner only.
+    pub(crate) taken: AtomicU64,
     /// How many datagrams the next call is to ask for.
     pub(crate) burst: AtomicU8,
     /// One for being open and one for each [user](Device::enter); at 0 the handle is closed.
@@ -158,6 +160,11 @@ impl Device {
         }
     }
 
+    /// The system has taken so many bytes more. One thread at a time sends, so the addition need not be atomic.
+    pub(crate) fn count_taken(&self, bytes: usize) {
+        self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
     pub(crate) fn is(&self, phase: u8) -> bool {
         self.phase.load(Ordering::Acquire) == phase
     }
@@ -223,6 +230,7 @@ impl Devices {
             failed_send: AtomicI32::new(0),
             end_waits: AtomicBool::new(false),
             registered: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             burst: AtomicU8::new(2),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),

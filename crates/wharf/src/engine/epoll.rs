@@ -189,6 +189,10 @@ impl Engine for Epoll {
         calls::exit_status(handle)
     }
 
+    fn unacknowledged(&self, handle: Handle) -> Option<u64> {
+        super::system::unacknowledged(borrow(handle))
+    }
+
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         calls::accept(handle)
     }

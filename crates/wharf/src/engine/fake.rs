@@ -1035,6 +1035,13 @@ impl Engine for Fake {
         });
     }
 
+    fn unacknowledged(&self, handle: Handle) -> Option<u64> {
+        let mut net = self.net();
+        let connection = net.stream(handle);
+        let one = &net.connections[connection];
+        Some((one.sent.len() - one.read) as u64)
+    }
+
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {
         assert_eq!(how, Shutdown::Write, "shutting the receive side is the port's own matter (row R-16)");
         self.call(Call::Shutdown, handle, |net| {

@@ -180,6 +180,9 @@ pub(crate) trait Engine: Send + Sync {
     fn has_peer(&self, handle: Handle) -> bool;
     /// Whether a datagram socket has an address of its own, at which something can arrive.
     fn is_bound(&self, handle: Handle) -> bool;
+    /// Bytes that the system took for sending on a stream and that the peer's system has not acknowledged, the end of the stream
+    /// counting as one. `None`: the system does not tell.
+    fn unacknowledged(&self, handle: Handle) -> Option<u64>;
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     /// Begins to connect. `ECONNRESET` says that the connection was made, and has been reset since.
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;

@@ -302,6 +302,10 @@ impl Engine for Poll {
         calls::is_bound(handle)
     }
 
+    fn unacknowledged(&self, handle: Handle) -> Option<u64> {
+        system::unacknowledged(calls::borrow(handle))
+    }
+
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         self.received(handle, calls::accept(handle))
     }

@@ -39,7 +39,7 @@ mod udp;
 pub use address::Addresses;
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
-pub(crate) use tcp::listen;
+pub(crate) use tcp::{Came, listen};
 pub use tcp::{Stream, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 

@@ -3,15 +3,17 @@
 use super::{Addresses, adopt_socket};
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::os;
+use crate::os::{self, Owned};
 use crate::packet::{Event, Packet, Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
 use crate::record::Memory;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`, 4096).
 const BACKLOG: i32 = 4096;
@@ -80,7 +82,28 @@ pub(crate) fn listen(address: impl Addresses) -> io::Result<std::net::TcpListene
     listened
 }
 
+/// A connection that was taken without a packet.
+pub(crate) enum Came {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Local(os::UnixStream),
+}
+
 impl<K: Key, C: Context> TcpListener<K, C> {
+    /// Takes a connection that waits now, if one does (on Windows none is seen).
+    pub(crate) fn accept_now(&self) -> Option<Came> {
+        let shared = &self.0;
+        let accepted = shared.port.accept_now(&shared.device)?;
+        #[allow(unsafe_code)]
+        // SAFETY: the handle was just made for this connection, and is nobody else's.
+        let came = unsafe {
+            match accepted.peer {
+                Some(peer) => Came::Tcp(Owned::from_handle(accepted.handle), peer),
+                None => Came::Local(Owned::from_handle(accepted.handle)),
+            }
+        };
+        Some(came)
+    }
+
     /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be outstanding; they are
     /// served in the order of issue.
     ///
@@ -252,6 +275,37 @@ impl<K: Key, C: Context> Stream<K, C> {
     pub fn disconnect(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
         shared.issue_plain(context, |token| shared.port.disconnect(&shared.device, token, Sink::Port))
+    }
+
+    /// Bytes that the system has taken for sending, parts of sends that are not complete included (on Windows without those).
+    pub fn bytes_taken(&self) -> u64 {
+        self.0.port.bytes_taken(&self.0.device)
+    }
+
+    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged, the end of the stream
+    /// counting as one; of a Unix socket the memory of what the peer has not read. `None` where the system does not tell
+    /// (Windows), and when the stream is closed.
+    pub fn unacknowledged(&self) -> Option<u64> {
+        self.0.port.unacknowledged(&self.0.device)
+    }
+
+    /// Closes the stream hard: what was not sent or not acknowledged is thrown away, and the peer hears a reset (`SO_LINGER`
+    /// with no time) instead of an end that it might take for that of the whole. A Unix socket has no resets: its peer hears
+    /// an end.
+    pub fn reset(&self) {
+        let _ = self.0.with_fd(|fd| Ok(sockopt::set_socket_linger(fd, Some(Duration::ZERO))?));
+        self.close();
+    }
+
+    /// Whether the connection is known to be broken, though nobody receives.
+    pub(crate) fn is_broken(&self) -> bool {
+        let look = self.0.with_fd(|fd| {
+            let mut ready = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut ready, Some(&now))?;
+            Ok(ready[0].revents().contains(PollFlags::ERR))
+        });
+        look.unwrap_or(true)
     }
 
     /// Shuts one or both sides, without a packet. The sending side is shut after what was sent before has gone out;

@@ -15,6 +15,7 @@ mod datagram;
 mod file;
 mod now;
 mod parts;
+mod progress;
 mod receive;
 mod send;
 mod signal;

@@ -60,7 +60,10 @@ impl Port {
         let skip = done - place.before;
         let engine = self.engine();
         let sent = |result, offered| match result {
-            Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
+            Ok(bytes) => {
+                device.count_taken(bytes);
+                Attempt::Done { bytes, short: bytes < offered }
+            }
             Err(EAGAIN) => Attempt::NotNow,
             Err(error) => Attempt::Failed(failed_send(device, error)),
         };

@@ -120,6 +120,23 @@ impl Port {
         self.issue_receive(device, Operation::new(Kind::Accepted, token, sink, Buffers::None))
     }
 
+    /// Takes a connection that waits now, beside the accepts that are outstanding, if one does.
+    pub(crate) fn accept_now(&self, device: &Device) -> Option<Accepted> {
+        let device = &device.0;
+        if device.kind != DeviceKind::Listener || !device.enter() {
+            return None;
+        }
+        let taken = loop {
+            match self.engine().accept(device.handle) {
+                // The connection is gone before it was taken.
+                Err(ECONNABORTED | EPROTO) => {}
+                other => break other.ok(),
+            }
+        };
+        self.leave(device);
+        taken.map(|(handle, peer)| Accepted { handle, peer })
+    }
+
     fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
         self.check()?;
         let mut direction = device.receive.lock();

@@ -568,7 +568,10 @@ impl Port {
             _ => engine.send(device.handle, pieces, false),
         };
         match result {
-            Ok(bytes) => Attempt::Done { bytes, short: bytes < offered },
+            Ok(bytes) => {
+                device.count_taken(bytes);
+                Attempt::Done { bytes, short: bytes < offered }
+            }
             Err(EAGAIN) => Attempt::NotNow,
             Err(error) => Attempt::Failed(failed_send(device, error)),
         }

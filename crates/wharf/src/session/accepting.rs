@@ -10,7 +10,7 @@ use super::peer::Peer;
 use super::service::{Inner, Listening, Make, Node, Op, Stream, lock};
 use super::{ServerTls, Session, Tls, payload};
 use crate::error::ErrorExt;
-use crate::net::TcpListener;
+use crate::net::{Came, TcpListener};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Accepts outstanding for each listener: a flood of connections is then taken in few turns.
 const ACCEPTS: usize = 16;
+/// Connections that may wait at a listener: the backlog that listeners are made with.
+const WAITING_MOST: usize = 4096;
 /// How long an accept that failed rests before the next is issued in its place.
 const REST: Duration = Duration::from_millis(100);
 
@@ -106,9 +108,28 @@ impl Inner {
         }
     }
 
-    /// Takes the service's listeners out of the port.
+    /// Closes the service's listeners. Connections that wait to be accepted are reset.
     pub(super) fn close_listeners(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
+        listeners.iter().for_each(TcpListener::close);
+        self.remove_socket_files();
+    }
+
+    /// Serves the connections that wait to be accepted: the system has made them, and their clients may be sending. Then
+    /// closes the listeners.
+    pub(super) fn stop_listening(self: &Arc<Self>) {
+        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        for listener in &listeners {
+            let Node::Listener(listening) = listener.key() else { continue };
+            // Not without end: where others listen on the same socket, more may come all the time.
+            for _ in 0..WAITING_MOST {
+                match listener.accept_now() {
+                    Some(Came::Tcp(socket, peer)) => self.accepted(listening, socket, peer),
+                    Some(Came::Local(socket)) => self.accepted_local(listening, socket),
+                    None => break,
+                }
+            }
+        }
         listeners.iter().for_each(TcpListener::close);
         self.remove_socket_files();
     }

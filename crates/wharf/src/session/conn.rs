@@ -28,6 +28,8 @@
 //!
 //! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
 
+use super::connecting::Connecting;
+use super::ending::{HEAR_OUT, Look};
 use super::framing::FrameError;
 use super::gather;
 use super::group::Membership;
@@ -52,10 +54,6 @@ use std::time::{Duration, Instant};
 
 /// Receives that one handler call may go through before other sessions come first.
 const RECEIVES_PER_TURN: usize = 8;
-
-/// After all has gone out, how long the peer may take to close its side too. Closing without waiting at all would
-/// reset the connection if the peer has just sent something, and it might lose what it was sent.
-const HEAR_OUT: Duration = Duration::from_millis(500);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -113,7 +111,7 @@ impl fmt::Display for Closed {
 
 impl Closed {
     /// Whether the peer has ended its side, well or not: it may still read what was accepted for it.
-    fn is_peers_end(&self) -> bool {
+    pub(super) fn is_peers_end(&self) -> bool {
         match self {
             Closed::ByPeer => true,
             #[cfg(feature = "tls")]
@@ -142,8 +140,14 @@ pub(super) struct Unsealed {
 pub struct LinkStats {
     /// Bytes received.
     pub bytes_received: u64,
-    /// Bytes that the system took for sending.
+    /// Bytes that the system took for sending, those of a send that is not complete included. Over TLS its records count.
     pub bytes_sent: u64,
+    /// Bytes of messages that were accepted for sending, and not dropped for newer ones.
+    pub accepted_bytes: u64,
+    /// Bytes of these that are lost: the session ended, or its connection broke, before they had arrived. See
+    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](super::Builder::linger). Over TLS what has gone out is counted
+    /// with its records, and not less than was lost.
+    pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`].
     pub dropped: u64,
     /// Bytes of memory that wait to be sent.
@@ -173,13 +177,16 @@ pub struct Link(pub(super) Arc<Conn>);
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Link({} to {})", self.0.id, self.0.peer)
+        write!(f, "Link({} to {})", self.0.id, self.0.peer())
     }
 }
 
 pub(super) struct Conn {
     id: u64,
-    peer: Peer,
+    /// While it is being connected, the address that is tried.
+    peer: Mutex<Peer>,
+    /// The peer is a process of this machine.
+    pub(super) is_local: bool,
     pub(super) service: Weak<Inner>,
     /// Boxed: it is more than all the rest, and most sessions have none.
     tls: Option<Box<Tls>>,
@@ -192,6 +199,13 @@ pub(super) struct Conn {
     waiting: AtomicU32,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    /// Bytes that were given to the stream to be sent, those of TLS included; and how many they were with the last message.
+    pub(super) given: AtomicU64,
+    pub(super) given_data: AtomicU64,
+    /// What `given` was when all of it was known to have arrived.
+    pub(super) settled: AtomicU64,
+    /// What had arrived when memory was last looked at.
+    pub(super) arrived_then: AtomicU64,
     pub(super) messages_received: AtomicU64,
     messages_sent: AtomicU64,
     sends: AtomicU64,
@@ -238,23 +252,39 @@ pub(super) struct Sending {
     starved: u32,
     listed: bool,
     /// Somebody sends, or a send is outstanding.
-    busy: bool,
+    pub(super) busy: bool,
     /// Nobody does, though something waits: a thread has it in its parcel, see `gather.rs`.
-    left: bool,
+    pub(super) left: bool,
     /// TLS has something to say of its own.
     answers: bool,
     /// The end of TLS has been sent.
     sealed_off: bool,
     /// The sending side is to be shut when the outbox has gone out; and it was.
     finishing: bool,
-    shut: bool,
+    pub(super) shut: bool,
     /// Why it ends, once that is decided.
-    reason: Option<Closed>,
-    /// Something that was accepted for sending has not gone out, and will not.
-    cut: bool,
-    groups: Vec<Membership>,
-    /// When a graceful close turns into an abrupt one, and a handshake into a failure.
-    linger_until: Option<Instant>,
+    pub(super) reason: Option<Closed>,
+    /// Something that was accepted for sending is lost, or the session's time was over.
+    pub(super) cut: bool,
+    pub(super) groups: Vec<Membership>,
+    /// When a graceful end turns into an abrupt one, a handshake into a failure, and a connect into the next address's. See
+    /// `ending.rs` for these.
+    pub(super) limit: Option<Instant>,
+    /// The limit begins anew whenever the peer takes something.
+    pub(super) patient: bool,
+    /// All has arrived, and so long the peer may take to end its side.
+    pub(super) hear_until: Option<Instant>,
+    /// It is in the list of those that linger.
+    pub(super) swept: bool,
+    pub(super) look: Look,
+    /// Bytes of messages that left the outbox to be sent; that were given up there; that are lost, and of which that was told.
+    pub(super) launched: u64,
+    pub(super) given_up: u64,
+    pub(super) lost: u64,
+    pub(super) told_lost: u64,
+    /// What is lost of what left the outbox is known.
+    pub(super) reckoned: bool,
+    pub(super) connecting: Connecting,
 }
 
 impl Link {
@@ -265,7 +295,7 @@ impl Link {
 
     /// The other end. For TCP it compares with, and prints as, its address; [`Peer::tcp`] is the address itself.
     pub fn peer(&self) -> Peer {
-        self.0.peer.clone()
+        self.0.peer()
     }
 
     /// Whether the session is over TLS.
@@ -445,7 +475,8 @@ impl Link {
         self.0.close(Closed::ByUs);
     }
 
-    /// Ends the session at once; what has not gone out is lost.
+    /// Ends the session at once. What the system has not taken is lost, and if that is anything, the peer hears a reset
+    /// instead of an end that it could take for that of the whole (but a Unix socket has none).
     pub fn abort(&self) {
         if !self.is_home() {
             return;
@@ -477,6 +508,9 @@ impl Link {
             return LinkStats::default();
         }
         let sending = self.0.lock();
+        if let Some(stream) = &sending.stream {
+            self.0.count_taken(stream);
+        }
         let now = tick_ms();
         let since = |stamp: &AtomicU64| match stamp.load(Ordering::Relaxed) {
             0 => None,
@@ -485,6 +519,8 @@ impl Link {
         LinkStats {
             bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
             bytes_sent: self.0.bytes_sent.load(Ordering::Relaxed),
+            accepted_bytes: sending.accepted_bytes(),
+            lost_bytes: sending.lost,
             dropped: sending.outbox.dropped,
             queued_bytes: sending.outbox.queued_bytes(),
             unhandled_bytes: sending.inbox.bytes(),
@@ -522,7 +558,17 @@ impl Sending {
 
     /// What goes out next. Until its handshake is done only TLS speaks.
     fn next(&mut self) -> Load {
-        if self.phase == Phase::Handshake { Load::default() } else { self.outbox.take() }
+        if self.phase == Phase::Handshake {
+            return Load::default();
+        }
+        let load = self.outbox.take();
+        self.launched += load.bytes();
+        load
+    }
+
+    /// Bytes that were accepted, and not dropped for newer ones.
+    pub(super) fn accepted_bytes(&self) -> u64 {
+        self.launched + self.given_up + self.outbox.waiting_length()
     }
 
     /// Whether what is sent may be left in the outbox for a moment.
@@ -557,8 +603,12 @@ impl Sending {
     /// Nothing more goes out. What waited is returned, to be dropped outside the lock.
     pub(super) fn give_up(&mut self) -> VecDeque<Piece> {
         self.left = false;
-        self.cut |= self.outbox.queued_bytes() > 0;
-        self.outbox.clear()
+        let unsent = self.outbox.clear();
+        let bytes: u64 = unsent.iter().map(Piece::length).sum();
+        self.given_up += bytes;
+        self.lost += bytes;
+        self.cut |= bytes > 0;
+        unsent
     }
 }
 
@@ -573,7 +623,8 @@ impl Conn {
     ) -> Arc<Conn> {
         Arc::new(Conn {
             id,
-            peer,
+            is_local: peer.local().is_some(),
+            peer: Mutex::new(peer),
             service: Arc::downgrade(service),
             tls: tls.map(Box::new),
             flying_messages: AtomicU64::new(0),
@@ -596,12 +647,26 @@ impl Conn {
                 reason: None,
                 cut: false,
                 groups: Vec::new(),
-                linger_until: None,
+                limit: None,
+                patient: false,
+                hear_until: None,
+                swept: false,
+                look: Look::default(),
+                launched: 0,
+                given_up: 0,
+                lost: 0,
+                told_lost: 0,
+                reckoned: false,
+                connecting: Connecting::default(),
             }),
             room: Condvar::new(),
             waiting: AtomicU32::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            given_data: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            arrived_then: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
             messages_sent: AtomicU64::new(0),
             sends: AtomicU64::new(0),
@@ -621,8 +686,20 @@ impl Conn {
         self.id
     }
 
-    pub(super) fn peer(&self) -> &Peer {
-        &self.peer
+    pub(super) fn peer(&self) -> Peer {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_peer(&self, peer: Peer) {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(super) fn stream(&self) -> Option<Stream> {
+        self.lock().stream.clone()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Sending> {
@@ -630,7 +707,7 @@ impl Conn {
     }
 
     /// Nothing more is said on a tape at the end of the outbox.
-    fn settle(&self, sending: &mut Sending) {
+    pub(super) fn settle(&self, sending: &mut Sending) {
         if sending.outbox.settle() {
             self.account(sending);
         }
@@ -733,7 +810,10 @@ impl Conn {
     /// The connection is made.
     pub(super) fn opened(self: &Arc<Self>, stream: &Stream) {
         stream.skip_on_success();
-        if self.tls.is_some() {
+        if self.lock().phase == Phase::Closing {
+            // Ended before anybody heard of it: the receive notices.
+            self.receive(stream);
+        } else if self.tls.is_some() {
             self.shake_hands();
             self.receive(stream);
         } else if self.greet() {
@@ -748,7 +828,7 @@ impl Conn {
             if matches!(sending.phase, Phase::Connecting | Phase::Handshake) {
                 sending.phase = if sending.reason.is_some() { Phase::Closing } else { Phase::Open };
                 if sending.phase == Phase::Open {
-                    sending.linger_until = None;
+                    sending.limit = None;
                 }
             }
         }
@@ -773,8 +853,10 @@ impl Conn {
             return;
         }
         sending.phase = Phase::Handshake;
-        // Closed gracefully, with something to send: then there is a limit already.
-        sending.linger_until.get_or_insert(after(service.options.tls_handshake_timeout()));
+        let limit = after(service.options.tls_handshake_timeout());
+        // Closed gracefully, with something to send: then there is a limit already, which may be shorter.
+        let earlier = sending.limit.filter(|_| sending.reason.is_some());
+        sending.limit = Some(earlier.map_or(limit, |earlier| earlier.min(limit)));
         // A client's first words.
         sending.answers = true;
         self.pump(sending);
@@ -885,10 +967,15 @@ impl Conn {
         }
         // Its buffer is the pool's, and handlers may take their time.
         drop(received);
-        if came.answers {
+        {
             let mut sending = self.lock();
-            sending.answers = true;
-            self.pump(sending);
+            if sending.shut {
+                // This side has ended, and says nothing more, not even why it fails.
+                sending.inbox.end = came.end.take();
+            } else if came.answers {
+                sending.answers = true;
+                self.pump(sending);
+            }
         }
         if came.established && !self.greet() {
             return false;
@@ -920,7 +1007,7 @@ impl Conn {
             return false;
         }
         // TLS failed: what it has to say of that goes out, and nothing else.
-        log::info!("session {} with {}: {end}", self.id, self.peer);
+        log::info!("session {} with {}: {end}", self.id, self.peer());
         let unsent = {
             let mut sending = self.lock();
             if sending.phase == Phase::Over {
@@ -952,17 +1039,25 @@ impl Conn {
         let _ = self.heard_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, stamp);
     }
 
-    /// The time-out that has passed, if one has.
-    pub(super) fn timed_out(&self, now_us: u64, idle_us: Option<u64>, handshake_us: Option<u64>) -> Option<Closed> {
+    /// The time-out that has passed, if one has. A session that has sent something, of which nothing more was heard for
+    /// `look_us`, is looked at closer: its peer may be reading what the system has taken long ago.
+    pub(super) fn timed_out(
+        &self,
+        now_us: u64,
+        idle_us: Option<u64>,
+        handshake_us: Option<u64>,
+        look_us: u64,
+    ) -> Option<Closed> {
         let passed = |stamp: &AtomicU64, limit: Option<u64>| {
             limit.is_some_and(|limit| now_us.saturating_sub(stamp.load(Ordering::Relaxed)) >= limit)
         };
         let late = passed(&self.opened_us, handshake_us) && !self.ready.load(Ordering::Relaxed);
         let idle = passed(&self.heard_us, idle_us);
-        if !late && !idle {
+        let slow = idle_us.is_some() && self.is_unsettled() && passed(&self.heard_us, Some(look_us));
+        if !late && !idle && !slow {
             return None;
         }
-        let sending = self.lock();
+        let mut sending = self.lock();
         if sending.phase != Phase::Open {
             return None;
         }
@@ -972,6 +1067,11 @@ impl Conn {
         if sending.inbox.asked || sending.inbox.held.is_some_and(Hold::is_ours) {
             // We do not listen: that it is silent is not its doing.
             return None;
+        }
+        if let (true, Some(stream)) = (slow, sending.stream.clone()) {
+            if self.takes(&mut sending, &stream) {
+                self.taken();
+            }
         }
         // It may have taken something since the look above.
         passed(&self.heard_us, idle_us).then_some(Closed::IdleTimeout)
@@ -1013,7 +1113,7 @@ impl Conn {
     /// Calls `closed` and drops the session, unless a handler runs: then the thread that runs it comes here when it is
     /// done. The phase is set before the lock is tried, and looked at after it was released, so that one of the two
     /// does it; the session is taken out under the lock, so that only one does.
-    fn tell_closed(self: &Arc<Self>) {
+    pub(super) fn tell_closed(self: &Arc<Self>) {
         let taken = match self.handler.try_lock() {
             Ok(mut handler) => handler.take(),
             Err(TryLockError::Poisoned(handler)) => handler.into_inner().take(),
@@ -1025,92 +1125,10 @@ impl Conn {
         self.guarded(|| drop(session));
     }
 
-    /// The end, once: noticed on the receiving side, or made by the end of the service.
-    pub(super) fn over(self: &Arc<Self>, reason: Closed) {
-        // Said when the lock is free: the logger is the program's.
-        let say = log::log_enabled!(log::Level::Debug);
-        let (stream, groups, unsent, unhandled, graceful, left, words) = {
-            let mut sending = self.lock();
-            if sending.phase == Phase::Over {
-                return;
-            }
-            let unhandled = sending.inbox.clear();
-            let graceful = reason.is_peers_end();
-            sending.phase = Phase::Over;
-            let reason = sending.reason.get_or_insert(reason);
-            let words = say.then(|| reason.to_string());
-            // After the peer's end it may still read what was accepted for it; after a failure nobody does.
-            let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
-            sending.outbox.settle();
-            self.account(&mut sending);
-            let left = sending.left;
-            let stays = graceful && (sending.busy || left || self.tls.is_some());
-            let stream = if stays { sending.stream.clone() } else { sending.stream.take() };
-            (stream, std::mem::take(&mut sending.groups), unsent, unhandled, graceful, left, words)
-        };
-        if let Some(words) = words {
-            log::debug!("session {} is over: {words}", self.id);
-        }
-        self.made_room();
-        drop((unsent, unhandled));
-        for group in groups {
-            if let Some(group) = group.upgrade() {
-                group.leave(self.id);
-            }
-        }
-        self.tell_closed();
-        if let Some(stream) = stream {
-            if left || (graceful && self.tls.is_some()) {
-                // TLS ends its side too, unless somebody sends and will come to it.
-                self.pump(self.lock());
-            }
-            if graceful && self.lock().busy {
-                // `sent` closes it; the sweep does if the peer never reads.
-                self.linger();
-            } else {
-                self.detach();
-                stream.close();
-            }
-        }
-        if let Some(service) = self.service.upgrade() {
-            service.forget(self);
-        }
-    }
-
-    pub(super) fn stream(&self) -> Option<Stream> {
-        self.lock().stream.clone()
-    }
-
-    /// The service is gone: no packet will come any more.
-    pub(super) fn discard(self: &Arc<Self>) {
-        self.over(Closed::Shutdown);
-        // It may have been over before, with something still on its way.
-        let (stream, unsent) = {
-            let mut sending = self.lock();
-            let unsent = sending.give_up();
-            self.account(&mut sending);
-            (sending.stream.take(), unsent)
-        };
-        drop(unsent);
-        if let Some(stream) = stream {
-            stream.close();
-        }
-    }
-
-    /// Whether something that was accepted for sending was not sent.
-    pub(super) fn is_cut(&self) -> bool {
-        self.lock().cut
-    }
-
-    fn detach(&self) {
-        let stream = self.lock().stream.take();
-        drop(stream);
-    }
-
     // --- The sending side: any thread ---
 
     /// Sends what waits, unless somebody does already; then lets receiving go on, if that waited for room.
-    fn pump<'a>(self: &'a Arc<Self>, sending: MutexGuard<'a, Sending>) {
+    pub(super) fn pump<'a>(self: &'a Arc<Self>, sending: MutexGuard<'a, Sending>) {
         let mut sending = self.send_waiting(sending);
         let limit = self.service.upgrade().map_or(0, |service| service.options.outbox_bytes);
         let has_room = sending.outbox.queued_bytes() <= limit / 4;
@@ -1129,38 +1147,42 @@ impl Conn {
         let Some(stream) = sending.stream.clone() else { return sending };
         sending.busy = true;
         loop {
-            let Load { buffers: mut messages, messages: count } = sending.next();
+            let Load { buffers: mut messages, messages: number } = sending.next();
             let seal = self.tls.as_ref().and_then(|tls| Some((tls, sending.ask_tls(&messages)?)));
             if messages.is_empty() && seal.is_none() {
                 sending.busy = false;
                 match sending.phase {
                     Phase::Open | Phase::Closing if sending.ends() => {
                         sending.shut = true;
-                        if sending.phase == Phase::Closing {
-                            sending.linger_until = Some(Instant::now() + HEAR_OUT);
-                        }
                         drop(sending);
                         // A failure means that the connection is gone, which the receive notices.
                         let _ = stream.shutdown(std::net::Shutdown::Write);
                         sending = self.lock();
+                        if sending.phase == Phase::Closing && self.owes(&sending, &stream) == 0 {
+                            sending.hear_until = Some(Instant::now() + HEAR_OUT);
+                        }
                     }
-                    Phase::Over => {
-                        drop(sending);
-                        self.detach();
-                        stream.close();
-                        sending = self.lock();
-                    }
+                    Phase::Over => return self.finish_over(sending, &stream),
                     _ => {}
                 }
                 return sending;
             }
             drop(sending);
-            self.flying_messages.store(count, Ordering::Relaxed);
+            self.flying_messages.store(number, Ordering::Relaxed);
             if let Some((tls, last)) = seal {
+                let bytes: u64 = messages.iter().map(|message| message.len() as u64).sum();
                 messages = match tls.seal(messages, last) {
                     Ok(sealed) => sealed,
-                    Err(error) => return self.send_failed(error),
+                    Err(error) => {
+                        self.lock().lost += bytes;
+                        return self.send_failed(error);
+                    }
                 };
+            }
+            let bytes: u64 = messages.iter().map(|message| message.len() as u64).sum();
+            count(&self.given, bytes);
+            if number > 0 {
+                self.given_data.store(self.given.load(Ordering::Relaxed), Ordering::Relaxed);
             }
             let outcome = match messages.len() {
                 // TLS had nothing to say after all.
@@ -1185,15 +1207,22 @@ impl Conn {
     }
 
     fn count_sent(&self, event: &Event<Node, Op>) {
-        let (Event::Sent { result, .. } | Event::SentVectored { result, .. }) = event else { return };
-        let bytes = *result.as_ref().unwrap_or(&0) as u64;
+        let (Event::Sent { result, stream, .. } | Event::SentVectored { result, stream, .. }) = event else { return };
         let messages = self.flying_messages.load(Ordering::Relaxed) * u64::from(result.is_ok());
         self.taken();
         count(&self.messages_sent, messages);
         count(&self.sends, u64::from(result.is_ok()));
-        count(&self.bytes_sent, bytes);
-        if let Some(service) = self.service.upgrade() {
-            service.totals.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        self.count_taken(stream);
+    }
+
+    /// Counts what the system has taken for sending since it was last counted, by whomever.
+    pub(super) fn count_taken(&self, stream: &Stream) {
+        let taken = stream.bytes_taken();
+        let before = self.bytes_sent.fetch_max(taken, Ordering::Relaxed);
+        if taken > before {
+            if let Some(service) = self.service.upgrade() {
+                service.totals.bytes_sent.fetch_add(taken - before, Ordering::Relaxed);
+            }
         }
     }
 
@@ -1226,125 +1255,26 @@ impl Conn {
             sending.busy = false;
             sending.outbox.landed();
             self.account(&mut sending);
-            sending.shut = true;
             sending.reason.get_or_insert(Closed::Failed(error));
             let stream = match sending.phase {
-                Phase::Over => sending.stream.take(),
-                _ if broken => None,
-                _ => sending.stream.clone(),
+                _ if broken && sending.phase != Phase::Over => None,
+                phase => {
+                    if let Some(stream) = sending.stream.clone() {
+                        self.reckon(&mut sending, &stream, true);
+                    }
+                    if phase == Phase::Over { sending.stream.take() } else { sending.stream.clone() }
+                }
             };
+            sending.shut = true;
             (unsent, stream)
         };
         drop(unsent);
         self.made_room();
         if let Some(stream) = stream {
-            stream.close();
+            stream.reset();
         }
+        self.tell_of_loss();
         self.lock()
-    }
-
-    /// Ends the session now: the receive completes as cancelled, and the receiving side does the rest.
-    pub(super) fn end(self: &Arc<Self>, reason: Closed) {
-        let (stream, go_on) = {
-            let mut sending = self.lock();
-            if sending.phase == Phase::Over {
-                return;
-            }
-            sending.reason.get_or_insert(reason);
-            sending.phase = Phase::Closing;
-            self.settle(&mut sending);
-            (sending.stream.clone(), sending.take_hold(|_| true))
-        };
-        self.made_room();
-        if let Some(stream) = stream {
-            stream.close();
-        }
-        if go_on {
-            // No receive is outstanding; the next one is refused, and notices the end.
-            self.receive_later();
-        }
-    }
-
-    /// Ends the session because its time is over.
-    pub(super) fn cut_off(self: &Arc<Self>, reason: Closed) {
-        self.lock().cut = true;
-        self.end(reason);
-    }
-
-    /// Ends the session after its outbox has gone out.
-    pub(super) fn close(self: &Arc<Self>, reason: Closed) {
-        let go_on = {
-            let mut sending = self.lock();
-            match sending.phase {
-                Phase::Open => {}
-                // There may be nobody at the other end: that is worth waiting for only if there is something to send.
-                Phase::Connecting | Phase::Handshake if sending.outbox.queued_bytes() == 0 => {
-                    drop(sending);
-                    return self.end(reason);
-                }
-                Phase::Connecting | Phase::Handshake => {}
-                Phase::Closing | Phase::Over => return,
-            }
-            sending.reason.get_or_insert(reason);
-            self.settle(&mut sending);
-            if sending.phase == Phase::Open {
-                sending.phase = Phase::Closing;
-            }
-            // The peer's end can be noticed only by receiving; what comes before it is discarded from now on.
-            let go_on = sending.phase == Phase::Closing && sending.take_hold(|_| true);
-            self.pump(sending);
-            go_on
-        };
-        if go_on {
-            self.receive_later();
-        }
-        self.made_room();
-        self.linger();
-    }
-
-    /// From now on there is a time limit.
-    fn linger(self: &Arc<Self>) {
-        if let Some(service) = self.service.upgrade() {
-            let mut sending = self.lock();
-            let limit = if sending.shut { HEAR_OUT } else { service.options.linger };
-            sending.linger_until = Some(after(limit));
-            drop(sending);
-            service.sweep_later(self);
-        }
-    }
-
-    /// The sweep: true when nothing more has to be waited for.
-    pub(super) fn linger_over(self: &Arc<Self>, now: Instant) -> bool {
-        let (stream, go_on) = {
-            let mut sending = self.lock();
-            if sending.phase == Phase::Over && sending.stream.is_none() {
-                return true;
-            }
-            match sending.linger_until {
-                // It had a handshake to do, and has done it. Whoever sets a limit again has it looked at again.
-                None => return true,
-                Some(until) if until > now => return false,
-                Some(_) => {}
-            }
-            if sending.phase == Phase::Handshake {
-                sending.reason.get_or_insert(Closed::HandshakeTimeout);
-            }
-            let stream = match sending.phase {
-                Phase::Over => sending.stream.take(),
-                _ => {
-                    sending.phase = Phase::Closing;
-                    sending.stream.clone()
-                }
-            };
-            (stream, sending.take_hold(|_| true))
-        };
-        if let Some(stream) = stream {
-            stream.close();
-        }
-        if go_on {
-            self.receive_later();
-        }
-        true
     }
 }
 

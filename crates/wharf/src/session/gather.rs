@@ -27,7 +27,7 @@ use super::tape::Tape;
 use crate::os::coarse_ms;
 use crate::queue::before_blocking;
 use std::cell::{Cell, RefCell};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// For how long a send waits for further frames, if sending takes no longer. By a clock that moves 100 to 1000 times a second.
 const AGE_MS: u64 = 1;
@@ -60,7 +60,8 @@ struct Gather {
     since: Cell<Option<u64>>,
     /// How long the last emptying of the parcel took, in milliseconds.
     took: Cell<u64>,
-    parcel: RefCell<Option<Arc<Parcel>>>,
+    /// With the service that it is for, whose port has the packet that empties it.
+    parcel: RefCell<Option<(Weak<Inner>, Arc<Parcel>)>>,
     /// What a group says, and to whom.
     saying: RefCell<Option<Saying>>,
 }
@@ -126,11 +127,17 @@ pub(super) fn has_left() -> bool {
 
 /// A session's send was left. Not under its lock.
 pub(super) fn leave(service: &Inner, conn: &Arc<Conn>) {
+    let other = |known: &Option<(Weak<Inner>, _)>| known.as_ref().is_some_and(|(of, _)| !of.ptr_eq(&conn.service));
+    if GATHER.with(|gather| other(&gather.parcel.borrow())) {
+        // The packet of another service does not come if that ends.
+        send();
+        GATHER.with(|gather| drop(gather.parcel.take()));
+    }
     let parcel = GATHER.with(|gather| {
         if gather.since.get().is_none() {
             gather.since.set(Some(coarse_ms()));
         }
-        gather.parcel.borrow_mut().get_or_insert_with(Arc::default).clone()
+        gather.parcel.borrow_mut().get_or_insert_with(|| (conn.service.clone(), Arc::default())).1.clone()
     });
     let post = {
         let mut left = lock(&parcel.0);
@@ -165,7 +172,7 @@ pub(super) fn send() {
     let parcel = GATHER.try_with(|gather| {
         drop(gather.saying.take());
         gather.since.take()?;
-        gather.parcel.borrow().clone()
+        gather.parcel.borrow().as_ref().map(|(_, parcel)| parcel.clone())
     });
     if let Ok(Some(parcel)) = parcel {
         let begun = coarse_ms();

@@ -168,14 +168,14 @@ impl Sending {
 
     /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is none:
     /// what was received frees its own by being handed on.
-    fn reason_to_hold(&self, service: &Inner) -> Option<Hold> {
+    fn reason_to_hold(&self, service: &Inner, wait: fn(&Buckets, u64) -> Option<u64>) -> Option<Hold> {
         if self.inbox.asked {
             return Some(Hold::Asked);
         }
         if self.outbox.exceeds(service.options.outbox_bytes / 2) {
             return Some(Hold::Outbox);
         }
-        let due = self.inbox.rate.as_ref().and_then(|rate| rate.wait(service.rates.now_ns()))?;
+        let due = self.inbox.rate.as_ref().and_then(|rate| wait(rate, service.rates.now_ns()))?;
         Some(Hold::Rate(due))
     }
 }
@@ -198,15 +198,16 @@ impl Conn {
                 drop(unhandled);
                 return Turn::Receive;
             }
-            let mut hold = sending.reason_to_hold(service);
+            let mut hold = sending.reason_to_hold(service, Buckets::wait_for_message);
+            if hold.is_none() && std::mem::take(&mut sending.inbox.more) {
+                return Turn::GoOn;
+            }
+            hold = hold.or_else(|| sending.reason_to_hold(service, Buckets::wait));
             if hold.is_none() {
                 if let Some(buffer) = sending.inbox.stash.take() {
                     self.account(&mut sending);
                     self.spend(&mut sending, buffer.len());
                     return Turn::Handle(buffer);
-                }
-                if std::mem::take(&mut sending.inbox.more) {
-                    return Turn::GoOn;
                 }
                 if let Some(end) = sending.inbox.end.take() {
                     return Turn::End(end);
@@ -284,7 +285,7 @@ impl Conn {
         if sending.phase != Phase::Open {
             return Frames::Over;
         }
-        if sending.reason_to_hold(service).is_some() {
+        if sending.reason_to_hold(service, Buckets::wait_for_message).is_some() {
             sending.inbox.more = true;
             return Frames::Later;
         }
@@ -389,11 +390,15 @@ impl Conn {
             self.account(&mut sending);
             // One that is over already, with something on its way to a peer that does not take it.
             let stream = if sending.phase == Phase::Over { sending.stream.take() } else { None };
+            if let Some(stream) = &stream {
+                self.reckon(&mut sending, stream, true);
+            }
             (unsent, unhandled, stream)
         };
         drop((unsent, unhandled));
         if let Some(stream) = stream {
-            stream.close();
+            stream.reset();
+            self.tell_of_loss();
         }
         self.end(reason);
         true

@@ -13,8 +13,8 @@
 //!
 //! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end cannot
 //! come because nothing is received. So while anybody waits for memory somebody looks once a second, and if less than a
-//! hundredth of the limit was freed since the last look, the session that holds most is ended, or as many of the largest as
-//! hold a hundredth.
+//! hundredth of the limit was freed since the last look, or taken by peers of a message that is not complete, the session that
+//! holds most is ended, or as many of the largest as hold a hundredth.
 //!
 //! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a free that
 //! leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is lost: whoever waits
@@ -310,10 +310,14 @@ impl Inner {
         if !held && !starved {
             return;
         }
-        let freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
+        let mut freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
         // A large message may find no room, though memory is not short.
         let enough = (memory.limit / PROGRESS_SHARE).max(1);
-        if (starved || memory.is_short()) && freed < enough as u64 {
+        let waits = starved || memory.is_short();
+        if waits && freed < enough as u64 {
+            freed += self.taken_by_largest();
+        }
+        if waits && freed < enough as u64 {
             // As many as it takes: if all hold little, one a second would take hours.
             let mut let_go = 0;
             while let_go < enough {
@@ -328,6 +332,17 @@ impl Inner {
         // What was freed while the lists were not in their places has told nobody.
         self.tell_of_memory();
         self.look_at_memory();
+    }
+
+    /// Bytes that the peers of those that hold most have taken since the last look: of one large message nothing is freed
+    /// until all of it was taken.
+    fn taken_by_largest(&self) -> u64 {
+        let mut holders = self.holders();
+        if holders.len() > CANDIDATES {
+            holders.select_nth_unstable_by_key(CANDIDATES - 1, |(holds, _)| Reverse(*holds));
+            holders.truncate(CANDIDATES);
+        }
+        holders.iter().filter_map(|(_, conn)| conn.upgrade()).map(|conn| conn.taken_since()).sum()
     }
 
     /// Something was received that is kept.

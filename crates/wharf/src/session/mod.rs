@@ -59,7 +59,8 @@
 //! - A panic in a handler closes that session only, is logged and counted, and costs no worker.
 //! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked; also
 //!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
-//! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends.
+//! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends. It arrives before the
+//!   end, within the time that the end may take, or the peer hears a reset, and [`LinkStats::lost_bytes`] tells what is lost.
 //! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`]; all of them together at most
 //!   [`Builder::memory_limit`].
 //! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
@@ -67,11 +68,13 @@
 //!
 //! # Not guaranteed
 //!
-//! That a message that was accepted for sending reaches the peer: only the peer can tell. That two members of a group
+//! That a message that was accepted for sending has been read by the peer: only the peer can tell. That two members of a group
 //! see the messages of two senders in the same order.
 
 mod accepting;
 mod conn;
+mod connecting;
+mod ending;
 mod framing;
 mod gather;
 mod group;

@@ -125,7 +125,24 @@ pub(super) struct Load {
     pub(super) messages: u64,
 }
 
+impl Load {
+    /// Bytes of its messages.
+    pub(super) fn bytes(&self) -> u64 {
+        self.buffers.iter().map(|buffer| buffer.len() as u64).sum()
+    }
+}
+
 impl Piece {
+    /// Bytes of its messages; of a tape that grows, those that are on it.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Piece::Message(buffer) => buffer.len() as u64,
+            Piece::Tape(tape, 0) => tape.bytes() as u64,
+            // Messages are dropped of one that was cut.
+            Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped) as u64,
+        }
+    }
+
     /// Of a tape that was cut.
     fn cost(&self) -> usize {
         match self {
@@ -263,6 +280,11 @@ impl Outbox {
             _ => 0,
         };
         self.counted_bytes() - growing
+    }
+
+    /// Bytes of the messages that wait.
+    pub(super) fn waiting_length(&self) -> u64 {
+        self.waiting.iter().map(Piece::length).sum()
     }
 
     /// Bytes that count: more than are here, while a tape at the end grows.

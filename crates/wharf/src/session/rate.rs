@@ -140,6 +140,13 @@ impl Buckets {
         let due = self.bytes.iter().chain(&self.messages).map(Bucket::due_ns).max()?;
         (due > now_ns).then_some(due)
     }
+
+    /// When there is a token for a message, if there is none now. Its bytes were taken out when they were received: what was
+    /// too much then is taken off what is received next, and not off what is here.
+    pub(super) fn wait_for_message(&self, now_ns: u64) -> Option<u64> {
+        let due = self.messages.as_ref()?.due_ns();
+        (due > now_ns).then_some(due)
+    }
 }
 
 /// A place in the list of those that wait: the tick, and the session's number.

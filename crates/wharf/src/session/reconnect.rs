@@ -16,10 +16,11 @@ use super::conn::{Closed, Link};
 use super::service::{Inner, Node, Op, Service};
 use super::{ClientTls, Session, payload};
 use crate::buffer::Buffer;
+use crate::net::Addresses;
 use crate::raw::OperationId;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -330,7 +331,7 @@ impl Service {
     /// The name has no address. That nobody answers is no error: it is tried again.
     pub fn reconnect<S: Session>(
         &self,
-        address: impl ToSocketAddrs,
+        address: impl Addresses,
         options: Reconnect,
         make: impl FnMut() -> S + Send + 'static,
     ) -> io::Result<Reconnecting> {
@@ -348,7 +349,7 @@ impl Service {
     #[cfg(feature = "tls")]
     pub fn reconnect_tls<S: Session>(
         &self,
-        address: impl ToSocketAddrs,
+        address: impl Addresses,
         server_name: &str,
         tls: &ClientTls,
         options: Reconnect,
@@ -405,12 +406,8 @@ impl Service {
     }
 }
 
-fn tcp_targets(address: impl ToSocketAddrs) -> io::Result<Vec<Target>> {
-    let targets: Vec<Target> = address.to_socket_addrs()?.map(Target::Tcp).collect();
-    if targets.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address"));
-    }
-    Ok(targets)
+fn tcp_targets(address: impl Addresses) -> io::Result<Vec<Target>> {
+    Ok(address.addresses()?.into_iter().map(Target::Tcp).collect())
 }
 
 impl Control {
@@ -457,7 +454,7 @@ impl Control {
         let connected = match &target {
             Target::Tcp(peer) => {
                 let tls = self.tls.as_ref().map(|(tls, name)| tls.connect(name)).transpose();
-                tls.and_then(|tls| service.connect_boxed(*peer, tls, watched))
+                tls.and_then(|tls| service.connect_boxed(vec![*peer], None, tls, watched))
             }
             Target::Local(name) => service.connect_local(name, watched),
         };

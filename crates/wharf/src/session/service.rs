@@ -24,11 +24,12 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How often sessions that are being closed are looked at.
+/// How often sessions that linger are looked at; and how often while a shutdown waits for the last of them.
 const SWEEP: Duration = Duration::from_millis(200);
+const FINISH_LOOK: Duration = Duration::from_millis(10);
 
 /// How often sessions are looked at for time-outs, in the smallest of them; and the least time between two looks, as
 /// looking at all sessions is work.
@@ -40,6 +41,8 @@ const MAX_SESSIONS: usize = 1_000_000;
 const LINGER: Duration = Duration::from_secs(5);
 /// For a TLS handshake: a few round trips, on a bad line, by a slow machine. Who needs longer will not be served well.
 const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// For an address to answer. The system's own limit is about two minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a device of a service is.
 #[derive(Clone)]
@@ -119,6 +122,7 @@ pub(super) struct Options {
     pub(super) nodelay: bool,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) handshake_timeout: Option<Duration>,
+    pub(super) connect_timeout: Duration,
     pub(super) rate: Option<Rate>,
     pub(super) inbox_bytes: usize,
     pub(super) memory_bytes: usize,
@@ -143,6 +147,11 @@ impl Options {
         if self.idle_timeout.is_some_and(|time| time.is_zero()) {
             return refuse("an idle_timeout of no time would end every session at once; leave it out for never");
         }
+        if self.connect_timeout.is_zero() {
+            return refuse(
+                "a connect_timeout of no time gives nobody time to answer; Duration::MAX is the system's limit",
+            );
+        }
         if self.handshake_timeout.is_some_and(|time| time.is_zero()) {
             return refuse("a handshake_timeout of no time would end every session at once; leave it out for never");
         }
@@ -151,6 +160,11 @@ impl Options {
 
     pub(super) fn tls_handshake_timeout(&self) -> Duration {
         self.handshake_timeout.unwrap_or(TLS_HANDSHAKE)
+    }
+
+    /// How long an address may take to answer.
+    fn connect_limit(&self) -> Duration {
+        self.handshake_timeout.map_or(self.connect_timeout, |time| time.min(self.connect_timeout))
     }
 }
 
@@ -204,8 +218,8 @@ impl Builder {
     ///   the new message counted, as the slow one: it ends ([`Closed::MemoryLimit`]), or loses its oldest messages, or the
     ///   sender waits.
     /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own means.
-    /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, the session that
-    ///   holds most ends, or as many of the largest as hold a hundredth. So a service whose memory is full of what nobody reads gets on again by itself.
+    /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, or taken by the peers of
+    ///   what is on its way, the session that holds most ends, or as many of the largest as hold a hundredth. So a service whose memory is full of what nobody reads gets on again by itself.
     ///
     /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their unfinished
     /// frames come to more, the session that holds most ends at once. What came as a session was just paused is not
@@ -226,7 +240,9 @@ impl Builder {
         self
     }
 
-    /// How long a session that is being closed may take to send what was accepted, and to hear the peer's end (5 s). With
+    /// How long a session that is being closed may take until what was accepted has arrived, and the peer has ended its side
+    /// (5 s); in a shutdown its deadline counts instead. A peer that has ended its side and still reads what was accepted for
+    /// it has as long as this since it last took something. What has not arrived then is lost, and the peer hears a reset. With
     /// no time at all a close is an [abort](Link::abort) as soon as something has to be waited for.
     pub fn linger(mut self, time: Duration) -> Self {
         self.options.linger = time;
@@ -239,11 +255,11 @@ impl Builder {
         self
     }
 
-    /// Closes a session that for that long has received nothing, and of which no send has completed
-    /// ([`Closed::IdleTimeout`]): its peer is silent, and does not read either. Default: never.
+    /// Closes a session that for that long has received nothing, and of which no send has completed and nothing was
+    /// acknowledged ([`Closed::IdleTimeout`]): its peer is silent, and does not read either. Default: never.
     ///
-    /// Sessions are looked at eight times in the smallest time-out, so one is closed up to a half of that later, never
-    /// earlier. Time in which a handler of the session runs does not count.
+    /// Sessions are looked at eight times in the smallest time-out, but not more often than every 5 ms, so one is closed up to
+    /// half of it, or 20 ms, later, never earlier. Time in which a handler of the session runs does not count.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.options.idle_timeout = Some(time);
         self
@@ -257,6 +273,16 @@ impl Builder {
     /// looked at every 0.2 s.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.options.handshake_timeout = Some(time);
+        self
+    }
+
+    /// How long an address may take to answer, for sessions that this side connects: then the name's next address is tried,
+    /// or the session's `closed` is called ([`Closed::Failed`], [`TimedOut`](io::ErrorKind::TimedOut)). Default: 20 s; the
+    /// system's own limit is about two minutes. [`handshake_timeout`](Builder::handshake_timeout), if it is shorter, counts
+    /// for this, too. Looked at every 0.2 s. A client that connects again has
+    /// [its own](super::Reconnect::connect_timeout).
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.options.connect_timeout = time;
         self
     }
 
@@ -289,8 +315,10 @@ impl Builder {
             socket_files: Mutex::new(Vec::new()),
             accepting: AtomicUsize::new(0),
             clients: Mutex::new(Vec::new()),
-            lingering: Mutex::new(Vec::new()),
+            lingering: Mutex::default(),
             sweeping: AtomicBool::new(false),
+            sweep_turn: Mutex::new(()),
+            until: OnceLock::new(),
             signals: Mutex::new(Vec::new()),
             signalled: Condvar::new(),
             shutting_down: AtomicBool::new(false),
@@ -323,6 +351,8 @@ pub(super) struct Totals {
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) panics: AtomicU64,
+    pub(super) cut: AtomicU64,
+    pub(super) lost_bytes: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) refused: AtomicU64,
     open: AtomicUsize,
@@ -344,6 +374,11 @@ pub struct ServiceStats {
     pub bytes_sent: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// Sessions of which something that was accepted for sending is lost, and how many bytes: see
+    /// [`LinkStats::lost_bytes`](super::LinkStats::lost_bytes).
+    pub cut: u64,
+    /// See `cut`.
+    pub lost_bytes: u64,
     /// What all sessions keep in memory.
     pub memory: MemoryStats,
     /// The port's figures.
@@ -367,13 +402,21 @@ pub struct MemoryStats {
 }
 
 /// How a shutdown went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Sessions that ended in time, with all that was accepted for them sent.
+    /// Sessions that ended in time, and all that was accepted for them has arrived: was acknowledged by the peer's system, or,
+    /// where this system does not tell (Windows), taken by it. Those that had ended before, and were still sending, count too.
     pub graceful: usize,
-    /// Sessions that were closed when the time was over, or whose connection broke before all was sent.
+    /// Sessions that were closed when the time was over, or whose connection broke before all had arrived. Their peers have
+    /// heard a reset if anything is missing.
     pub aborted: usize,
+    /// Bytes of messages that were accepted for these sessions, since they began, and not dropped for newer ones.
+    pub accepted_bytes: u64,
+    /// Bytes of these that have arrived.
+    pub delivered_bytes: u64,
+    /// Bytes of these that are lost; with those that were delivered they are all that was accepted.
+    pub lost_bytes: u64,
     /// Workers whose handler had not returned then.
     pub workers_left: usize,
 }
@@ -422,6 +465,20 @@ pub struct Service {
     pool: Option<WorkerPool>,
 }
 
+/// Sessions that are connected, shake hands or end, to be looked at when their time is over.
+#[derive(Default)]
+struct Lingering {
+    waiting: Vec<Arc<Conn>>,
+    /// Those that are just being looked at.
+    in_hands: Vec<Arc<Conn>>,
+}
+
+impl Lingering {
+    fn all(&self) -> impl Iterator<Item = &Arc<Conn>> {
+        self.waiting.iter().chain(&self.in_hands)
+    }
+}
+
 pub(super) struct Inner {
     pub(super) port: CompletionPort<Node, Op>,
     pub(super) options: Options,
@@ -440,9 +497,12 @@ pub(super) struct Inner {
     pub(super) accepting: AtomicUsize,
     /// Clients that connect again.
     clients: Mutex<Vec<Weak<Control>>>,
-    /// Sessions that are being closed, to be looked at when their time is over.
-    lingering: Mutex<Vec<Arc<Conn>>>,
+    lingering: Mutex<Lingering>,
+    /// A timer for the next look at them is set; and who looks.
     sweeping: AtomicBool,
+    sweep_turn: Mutex<()>,
+    /// When a shutdown's time is over, once there is one.
+    pub(super) until: OnceLock<Instant>,
     signals: Mutex<Vec<i32>>,
     signalled: Condvar,
     pub(super) shutting_down: AtomicBool,
@@ -521,6 +581,7 @@ impl Service {
                 nodelay: true,
                 idle_timeout: None,
                 handshake_timeout: None,
+                connect_timeout: CONNECT_TIMEOUT,
                 rate: None,
                 inbox_bytes: usize::MAX,
                 memory_bytes: usize::MAX,
@@ -580,10 +641,13 @@ impl Service {
         Ok(address)
     }
 
-    /// Connects to an address. The session's `opened` is called when the connection is made, or its `closed` when it
-    /// cannot be made. What is sent on the link before waits in its outbox.
-    pub fn connect(&self, peer: SocketAddr, session: impl Session) -> io::Result<Link> {
-        self.inner.connect_boxed(peer, None, Box::new(session))
+    /// Connects to an address, or to a name's addresses, one after the other until one answers: see
+    /// [`Builder::connect_timeout`]. The session's `opened` is called when the connection is made, or its `closed` when it
+    /// cannot be made. What is sent on the link before waits in its outbox. A name is looked up in this call, which then waits
+    /// for the answer.
+    pub fn connect(&self, peer: impl Addresses, session: impl Session) -> io::Result<Link> {
+        let limit = self.inner.options.connect_limit();
+        self.inner.connect_boxed(peer.addresses()?, Some(limit), None, Box::new(session))
     }
 
     /// Like [`connect`](Service::connect), over TLS. The server has to show a certificate for `server_name`, a host's
@@ -596,12 +660,14 @@ impl Service {
     #[cfg(feature = "tls")]
     pub fn connect_tls(
         &self,
-        peer: SocketAddr,
+        peer: impl Addresses,
         server_name: &str,
         tls: &ClientTls,
         session: impl Session,
     ) -> io::Result<Link> {
-        self.inner.connect_boxed(peer, Some(tls.connect(server_name)?), Box::new(session))
+        let tls = tls.connect(server_name)?;
+        let limit = self.inner.options.connect_limit();
+        self.inner.connect_boxed(peer.addresses()?, Some(limit), Some(tls), Box::new(session))
     }
 
     /// Hands the service a connection that was made elsewhere. A worker calls the session's `opened`.
@@ -642,10 +708,10 @@ impl Service {
         Ok(self.signals(numbers)?.wait())
     }
 
-    /// The service's figures. Without a memory limit [`MemoryStats::used_bytes`] is added up in this call, a few nanoseconds
-    /// for each session.
+    /// The service's figures. Some are added up in this call, a few nanoseconds for each session.
     pub fn stats(&self) -> ServiceStats {
         let totals = &self.inner.totals;
+        self.inner.count_taken();
         ServiceStats {
             sessions: totals.open.load(Ordering::Relaxed),
             accepted: totals.accepted.load(Ordering::Relaxed),
@@ -653,6 +719,8 @@ impl Service {
             bytes_received: totals.bytes_received.load(Ordering::Relaxed),
             bytes_sent: totals.bytes_sent.load(Ordering::Relaxed),
             panics: totals.panics.load(Ordering::Relaxed),
+            cut: totals.cut.load(Ordering::Relaxed),
+            lost_bytes: totals.lost_bytes.load(Ordering::Relaxed),
             memory: MemoryStats {
                 used_bytes: self.inner.memory_used(),
                 limit_bytes: self.inner.memory.is_limited().then(|| self.inner.memory.limit()),
@@ -671,11 +739,13 @@ impl Service {
 
     /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process that
     /// has the listening socket takes those that come from now on.
+    ///
+    /// Those that wait to be accepted become sessions in this call, on this thread (on Windows they are reset).
     pub fn stop_listening(&self) {
         if !self.inner.is_home() {
             return;
         }
-        self.inner.close_listeners();
+        self.inner.stop_listening();
     }
 
     /// Takes no more connections, and waits until all sessions have ended by themselves, or `deadline` has passed; returns how
@@ -690,7 +760,7 @@ impl Service {
         if !self.inner.is_home() {
             return 0;
         }
-        self.inner.close_listeners();
+        self.inner.stop_listening();
         let accepting = || self.inner.accepting.load(Ordering::SeqCst) > 0;
         self.inner.wait_while(after(deadline), |others| others > 0 || accepting())
     }
@@ -704,15 +774,16 @@ impl Service {
     /// [`Signals::wait`], say.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
         if !self.inner.is_home() {
-            return ShutdownReport { graceful: 0, aborted: 0, workers_left: 0 };
+            return ShutdownReport::default();
         }
         let until = after(deadline);
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
         inner.end_clients();
         inner.close_listeners();
-        let sessions: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
-        sessions.iter().for_each(|conn| conn.close(Closed::Shutdown));
+        let _ = inner.until.set(until);
+        let sessions = inner.all_sessions();
+        sessions.iter().for_each(|conn| conn.close_until(until));
         if inner.wait_for_sessions(until) > 0 {
             let late: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
             late.iter().for_each(|conn| conn.cut_off(Closed::Shutdown));
@@ -726,7 +797,16 @@ impl Service {
         let report = self.pool.take().expect("taken here only").shutdown(left);
         self.inner.end_all();
         let aborted = sessions.iter().filter(|conn| conn.is_cut()).count();
-        ShutdownReport { graceful: sessions.len() - aborted, aborted, workers_left: report.workers }
+        let add = |(accepted, lost), (more_accepted, more_lost)| (accepted + more_accepted, lost + more_lost);
+        let (accepted_bytes, lost_bytes) = sessions.iter().map(|conn| conn.reckoning()).fold((0, 0), add);
+        ShutdownReport {
+            graceful: sessions.len() - aborted,
+            aborted,
+            accepted_bytes,
+            delivered_bytes: accepted_bytes - lost_bytes,
+            lost_bytes,
+            workers_left: report.workers,
+        }
     }
 }
 
@@ -772,14 +852,7 @@ impl Inner {
             }
             (Node::Client(_), ..) => {}
             (Node::Parcel(parcel), ..) => parcel.due(),
-            (Node::Session(conn), _, Event::Connected { stream, result }) => match result {
-                Ok(()) => {
-                    let _ = stream.set_nodelay(self.options.nodelay);
-                    self.attach(&conn, stream.clone());
-                    conn.opened(&stream);
-                }
-                Err(error) => conn.over(Closed::Failed(error)),
-            },
+            (Node::Session(conn), _, Event::Connected { stream, result }) => self.connected(&conn, stream, result),
             (Node::Session(conn), _, Event::Received { stream, buffer, result }) => {
                 conn.received(&stream, buffer, result);
             }
@@ -804,27 +877,6 @@ impl Inner {
                 self.signalled.notify_all();
             }
             _ => {}
-        }
-    }
-
-    pub(super) fn connect_boxed(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        tls: Option<Tls>,
-        session: Box<dyn Session>,
-    ) -> io::Result<Link> {
-        self.at_home()?;
-        let conn = self.admit(peer.into(), tls, session).ok_or_else(full)?;
-        // The stream is attached by the packet, too: it may come before this call returns.
-        match self.port.connect(peer, Node::Session(conn.clone()), Op::Connect) {
-            Ok(stream) => {
-                self.attach(&conn, stream);
-                Ok(Link(conn))
-            }
-            Err(refused) => {
-                self.forget(&conn);
-                Err(refused.error)
-            }
         }
     }
 
@@ -878,7 +930,8 @@ impl Inner {
             let mut sessions = lock(&self.sessions);
             let removed = sessions.remove(&conn.id());
             self.totals.open.store(sessions.len(), Ordering::Relaxed);
-            if sessions.is_empty() {
+            // One may be that of the handler that waits.
+            if sessions.len() <= 1 {
                 self.none_left.notify_all();
             }
             removed
@@ -896,10 +949,14 @@ impl Inner {
         WORKER_OF.get() == std::ptr::from_ref(self).addr()
     }
 
+    /// The session whose handler this thread runs, 0 for none: who waits for that to end waits for ever.
+    fn own_session(&self) -> u64 {
+        if self.is_worker() { HANDLING.get() } else { 0 }
+    }
+
     /// Waits as long as `wait`, given the number of sessions that can end while this thread waits, says so.
     fn wait_while(&self, until: Instant, wait: impl Fn(usize) -> bool) -> usize {
-        // Who waits for its own handler to return waits for ever.
-        let own = if self.is_worker() { HANDLING.get() } else { 0 };
+        let own = self.own_session();
         let mut sessions = lock(&self.sessions);
         while wait(sessions.len() - usize::from(sessions.contains_key(&own))) {
             let left = until.saturating_duration_since(Instant::now());
@@ -909,6 +966,24 @@ impl Inner {
             sessions = self.none_left.wait_timeout(sessions, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         sessions.len()
+    }
+
+    /// Those that are open, and those that linger.
+    fn all_sessions(&self) -> Vec<Arc<Conn>> {
+        let mut all = lock(&self.sessions).clone();
+        let lingering = lock(&self.lingering).all().cloned().collect::<Vec<_>>();
+        all.extend(lingering.into_iter().map(|conn| (conn.id(), conn)));
+        all.into_values().collect()
+    }
+
+    /// Has each session count what the system has taken of a send that is not complete.
+    fn count_taken(&self) {
+        let sending = |conn: &Arc<Conn>| conn.is_unsettled().then(|| conn.stream()).flatten();
+        for conn in lock(&self.sessions).values() {
+            if let Some(stream) = sending(conn) {
+                conn.count_taken(&stream);
+            }
+        }
     }
 
     // --- Clients that connect again ---
@@ -953,7 +1028,7 @@ impl Inner {
     pub(super) fn holders(&self) -> Vec<(usize, Weak<Conn>)> {
         let of = |conn: &Arc<Conn>| Some((conn.holds(), Arc::downgrade(conn))).filter(|(holds, _)| *holds > 0);
         let mut holders: Vec<_> = lock(&self.sessions).values().filter_map(of).collect();
-        holders.extend(lock(&self.lingering).iter().filter_map(of));
+        holders.extend(lock(&self.lingering).all().filter_map(of));
         holders
     }
 
@@ -974,7 +1049,7 @@ impl Inner {
         let open: usize = sessions.values().map(|conn| conn.holds()).sum();
         let lingering = lock(&self.lingering);
         let mut counted = HashSet::new();
-        let over = lingering.iter().filter(|conn| !sessions.contains_key(&conn.id()) && counted.insert(conn.id()));
+        let over = lingering.all().filter(|conn| !sessions.contains_key(&conn.id()) && counted.insert(conn.id()));
         open + over.map(|conn| conn.holds()).sum::<usize>()
     }
 
@@ -1012,15 +1087,21 @@ impl Inner {
             time.map(|time| u64::try_from(time.saturating_add(slack).as_micros()).unwrap_or(u64::MAX))
         };
         let (idle_us, handshake_us) = (limit(self.options.idle_timeout), limit(self.options.handshake_timeout));
-        let due = |conn: &Arc<Conn>| conn.timed_out(now_us, idle_us, handshake_us).map(|reason| (conn.clone(), reason));
+        let look_us = timeouts.period.as_micros() as u64;
+        let due = |conn: &Arc<Conn>| {
+            conn.timed_out(now_us, idle_us, handshake_us, look_us).map(|reason| (conn.clone(), reason))
+        };
         let due: Vec<(Arc<Conn>, Closed)> = lock(&self.sessions).values().filter_map(due).collect();
         due.into_iter().for_each(|(conn, reason)| conn.close(reason));
     }
 
-    // --- Sessions that are being closed ---
+    // --- Sessions that linger: see `ending.rs` ---
 
+    /// Has a session looked at until its end is there. Under no lock of it.
     pub(super) fn sweep_later(&self, conn: &Arc<Conn>) {
-        lock(&self.lingering).push(conn.clone());
+        if !std::mem::replace(&mut conn.lock().swept, true) {
+            lock(&self.lingering).waiting.push(conn.clone());
+        }
         self.arm_sweep();
     }
 
@@ -1032,24 +1113,41 @@ impl Inner {
 
     fn sweep(&self) {
         self.sweeping.store(false, Ordering::Release);
-        let now = Instant::now();
-        let lingering = std::mem::take(&mut *lock(&self.lingering));
-        let left: Vec<Arc<Conn>> = lingering.into_iter().filter(|conn| !conn.linger_over(now)).collect();
-        if !left.is_empty() {
-            lock(&self.lingering).extend(left);
+        self.look_at_lingering(Instant::now());
+        if !lock(&self.lingering).waiting.is_empty() {
             self.arm_sweep();
         }
     }
 
-    /// What was accepted for peers that have closed their side still goes out, up to the deadline.
+    /// Looks at each session that lingers. While it does, others still find them all in the list.
+    fn look_at_lingering(&self, now: Instant) {
+        let _turn = lock(&self.sweep_turn);
+        let mut looked_at = {
+            let mut lingering = lock(&self.lingering);
+            lingering.in_hands = std::mem::take(&mut lingering.waiting);
+            lingering.in_hands.clone()
+        };
+        looked_at.retain(|conn| !conn.linger_over(self, now));
+        let over = {
+            let mut lingering = lock(&self.lingering);
+            lingering.waiting.append(&mut looked_at);
+            std::mem::take(&mut lingering.in_hands)
+        };
+        // Perhaps the last handles.
+        drop(over);
+    }
+
+    /// What was accepted for peers that have closed their side still goes out, up to the deadline; then it is cut.
     fn finish_lingering(&self, until: Instant) {
+        let own = self.own_session();
         loop {
             let now = Instant::now();
-            let waiting = lock(&self.lingering).iter().any(|conn| conn.stream().is_some());
+            self.look_at_lingering(now);
+            let waiting = lock(&self.lingering).all().any(|conn| conn.id() != own && conn.stream().is_some());
             if !waiting || now >= until {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(FINISH_LOOK.min(until - now));
         }
     }
 
@@ -1065,8 +1163,8 @@ impl Inner {
         self.close_listeners();
         self.port.close();
         let sessions = std::mem::take(&mut *lock(&self.sessions));
-        let lingering = std::mem::take(&mut *lock(&self.lingering));
-        for conn in sessions.into_values().chain(lingering) {
+        let Lingering { waiting, in_hands } = std::mem::take(&mut *lock(&self.lingering));
+        for conn in sessions.into_values().chain(waiting).chain(in_hands) {
             conn.discard();
         }
         self.rates.clear();

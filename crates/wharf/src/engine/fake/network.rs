@@ -606,6 +606,10 @@ impl Engine for Wired {
         calls::abort_connect(name);
     }
 
+    fn unacknowledged(&self, name: Handle) -> Option<u64> {
+        self.on(name, Engine::unacknowledged)
+    }
+
     fn shutdown(&self, name: Handle, how: Shutdown) -> Result<(), i32> {
         self.on(name, |fake, handle| fake.shutdown(handle, how))
     }

@@ -85,6 +85,8 @@ pub(crate) struct Device {
     pub(crate) failed_receive: AtomicI32,
     /// A receive has met the end of the stream; so do those behind it.
     pub(crate) ended_receive: AtomicBool,
+    /// Bytes that the system has taken for sending.
+    pub(super) taken: AtomicU64,
     users: AtomicU32,
     released: AtomicBool,
     /// Sockets that a connect has used up, closed with the device.
@@ -204,6 +206,7 @@ impl Devices {
             failed: AtomicI32::new(0),
             failed_receive: AtomicI32::new(0),
             ended_receive: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             users: AtomicU32::new(1),
             released: AtomicBool::new(false),
             retired: Lock::default(),

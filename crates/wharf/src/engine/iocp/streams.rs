@@ -28,6 +28,11 @@ pub(crate) enum Now {
 }
 
 impl Port {
+    /// There is no way here to take a connection beside the accepts that are outstanding.
+    pub(crate) fn accept_now(&self, _device: &Device) -> Option<Accepted> {
+        None
+    }
+
     /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
     pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
@@ -140,6 +145,16 @@ impl Port {
     ) -> Result<Issued, i32> {
         // SAFETY: the caller promises the same.
         unsafe { self.send(device, buffers, token, sink) }
+    }
+
+    /// Bytes that the system has taken for sending on a stream since it belongs to the port, in sends that are complete.
+    pub fn bytes_taken(&self, device: &Device) -> u64 {
+        device.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// What the peer has not acknowledged: Windows does not tell, always `None`.
+    pub fn unacknowledged(&self, _device: &Device) -> Option<u64> {
+        None
     }
 
     /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
@@ -393,6 +408,7 @@ pub(super) fn received(
 pub(super) fn sent(device: &Inner, mut record: Box<Record>, bytes: usize, error: i32, ends: bool) -> Concluded {
     note_broken(device, error);
     record.operation.done += bytes;
+    device.taken.fetch_add(bytes as u64, Ordering::Relaxed);
     match error {
         // A length beyond what one call can say takes several.
         0 if record.operation.done < record.operation.total() && bytes > 0 => {

@@ -103,6 +103,27 @@ pub(crate) fn either(one: &OwnedFd, other: Option<BorrowedFd<'_>>) -> io::Result
     Ok(queue)
 }
 
+/// Bytes of a stream that were sent and not acknowledged (`SO_NWRITE`, `FIONWRITE`).
+#[allow(unsafe_code)]
+pub(crate) fn unacknowledged(stream: BorrowedFd<'_>) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    #[cfg(target_vendor = "apple")]
+    let told = {
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        let (fd, level) = (stream.as_raw_fd(), libc::SOL_SOCKET);
+        // SAFETY: the descriptor is open, and the call writes one int, whose size it is told.
+        unsafe { libc::getsockopt(fd, level, libc::SO_NWRITE, (&raw mut bytes).cast(), &raw mut length) == 0 }
+    };
+    #[cfg(not(target_vendor = "apple"))]
+    let told = {
+        // sys/filio.h: _IOR('f', 119, int).
+        const FIONWRITE: libc::c_ulong = 0x4004_6677;
+        // SAFETY: the descriptor is open, and the call writes one int, to where the pointer says.
+        unsafe { libc::ioctl(stream.as_raw_fd(), FIONWRITE, &raw mut bytes) == 0 }
+    };
+    told.then_some(u64::try_from(bytes).unwrap_or(0))
+}
+
 pub(crate) fn timespec(duration: Duration) -> rustix::time::Timespec {
     rustix::time::Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),

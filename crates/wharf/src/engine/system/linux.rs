@@ -14,6 +14,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// Bytes of a stream that were sent and not acknowledged, its end counting as one (`SIOCOUTQ`, tcp(7)); of a Unix socket the
+/// memory of what the peer has not read (unix(7)).
+#[allow(unsafe_code)]
+pub(crate) fn unacknowledged(stream: BorrowedFd<'_>) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes one int, to where the pointer says.
+    let told = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } == 0;
+    told.then_some(u64::try_from(bytes).unwrap_or(0))
+}
+
 pub(crate) fn timespec(duration: Duration) -> rustix::time::Timespec {
     rustix::time::Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),

@@ -206,6 +206,8 @@ fn refused(alert: AlertDescription, peer: Peer) -> TlsError {
             TlsErrorKind::Incompatible,
             format!("the {peer} and this side have no version, cipher or protocol in common (alert {alert:?})"),
         ),
+        // What ends TLS where all is well; and what rustls says when the peer has just gone in the handshake.
+        A::CloseNotify => return TlsError::ended_in_handshake(peer),
         A::UnrecognisedName => {
             (TlsErrorKind::Refused, format!("the {peer} does not know the name that was asked for; ask for another"))
         }

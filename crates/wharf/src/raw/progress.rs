@@ -1,0 +1,26 @@
+//! How far a stream's sends are: what the system has taken of them, and what the peer's system has acknowledged. And the end
+//! that tells a peer that not all has come.
+
+use super::{Device, Port};
+use std::sync::atomic::Ordering;
+
+impl Port {
+    /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of a send
+    /// that is not complete. Costs no system call.
+    pub fn bytes_taken(&self, device: &Device) -> u64 {
+        device.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the end of
+    /// the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read. `None`: the
+    /// system does not tell, or the device is closed.
+    pub fn unacknowledged(&self, device: &Device) -> Option<u64> {
+        let device = &device.0;
+        if !device.enter() {
+            return None;
+        }
+        let bytes = self.engine().unacknowledged(device.handle);
+        self.leave(device);
+        bytes
+    }
+}
