@@ -398,7 +398,7 @@ fn a_panic_whose_payload_panics_costs_no_thread() {
         .run(Workers::exactly(2), move |packet: Taken| {
             packet.context.arrive();
             seen.lock().unwrap().insert(thread::current().id());
-            if packet.context.number % 2 == 0 {
+            if packet.context.number.is_multiple_of(2) {
                 std::panic::panic_any(Bomb);
             }
         })
