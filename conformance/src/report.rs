@@ -335,6 +335,41 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "declared blocking at once, undeclared after one or two ticks",
     ),
     (
+        "S-01, K-20",
+        "what was accepted goes on whatever the program's threads do",
+        "half-sent data, timers and accepting go on while a thread is inside `get`, or in a port with a pool (`run`); while all threads of the program's own are outside, they wait",
+    ),
+    (
+        "O-20, G-02",
+        "an operation that asks for an event signals it by itself",
+        "a thread inside `get` signals it; with none there, whoever waits for the event alone waits for ever",
+    ),
+    (
+        "O-21, O-22, G-01",
+        "issuing resets the event, its result can be asked for again, and all who wait are released",
+        "an event holds its completion until one waiter takes it: issuing does not reset it, a second ask finds nothing, one of several waiters is released",
+    ),
+    (
+        "D-15, D-17, D-33",
+        "I/O is queued when the system has done it",
+        "when a thread finds that it can go on: several sockets that became ready between two looks come in the order of the look, behind posts that were queued before it",
+    ),
+    (
+        "K-05, K-11",
+        "a receive or an accept has ended when its data or its client has come: too late to cancel, and a close leaves the packet as it is",
+        "it ends when a worker executes it; until then it is cancelled (995), its data or client waits for the next one, and is lost with a close",
+    ),
+    (
+        "K-16",
+        "data that has come for a posted receive is received, so that closing does not reset the connection",
+        "a posted receive that nobody has executed is cancelled with its data unread, and the system then resets the connection, perhaps ahead of what was sent: `disconnect` and receive to the end first, or use a session",
+    ),
+    (
+        "D-42",
+        "the number of a batch's packets is known",
+        "`Batch::len` is the most that there can be: a socket that seemed ready may bring nothing",
+    ),
+    (
         "O-05",
         "a truncation known at once is returned and queued as well",
         "reported once, as a packet (allowed by O-06)",

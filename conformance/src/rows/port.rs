@@ -58,7 +58,7 @@ pub const ROWS: &[Row] = &[
         "P-13",
         "A file object belongs to one port, once and for all.",
         differs(
-            "a socket is moved into the port, so a program cannot name it twice; the raw layer refuses a descriptor twice on one port only",
+            "a socket is moved into the port, so a program cannot name it twice; a duplicate made before is not recognised, and a descriptor twice is refused on one port only",
             duplicate_elsewhere,
         ),
     ),
@@ -71,7 +71,7 @@ pub const ROWS: &[Row] = &[
         "P-15",
         "A duplicate of an associated handle is associated with it.",
         differs(
-            "a duplicate made before (`try_clone`) is another source, and may go to another port",
+            "a duplicate made before (`try_clone`) is another source, and may go to another port; both then take bytes of the one stream",
             duplicate_elsewhere,
         ),
     ),

@@ -156,7 +156,7 @@ impl Device {
     pub(crate) fn close_copy(&self, engine: &dyn Engine) {
         let open = self.users.load(Ordering::Acquire) > 0;
         if open && !self.released.swap(true, Ordering::AcqRel) {
-            engine.close(self.handle);
+            engine.close_copy(self.handle);
         }
     }
 

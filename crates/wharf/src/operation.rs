@@ -3,7 +3,7 @@
 //! An operation is *issued* (it has a serial number and lies in its direction's list), *executed* (a worker has taken
 //! it out of the list and tries it without blocking), and *completed* (its [`Completion`] goes to its sink). Between
 //! issue and completion exactly one place owns the record: the list, or the worker that executes it. Completing
-//! consumes it, so it cannot end twice; dropping it unfinished is a bug that a debug build reports.
+//! consumes it, so it cannot end twice.
 //!
 //! Identity is the port's number, the device's slot and generation, and the serial number; none of them is ever used
 //! again. An address or a descriptor number never identifies anything.
@@ -169,7 +169,8 @@ impl Buffers {
 pub enum Sink {
     /// To the port's queue.
     Port,
-    /// To an event; no packet is queued (row O-20).
+    /// To an event; no packet is queued (row O-20). The event is signalled by a thread that is inside the port's `get`, for such
+    /// threads do the port's work: with none there, whoever waits for the event alone waits for ever.
     Event(Arc<CompletionEvent>),
     /// To an event, and then to the port's queue (row O-21). What only one can own (an accepted connection, a pooled buffer) is
     /// the packet's; the event is told the rest. Of a signal, which comes many times, only the packets come. The packet is

@@ -59,6 +59,13 @@ impl<C: Send + 'static> Context for C {}
 /// D-16). Waiting threads are released last in, first out (C-05). Receives of one stream complete in the order of
 /// issue, and so do its sends.
 ///
+/// # Who does the port's work
+///
+/// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers and
+/// accepting. A pool ([`run`](CompletionPort::run)) has a thread more that does so while all its workers are outside `get`.
+/// A port that only threads of the program's own serve stands still while none of them is inside: what waits goes on with
+/// the next `get`.
+///
 /// # Not guaranteed
 ///
 /// That exactly `concurrency` threads run: a blocked thread that wakes runs on beside its replacement (C-09), and

@@ -411,6 +411,10 @@ fn a_forked_child_that_closes_many_streams_wakes_nobody_in_the_parent() {
     in_child("a_forked_child_that_closes_many_streams_wakes_nobody_in_the_parent", || {
         let ledger = Ledger::new();
         let port = port(0, Wake::default());
+        let (server, _peer) = pair();
+        rustix::net::sockopt::set_socket_linger(&server, Some(Duration::from_secs(7))).unwrap();
+        let twin = server.try_clone().unwrap();
+        let lingers = port.associate(server, 1).unwrap();
         let mut all: Vec<(Stream, StdStream)> = (0..50).map(|_| connection(&port, 0)).collect();
         all.iter().for_each(|(stream, _)| drop(stream.recv(vec![0; 8], ledger.token(1)).unwrap()));
         port.signal(libc::SIGUSR1, 0, ledger.token(2)).unwrap();
@@ -425,6 +429,7 @@ fn a_forked_child_that_closes_many_streams_wakes_nobody_in_the_parent() {
         });
         let ticks = port.stats().ticks;
         in_fork("close of many streams", || {
+            lingers.close();
             for (stream, _) in &all {
                 stream.close();
                 thread::sleep(Duration::from_millis(1));
@@ -436,6 +441,8 @@ fn a_forked_child_that_closes_many_streams_wakes_nobody_in_the_parent() {
         // What a child's write would have caused has happened by then: a wait in the engine is begun again at once.
         thread::sleep(Duration::from_millis(100));
         assert_eq!((polls(), port.stats().ticks), (before, ticks), "the idle parent was woken");
+        let time = rustix::net::sockopt::socket_linger(&twin).unwrap();
+        assert_eq!(time, Some(Duration::from_secs(7)), "a socket of the parent's was changed");
         port.close();
         taker.join().unwrap();
         all.clear();

@@ -25,8 +25,9 @@ const PIECES_FEW: usize = 64;
 
 #[allow(unsafe_code)]
 pub(super) fn borrow<'a>(handle: Handle) -> BorrowedFd<'a> {
-    // SAFETY: a device calls its engine only between taking over the descriptor and `close`, and counts the calls
-    // under way (`Device::enter`), so the descriptor is open and the device's own for the length of the call.
+    // SAFETY: a call on a device's descriptor is made by the owner of one of its directions, or by a counted user of the
+    // descriptor (`Device::enter`), or before anybody else knows the device. Closing a device makes such owners users
+    // (`Device::lend_to_owners`), and the last user closes the descriptor: it is open for the length of the call.
     unsafe { BorrowedFd::borrow_raw(handle) }
 }
 
@@ -292,7 +293,16 @@ pub(super) fn close(handle: Handle) {
         // All that the time does is to have the closing thread wait, in non-blocking mode, too.
         let _ = sockopt::set_socket_linger(borrow(handle), None);
     }
-    // SAFETY: the device gives its descriptor away here, once, with no call on it under way (`Device::leave`).
+    // SAFETY: the device gives its descriptor away here, once, with no call on it under way: the last user does so
+    // (`Device::leave`).
+    drop(unsafe { OwnedFd::from_raw_fd(handle) });
+}
+
+/// In a forked child: closes its copy, and leaves the socket as it is.
+#[allow(unsafe_code)]
+pub(super) fn close_copy(handle: Handle) {
+    // SAFETY: the child's copy is the device's, which gives it away here, once (`Device::close_copy`); no thread of the child
+    // makes calls on it.
     drop(unsafe { OwnedFd::from_raw_fd(handle) });
 }
 

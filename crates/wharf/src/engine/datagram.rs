@@ -84,7 +84,7 @@ pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i3
     let mut header = header(pieces, Some((&mut address, size_of::<Address>())));
     control(&mut header, &mut room);
     // SAFETY: the header names memory that lives here and is as long as it says; the pieces are the operation's own
-    // until its packet (see `raw`), and the descriptor is open (`Device::enter`).
+    // until its packet (see `raw`), and the descriptor is open (see `calls::borrow`).
     let bytes = retry(|| unsafe { libc::recvmsg(handle, &mut header, libc::MSG_DONTWAIT) })?;
     Ok(found(bytes, &header, &address))
 }
@@ -156,7 +156,7 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) 
     let mut to = to.map(from_std);
     let header = header(&mut pieces, to.as_mut().map(|(address, length)| (address, *length)));
     // SAFETY: the header names memory that lives here and is as long as it says; the pieces are unchanged until the
-    // operation's packet (see `raw`), and the descriptor is open (`Device::enter`).
+    // operation's packet (see `raw`), and the descriptor is open (see `calls::borrow`).
     retry(|| unsafe { libc::sendmsg(handle, &header, system::SENDMSG | libc::MSG_DONTWAIT) }).map(drop)
 }
 

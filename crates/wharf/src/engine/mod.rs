@@ -29,7 +29,8 @@
 //! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
 //! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
 //! folder `os/` (what Windows has otherwise), `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
-//! `error/table.rs`. Nothing else asks which system it runs on.
+//! `error/table.rs`. Beside these, modules are chosen by system where they are declared, and `poll.rs` asks whether `poll`
+//! tells that the peer has shut its side.
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
@@ -193,6 +194,10 @@ pub(crate) trait Engine: Send + Sync {
     fn abort_connect(&self, handle: Handle);
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32>;
     fn close(&self, handle: Handle);
+    /// In a forked child: closes its copy, and changes nothing that the parent has, too.
+    fn close_copy(&self, handle: Handle) {
+        calls::close_copy(handle);
+    }
 
     /// The descriptor to wait on for `poll` to have something, for programs with a loop of their own.
     fn pollable(&self) -> Option<rustix::fd::BorrowedFd<'_>>;

@@ -1,7 +1,8 @@
 //! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
 //!
-//! [`CompletionPort`](crate::CompletionPort) is its first user; a C interface with Win32 shapes, or futures, can be
-//! built on it. It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
+//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be built
+//! on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed port's alone.
+//! It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
 //! record, say), which comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an
 //! event, or a function.
 //!
