@@ -48,6 +48,8 @@ pub(crate) mod traits {
 pub(crate) mod shut {
     pub(crate) const RECEIVE: u8 = 1;
     pub(crate) const SEND: u8 = 2;
+    /// A disconnect is outstanding, and a shutdown was asked for beside it: it comes also if the disconnect is cancelled.
+    pub(crate) const SEND_IN_ANY_CASE: u8 = 4;
 }
 
 #[derive(Debug)]

@@ -950,7 +950,13 @@ impl Schedule {
         let operation = &model.operations[token];
         let Some(socket) = operation.device.map(|device| &model.sockets[device]) else { return model.gone };
         let side = operation.side;
-        model.gone || socket.ended || socket.shut[side] || socket.failed[side] && operation.kind != Kind::Accepted
+        // A disconnect that is cancelled shuts nothing.
+        let undone = socket.operations[side].iter().any(|&token| {
+            let operation = &model.operations[token];
+            operation.kind == Kind::Disconnected && operation.ends
+        });
+        let shut = socket.shut[side] && !undone;
+        model.gone || socket.ended || shut || socket.failed[side] && operation.kind != Kind::Accepted
     }
 
     fn may_refuse_connect(&self, model: &Model, token: usize, error: i32) -> bool {

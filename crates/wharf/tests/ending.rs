@@ -43,6 +43,31 @@ fn a_cancelled_disconnect_leaves_sending_and_disconnecting_possible() {
 }
 
 #[test]
+fn a_shutdown_beside_a_disconnect_that_is_cancelled_comes_all_the_same() {
+    let (ledger, port) = (Ledger::new(), port(1, Wake::default()));
+    let (server, mut peer) = pair();
+    small_buffers([&server, &peer]);
+    let stream = port.associate(server, 1).unwrap();
+    pending(stream.send(vec![7; MUCH], ledger.token(1)).unwrap());
+    let disconnect = pending(stream.disconnect(ledger.token(2)).unwrap());
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.cancel(disconnect);
+    assert!(matches!(next(&port).event, Event::Disconnected { result: Err(_), .. }));
+    assert_eq!(stream.send("behind it", ledger.token(3)).unwrap_err().error.raw_os_error(), Some(108));
+    let reader = thread::spawn(move || peer.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(next_sent(&port).2.unwrap(), MUCH);
+    eventually_ends(&port, reader);
+}
+
+/// The peer sees the end of the stream, behind all that was sent.
+fn eventually_ends(port: &common::Port, reader: thread::JoinHandle<usize>) {
+    while !reader.is_finished() {
+        assert!(port.get_timeout(Duration::from_millis(1)).is_err());
+    }
+    assert_eq!(reader.join().unwrap(), MUCH);
+}
+
+#[test]
 fn what_waits_for_sends_that_are_cancelled_comes_without_space() {
     for shutdown in [false, true] {
         let (ledger, port) = (Ledger::new(), port(1, Wake::default()));

@@ -844,13 +844,12 @@ impl Port {
     // --- Completing ---
 
     /// The one end of an operation: consumes its record and sends the completion to its sink.
-    fn complete(&self, device: &Inner, operation: Operation, error: i32) {
+    fn complete(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
         if operation.kind == Kind::Connected && error == ECANCELED {
             self.abort_connect(device);
         }
         if operation.kind == Kind::Disconnected && error == ECANCELED {
-            // Nothing was shut (row X-05).
-            device.shut.fetch_and(!shut::SEND, Ordering::AcqRel);
+            self.disconnect_cancelled(device);
         }
         let (sink, completion) = finish(device, operation, error, Payload::None);
         self.deliver(sink, completion);

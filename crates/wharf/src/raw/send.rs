@@ -327,9 +327,30 @@ impl Port {
 
     /// Shuts the sending side now, or marks it to be shut after what is outstanding.
     pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
-        match self.issue_send(device, Operation::shutdown()) {
-            Ok(_) | Err(ESHUTDOWN) => Ok(()),
-            Err(error) => Err(error),
+        loop {
+            match self.issue_send(device, Operation::shutdown()) {
+                Err(ESHUTDOWN) => {
+                    let _send = device.send.lock();
+                    if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
+                        device.shut.fetch_or(shut::SEND_IN_ANY_CASE, Ordering::AcqRel);
+                        return Ok(());
+                    }
+                    // A disconnect was cancelled in between.
+                }
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// A disconnect was cancelled: nothing was shut (row X-05), unless a shutdown was asked for as well.
+    pub(super) fn disconnect_cancelled(&self, device: &Arc<Inner>) {
+        let (closed, before) = {
+            let send = device.send.lock();
+            (send.closed, device.shut.fetch_and(!(shut::SEND | shut::SEND_IN_ANY_CASE), Ordering::AcqRel))
+        };
+        if before & shut::SEND_IN_ANY_CASE != 0 && !closed {
+            // It fails when the device or the port is closed meanwhile.
+            let _ = self.shut_sending(device);
         }
     }
 
@@ -709,7 +730,7 @@ mod tests {
         for side in [Side::Receive, Side::Send] {
             let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
             device.0.direction(side).lock().begin();
-            port.release_device(&device).expect("nothing is outstanding");
+            port.give_up(&device).expect("nothing is outstanding");
             let left = device.0.direction(side).lock().let_go(false);
             port.turn_over(&device.0, side, left);
         }
