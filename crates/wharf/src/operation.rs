@@ -126,6 +126,18 @@ pub enum Part {
         /// How many.
         length: u64,
     },
+    /// What a file has from an offset on. A size that the file system tells is not believed further than that: a file that
+    /// has less than it tells (one of `/sys`) ends where reading finds its end, and one that tells none (one of `/proc`)
+    /// is read until it ends. A file that becomes shorter meanwhile fails as a part of it does. On Windows what is told
+    /// counts.
+    FileToEnd {
+        /// As for a part.
+        handle: Handle,
+        /// Where it begins.
+        offset: u64,
+        /// How many bytes there are behind it, as the file system tells.
+        told: u64,
+    },
 }
 
 impl Part {
@@ -133,8 +145,13 @@ impl Part {
     pub fn length(&self) -> u64 {
         match self {
             Part::Memory(piece) => piece.length as u64,
-            Part::File { length, .. } => *length,
+            Part::File { length, .. } | Part::FileToEnd { told: length, .. } => *length,
         }
+    }
+
+    /// How many bytes it has is found out when it is read.
+    fn is_open(&self) -> bool {
+        matches!(self, Part::FileToEnd { told: 0, .. })
     }
 }
 
@@ -334,7 +351,7 @@ impl Place {
     /// So many bytes are done; `length` tells each one's.
     fn move_to(&mut self, done: usize, length: impl Fn(usize) -> Option<usize>) {
         while let Some(end) = length(self.at).and_then(|length| self.before.checked_add(length)) {
-            if end > done {
+            if end > done || end == usize::MAX {
                 break;
             }
             self.before = end;
@@ -351,6 +368,8 @@ pub(crate) struct Parts {
     /// So many bytes, from the first on, need no look whether they are in the system's cache.
     pub(crate) fetched: usize,
     pub(crate) place: Place,
+    /// How many of them are open.
+    open: usize,
 }
 
 impl Parts {
@@ -358,18 +377,44 @@ impl Parts {
     pub(crate) fn new(mut list: Vec<Part>) -> Option<Parts> {
         let mut total = 0_usize;
         for part in &list {
-            if let Part::File { offset, length, .. } = *part {
+            if let Part::File { offset, length, .. } | Part::FileToEnd { offset, told: length, .. } = *part {
                 i64::try_from(offset.checked_add(length)?).ok()?;
             }
             total = total.checked_add(usize::try_from(part.length()).ok()?)?;
         }
-        list.retain(|part| part.length() > 0);
-        Some(Parts { list, fetched: 0, place: Place { total, ..Place::default() } })
+        if cfg!(windows) {
+            for part in &mut list {
+                if let Part::FileToEnd { handle, offset, told: length } = *part {
+                    *part = Part::File { handle, offset, length };
+                }
+            }
+        }
+        list.retain(|part| part.length() > 0 || part.is_open());
+        let open = list.iter().filter(|part| part.is_open()).count();
+        Some(Parts { list, fetched: 0, place: Place { total, ..Place::default() }, open })
     }
 
-    /// Bytes in all.
+    /// The file that is being sent has ended, with `done` bytes sent in all: the part has as many as were found.
+    pub(crate) fn file_ended(&mut self, done: usize) {
+        let found = done - self.place.before;
+        let Some(part) = self.list.get_mut(self.place.at) else { return };
+        if let Part::FileToEnd { handle, offset, told } = *part {
+            self.open -= usize::from(part.is_open());
+            *part = Part::File { handle, offset, length: found as u64 };
+            self.place.total = self.place.total - told as usize + found;
+            self.move_to(done);
+        }
+    }
+
+    fn move_to(&mut self, done: usize) {
+        let list = &self.list;
+        let length = |part: &Part| if part.is_open() { usize::MAX } else { part.length() as usize };
+        self.place.move_to(done, |at| list.get(at).map(length));
+    }
+
+    /// Bytes in all; more than any, as long as that is not known.
     pub(crate) fn total(&self) -> usize {
-        self.place.total
+        if self.open == 0 { self.place.total } else { usize::MAX }
     }
 }
 
@@ -460,10 +505,18 @@ impl Operation {
         }
     }
 
+    /// The file that is being sent has ended.
+    pub(crate) fn file_ended(&mut self) {
+        let done = self.done;
+        if let Some(parts) = self.parts_mut() {
+            parts.file_ended(done);
+        }
+    }
+
     fn move_place(&mut self) {
         let Some(rare) = self.rare.as_deref_mut() else { return };
-        if let Some(Parts { list, place, .. }) = &mut rare.parts {
-            place.move_to(self.done, |at| list.get(at).map(|part| part.length() as usize));
+        if let Some(parts) = &mut rare.parts {
+            parts.move_to(self.done);
         } else if let (Some(place), Buffers::Many(pieces)) = (&mut rare.place, &self.buffers) {
             place.move_to(self.done, |at| pieces.get(at).map(|piece| piece.length));
         }

@@ -212,6 +212,42 @@ fn a_file_that_is_truncated_while_it_is_sent_fails() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_tells_another_size_than_it_has_is_sent_to_its_end() {
+    each(|port, ledger| {
+        for path in ["/proc/version", "/proc/self/limits", "/sys/class/net/lo/mtu"] {
+            let there = std::fs::read(path).unwrap();
+            let told = std::fs::metadata(path).unwrap().len();
+            assert!(there.len() as u64 != told, "{path} tells its size");
+            let (stream, peer) = connection(port, 7);
+            let all = reader(peer);
+            let file = StdFile::open(path).unwrap();
+            let message = FileMessage { head: "head ".into(), tail: " tail".into(), ..FileMessage::new(file) };
+            pending(stream.send_file(message, ledger.token(1)).unwrap());
+            assert_eq!(next_sent_file(port).result.unwrap(), there.len() + 10, "{path}");
+            let part = FileMessage { offset: 0, length: Some(3), ..FileMessage::new(StdFile::open(path).unwrap()) };
+            pending(stream.send_file(part, ledger.token(2)).unwrap());
+            assert_eq!(next_sent_file(port).result.unwrap(), 3);
+            drop(stream);
+            assert_eq!(all.join().unwrap(), [&framed(&there), &there[..3]].concat(), "{path}");
+        }
+    });
+}
+
+#[test]
+fn an_empty_file_is_sent_between_its_head_and_its_tail() {
+    each(|port, ledger| {
+        let content = Content::new(0);
+        let (stream, peer) = connection(port, 7);
+        let all = reader(peer);
+        pending(stream.send_file(message(&content), ledger.token(1)).unwrap());
+        assert_eq!(next_sent_file(port).result.unwrap(), 10);
+        drop(stream);
+        assert_eq!(all.join().unwrap(), framed(&[]));
+    });
+}
+
+#[test]
 fn a_file_that_has_vanished_from_its_folder_is_sent_as_long_as_it_is_open() {
     let ledger = Ledger::new();
     let port = port(0, Wake::default());

@@ -8,7 +8,7 @@
 //! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
 //! holder that does one while another does the other, both between two system calls of this thread.
 
-use super::errno::{ECONNRESET, EOPNOTSUPP};
+use super::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use super::{Handle, PIECES_MAX, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
 use rustix::event::{PollFd, PollFlags};
@@ -156,6 +156,25 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usi
 
 pub(super) fn send_file(handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
+    match send_file_by_system(handle, file, offset, count) {
+        // The file system does not offer it (some of /proc), or a filter of system calls denies it.
+        Err(EINVAL | ENOSYS | EPERM) => send_file_by_hand(handle, file, offset, count),
+        result => result,
+    }
+}
+
+/// Reads the file and sends what was read: what it has in its cache, or what makes no disk wait.
+fn send_file_by_hand(handle: Handle, file: Handle, offset: u64, count: usize) -> Result<usize, i32> {
+    const BYTES: usize = 64 * 1024;
+    let mut bytes = vec![0; count.min(BYTES)];
+    let read = retry(|| rustix::io::pread(borrow(file), &mut bytes, offset))?;
+    if read == 0 {
+        return Ok(0);
+    }
+    send(handle, &[RawBuffer { pointer: bytes.as_mut_ptr(), length: read }], false)
+}
+
+fn send_file_by_system(handle: Handle, file: Handle, offset: u64, count: usize) -> Result<usize, i32> {
     // Unlike `send` it has no flags: neither for the mode nor for the signal.
     no_waiting(handle);
     without_sigpipe(|| retry(|| system::send_file(borrow(handle), borrow(file), offset, count)))

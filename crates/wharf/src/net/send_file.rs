@@ -21,7 +21,8 @@ pub struct FileMessage {
     pub file: Arc<std::fs::File>,
     /// Where the part begins.
     pub offset: u64,
-    /// How many bytes it has; `None`: up to the end of the file as it is when the send is issued.
+    /// How many bytes it has; `None`: up to the end of the file as it is when the send is issued. A file that tells no size,
+    /// or more than it has, as those of `/proc` and `/sys` do, is sent up to the end that reading finds (not on Windows).
     pub length: Option<u64>,
     /// Sent last; may be empty.
     pub tail: Buffer,
@@ -34,18 +35,21 @@ impl FileMessage {
     }
 
     fn parts(&self) -> io::Result<Vec<Part>> {
-        let length = match self.length {
-            Some(length) => length,
-            None => {
-                let end = self.file.metadata()?.len();
-                end.checked_sub(self.offset).ok_or_else(|| {
-                    let why = format!("the offset {} lies behind the end of the file, {end}", self.offset);
-                    io::Error::new(io::ErrorKind::InvalidInput, why)
-                })?
-            }
+        let (handle, offset) = (crate::os::of_file(&self.file), self.offset);
+        let file = match self.length {
+            Some(length) => Part::File { handle, offset, length },
+            None => Part::FileToEnd { handle, offset, told: self.told_behind_offset()? },
         };
-        let file = Part::File { handle: crate::os::of_file(&self.file), offset: self.offset, length };
         Ok(vec![Part::Memory(self.head.content()), file, Part::Memory(self.tail.content())])
+    }
+
+    /// How many bytes the file is told to have behind the offset.
+    fn told_behind_offset(&self) -> io::Result<u64> {
+        let end = self.file.metadata()?.len();
+        end.checked_sub(self.offset).ok_or_else(|| {
+            let why = format!("the offset {} lies behind the end of the file, {end}", self.offset);
+            io::Error::new(io::ErrorKind::InvalidInput, why)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PI
 use crate::contain::contain;
 use crate::device::Device as Inner;
 use crate::engine::errno::{self, EACCES, ENOSYS, ENOTCONN};
-use crate::engine::files::{Job, Look, Work, look};
+use crate::engine::files::{Job, Look, Work, look, size_told};
 use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Port {
 
     /// Tries to send more of an operation's parts, `done` bytes of which have gone. The calling thread owns the send side.
     pub(super) fn try_parts(&self, device: &Inner, parts: &Parts, done: usize) -> Attempt {
-        let Parts { list, fetched, place } = parts;
+        let Parts { list, fetched, place, .. } = parts;
         let Some(&part) = list.get(place.at) else { return Attempt::Done { bytes: 0, short: false } };
         let skip = done - place.before;
         let engine = self.engine();
@@ -83,9 +83,12 @@ impl Port {
                 let more = place.at + pieces.len() < list.len();
                 sent(engine.send(device.handle, &pieces, more), bytes)
             }
-            Part::File { handle, offset, length } => {
+            Part::File { handle, offset, length } | Part::FileToEnd { handle, offset, told: length } => {
                 let from = offset + skip as u64;
-                let mut count = (length - skip as u64).min(WINDOW);
+                let to_end = matches!(part, Part::FileToEnd { .. });
+                // What tells no size may have any.
+                let left = if to_end && length == 0 { WINDOW } else { length - skip as u64 };
+                let mut count = left.min(WINDOW);
                 // What was fetched is sent without another look, so that each fetch gets the operation on.
                 if *fetched > done {
                     count = count.min((fetched - done) as u64);
@@ -104,6 +107,8 @@ impl Port {
                     }
                 }
                 match engine.send_file(device.handle, handle, from, count) {
+                    // Without having become shorter, it has less than it tells, or told nothing.
+                    Ok(0) if to_end && (length == 0 || size_told(handle) >= offset + length) => Attempt::FileEnded,
                     Ok(0) => Attempt::Failed(ENODATA),
                     // Fewer bytes than asked for may be the file's doing: only a refusal says that there is no space.
                     result => sent(result, 0),

@@ -58,6 +58,8 @@ pub(super) enum Attempt {
     NotNow,
     /// A part of a file has to be read first.
     Fetch(Window),
+    /// The file that is being sent has no more bytes, and none are missing.
+    FileEnded,
 }
 
 impl Port {
@@ -397,6 +399,13 @@ impl Port {
                 self.fetch(device, batch.head, window);
                 return;
             }
+            let attempt = match attempt {
+                Attempt::FileEnded => {
+                    batch.head.file_ended();
+                    Attempt::Done { bytes: 0, short: false }
+                }
+                attempt => attempt,
+            };
             let mut direction = device.send.lock();
             let mut finished = |operation: Operation, error: i32| {
                 let serial = operation.serial;
@@ -438,7 +447,7 @@ impl Port {
                     drained = true;
                     put_back(&mut direction, into_operations(batch), &mut finished);
                 }
-                Attempt::Fetch(_) => unreachable!("looked at above"),
+                Attempt::Fetch(_) | Attempt::FileEnded => unreachable!("looked at above"),
                 Attempt::Failed(error) => {
                     // What was gathered behind the failed head fails by itself, or not: it is tried again.
                     let Batch { head, more } = batch;

@@ -233,6 +233,11 @@ pub(crate) fn look(handle: Handle, offset: u64) -> Look {
     }
 }
 
+/// The size that the file system tells of a file: 0 where it tells none.
+pub(crate) fn size_told(handle: Handle) -> u64 {
+    rustix::fs::fstat(super::calls::borrow(handle)).map_or(0, |about| u64::try_from(about.st_size).unwrap_or(0))
+}
+
 /// No byte was moved though some were wanted: the end of the file for a read, and nothing a file does for a write.
 fn ended_early(work: Work) -> i32 {
     match work {
