@@ -87,6 +87,17 @@ struct Mail<J> {
 }
 
 impl<J> Mailbox<J> {
+    fn new() -> Arc<Mailbox<J>> {
+        let mail = Mail { jobs: Jobs::default(), cancels: Vec::new(), asleep: false, pool: None };
+        Arc::new(Mailbox {
+            state: Mutex::new(mail),
+            arrived: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            #[cfg(test)]
+            refuses: AtomicBool::new(false),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mail<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,14 +121,7 @@ impl<J: Job> Pump<J> {
         which: FileEngine,
         ring: impl FnOnce(&Arc<Mailbox<J>>) -> io::Result<Arc<rustix::fd::OwnedFd>>,
     ) -> io::Result<Pump<J>> {
-        let mail = Mail { jobs: Jobs::default(), cancels: Vec::new(), asleep: false, pool: None };
-        let mailbox = Arc::new(Mailbox {
-            state: Mutex::new(mail),
-            arrived: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            #[cfg(test)]
-            refuses: AtomicBool::new(false),
-        });
+        let mailbox = Mailbox::new();
         let why = match which {
             FileEngine::Threads => "chosen by the program or WHARF_ENGINE".to_owned(),
             FileEngine::Auto | FileEngine::Ring => match ring(&mailbox) {
@@ -203,13 +207,24 @@ pub(crate) enum Tried {
 
 /// Does as much of a read or write, with one call, as does not block.
 pub(crate) fn try_now(handle: Handle, work: Work, pieces: &[libc::iovec]) -> Tried {
-    match transfer(handle, work, pieces, true) {
+    judge(handle, work, transfer(handle, work, pieces, true))
+}
+
+fn judge(handle: Handle, work: Work, result: Result<usize, i32>) -> Tried {
+    match result {
+        Ok(0) if is_no_end(handle, work) => Tried::WouldBlock,
         Ok(0) => Tried::Ended(ended_early(work)),
         Ok(bytes) => Tried::Moved(bytes),
         Err(EAGAIN) => Tried::WouldBlock,
         Err(EOPNOTSUPP) => Tried::Unsupported,
         Err(error) => Tried::Ended(error),
     }
+}
+
+/// Linux 5.9 and 5.10 return 0 for a read without waiting also before the end (preadv2(2), "Bugs"): there, and where a size is
+/// told that the file has not, a read that waits tells.
+fn is_no_end(handle: Handle, work: Work) -> bool {
+    matches!(work, Work::Read { offset } if offset < size_told(handle))
 }
 
 /// What a look at a byte of a file came to.
@@ -225,7 +240,9 @@ pub(crate) enum Look {
 pub(crate) fn look(handle: Handle, offset: u64) -> Look {
     let mut byte = 0_u8;
     let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    match transfer(handle, Work::Read { offset }, &[piece], true) {
+    let work = Work::Read { offset };
+    match transfer(handle, work, &[piece], true) {
+        Ok(0) if is_no_end(handle, work) => Look::Away,
         // 0: the file ends before.
         Ok(_) => Look::Cached,
         Err(EAGAIN | EOPNOTSUPP) => Look::Away,
@@ -418,6 +435,18 @@ mod tests {
             let Err(error) = start(FileEngine::Ring) else { panic!("{number}: whoever insists on a ring is told") };
             assert_eq!(error.raw_os_error(), Some(number));
         }
+    }
+
+    #[test]
+    fn a_read_that_finds_nothing_before_the_end_is_read_again_by_the_pump() {
+        let bench = Bench::new(2);
+        let (handle, end) = (bench.file.as_raw_fd(), 2 * BYTES as u64);
+        let nothing = |offset| judge(handle, Work::Read { offset }, Ok(0));
+        assert!(matches!(nothing(0), Tried::WouldBlock));
+        assert!(matches!(nothing(end - 1), Tried::WouldBlock));
+        assert!(matches!(nothing(end), Tried::Ended(0)));
+        assert!(matches!(nothing(end + 1), Tried::Ended(0)));
+        assert!(matches!(judge(handle, Work::Write { offset: 0 }, Ok(0)), Tried::Ended(EIO)));
     }
 
     #[test]

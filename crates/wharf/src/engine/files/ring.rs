@@ -50,17 +50,7 @@ pub(super) fn start_with<J: Job>(
     thread::Builder::new().name("wharf-pump".into()).spawn(move || match make() {
         Ok(ring) => {
             let _ = made.send(Ok(()));
-            let slots = Vec::new();
-            Loop {
-                ring,
-                bell: event,
-                mailbox,
-                slots,
-                free: Vec::new(),
-                waiting: Jobs::default(),
-                unsent: VecDeque::new(),
-            }
-            .run();
+            Loop::new(ring, event, mailbox).run();
         }
         Err(error) => drop(made.send(Err(error))),
     })?;
@@ -109,18 +99,36 @@ struct Loop<J: Job> {
     waiting: Jobs<J>,
     /// Slots whose entries the kernel has not taken yet, in their order; `None` for a bell or a cancel.
     unsent: VecDeque<Option<usize>>,
+    /// The bell is heard, or its entry is among the unsent.
+    listening: bool,
 }
 
 impl<J: Job> Loop<J> {
+    fn new(ring: IoUring, bell: Arc<OwnedFd>, mailbox: Arc<Mailbox<J>>) -> Loop<J> {
+        Loop {
+            ring,
+            bell,
+            mailbox,
+            slots: Vec::new(),
+            free: Vec::new(),
+            waiting: Jobs::default(),
+            unsent: VecDeque::new(),
+            listening: false,
+        }
+    }
+
     fn run(mut self) {
-        self.listen();
         let mut refusals = 0;
         loop {
+            if !self.listening {
+                self.listen();
+            }
             let (idle, stopping) = self.take_mail();
             if stopping && self.in_flight() == 0 && self.waiting.is_empty() {
                 return;
             }
-            match self.submit(usize::from(idle)) {
+            // Who cannot hear must not sleep.
+            match self.submit(usize::from(idle && self.listening)) {
                 Ok(taken) => {
                     refusals = 0;
                     self.unsent.drain(..taken.min(self.unsent.len()));
@@ -152,11 +160,12 @@ impl<J: Job> Loop<J> {
         self.slots.len() - self.free.len()
     }
 
-    /// Hears the bell from now on: each ring is an event, so that it need not be read.
+    /// Hears the bell from now on, if there is room for the entry: each ring is an event, so that it need not be read. One
+    /// that came before is an event as well.
     fn listen(&mut self) {
         let bell = types::Fd(self.bell.as_raw_fd());
         let poll = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build().user_data(BELL);
-        self.push(poll, None);
+        self.listening = self.push(poll, None);
     }
 
     /// Takes new jobs and requests. Returns whether there is nothing to do but wait, and whether this is the end.
@@ -255,9 +264,8 @@ impl<J: Job> Loop<J> {
         while let Some(completion) = self.next_completion() {
             match completion.user_data() {
                 BELL => {
-                    if !io_uring::cqueue::more(completion.flags()) {
-                        self.listen();
-                    }
+                    // The kernel had no room for an event, say. The loop listens anew: here there may be no room, either.
+                    self.listening = io_uring::cqueue::more(completion.flags());
                 }
                 CANCEL => {}
                 at => {
@@ -365,5 +373,83 @@ fn entry(job: &impl Job, pieces: &[libc::iovec]) -> Entry {
         }
         (Work::Sync { data_only: false }, _) => opcode::Fsync::new(file).build(),
         (Work::Sync { data_only: true }, _) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Handle;
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// Says that it has ended.
+    struct Nothing(Arc<OwnedFd>, Sender<i32>);
+
+    impl Job for Nothing {
+        fn handle(&self) -> Handle {
+            self.0.as_raw_fd()
+        }
+
+        fn work(&self) -> Work {
+            Work::Sync { data_only: true }
+        }
+
+        fn id(&self) -> (u64, u64) {
+            (1, 2)
+        }
+
+        fn pieces(&mut self, _into: &mut Vec<libc::iovec>) {}
+
+        fn advance(&mut self, _bytes: usize) -> bool {
+            true
+        }
+
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn end(self, error: i32) {
+            let _ = self.1.send(error);
+        }
+    }
+
+    #[test]
+    fn a_pump_that_found_no_room_to_hear_its_bell_hears_it_later() {
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+        let mailbox: Arc<Mailbox<Nothing>> = Mailbox::new();
+        let (event, mail) = (bell.clone(), mailbox.clone());
+        let (made, hear) = channel();
+        let thread = thread::spawn(move || {
+            let Ok(ring) = make() else { return made.send(false).unwrap() };
+            let mut pump = Loop::new(ring, event, mail);
+            // The queue of entries is full, and the kernel takes none for the moment.
+            pump.mailbox.refuses.store(true, Ordering::Relaxed);
+            while pump.push(opcode::Nop::new().build().user_data(CANCEL), None) {}
+            pump.listen();
+            pump.mailbox.refuses.store(false, Ordering::Relaxed);
+            let _ = made.send(true);
+            pump.run();
+        });
+        if !hear.recv().unwrap() {
+            return eprintln!("SKIPPED: no io_uring here");
+        }
+        let asleep = || mailbox.lock().asleep;
+        while !asleep() {
+            thread::yield_now();
+        }
+        // It goes to sleep now, or does not.
+        thread::sleep(Duration::from_millis(50));
+        let (ended, told) = channel();
+        let file = Arc::new(std::fs::File::open("/proc/self/exe").unwrap().into());
+        {
+            let mut mail = mailbox.lock();
+            mail.jobs.push_back(Nothing(file, ended));
+            mail.asleep = false;
+        }
+        ring_the_bell(&bell);
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(0), "it does not hear its bell");
+        mailbox.stopping.store(true, Ordering::Release);
+        ring_the_bell(&bell);
+        thread.join().unwrap();
     }
 }
