@@ -34,6 +34,7 @@ use super::framing::FrameError;
 use super::gather;
 use super::group::Membership;
 use super::hold::{Hold, Inbox, Turn};
+use super::memory::Charge;
 use super::outbox::{Load, Outbox, Piece, SendError, SendErrorReason, SlowConsumer};
 use super::peer::Peer;
 use super::service::{Handling, Inner, Node, Op, Stream, after};
@@ -321,11 +322,16 @@ impl Link {
     /// The message comes back when the session is closed, when it is larger than the outbox or the service's memory may be,
     /// and when the outbox is full, or the service's memory is, and the policy is to end the session.
     pub fn send(&self, message: impl Into<Buffer>) -> Result<(), SendError> {
-        self.offer(message.into()).map(|_| ())
+        self.offer(message.into(), None).map(|_| ())
     }
 
-    /// Like [`send`](Link::send); returns how many messages were dropped for it.
-    pub(super) fn offer(&self, mut buffer: Buffer) -> Result<u64, SendError> {
+    /// Like [`send`](Link::send); returns how many messages were dropped for it. `shared`: what counts it for all sessions of a
+    /// service that get it, once one has.
+    pub(super) fn offer(
+        &self,
+        mut buffer: Buffer,
+        mut shared: Option<&mut Option<Arc<Charge>>>,
+    ) -> Result<u64, SendError> {
         let refuse = |reason, buffer| Err(SendError { reason, buffer });
         let conn = &self.0;
         let service = conn.service.upgrade().filter(|service| service.is_home());
@@ -350,7 +356,16 @@ impl Link {
                 return refuse(sending.refusal(), buffer);
             }
             let here = sending.outbox.has_room(cost, limit);
-            if here && service.memory.reserve(cost) {
+            let counted = here
+                && match shared.as_deref_mut().filter(|_| conn.limited) {
+                    Some(Some(charge)) if charge.is_of(&service) => true,
+                    Some(charge) => {
+                        *charge = Charge::reserve(&service, cost);
+                        charge.is_some()
+                    }
+                    None => service.memory.reserve(cost),
+                };
+            if counted {
                 break;
             }
             // What could have gone out already is nobody's slowness.
@@ -381,9 +396,9 @@ impl Link {
                 SlowConsumer::DropOldest => {
                     if here {
                         drop(sending);
-                        let freed = service.largest(Some((conn, cost))).map_or(0, |largest| largest.drop_oldest(cost));
+                        let dropped = service.drop_oldest(conn, cost);
                         sending = conn.lock();
-                        if freed > 0 {
+                        if dropped {
                             continue;
                         }
                     } else {
@@ -414,9 +429,14 @@ impl Link {
                 }
             }
         }
-        sending.accounted += cost;
-        conn.holds.store(sending.accounted, Ordering::Relaxed);
-        sending.outbox.push(buffer);
+        match shared.and_then(|charge| charge.clone()).filter(|_| conn.limited) {
+            Some(charge) => sending.outbox.push_piece(Piece::Shared(buffer, charge)),
+            None => {
+                sending.accounted += cost;
+                sending.outbox.push(buffer);
+            }
+        }
+        conn.note_holds(&sending);
         let dropped = sending.outbox.dropped - dropped_before;
         if gather::is_on() && sending.may_leave(&service) {
             conn.leave(&service, sending);
@@ -437,12 +457,16 @@ impl Link {
         let mut sending = conn.lock();
         conn.settle(&mut sending);
         let may = sending.accepts() && sending.may_leave(&service) && sending.outbox.has_room(tape.room(), limit);
-        if !may || !service.memory.reserve(tape.room()) {
+        // One that another service counts is none of this one's.
+        let counted = !conn.limited || tape.charge().is_some_and(|charge| charge.is_of(&service));
+        if !may || !counted {
             return false;
         }
-        sending.accounted += tape.room();
-        conn.holds.store(sending.accounted, Ordering::Relaxed);
+        if tape.charge().is_none() {
+            sending.accounted += tape.room();
+        }
         sending.outbox.push_tape(tape);
+        conn.note_holds(&sending);
         conn.leave(&service, sending);
         true
     }
@@ -780,7 +804,7 @@ impl Conn {
     }
 
     /// Drops the oldest messages that have not begun to go out, for so many bytes; returns how many were dropped.
-    fn drop_oldest(&self, bytes: usize) -> usize {
+    pub(super) fn drop_oldest(&self, bytes: usize) -> usize {
         let mut sending = self.lock();
         let (pieces, dropped) = sending.outbox.drop_bytes(bytes);
         self.account(&mut sending);

@@ -2,6 +2,7 @@
 
 use super::conn::Link;
 use super::gather::{self, Saying};
+use super::memory::Charge;
 use super::tape::Tape;
 use crate::buffer::Buffer;
 use crate::fork::Home;
@@ -215,9 +216,10 @@ struct Told {
 fn tell<'a>(receivers: impl Iterator<Item = &'a Link>, message: &[u8]) -> Told {
     let mut told = Told::default();
     let mut shared: Option<Arc<[u8]>> = None;
+    let mut charge = None;
     for link in receivers {
         let shared = shared.get_or_insert_with(|| Arc::from(message)).clone();
-        match link.offer(Buffer::from(shared)) {
+        match link.offer(Buffer::from(shared), Some(&mut charge)) {
             Ok(others) => {
                 told.accepted += 1;
                 told.dropped += others;
@@ -239,7 +241,11 @@ impl Saying {
         if message.len() > room / TAPE_MESSAGES_LEAST {
             return None;
         }
-        let tape = Arc::new(Tape::new(room));
+        let charge = match members.iter().find_map(|link| link.0.service.upgrade()) {
+            Some(service) if service.memory.is_limited() => Some(Charge::reserve(&service, room)?),
+            _ => None,
+        };
+        let tape = Arc::new(Tape::new(room, charge));
         // Before anybody has it, and can cut it.
         let said = tape.say(message);
         debug_assert!(said, "an empty tape has room for a message that is smaller");

@@ -353,15 +353,22 @@ impl Conn {
 
     // --- Memory ---
 
+    /// Notes what this session keeps, alone or with others.
+    pub(super) fn note_holds(&self, sending: &Sending) {
+        let holds = if sending.written_off { 0 } else { sending.outbox.counted_bytes() + sending.inbox.bytes() };
+        self.holds.store(holds, Ordering::Relaxed);
+    }
+
     /// Brings the service's figure up to date with what this session keeps. Called, under its lock, after every change.
     pub(super) fn account(&self, sending: &mut Sending) {
-        let now = if sending.written_off { 0 } else { sending.outbox.counted_bytes() + sending.inbox.bytes() };
+        self.note_holds(sending);
+        let now = if sending.written_off {
+            0
+        } else {
+            sending.outbox.counted_bytes() - sending.outbox.shared_bytes() + sending.inbox.bytes()
+        };
         let before = std::mem::replace(&mut sending.accounted, now);
-        if now == before {
-            return;
-        }
-        self.holds.store(now, Ordering::Relaxed);
-        if !self.limited {
+        if now == before || !self.limited {
             return;
         }
         let Some(service) = self.service.upgrade() else { return };
@@ -386,6 +393,7 @@ impl Conn {
             }
             let unsent = sending.give_up();
             sending.written_off = true;
+            sending.outbox.forgive();
             let unhandled = sending.inbox.clear();
             self.account(&mut sending);
             // One that is over already, with something on its way to a peer that does not take it.

@@ -12,13 +12,17 @@
 //! all of those together are a quarter more than the limit, the session that holds most is ended at once.
 //!
 //! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end cannot
-//! come because nothing is received. So while anybody waits for memory somebody looks once a second, and if less than a
-//! hundredth of the limit was freed since the last look, or taken by peers of a message that is not complete, the session that
-//! holds most is ended, or as many of the largest as hold a hundredth.
+//! come because nothing is received. So while anybody waits for memory somebody looks once a second. If less than a hundredth of
+//! the limit was freed since the last look, or taken by peers of a message that is not complete, the largest of those whose
+//! peers take nothing are ended, as many as it takes: until they held a hundredth, and those that wait may go on.
 //!
 //! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a free that
 //! leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is lost: whoever waits
 //! enters the list and then looks at the figure; whoever frees changes the figure and then looks at the list.
+//!
+//! *Shared* bytes, those of a broadcast, count once, however many sessions keep them: a [`Charge`] counts them from the first
+//! that takes them until the last lets go. Each session *holds* them all the same, for who holds most is asked who does not
+//! read. So ending the session that holds most may free nothing: what has to be done is done to as many as it takes.
 //!
 //! Without a limit there is no common figure, which all processors would write for each message: the shares are added up
 //! when somebody asks.
@@ -44,6 +48,43 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The part of the time that looks at all sessions may take.
 const LOOKING_SHARE: u32 = 8;
 
+/// Bytes that several sessions of a service keep together.
+#[derive(Debug)]
+pub(super) struct Charge {
+    service: Weak<Inner>,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    /// Counts so many bytes, if there is room for them. Only with a limit.
+    pub(super) fn reserve(service: &Arc<Inner>, bytes: usize) -> Option<Arc<Charge>> {
+        let counted = service.memory.reserve(bytes);
+        counted.then(|| Arc::new(Charge { service: Arc::downgrade(service), bytes: AtomicUsize::new(bytes) }))
+    }
+
+    pub(super) fn is_of(&self, service: &Arc<Inner>) -> bool {
+        std::ptr::eq(self.service.as_ptr(), Arc::as_ptr(service))
+    }
+
+    /// They have become so many, and will not become more.
+    pub(super) fn shrink_to(&self, bytes: usize) {
+        self.free(self.bytes.swap(bytes, Ordering::Relaxed).saturating_sub(bytes));
+    }
+
+    fn free(&self, bytes: usize) {
+        let Some(service) = self.service.upgrade() else { return };
+        if bytes > 0 && service.memory.free(bytes) {
+            service.tell_of_memory();
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.free(self.bytes.load(Ordering::Relaxed));
+    }
+}
+
 pub(super) struct Memory {
     /// `usize::MAX`: there is none.
     limit: usize,
@@ -59,7 +100,11 @@ pub(super) struct Memory {
     /// The timer for the next look is set; and what `freed` was when it was.
     looking: AtomicBool,
     freed_then: AtomicU64,
+    /// The most that a sender waited for since the last look.
+    wanted: AtomicUsize,
     largest: Mutex<Largest>,
+    /// Nobody has anything that can be dropped, until then.
+    nothing_until: Mutex<Option<Instant>>,
     /// Looks at all sessions.
     looks: AtomicU64,
     /// Sessions that were ended for it.
@@ -140,6 +185,13 @@ impl Largest {
     }
 }
 
+/// A session that holds something.
+struct Holder {
+    holds: usize,
+    taken: u64,
+    conn: Arc<Conn>,
+}
+
 /// Sessions that are to be told when memory was freed.
 #[derive(Default)]
 struct List {
@@ -186,7 +238,9 @@ impl Memory {
             telling: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             freed_then: AtomicU64::new(0),
+            wanted: AtomicUsize::new(0),
             largest: Mutex::default(),
+            nothing_until: Mutex::new(None),
             looks: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
@@ -265,6 +319,7 @@ impl Memory {
     #[must_use]
     pub(super) fn enlist_sender(&self, conn: &Arc<Conn>, bytes: usize) -> bool {
         self.senders.add([conn.clone()]);
+        self.wanted.fetch_max(bytes, Ordering::Relaxed);
         self.fits(bytes)
     }
 
@@ -314,16 +369,15 @@ impl Inner {
         // A large message may find no room, though memory is not short.
         let enough = (memory.limit / PROGRESS_SHARE).max(1);
         let waits = starved || memory.is_short();
+        let wanted = memory.wanted.swap(0, Ordering::Relaxed);
         if waits && freed < enough as u64 {
-            freed += self.taken_by_largest();
-        }
-        if waits && freed < enough as u64 {
-            // As many as it takes: if all hold little, one a second would take hours.
-            let mut let_go = 0;
-            while let_go < enough {
-                let Some(conn) = self.largest(None) else { break };
-                let_go += conn.holds().max(1);
-                self.end_for_memory(&conn);
+            let holders = self.largest_holders();
+            freed += holders.iter().map(|holder| holder.taken).sum::<u64>();
+            if freed < enough as u64 {
+                // As many as it takes: if all hold little, one a second would take hours.
+                self.end_holders(holders, enough, || {
+                    (!starved || memory.fits(wanted)) && (!held || !memory.is_short())
+                });
             }
         } else if !memory.is_short() {
             // Between the marks: there is no reason to wait for the lower one.
@@ -334,15 +388,61 @@ impl Inner {
         self.look_at_memory();
     }
 
-    /// Bytes that the peers of those that hold most have taken since the last look: of one large message nothing is freed
-    /// until all of it was taken.
-    fn taken_by_largest(&self) -> u64 {
+    /// All that hold something, the largest first, and what the peers of the largest have taken since the last look: of one
+    /// large message nothing is freed until all of it was taken.
+    fn largest_holders(&self) -> Vec<Holder> {
         let mut holders = self.holders();
-        if holders.len() > CANDIDATES {
-            holders.select_nth_unstable_by_key(CANDIDATES - 1, |(holds, _)| Reverse(*holds));
-            holders.truncate(CANDIDATES);
+        holders.sort_unstable_by_key(|(holds, _)| Reverse(*holds));
+        let upgraded = holders.into_iter().filter_map(|(holds, conn)| Some((holds, conn.upgrade()?)));
+        let look = |(number, (holds, conn)): (usize, (usize, Arc<Conn>))| {
+            let taken = if number < CANDIDATES { conn.taken_since() } else { 0 };
+            Holder { holds, taken, conn }
+        };
+        upgraded.enumerate().map(look).collect()
+    }
+
+    /// Ends the largest whose peers take nothing, until they held enough and `is_met` says so too; and one in any case.
+    fn end_holders(&self, holders: Vec<Holder>, enough: usize, is_met: impl Fn() -> bool) {
+        let mut let_go = 0;
+        let (deaf, others): (Vec<Holder>, Vec<Holder>) = holders.into_iter().partition(|holder| holder.taken == 0);
+        for holder in &deaf {
+            if let_go >= enough && is_met() {
+                return;
+            }
+            let_go += holder.holds.max(1);
+            self.end_for_memory(&holder.conn);
         }
-        holders.iter().filter_map(|(_, conn)| conn.upgrade()).map(|conn| conn.taken_since()).sum()
+        if let (0, Some(first)) = (let_go, others.first()) {
+            self.end_for_memory(&first.conn);
+        }
+    }
+
+    /// Drops the oldest messages that have not begun to go out, for a message of so many bytes: of the session that holds
+    /// most, that of the message included; and if there are none, for all that it holds is on its way, of the next ones. False
+    /// when nobody has any.
+    pub(super) fn drop_oldest(&self, conn: &Arc<Conn>, bytes: usize) -> bool {
+        if self.largest(Some((conn, bytes))).is_some_and(|largest| largest.drop_oldest(bytes) > 0) {
+            return true;
+        }
+        let begin = Instant::now();
+        let nothing = |until: &Option<Instant>| until.is_some_and(|until| begin < until);
+        if nothing(&self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return false;
+        }
+        let mut holders = self.holders();
+        holders.sort_unstable_by_key(|(holds, _)| Reverse(*holds));
+        let mut dropped = false;
+        for holder in holders.iter().filter_map(|(_, holder)| holder.upgrade()) {
+            dropped |= holder.drop_oldest(bytes) > 0;
+            if dropped && self.memory.fits(bytes) {
+                return true;
+            }
+        }
+        if !dropped {
+            let again = LOOK_AGAIN.max(begin.elapsed() * LOOKING_SHARE);
+            *self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner) = begin.checked_add(again);
+        }
+        dropped
     }
 
     /// Something was received that is kept.

@@ -8,6 +8,7 @@
 //! as large as it may become, so that it never exceeds the outbox.
 
 use super::framing::FrameError;
+use super::memory::Charge;
 use super::tape::Tape;
 use crate::buffer::Buffer;
 use std::collections::VecDeque;
@@ -108,12 +109,19 @@ pub(super) struct Outbox {
     /// The last piece is a tape that was not cut by this outbox, and counts as large as it may become.
     grows: bool,
     flying_cost: usize,
+    /// What of both is shared with other sessions, and counted by a charge.
+    waiting_shared: usize,
+    flying_shared: usize,
+    /// The charges of what flies.
+    flying: Vec<Arc<Charge>>,
     pub(super) dropped: u64,
 }
 
 #[derive(Debug)]
 pub(super) enum Piece {
     Message(Buffer),
+    /// One that other sessions have, too.
+    Shared(Buffer, Arc<Charge>),
     /// The messages of a tape, but the first so many, which were dropped.
     Tape(Arc<Tape>, usize),
 }
@@ -136,17 +144,31 @@ impl Piece {
     /// Bytes of its messages; of a tape that grows, those that are on it.
     pub(super) fn length(&self) -> u64 {
         match self {
-            Piece::Message(buffer) => buffer.len() as u64,
+            Piece::Message(buffer) | Piece::Shared(buffer, _) => buffer.len() as u64,
             Piece::Tape(tape, 0) => tape.bytes() as u64,
             // Messages are dropped of one that was cut.
             Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped) as u64,
         }
     }
 
+    /// What counts it, if others have it too.
+    fn charge(&self) -> Option<&Arc<Charge>> {
+        match self {
+            Piece::Message(_) => None,
+            Piece::Shared(_, charge) => Some(charge),
+            Piece::Tape(tape, _) => tape.charge(),
+        }
+    }
+
+    /// What of such a cost is shared.
+    fn shared(&self, cost: usize) -> usize {
+        if self.charge().is_some() { cost } else { 0 }
+    }
+
     /// Of a tape that was cut.
     fn cost(&self) -> usize {
         match self {
-            Piece::Message(buffer) => Outbox::cost(buffer),
+            Piece::Message(buffer) | Piece::Shared(buffer, _) => Outbox::cost(buffer),
             Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped),
         }
     }
@@ -166,16 +188,21 @@ impl Outbox {
     pub(super) fn settle(&mut self) -> bool {
         let grew = std::mem::take(&mut self.grows);
         if grew {
-            let Some(Piece::Tape(tape, _)) = self.waiting.back() else { unreachable!("a tape is the last piece") };
-            self.waiting_cost -= tape.room() - tape.cut().bytes_after(0);
+            let Some(last @ Piece::Tape(tape, _)) = self.waiting.back() else {
+                unreachable!("a tape is the last piece")
+            };
+            let less = tape.room() - tape.cut().bytes_after(0);
+            self.waiting_cost -= less;
+            self.waiting_shared -= last.shared(less);
         }
         grew
     }
 
     /// Takes the oldest message out. The outbox is settled.
     fn drop_first(&mut self) -> Option<(usize, Option<Piece>)> {
-        let (cost, is_over) = match self.waiting.front_mut()? {
-            Piece::Message(buffer) => (Self::cost(buffer), true),
+        let first = self.waiting.front_mut()?;
+        let (cost, is_over) = match first {
+            Piece::Message(buffer) | Piece::Shared(buffer, _) => (Self::cost(buffer), true),
             Piece::Tape(tape, dropped) => {
                 let text = tape.cut();
                 let before = text.bytes_after(*dropped);
@@ -183,6 +210,7 @@ impl Outbox {
                 (before - text.bytes_after(*dropped), *dropped == text.messages())
             }
         };
+        self.waiting_shared -= first.shared(cost);
         self.waiting_cost -= cost;
         self.dropped += 1;
         Some((cost, if is_over { self.waiting.pop_front() } else { None }))
@@ -209,16 +237,24 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, buffer: Buffer) {
+        self.push_piece(Piece::Message(buffer));
+    }
+
+    pub(super) fn push_piece(&mut self, piece: Piece) {
         self.settle();
-        self.waiting_cost += Self::cost(&buffer);
-        self.waiting.push_back(Piece::Message(buffer));
+        let cost = piece.cost();
+        self.waiting_cost += cost;
+        self.waiting_shared += piece.shared(cost);
+        self.waiting.push_back(piece);
     }
 
     /// Puts a tape at the end, which counts as large as it may become.
     pub(super) fn push_tape(&mut self, tape: &Arc<Tape>) {
         self.settle();
+        let piece = Piece::Tape(tape.clone(), 0);
         self.waiting_cost += tape.room();
-        self.waiting.push_back(Piece::Tape(tape.clone(), 0));
+        self.waiting_shared += piece.shared(tape.room());
+        self.waiting.push_back(piece);
         self.grows = true;
     }
 
@@ -226,11 +262,11 @@ impl Outbox {
     pub(super) fn take(&mut self) -> Load {
         self.settle();
         let mut load = Load::default();
-        let (mut bytes, mut cost) = (0, 0);
+        let (mut bytes, mut cost, mut shared) = (0, 0, 0);
         while load.buffers.len() < GATHER_MESSAGES {
             let Some(next) = self.waiting.front() else { break };
             let length = match next {
-                Piece::Message(buffer) => buffer.len(),
+                Piece::Message(buffer) | Piece::Shared(buffer, _) => buffer.len(),
                 Piece::Tape(..) => next.cost(),
             };
             bytes += length.max(1);
@@ -238,8 +274,10 @@ impl Outbox {
                 break;
             }
             cost += next.cost();
+            shared += next.shared(next.cost());
+            self.flying.extend(next.charge().cloned());
             match self.waiting.pop_front().expect("looked at above") {
-                Piece::Message(buffer) => {
+                Piece::Message(buffer) | Piece::Shared(buffer, _) => {
                     load.messages += 1;
                     load.buffers.push(buffer);
                 }
@@ -251,19 +289,29 @@ impl Outbox {
             }
         }
         self.waiting_cost -= cost;
+        self.waiting_shared -= shared;
         self.flying_cost = cost;
+        self.flying_shared = shared;
         load
     }
 
     /// The send that `take` gave is over.
     pub(super) fn landed(&mut self) {
         self.flying_cost = 0;
+        self.flying_shared = 0;
+        self.flying.clear();
+    }
+
+    /// What flies counts no more.
+    pub(super) fn forgive(&mut self) {
+        self.flying.clear();
     }
 
     /// Nothing more will be sent. The messages are returned, to be dropped outside the lock.
     pub(super) fn clear(&mut self) -> VecDeque<Piece> {
         self.settle();
         self.waiting_cost = 0;
+        self.waiting_shared = 0;
         std::mem::take(&mut self.waiting)
     }
 
@@ -290,6 +338,11 @@ impl Outbox {
     /// Bytes that count: more than are here, while a tape at the end grows.
     pub(super) fn counted_bytes(&self) -> usize {
         self.waiting_cost + self.flying_cost
+    }
+
+    /// Those of them that are shared with other sessions, and counted once for all.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.waiting_shared + self.flying_shared
     }
 
     /// Bytes that count and are not on their way.
@@ -336,7 +389,7 @@ mod tests {
     }
 
     fn tape_of(room: usize, messages: &[&str]) -> Arc<Tape> {
-        let tape = Arc::new(Tape::new(room));
+        let tape = Arc::new(Tape::new(room, None));
         messages.iter().for_each(|message| assert!(tape.say(message.as_bytes())));
         tape
     }

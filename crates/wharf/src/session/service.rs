@@ -219,12 +219,14 @@ impl Builder {
     ///   sender waits.
     /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own means.
     /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, or taken by the peers of
-    ///   what is on its way, the session that holds most ends, or as many of the largest as hold a hundredth. So a service whose memory is full of what nobody reads gets on again by itself.
+    ///   what is on its way, the largest of those whose peers take nothing end, as many as it takes until those that wait may
+    ///   go on, and at least as many as hold a hundredth. So a service whose memory is full of what nobody reads gets on again
+    ///   by itself.
     ///
     /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their unfinished
     /// frames come to more, the session that holds most ends at once. What came as a session was just paused is not
-    /// bounded by it, but by one receive (16 KiB) for each such session. A broadcast counts for each member, though its bytes are
-    /// shared. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each session.
+    /// bounded by it, but by one receive (16 KiB) for each such session. The bytes of a broadcast count once,
+    /// however many members have not read it yet. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each session.
     /// Everything that is ended for it is logged, and counted in [`ServiceStats::memory`].
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.options.memory_bytes = bytes;

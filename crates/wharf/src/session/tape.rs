@@ -8,6 +8,7 @@
 //!
 //! Its lock is taken under the locks of sessions, and nothing else is taken under it.
 
+use super::memory::Charge;
 use crate::buffer::Buffer;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(super) struct Tape {
     /// Bytes that it may hold.
     room: usize,
+    /// Counts it where memory has a limit: as large as it may become, and then as it is.
+    charge: Option<Arc<Charge>>,
     growing: Mutex<Growing>,
     text: OnceLock<Text>,
 }
@@ -35,12 +38,16 @@ pub(super) struct Text {
 }
 
 impl Tape {
-    pub(super) fn new(room: usize) -> Tape {
-        Tape { room, growing: Mutex::default(), text: OnceLock::new() }
+    pub(super) fn new(room: usize, charge: Option<Arc<Charge>>) -> Tape {
+        Tape { room, charge, growing: Mutex::default(), text: OnceLock::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Growing> {
         self.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn charge(&self) -> Option<&Arc<Charge>> {
+        self.charge.as_ref()
     }
 
     pub(super) fn room(&self) -> usize {
@@ -79,6 +86,9 @@ impl Tape {
             growing.is_cut = true;
             let (bytes, ends) = (std::mem::take(&mut growing.bytes), std::mem::take(&mut growing.ends));
             drop(growing);
+            if let Some(charge) = &self.charge {
+                charge.shrink_to(bytes.len());
+            }
             Text { bytes: bytes.into(), ends }
         })
     }
@@ -113,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_tape_takes_what_fits_until_it_is_cut() {
-        let tape = Tape::new(7);
+        let tape = Tape::new(7, None);
         assert!(tape.say(b"one") && tape.say(b"two"));
         assert!(!tape.say(b"xx"), "8 bytes do not fit into 7");
         assert!(tape.say(b"x"));
@@ -127,7 +137,7 @@ mod tests {
     #[test]
     fn no_message_is_said_on_a_tape_that_another_thread_has_cut() {
         for _ in 0..200 {
-            let tape = Arc::new(Tape::new(1 << 20));
+            let tape = Arc::new(Tape::new(1 << 20, None));
             let other = tape.clone();
             let cutter = std::thread::spawn(move || other.cut().messages());
             let said = (0..1000).take_while(|_| tape.say(b"x")).count();
