@@ -392,7 +392,11 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "it is a success of 0 bytes; `Packet::nt_status` says `STATUS_PIPE_BROKEN`, which is 109. The codes come with the packet, not at once",
     ),
     ("T-02", "a length of 0 means up to the end of the file", "`length: None` does; 0 is none"),
-    ("P-40", "a wait for the port hears of everything", "with `SocketEngine::Poll` of posts only"),
+    (
+        "P-40",
+        "a wait for the port hears of everything",
+        "with `SocketEngine::Poll` of posts only where the system is not Linux",
+    ),
     ("R-22", "`SO_ERROR` reads 0 after a reset", "what Linux says"),
     ("T-03", "without OVERLAPPED the file position is used", "there is none: the offset is always given"),
 ];

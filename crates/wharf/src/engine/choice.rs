@@ -9,8 +9,8 @@ pub enum SocketEngine {
     /// The best that the system has: epoll on Linux, else `poll(2)`.
     #[default]
     Auto,
-    /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and a
-    /// [`notifier`](crate::CompletionPort::notifier) hears of posts only.
+    /// `poll(2)`, which every Unix has. Its cost grows with the number of sockets, and where
+    /// the system is not Linux a [`notifier`](crate::CompletionPort::notifier) hears of posts only.
     Poll,
 }
 

@@ -9,18 +9,21 @@
 //! Arming, and taking a handle out, has to interrupt a `poll` that is under way: it would not know of the one, and keeps
 //! the other's socket open until it returns.
 //!
-//! Chosen by [`SocketEngine::Poll`](crate::raw::SocketEngine). Not offered: a descriptor to wait on for it
-//! (`pollable`), since there is none.
+//! Chosen by [`SocketEngine::Poll`](crate::raw::SocketEngine). A program with a loop of its own wants a descriptor to wait on
+//! (`pollable`), which `poll` does not have. Where the system has sets of descriptors that are descriptors themselves (epoll),
+//! a *mirror* is made when it is asked for, and holds what is registered. It only tells that a `poll` may find something, and
+//! is emptied by each. An armed side is entered anew, so that what is there already is told; else the mirror would miss what
+//! came between a call that found nothing and its arming.
 
 use super::calls;
 use super::errno::{EAGAIN, EEXIST};
 use super::system;
 use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
-use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 const BOTH: u8 = Readiness::RECEIVE | Readiness::SEND;
@@ -32,6 +35,22 @@ pub(crate) struct Poll {
     rope: OwnedFd,
     /// The queue's dead-man's timer.
     tick: OwnedFd,
+    /// Made under the lock.
+    mirror: OnceLock<Mirror>,
+}
+
+struct Mirror {
+    set: system::Set,
+    /// Goes off at the deadline.
+    deadline: OwnedFd,
+}
+
+impl Mirror {
+    fn set_deadline(&self, at: Option<Instant>) {
+        // A zero would disarm it.
+        let after = |at: Instant| at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+        system::set_timer(&self.deadline, at.map_or(Duration::ZERO, after));
+    }
 }
 
 #[derive(Default)]
@@ -51,7 +70,8 @@ struct Registered {
 impl Poll {
     pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Poll> {
         let (bell, rope) = system::pipe()?;
-        Ok(Poll { state: Mutex::default(), bell, rope, tick: tick.try_clone_to_owned()? })
+        let tick = tick.try_clone_to_owned()?;
+        Ok(Poll { state: Mutex::default(), bell, rope, tick, mirror: OnceLock::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -64,11 +84,31 @@ impl Poll {
         let Some(registered) = state.handles.get_mut(&handle) else { return };
         let news = registered.armed & sides != sides;
         registered.armed |= sides;
+        if let (true, Some(mirror)) = (news, self.mirror.get()) {
+            mirror.set.enter_anew(calls::borrow(handle));
+        }
         let polling = state.polling;
         drop(state);
         if news && polling {
             self.kick();
         }
+    }
+
+    /// The mirror, if the system can have one.
+    fn make_mirror(&self) -> Option<&Mirror> {
+        let state = self.lock();
+        if self.mirror.get().is_none() {
+            let mirror = Mirror { set: system::Set::new().ok()?, deadline: system::timer().ok()? };
+            mirror.set_deadline(state.deadline);
+            for own in [&self.bell, &self.tick, &mirror.deadline] {
+                mirror.set.enter(own.as_fd()).ok()?;
+            }
+            for &handle in state.handles.keys() {
+                mirror.set.enter(calls::borrow(handle)).ok()?;
+            }
+            let _ = self.mirror.set(mirror);
+        }
+        self.mirror.get()
     }
 
     /// Something was received, or nothing was there. Another error has used nothing up: a listener that finds no free
@@ -145,6 +185,9 @@ impl Engine for Poll {
         if state.handles.contains_key(&handle) {
             return Err(EEXIST);
         }
+        if let Some(mirror) = self.mirror.get() {
+            mirror.set.enter(calls::borrow(handle)).map_err(rustix::io::Errno::raw_os_error)?;
+        }
         state.handles.insert(handle, Registered { device, armed: BOTH });
         let polling = state.polling;
         drop(state);
@@ -157,6 +200,9 @@ impl Engine for Poll {
     fn deregister(&self, handle: Handle) {
         let mut state = self.lock();
         let was_there = state.handles.remove(&handle).is_some();
+        if let (true, Some(mirror)) = (was_there, self.mirror.get()) {
+            mirror.set.leave(calls::borrow(handle));
+        }
         let polling = state.polling;
         drop(state);
         if was_there && polling {
@@ -172,6 +218,10 @@ impl Engine for Poll {
         let mut devices = Vec::new();
         let wait = {
             let mut state = self.lock();
+            // Before asking: what comes behind it is told again.
+            if let Some(mirror) = self.mirror.get() {
+                mirror.set.empty();
+            }
             for (&handle, registered) in &state.handles {
                 if registered.armed != 0 {
                     asking.push(entry(handle, asked(registered.armed)));
@@ -222,6 +272,9 @@ impl Engine for Poll {
     fn set_deadline(&self, at: Option<Instant>) {
         let mut state = self.lock();
         state.deadline = at;
+        if let Some(mirror) = self.mirror.get() {
+            mirror.set_deadline(at);
+        }
         let polling = state.polling;
         drop(state);
         if polling {
@@ -338,7 +391,7 @@ impl Engine for Poll {
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.make_mirror().map(|mirror| mirror.set.as_fd())
     }
 
     fn now(&self) -> Instant {

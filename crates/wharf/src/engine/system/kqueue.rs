@@ -131,6 +131,35 @@ pub(crate) fn timespec(duration: Duration) -> rustix::time::Timespec {
     }
 }
 
+/// A set of descriptors that is a descriptor itself: not written for these systems.
+pub(crate) enum Set {}
+
+impl Set {
+    pub(crate) fn new() -> Result<Set, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    pub(crate) fn enter(&self, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        match *self {}
+    }
+
+    pub(crate) fn enter_anew(&self, _fd: BorrowedFd<'_>) {
+        match *self {}
+    }
+
+    pub(crate) fn leave(&self, _fd: BorrowedFd<'_>) {
+        match *self {}
+    }
+
+    pub(crate) fn empty(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match *self {}
+    }
+}
+
 // --- Waiting on a word ---
 
 /// A word that one thread sleeps on. The systems' own ways to do so are private or young.

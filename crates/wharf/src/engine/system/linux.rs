@@ -80,6 +80,52 @@ pub(crate) fn either(one: &OwnedFd, other: Option<BorrowedFd<'_>>) -> io::Result
     Ok(both)
 }
 
+/// A set of descriptors that is a descriptor itself: readable since something has happened to one of them.
+pub(crate) struct Set(OwnedFd);
+
+impl Set {
+    const EVENTS: usize = 64;
+
+    pub(crate) fn new() -> Result<Set, Errno> {
+        epoll::create(epoll::CreateFlags::CLOEXEC).map(Set)
+    }
+
+    fn everything() -> epoll::EventFlags {
+        use epoll::EventFlags;
+        EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET
+    }
+
+    /// What there is already counts.
+    pub(crate) fn enter(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        epoll::add(&self.0, fd, epoll::EventData::new_u64(0), Set::everything())
+    }
+
+    /// What there is counts again.
+    pub(crate) fn enter_anew(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::modify(&self.0, fd, epoll::EventData::new_u64(0), Set::everything());
+    }
+
+    pub(crate) fn leave(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// What has happened so far counts no more.
+    pub(crate) fn empty(&self) {
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; Set::EVENTS];
+        loop {
+            match epoll::wait(&self.0, &mut events, Some(&timespec(Duration::ZERO))) {
+                Err(Errno::INTR) => {}
+                Ok((told, _)) if told.len() == Set::EVENTS => {}
+                _ => return,
+            }
+        }
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 // --- Waiting on a word ---
 
 /// A word that one thread sleeps on.
