@@ -331,7 +331,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.active -= 1; // guard: a promise that found nothing is returned
             }
             if std::mem::take(&mut ticked) {
-                state = self.look(state).0; // guard: a worker that the timer woke looks who is blocked
+                // Here, not when it settles: it would wake itself.
+                state = self.look(state).0;
                 continue;
             }
             if !state.work.is_empty() && !poll_due {

@@ -151,6 +151,8 @@ pub(super) struct State<T> {
     marked_at: Instant,
     /// When the timer and the workers outside are next thought over.
     review_at: Instant,
+    /// The timer goes off once in a tick at most: what it is about may go on, as a pool without a thread to spare.
+    next_tick: Instant,
     /// Between the last two ticks no worker came for an entry.
     stalled: bool,
     removed_at_tick: u64,
@@ -214,6 +216,7 @@ impl<T> State<T> {
             mark: 0,
             marked_at: clock,
             review_at: clock,
+            next_tick: clock,
             stalled: false,
             removed_at_tick: 0,
             armed_until: None,
@@ -250,6 +253,7 @@ impl<T> State<T> {
     pub(super) fn tick(&mut self) {
         self.read_clock();
         self.armed_until = None;
+        self.next_tick = self.clock + super::TICK;
         self.totals.ticks += 1;
         let before = std::mem::replace(&mut self.removed_at_tick, self.totals.removed);
         self.stalled = before == self.totals.removed; // guard: while the active ones compute, another leads
@@ -502,12 +506,6 @@ impl<T> State<T> {
         suspects.into_iter().map(|(_, index, stay, shared)| (index, stay, shared)).collect()
     }
 
-    /// An entry has waited for a tick although a slot is free.
-    fn is_stuck(&self, tick: Duration) -> bool {
-        let waited = self.totals.removed < self.mark && self.clock >= self.marked_at + tick;
-        waited && self.has_entries_left() && self.has_room()
-    }
-
     /// Moves the mark on if all entries up to it were taken.
     fn move_mark(&mut self) {
         if self.totals.removed >= self.mark {
@@ -540,10 +538,6 @@ impl<T> State<T> {
             return wakes;
         }
         let mut urgent = urgent;
-        if self.is_stuck(watch.tick()) {
-            urgent = true; // guard: who settles wakes another for an entry that was left behind
-            self.marked_at = self.clock;
-        }
         while self.fifo.len() > self.promised + self.coming()
             && self.active + self.coming() < self.limit
             && (urgent || self.worth_a_wake())
@@ -640,7 +634,7 @@ impl<T> State<T> {
             return false;
         }
         let (due, look) = self.think_over(watch.tick());
-        let due = due.max(self.clock);
+        let due = due.max(self.clock).max(self.next_tick);
         let gone_off = self.armed_until.is_some_and(|until| until <= self.clock);
         if self.armed_until != Some(due) && !(gone_off && due == self.clock) {
             watch.arm(due, self.clock); // guard: the dead-man's timer is armed
@@ -659,14 +653,15 @@ impl<T> State<T> {
         let look = look.map(|look| look - tick / 4);
         let next = look.map_or(self.clock + tick / 2, |look| look.min(self.clock + tick / 2));
         self.review_at = next.max(self.clock + tick / 8);
-        (due, look.is_some_and(|look| look <= self.clock)) // guard: who settles looks when a look is due
+        // guard: who settles looks when a look is due [without: (due, false)]
+        (due, look.is_some_and(|look| look <= self.clock))
     }
 
     /// The timer goes off in time for everything that it is about.
     #[cfg(test)]
     fn check_due(&self, tick: Duration) {
         let until = self.armed_until.expect("it was just armed");
-        let in_time = |at: Instant| until <= at.max(self.clock);
+        let in_time = |at: Instant| until <= at.max(self.clock).max(self.next_tick);
         let looks = self.workers.iter().flatten().filter_map(|worker| self.look_due(worker, tick));
         looks.for_each(|look| assert!(in_time(look), "for a look"));
         assert!(self.leader || in_time(self.polled_at + tick), "for a poll");
