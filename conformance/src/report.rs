@@ -397,6 +397,11 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "a wait for the port hears of everything",
         "with `SocketEngine::Poll` of posts only where the system is not Linux",
     ),
+    (
+        "K-05, K-11",
+        "a receive or accept has ended when its data or client comes, and a cancel or close is too late for it",
+        "it ends when a thread in `get` looks at it; before, a cancel ends it, and what has come stays for the next",
+    ),
     ("R-22", "`SO_ERROR` reads 0 after a reset", "what Linux says"),
     ("T-03", "without OVERLAPPED the file position is used", "there is none: the offset is always given"),
 ];

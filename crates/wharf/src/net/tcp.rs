@@ -160,6 +160,8 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// of `readable`: [`Event::Readable`](crate::Event::Readable). `Vec::new()` is such a buffer, as a buffer of no bytes is on
     /// Windows: give `Vec::with_capacity(4096)` or `Buffer::with_capacity(4096)` to receive.
     ///
+    /// It has no time-out: a timer whose packet cancels it is one (see "A deadline for an operation" in `docs/guide.md`).
+    ///
     /// # Ordering
     ///
     /// Several receives may be outstanding: data fills them in the order of issue (row R-06).
