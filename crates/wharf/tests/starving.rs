@@ -1,9 +1,12 @@
-//! Posts that beget posts keep a port's only thread busy, and do not hold back sockets and timers.
+//! What keeps a port's only thread busy does not hold back the rest: posts that beget posts, and sends that a peer takes
+//! faster than their packets are.
 //!
-//! Nothing is concluded from the clock: the wait is told by the posts that were handled meanwhile.
+//! Nothing is concluded from the clock: the wait is told by the posts that were handled, or the packets that were queued,
+//! meanwhile.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 use wharf::{Buffer, CompletionPort};
 
@@ -74,4 +77,31 @@ fn a_socket_and_a_timer_do_not_wait_for_posts_that_beget_posts() {
         // By count alone a poll comes after 64.
         assert!(handled[ROUNDS / 2] < 8, "{what} waited for so many packets of 5 ms: {handled:?}");
     }
+}
+
+#[test]
+fn sends_that_a_peer_takes_do_not_hold_back_packets() {
+    const SENDS: usize = 40_000;
+    let port = port();
+    let (mut peer, server) = pair();
+    let stream = port.associate(server, 1).unwrap();
+    for _ in 0..SENDS {
+        stream.send(vec![7_u8; 200], BUSY).map_err(|refused| refused.error).unwrap();
+    }
+    let reader = thread::spawn(move || {
+        let mut space = vec![0; 1 << 20];
+        let mut left = SENDS * 200;
+        while left > 0 {
+            left -= peer.read(&mut space).unwrap();
+        }
+    });
+    let mut most = 0;
+    for _ in 0..SENDS {
+        let before = port.stats().inserted;
+        port.get().unwrap();
+        most = most.max(port.stats().inserted - before);
+    }
+    reader.join().unwrap();
+    // A few turns, of two calls at most. Without a limit all that the peer takes is queued first.
+    assert!(most <= 2048, "{most} packets were queued while one was taken");
 }

@@ -27,8 +27,9 @@ use std::time::Duration;
 pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
 /// Bytes that one system call may gather from several operations.
 const GATHER_BYTES: usize = 256 * 1024;
-/// System calls in one turn, and bytes that they move; then other devices come first.
+/// System calls in one turn, operations that end in it, and bytes that it moves; then packets and other devices come first.
 const CALLS_PER_TURN: usize = 16;
+const OPERATIONS_PER_TURN: usize = 256;
 pub(super) const BYTES_PER_TURN: usize = 1024 * 1024;
 /// How often a connect looks whether the last turn is over before it sleeps between two looks, and how long.
 const PATIENCE: u32 = 64;
@@ -465,7 +466,8 @@ impl Port {
             }
             direction.forget_cancelled();
             drained &= !direction.needs_no_space();
-            if !drained && calls < CALLS_PER_TURN && moved < BYTES_PER_TURN {
+            let goes_on = calls < CALLS_PER_TURN && packets.len() < OPERATIONS_PER_TURN && moved < BYTES_PER_TURN;
+            if !drained && goes_on {
                 if let Some(next) = take_batch(device, &mut direction) {
                     batch = next;
                     continue;
@@ -641,7 +643,8 @@ pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Ba
         while let Some(next) = direction.operations.front() {
             pieces += next.pieces_left();
             bytes += next.total();
-            if next.kind != Kind::Sent || pieces > PIECES_MAX || bytes > GATHER_BYTES {
+            let full = pieces > PIECES_MAX || bytes > GATHER_BYTES || more.len() + 1 == OPERATIONS_PER_TURN;
+            if next.kind != Kind::Sent || full {
                 break;
             }
             more.extend(direction.operations.pop_front());
