@@ -150,7 +150,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
         drop(batch.next());
         let batch = RefCell::new(Some(batch));
         let pool_port = self::port(2, Wake::default());
-        let pool = RefCell::new(Some(pool_port.run(Workers::new(2), |packet| drop(packet)).unwrap()));
+        let pool = RefCell::new(Some(pool_port.run(Workers::new(2), drop).unwrap()));
         let event = CompletionEvent::new();
         let own_raw = raw_port();
         let raw_device = {
@@ -199,7 +199,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
                 }),
                 Box::new(move || {
                     let _ = pools.post(0, 0, m6.token(0));
-                    drop(pools.stats());
+                    let _ = pools.stats();
                 }),
                 Box::new(move || {
                     let _ = raw.post(Post { key: 0, token: 0, bytes: 0 });
@@ -263,6 +263,11 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
             call("cancel_all", || stream.cancel_all() == 0),
             call("local_addr", || stream.local_addr().is_err()),
             call("peer_addr", || stream.peer_addr().is_err()),
+            call("unacknowledged", || stream.unacknowledged().is_none() && stream.bytes_taken() == 0),
+            call("reset", || {
+                idle.reset();
+                true
+            }),
             call("set_nodelay", || stream.set_nodelay(true).is_err()),
             call("release", || idle.clone().release().is_err()),
             call("release_fd", || idle.clone().release_fd().is_err()),

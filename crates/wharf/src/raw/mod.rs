@@ -15,6 +15,8 @@
 
 mod datagram;
 mod file;
+#[cfg(all(test, unix))]
+mod forked;
 mod now;
 mod parts;
 mod progress;

@@ -8,14 +8,14 @@ impl Port {
     /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of a send
     /// that is not complete. Costs no system call.
     pub fn bytes_taken(&self, device: &Device) -> u64 {
-        device.0.taken.load(Ordering::Relaxed)
+        self.own(device).map_or(0, |device| device.taken.load(Ordering::Relaxed))
     }
 
     /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the end of
     /// the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read. `None`: the
     /// system does not tell, or the device is closed.
     pub fn unacknowledged(&self, device: &Device) -> Option<u64> {
-        let device = &device.0;
+        let device = self.own(device).ok()?;
         if !device.enter() {
             return None;
         }

@@ -980,6 +980,9 @@ impl Inner {
 
     /// Has each session count what the system has taken of a send that is not complete.
     fn count_taken(&self) {
+        if !self.is_home() {
+            return;
+        }
         let sending = |conn: &Arc<Conn>| conn.is_unsettled().then(|| conn.stream()).flatten();
         for conn in lock(&self.sessions).values() {
             if let Some(stream) = sending(conn) {

@@ -149,7 +149,7 @@ impl Port {
 
     /// Bytes that the system has taken for sending on a stream since it belongs to the port, in sends that are complete.
     pub fn bytes_taken(&self, device: &Device) -> u64 {
-        device.0.taken.load(Ordering::Relaxed)
+        self.own(device).map_or(0, |device| device.taken.load(Ordering::Relaxed))
     }
 
     /// What the peer has not acknowledged: Windows does not tell, always `None`.
