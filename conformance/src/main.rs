@@ -216,10 +216,10 @@ mod tests {
             |how| matches!(how, How::NotApplicable { .. }),
         ];
         // Tested, differing, not offered, not applicable.
-        assert_eq!(ways.map(|is| count(Level::Must, is)), [167, 9, 6, 32], "level M");
+        assert_eq!(ways.map(|is| count(Level::Must, is)), [168, 14, 6, 26], "level M");
         assert_eq!(ways.map(|is| count(Level::Should, is)), [30, 11, 22, 30], "level S");
         // Differences of one engine, or of one policy.
-        assert_eq!(rows::APART.len(), 1);
+        assert_eq!(rows::APART.len(), if cfg!(target_os = "linux") { 15 } else { 16 });
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
             assert!(fake::NOT_THERE[..at].iter().all(|(before, _)| before != id), "{id} twice");
             assert!(!why.contains('|') && !why.ends_with('.'), "{id}");
         }
-        assert!(fake::NOT_THERE.len() <= 27, "more rows than it cannot model");
+        assert!(fake::NOT_THERE.len() <= 29, "more rows than it cannot model");
     }
 
     #[test]

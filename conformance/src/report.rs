@@ -325,49 +325,9 @@ A test shows each of them, except of what is not offered.
 /// Differences of rows that pass all the same, or that oblige to nothing: row, Windows, here.
 const BESIDE: &[(&str, &str, &str)] = &[
     (
-        "C-04, D-33",
-        "a packet releases a waiting thread at once while slots are free",
-        "at the latest after one tick by default, because a wake-up costs as much as five echoed messages; `Wake::Eager`, which the suite uses, does as Windows",
-    ),
-    (
         "C-08",
         "the kernel releases the next thread the moment one blocks",
         "declared blocking at once, undeclared after one or two ticks",
-    ),
-    (
-        "S-01, K-20",
-        "what was accepted goes on whatever the program's threads do",
-        "half-sent data, timers and accepting go on while a thread is inside `get`, or in a port with a pool (`run`); while all threads of the program's own are outside, they wait",
-    ),
-    (
-        "O-20, G-02",
-        "an operation that asks for an event signals it by itself",
-        "a thread inside `get` signals it; with none there, whoever waits for the event alone waits for ever",
-    ),
-    (
-        "O-21, O-22, G-01",
-        "issuing resets the event, its result can be asked for again, and all who wait are released",
-        "an event holds its completion until one waiter takes it: issuing does not reset it, a second ask finds nothing, one of several waiters is released",
-    ),
-    (
-        "D-15, D-17, D-33",
-        "I/O is queued when the system has done it",
-        "when a thread finds that it can go on: several sockets that became ready between two looks come in the order of the look, behind posts that were queued before it",
-    ),
-    (
-        "K-05, K-11",
-        "a receive or an accept has ended when its data or its client has come: too late to cancel, and a close leaves the packet as it is",
-        "it ends when a worker executes it; until then it is cancelled (995), its data or client waits for the next one, and is lost with a close",
-    ),
-    (
-        "K-16",
-        "data that has come for a posted receive is received, so that closing does not reset the connection",
-        "a posted receive that nobody has executed is cancelled with its data unread, and the system then resets the connection, perhaps ahead of what was sent: `disconnect` and receive to the end first, or use a session",
-    ),
-    (
-        "D-42",
-        "the number of a batch's packets is known",
-        "`Batch::len` is the most that there can be: a socket that seemed ready may bring nothing",
     ),
     (
         "O-05",
@@ -398,9 +358,9 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "with `SocketEngine::Poll` of posts only where the system is not Linux",
     ),
     (
-        "K-05, K-11",
-        "a receive or accept has ended when its data or client comes, and a cancel or close is too late for it",
-        "it ends when a thread in `get` looks at it; before, a cancel ends it, and what has come stays for the next",
+        "P-40",
+        "a wait for the port ends when something is queued",
+        "it may also end when a socket has data that no receive waits for: a `get` then finds nothing",
     ),
     ("R-22", "`SO_ERROR` reads 0 after a reset", "what Linux says"),
     ("T-03", "without OVERLAPPED the file position is used", "there is none: the offset is always given"),

@@ -23,17 +23,20 @@ impl Level {
     }
 }
 
+/// What runs for a row. It panics when what it is to show is not so.
+pub type Check = fn(&Bench);
+
 /// How a row is decided.
 #[derive(Clone, Copy)]
 pub enum How {
     /// By a function that panics when the behaviour is not there.
-    Test(fn(&Bench)),
+    Test(Check),
     /// Like `Test`, while no other row runs: it concludes something from which threads run, from how long something
     /// takes, or from figures of the process.
-    Alone(fn(&Bench)),
+    Alone(Check),
     /// Wharf does something else, which stands in `docs/known-differences.md`. The function panics when that is not done
     /// either, so that a difference that goes away, or grows, is noticed.
-    Differs { here: &'static str, shown: fn(&Bench), alone: bool },
+    Differs { here: &'static str, shown: Check, alone: bool },
     /// Wharf does not offer it, so that nothing can be run: what there is instead. Stands there as well.
     NotOffered { here: &'static str },
     /// It speaks of something that only a C interface has: the concept.
@@ -42,7 +45,7 @@ pub enum How {
 
 impl How {
     /// What is run, and whether nothing else may run beside it.
-    pub fn test(&self) -> Option<(fn(&Bench), bool)> {
+    pub fn test(&self) -> Option<(Check, bool)> {
         match *self {
             How::Test(test) => Some((test, false)),
             How::Alone(test) => Some((test, true)),
@@ -74,7 +77,7 @@ pub const fn information(id: &'static str, says: &'static str, how: How) -> Row 
     Row { id, level: Level::Information, says, how }
 }
 
-pub const fn differs(here: &'static str, shown: fn(&Bench)) -> How {
+pub const fn differs(here: &'static str, shown: Check) -> How {
     How::Differs { here, shown, alone: false }
 }
 

@@ -28,21 +28,24 @@ impl Setting {
 /// Where a difference is found that is not found everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    #[allow(dead_code)]
-    On(Engine),
+    /// Where a thread that is inside `get` does the I/O: on every engine but the kernel's own port.
+    Readiness,
     With(Wake),
+    On(Engine),
 }
 
 impl Where {
     pub fn is(self, setting: Setting) -> bool {
         match self {
-            Where::On(engine) => engine == setting.engine,
+            Where::Readiness => setting.engine != Engine::Iocp,
             Where::With(wake) => wake == setting.wake,
+            Where::On(engine) => engine == setting.engine,
         }
     }
 
     pub fn name(self) -> String {
         match self {
+            Where::Readiness => "Linux, other Unixes".into(),
             Where::On(engine) => engine.name().into(),
             Where::With(wake) => format!("`Wake::{wake:?}`"),
         }

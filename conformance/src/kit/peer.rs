@@ -202,6 +202,29 @@ impl Mail {
         }
     }
 
+    /// How long a receive waits; [`DEADLINE`] at first.
+    pub fn set_time_out(&self, limit: Duration) {
+        match self {
+            Mail::Std(socket) => socket.set_read_timeout(Some(limit)).unwrap(),
+            #[cfg(unix)]
+            Mail::Fake(_) => {}
+        }
+    }
+
+    /// The next datagram, if one is there or comes soon.
+    pub fn try_receive(&self) -> Option<Vec<u8>> {
+        match self {
+            Mail::Std(socket) => {
+                let mut bytes = vec![0; 65_536];
+                let got = socket.recv(&mut bytes).ok()?;
+                bytes.truncate(got);
+                Some(bytes)
+            }
+            #[cfg(unix)]
+            Mail::Fake(mail) => mail.receive(super::WHILE).map(|(bytes, _)| bytes),
+        }
+    }
+
     #[track_caller]
     pub fn receive(&self) -> Vec<u8> {
         match self {

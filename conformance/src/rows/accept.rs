@@ -3,6 +3,7 @@
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, information, must, not_offered, only_c, should};
 use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use wharf::raw::{DeviceKind, Sink};
 
@@ -158,6 +159,28 @@ fn order(b: &Bench) {
         let (context, result) = accepted(&port);
         assert_eq!((context, result.unwrap().1), (number, client.local_addr().unwrap()));
     }
+    // Two hundred at once, whose clients come from several threads: by their packets the accepts are in the order of issue.
+    const CLIENTS: u64 = 200;
+    let listener = port.listen("127.0.0.1:0", 2).unwrap();
+    (0..CLIENTS).for_each(|number| drop(listener.accept(number).unwrap()));
+    let address = listener.local_addr().unwrap();
+    let clients: Vec<Peer> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(move || (0..CLIENTS / 4).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut addresses: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let (context, result) = accepted(&port);
+            assert_eq!(context, number);
+            result.unwrap().1
+        })
+        .collect();
+    let mut own: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    addresses.sort_unstable();
+    own.sort_unstable();
+    assert!(addresses == own, "each client once");
 }
 
 fn waiting(b: &Bench) {
@@ -188,6 +211,43 @@ fn close(b: &Bench) {
     assert_eq!(contexts, [0, 1, 2]);
     quiet(&port);
     assert!(b.connect(address).is_err(), "nobody listens there any more");
+    close_while_they_come(b);
+}
+
+/// A-21 while clients connect: each accept has one packet, and no connection stays open that nobody got.
+fn close_while_they_come(b: &Bench) {
+    const ROUNDS: u64 = 20;
+    const ACCEPTS: u64 = 8;
+    let port = b.limited(2);
+    let (counts, got) = (Arc::new(Mutex::new(vec![0; (ROUNDS * ACCEPTS) as usize])), Count::default());
+    let (seen, connections) = (counts.clone(), got.clone());
+    let crew = Crew::start(&port, 2, move |_, packet| {
+        seen.lock().unwrap()[packet.context as usize] += 1;
+        if packet.error().is_none() {
+            connections.up();
+        }
+    });
+    for round in 0..ROUNDS {
+        let listener = port.listen("127.0.0.1:0", 1).unwrap();
+        let address = listener.local_addr().unwrap();
+        (0..ACCEPTS).for_each(|number| drop(listener.accept(round * ACCEPTS + number).unwrap()));
+        let mut clients: Vec<Peer> = thread::scope(|scope| {
+            let clients = scope.spawn(|| (0..ACCEPTS).filter_map(|_| b.connect(address).ok()).collect());
+            thread::sleep(std::time::Duration::from_micros(30 * round));
+            listener.close();
+            clients.join().unwrap()
+        });
+        // The handler drops what it got, and the listener's end resets what was waiting: each client sees an end.
+        for client in &mut clients {
+            let read = client.read(&mut [0; 1]);
+            assert!(read.map_or_else(|error| error.raw_os_error() == Some(ECONNRESET), |bytes| bytes == 0));
+        }
+    }
+    eventually("each accept has its packet", || counts.lock().unwrap().iter().all(|&packets| packets > 0));
+    thread::sleep(WHILE);
+    assert!(counts.lock().unwrap().iter().all(|&packets| packets == 1));
+    b.note(format!("{} of {} accepts got a connection", got.now(), ROUNDS * ACCEPTS));
+    drop(crew);
 }
 
 fn cancel(b: &Bench) {
@@ -203,6 +263,34 @@ fn cancel(b: &Bench) {
         assert_eq!(context, number);
         result.unwrap();
     }
+    // In a burst of clients, with three workers: each accept ends once, with a connection or as cancelled, and each
+    // connection goes to one of them.
+    const ACCEPTS: u64 = 120;
+    let port = b.limited(3);
+    let listener = port.listen("127.0.0.1:0", 2).unwrap();
+    let address = listener.local_addr().unwrap();
+    let ends: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
+    let seen = ends.clone();
+    let crew = Crew::start(&port, 3, move |_, packet| {
+        let win32 = codes(&packet).0;
+        assert!(matches!(win32, 0 | 995), "{packet:?}");
+        seen.lock().unwrap().push((packet.context, win32 == 0));
+    });
+    let ids: Vec<_> = (0..ACCEPTS).map(|number| pending(listener.accept(number).unwrap())).collect();
+    let clients = thread::scope(|scope| {
+        let clients = scope.spawn(|| (0..ACCEPTS / 2).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>());
+        ids.iter().rev().step_by(2).for_each(|&id| _ = listener.cancel(id));
+        clients.join().unwrap()
+    });
+    eventually("each client was accepted", || {
+        ends.lock().unwrap().iter().filter(|(_, connected)| *connected).count() == clients.len()
+    });
+    listener.cancel_all();
+    eventually("each accept has ended", || ends.lock().unwrap().len() == ACCEPTS as usize);
+    let mut contexts: Vec<u64> = ends.lock().unwrap().iter().map(|(context, _)| *context).collect();
+    contexts.sort_unstable();
+    assert!(contexts.into_iter().eq(0..ACCEPTS), "each once");
+    drop(crew);
 }
 
 fn complete(b: &Bench) {
@@ -235,16 +323,21 @@ fn backlog(b: &Bench) {
 }
 
 fn options(b: &Bench) {
-    use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_recv_buffer_size};
+    use rustix::net::sockopt::{self, set_socket_recv_buffer_size, socket_recv_buffer_size};
     let port = b.port();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 30_000).unwrap();
     let size = socket_recv_buffer_size(&listener).unwrap();
+    sockopt::set_socket_keepalive(&listener, true).unwrap();
+    sockopt::set_tcp_nodelay(&listener, true).unwrap();
+    sockopt::set_ip_ttl(&listener, 77).unwrap();
     let listener = port.associate(listener, 1).unwrap();
     listener.accept(1).unwrap();
     let _client = b.connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = accepted(&port).1.unwrap();
     assert_eq!(socket_recv_buffer_size(&socket).unwrap(), size);
+    assert!(sockopt::socket_keepalive(&socket).unwrap() && sockopt::tcp_nodelay(&socket).unwrap());
+    assert_eq!(sockopt::ip_ttl(&socket).unwrap(), 77);
 }
 
 /// the accept brings it, its first receive says that it was reset, and the listener goes on.

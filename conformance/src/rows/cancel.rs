@@ -1,11 +1,13 @@
 //! Cancelling, closing, and ends of threads and processes (K).
 
+use super::driven;
 use super::send::reading;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use wharf::raw::Sink;
@@ -27,7 +29,7 @@ pub const ROWS: &[Row] = &[
     must(
         "K-05",
         "An operation whose packet is queued has ended: cancelling finds nothing, and the packet stays as it is.",
-        Test(too_late),
+        Test(driven::too_late_to_cancel),
     ),
     must("K-06", "After a cancel the operation ends cancelled or completed, and its packet tells which.", Test(either)),
     must("K-07", "A cancel does not wait, and runs no handler.", Test(no_waiting)),
@@ -38,7 +40,11 @@ pub const ROWS: &[Row] = &[
         "Cancelling on an invalid handle is an error.",
         only_c("handles that may be invalid: an operation's name leads nowhere any more, and K-04 says so"),
     ),
-    must("K-11", "Closing ends every outstanding operation with its key and context, and no bytes.", Test(close)),
+    must(
+        "K-11",
+        "Closing ends every outstanding operation with its key and context, and no bytes.",
+        Test(driven::ended_before_the_close),
+    ),
     must("K-12", "The error of closing is 995.", Test(close_code)),
     must(
         "K-13",
@@ -51,11 +57,15 @@ pub const ROWS: &[Row] = &[
         "A late packet of a closed device has its old key and context, though its number is in use again.",
         Test(reuse),
     ),
-    must("K-16", "Closing sends what was taken, then the end; with a linger time of 0 it resets.", Test(linger)),
+    must(
+        "K-16",
+        "Closing sends what was taken, then the end; with a linger time of 0 it resets.",
+        Test(driven::end_behind_what_was_sent),
+    ),
     should("K-17", "Closing while received data is unread resets the connection.", Test(unread)),
     must("K-18", "Dropping one of several handles of a device ends nothing; the last one closes it.", Test(handles)),
     must("K-19", "Closing a pipe or a file ends its operations, one packet each, to the port.", Test(pipes_and_files)),
-    must("K-20", "A shutdown cancels nothing: receives stay, sends go out.", Test(shutdown)),
+    must("K-20", "A shutdown cancels nothing: receives stay, sends go out.", Test(driven::shut_send_goes_on)),
     must("K-21", "The end of the issuing thread ends none of its operations.", Test(thread_end)),
     should(
         "K-22",
@@ -121,6 +131,7 @@ fn race(b: &Bench) {
     for (count, accepted) in packets.iter().zip(accepted) {
         assert_eq!(count.load(Ordering::SeqCst), u32::from(accepted));
     }
+    super::kinds::race_of_ends(b);
 }
 
 fn one_or_all(b: &Bench) {
@@ -138,6 +149,7 @@ fn one_or_all(b: &Bench) {
         assert_eq!((packet.context, codes(&packet).0), (number, 995));
     }
     quiet(&port);
+    super::kinds::each_can_be_cancelled(b);
 }
 
 fn nothing(b: &Bench) {
@@ -153,7 +165,7 @@ fn nothing(b: &Bench) {
     quiet(&port);
 }
 
-fn too_late(b: &Bench) {
+pub fn too_late(b: &Bench) {
     let port = b.port();
     let (stream, _peer) = b.stream(&port, 1);
     let name = pending(stream.send("hello", 5).unwrap());
@@ -202,6 +214,48 @@ fn either(b: &Bench) {
     assert_eq!(bytes, 200, "a cancelled receive has taken bytes, or one that was not has lost some");
     assert!(cancelled > 0);
     b.note(format!("{cancelled} ended cancelled, {completed} completed"));
+    either_with_workers(b);
+}
+
+/// K-06, K-08 with three workers: data, cancel and the workers that take it race, and no byte is lost or comes twice.
+fn either_with_workers(b: &Bench) {
+    const RECEIVES: u64 = 400;
+    let port = b.limited(3);
+    let (stream, mut peer) = b.stream(&port, 1);
+    // By the order of issue, which is that of the bytes; None for one that was cancelled.
+    let ends: Arc<Mutex<Vec<Option<Vec<u8>>>>> = Arc::new(Mutex::new(vec![None; RECEIVES as usize]));
+    let (ended, cancelled) = (Count::default(), Count::default());
+    let (all, count, without) = (ends.clone(), ended.clone(), cancelled.clone());
+    let crew = Crew::start(&port, 3, move |_, packet| {
+        let (context, win32) = (packet.context as usize, codes(&packet).0);
+        let Event::Received { buffer, result, .. } = packet.event else { panic!("a receive ends") };
+        match result {
+            Ok(_) => all.lock().unwrap()[context] = Some(buffer.to_vec()),
+            Err(_) => {
+                assert_eq!(win32, 995);
+                without.up();
+            }
+        }
+        count.up();
+    });
+    let mut sent = Vec::new();
+    for number in 0..RECEIVES {
+        let name = pending(stream.recv(vec![0; 16], number).unwrap());
+        thread::scope(|scope| {
+            let (own, bytes) = (&stream, [number as u8, (number >> 8) as u8]);
+            scope.spawn(move || own.cancel(name));
+            if number % 2 == 0 {
+                peer.write_all(&bytes).unwrap();
+                sent.extend(bytes);
+            }
+        });
+    }
+    // What is left is taken by one more, which is behind all others.
+    eventually("each has ended", || ended.now() == RECEIVES as usize);
+    drop(crew);
+    let taken: Vec<u8> = ends.lock().unwrap().iter().flatten().flatten().copied().collect();
+    assert!(sent.starts_with(&taken), "bytes were lost, came twice, or changed places");
+    b.note(format!("with workers: {} of {RECEIVES} ended cancelled, {} bytes taken", cancelled.now(), taken.len()));
 }
 
 fn no_waiting(b: &Bench) {
@@ -260,6 +314,43 @@ fn neighbours(b: &Bench) {
     peer.write_all(b"ab").unwrap();
     let (first, second) = (received(&port), received(&port));
     assert_eq!((first.0, first.1.unwrap(), second.0, second.1.unwrap()), (0, b"a".to_vec(), 2, b"b".to_vec()));
+    // The same for sends, accepts and datagrams.
+    let (stream, peer) = b.narrow(&port, 2);
+    let names = [
+        pending(stream.send(vec![1; MUCH], 10).unwrap()),
+        pending(stream.send(vec![2; 1000], 11).unwrap()),
+        pending(stream.send(vec![3; 1000], 12).unwrap()),
+    ];
+    assert_eq!(stream.cancel(names[1]), Cancel::Requested);
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet).0), (11, 995));
+    let reader = reading(peer);
+    assert_eq!(
+        [sent(&port), sent(&port)].map(|(context, result)| (context, result.unwrap())),
+        [(10, MUCH), (12, 1000)]
+    );
+    stream.close();
+    let all = reader.join().unwrap();
+    assert!(all.len() == MUCH + 1000 && all[MUCH..] == [3; 1000], "one byte of the cancelled send came");
+    let listener = port.listen("127.0.0.1:0", 3).unwrap();
+    let names: Vec<_> = (20..23).map(|number| pending(listener.accept(number).unwrap())).collect();
+    assert_eq!(listener.cancel(names[1]), Cancel::Requested);
+    assert_eq!(next(&port).context, 21);
+    let _clients = [20, 22].map(|number| {
+        let client = b.connect(listener.local_addr().unwrap()).unwrap();
+        let (context, result) = accepted(&port);
+        assert!(context == number && result.is_ok());
+        client
+    });
+    let socket = port.bind("127.0.0.1:0", 4).unwrap();
+    let names: Vec<_> = (30..33).map(|number| pending(socket.recv_from(vec![0; 4], number).unwrap())).collect();
+    assert_eq!(socket.cancel(names[1]), Cancel::Requested);
+    assert_eq!(next(&port).context, 31);
+    for number in [30, 32] {
+        b.mail().send_to(b"x", socket.local_addr().unwrap());
+        let packet = next(&port);
+        assert!(packet.context == number && packet.error().is_none(), "{packet:?}");
+    }
 }
 
 /// A stream with operations outstanding in both directions, closed; their packets.
@@ -276,7 +367,7 @@ fn closed(b: &Bench) -> Vec<Taken> {
     packets
 }
 
-fn close(b: &Bench) {
+pub fn close(b: &Bench) {
     close_raw(b);
     for (packet, number) in closed(b).into_iter().zip(0..) {
         assert_eq!((packet.key, packet.context), (33, number));
@@ -286,6 +377,7 @@ fn close(b: &Bench) {
             other => panic!("{other:?}"),
         }
     }
+    super::kinds::each_ends_by_closing(b);
 }
 
 fn close_raw(b: &Bench) {
@@ -328,6 +420,23 @@ fn close_at_once(b: &Bench) {
         drop(peer);
         took
     });
+    // Nor for what is unsent, with a linger time: the caller would be held up for all of it.
+    if b.engine == Engine::Fake {
+        // Whose connections have no such option.
+        return;
+    }
+    let (server, peer) = pair();
+    small_buffers([&server, &peer]);
+    rustix::net::sockopt::set_socket_linger(&server, Some(Duration::from_secs(20))).unwrap();
+    let stream = port.associate(server, 3).unwrap();
+    // More than the peer takes: taken by the system, and not gone.
+    (0..3).for_each(|number| drop(stream.send(vec![7; 60_000], number).unwrap()));
+    let took = timed(|| {
+        stream.close();
+        drop(stream);
+    });
+    assert!(took < Duration::from_secs(5), "a close with a linger time of 20 s took {took:?}");
+    drop(peer);
 }
 
 fn reuse(b: &Bench) {
@@ -349,7 +458,7 @@ fn reuse(b: &Bench) {
     port.close_device(&new);
 }
 
-fn linger(b: &Bench) {
+pub fn linger(b: &Bench) {
     let port = b.port();
     let (gentle, peer) = b.stream(&port, 1);
     gentle.send(pattern(50_000, 7), 1).unwrap();
@@ -418,7 +527,7 @@ fn pipes_and_files(b: &Bench) {
     quiet(&port);
 }
 
-fn shutdown(b: &Bench) {
+pub fn shutdown(b: &Bench) {
     let port = b.port();
     let (stream, peer) = b.narrow(&port, 1);
     stream.recv(vec![0; 16], 1).unwrap();

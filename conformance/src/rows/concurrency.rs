@@ -3,6 +3,7 @@
 //! Every row runs alone. Beside its own check the peak number of handlers is measured, with and without blocking, at
 //! limits 1, 2 and the number of processors with more workers than that: [`peaks`].
 
+use super::flow::{self, Block};
 use crate::kit::*;
 use crate::row::{How::*, Row, information, must, should};
 use std::collections::HashSet;
@@ -30,9 +31,9 @@ pub const ROWS: &[Row] = &[
     must(
         "C-04",
         "While fewer than the limit run, a packet goes to a waiting thread; at the limit it is queued.",
-        Alone(hand_over),
+        Alone(hand_over_at_once),
     ),
-    must("C-05", "The thread that began to wait last is released first.", Alone(lifo)),
+    must("C-05", "The thread that began to wait last is released first.", Alone(last_in)),
     must("C-06", "At the limit a caller waits although packets are queued.", Alone(limit_holds)),
     must("C-07", "A worker that comes back takes the next packet itself, while others wait.", Alone(no_switch)),
     must(
@@ -63,7 +64,7 @@ pub const ROWS: &[Row] = &[
     must(
         "C-18",
         "While a slot is free and a thread waits, nothing stays queued: no event is needed to get it out.",
-        Alone(none_stranded),
+        Alone(none_waits),
     ),
 ];
 
@@ -108,12 +109,20 @@ pub fn peaks(b: &Bench) -> Vec<Peaks> {
 }
 
 fn peak(b: &Bench, limit: usize, workers: usize, style: Style) -> Peak {
-    let port = b.limited(limit);
+    peak_on(&b.limited(limit), limit, workers, style)
+}
+
+/// How many compute at once on a port, which is closed by it.
+pub fn computing(port: &Port, limit: usize, workers: usize) -> usize {
+    peak_on(port, limit, workers, Style::Computes).running
+}
+
+fn peak_on(port: &Port, limit: usize, workers: usize, style: Style) -> Peak {
     let packets = workers * 8;
     let (running, most, inside, most_inside, done) =
         (Count::default(), Count::default(), Count::default(), Count::default(), Count::default());
     let counts = (running, most.clone(), inside, most_inside.clone(), done.clone());
-    let _crew = Crew::start(&port, workers, move |_, _| {
+    let _crew = Crew::start(port, workers, move |_, _| {
         let (running, most, inside, most_inside, done) = &counts;
         most_inside.raise_to(inside.up());
         most.raise_to(running.up());
@@ -218,6 +227,7 @@ fn moves(b: &Bench) {
     post(&two, 3);
     assert_eq!(thread.join().unwrap(), 3);
     check_peak(b, 2, 6, Style::Computes);
+    flow::another_port_frees(b);
 }
 
 fn counted(b: &Bench) {
@@ -236,6 +246,168 @@ fn counted(b: &Bench) {
     post(&port, 2);
     assert_eq!(thread.join().unwrap(), 2);
     check_peak(b, processors(), 2 * processors() + 2, Style::Computes);
+    flow::woken_counts_again(b, 1, Block::Mutex);
+}
+
+/// What [`handed_over`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Post,
+    /// Data that comes for a receive.
+    Receive,
+}
+
+/// Beside a handler that computes a packet comes, while a slot is free and two threads wait: the medians of the time until its
+/// handler runs, and of the time that two threads need to hand something over by a channel, measured by turns.
+fn handed_over(b: &Bench, by: By) -> (Duration, Duration) {
+    const TURNS: usize = 60;
+    let port = b.limited(2);
+    let (inside, leave) = (Flag::default(), Flag::default());
+    let (entered, go) = (inside.clone(), leave.clone());
+    // Neither side of it spins: the processors are for those that are measured.
+    let (at, begun) = mpsc::channel::<Instant>();
+    let at = Mutex::new(at);
+    let crew = Crew::start(&port, 3, move |_, packet| {
+        if packet.context == 1 {
+            entered.set();
+            return spin_until("the row lets the handler go", || go.is_set());
+        }
+        let now = Instant::now();
+        if let wharf::Event::Received { stream, result: Ok(1..), .. } = packet.event {
+            stream.recv(vec![0; 4], 2).unwrap();
+        }
+        at.lock().unwrap().send(now).unwrap();
+    });
+    let (stream, mut peer) = b.stream(&port, 1);
+    post(&port, 1);
+    eventually("a handler computes", || inside.is_set());
+    stream.recv(vec![0; 4], 2).unwrap();
+    let (tell, told) = mpsc::channel::<Instant>();
+    let (answer, answers) = mpsc::channel();
+    let other = thread::spawn(move || told.iter().for_each(|asked| answer.send(asked.elapsed()).unwrap()));
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        // So that both sides wait.
+        thread::sleep(Duration::from_millis(2));
+        tell.send(Instant::now()).unwrap();
+        plain.push(answers.recv_timeout(DEADLINE).unwrap());
+        thread::sleep(Duration::from_millis(2));
+        let asked = Instant::now();
+        match by {
+            By::Post => post(&port, 2),
+            By::Receive => std::io::Write::write_all(&mut peer, b"x").unwrap(),
+        }
+        ours.push(begun.recv_timeout(DEADLINE).expect("it is handled").duration_since(asked));
+    }
+    leave.set();
+    drop((crew, tell));
+    other.join().unwrap();
+    (median(ours), median(plain))
+}
+
+/// What a hand-over may take that waits for nothing but the scheduler. A tick takes a millisecond at least.
+fn without_a_tick(plain: Duration) -> Duration {
+    Duration::from_micros(400) + 8 * plain
+}
+
+#[track_caller]
+fn at_once(b: &Bench, by: By) {
+    let (ours, plain) = handed_over(b, by);
+    b.note(format!(
+        "{by:?}: handed over within {ours:.1?}, beside a handler that computes; a channel takes {plain:.1?}"
+    ));
+    assert!(
+        ours < without_a_tick(plain),
+        "{by:?}: half of them took more than {ours:.1?}; a channel takes {plain:.1?}"
+    );
+}
+
+/// With the default policy it takes a tick.
+#[track_caller]
+fn after_a_tick(b: &Bench) {
+    let (ours, plain) = handed_over(b, By::Post);
+    b.note(format!("handed over within {ours:.1?}, beside a handler that computes; a channel takes {plain:.1?}"));
+    assert!(ours > Duration::from_micros(300), "the row holds with this policy, too: {ours:.1?}");
+    assert!(ours < Duration::from_millis(20) + 8 * plain, "half of them took more than {ours:.1?}, which is no tick");
+}
+
+/// C-04 with the default policy.
+pub fn hand_over_later(b: &Bench) {
+    hand_over(b);
+    after_a_tick(b);
+}
+
+fn hand_over_at_once(b: &Bench) {
+    hand_over(b);
+    at_once(b, By::Post);
+}
+
+/// D-33, as far as waking goes.
+pub fn posts_wake_at_once(b: &Bench) {
+    super::dequeue::posts_wake(b);
+    at_once(b, By::Post);
+}
+
+/// D-33 with the default policy.
+pub fn posts_wake_later(b: &Bench) {
+    super::dequeue::posts_wake(b);
+    after_a_tick(b);
+}
+
+/// C-18 with the default policy.
+pub fn stranded_for_a_tick(b: &Bench) {
+    none_stranded(b);
+    after_a_tick(b);
+}
+
+fn none_waits(b: &Bench) {
+    none_stranded(b);
+    at_once(b, By::Post);
+    at_once(b, By::Receive);
+}
+
+/// C-05 as on Windows: who waited last is released first, whatever it is that comes.
+fn last_in(b: &Bench) {
+    assert_eq!(release_order(b), [4, 3, 2, 1, 0]);
+    let who = by_turns(b);
+    assert!(who.iter().all(|&thread| thread == who[0]), "not one warm thread: {who:?}");
+    check_peak(b, 1, 4, Style::Announces);
+}
+
+/// C-05 on Unix: so for posts; what comes by itself goes to the thread that waits for it.
+pub fn leader_is_warm(b: &Bench) {
+    lifo(b);
+    let who = by_turns(b);
+    let threads: HashSet<usize> = who.iter().copied().collect();
+    assert!(threads.len() > 1, "one warm thread for both: {who:?}");
+}
+
+/// Which threads handle posts and receives that come by turns, each when all wait.
+fn by_turns(b: &Bench) -> Vec<usize> {
+    const TURNS: usize = 20;
+    let port = b.limited(8);
+    let (stream, mut peer) = b.stream(&port, 1);
+    let who: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = who.clone();
+    let _crew = Crew::start(&port, 5, move |thread, packet| {
+        if let wharf::Event::Received { stream, result: Ok(1..), .. } = packet.event {
+            stream.recv(vec![0; 16], 1).unwrap();
+        }
+        seen.lock().unwrap().push(thread);
+    });
+    stream.recv(vec![0; 16], 1).unwrap();
+    for turn in 0..TURNS {
+        eventually("all wait", || port.stats().waiting == 5);
+        thread::sleep(Duration::from_millis(3));
+        if turn % 2 == 0 {
+            post(&port, 5);
+        } else {
+            std::io::Write::write_all(&mut peer, b"x").unwrap();
+        }
+        eventually("it is handled", || who.lock().unwrap().len() > turn);
+    }
+    let who = who.lock().unwrap();
+    who.clone()
 }
 
 fn hand_over(b: &Bench) {
@@ -307,6 +479,7 @@ fn limit_holds(b: &Bench) {
     check_peak(b, 1, 4, Style::Computes);
     check_peak(b, 2, 6, Style::Computes);
     check_peak(b, processors(), 2 * processors() + 2, Style::Computes);
+    flow::woken_counts_again(b, 1, Block::Sleep);
 }
 
 fn no_switch(b: &Bench) {
@@ -325,6 +498,26 @@ fn no_switch(b: &Bench) {
     let threads: HashSet<usize> = who.lock().unwrap().iter().copied().collect();
     assert_eq!(threads.len(), 1, "the work was handed around");
     check_peak(b, 1, 4, Style::Computes);
+    // So it is with I/O: one thread takes what thirty streams bring, while others wait.
+    let port = b.limited(1);
+    let streams: Vec<_> = (0..30).map(|key| b.stream(&port, key)).collect();
+    let (go, who) = (Flag::default(), Arc::new(Mutex::new(Vec::new())));
+    let (begin, seen) = (go.clone(), who.clone());
+    let _crew = Crew::start(&port, 4, move |thread, packet| {
+        if packet.context == 0 {
+            spin_until("all the data is there", || begin.is_set());
+        }
+        seen.lock().unwrap().push(thread);
+    });
+    streams.iter().for_each(|(stream, _)| drop(stream.recv(vec![0; 4], 1).unwrap()));
+    post(&port, 0);
+    eventually("the first handler runs", || port.stats().active == 1);
+    streams.iter().for_each(|(_, peer)| std::io::Write::write_all(&mut &*peer, b"x").unwrap());
+    go.set();
+    eventually("all packets are handled", || who.lock().unwrap().len() == 31);
+    let who = who.lock().unwrap();
+    let most = (0..4).map(|thread| who.iter().filter(|&&by| by == thread).count()).max();
+    assert!(most >= Some(25), "the work was handed around: {who:?}");
 }
 
 /// At limit 1 the first handler blocks, until after the second packet's has run.
@@ -373,6 +566,10 @@ fn replaced(b: &Bench) {
     check_peak(b, 1, 4, Style::Blocks);
     check_peak(b, 2, 6, Style::Blocks);
     check_peak(b, processors(), 2 * processors() + 2, Style::Blocks);
+    flow::sleepers_are_replaced(b, 2, 1, Block::Sleep);
+    flow::sleepers_are_replaced(b, 4, 2, Block::Sleep);
+    flow::sleepers_are_replaced(b, 2, 1, Block::Mutex);
+    flow::batch_of_a_sleeper(b);
 }
 
 fn runs_on(b: &Bench) {
@@ -406,6 +603,7 @@ fn runs_on(b: &Bench) {
     steps[go].set();
     eventually("the third packet is handled", || steps[third].is_set());
     check_peak(b, 2, 6, Style::Announces);
+    flow::woken_counts_again(b, 2, Block::Mutex);
 }
 
 /// A port of limit 1 with its slot taken by a thread that computes until the flag is set.
@@ -447,6 +645,7 @@ fn timed_out_counts(b: &Bench) {
     assert!(!taken.is_set(), "a thread runs, and the limit is 1");
     eventually("the packet is released once this thread sleeps", || taken.is_set());
     check_peak(b, 1, 4, Style::Blocks);
+    flow::poller_holds_nothing(b);
 }
 
 fn exit_frees(b: &Bench) {
@@ -462,6 +661,26 @@ fn exit_frees(b: &Bench) {
     thread.join().unwrap();
     eventually("the next packet is handled", || second.is_set());
     check_peak(b, 2, 6, Style::Computes);
+    // By a panic, also inside of a call that blocks.
+    for inside in [false, true] {
+        let port = b.limited(1);
+        post(&port, 1);
+        let own = port.clone();
+        let thread = thread::spawn(move || {
+            next(&own);
+            let end = || std::panic::resume_unwind(Box::new("the handler has had enough"));
+            if inside {
+                blocking(end);
+            }
+            end();
+        });
+        assert!(thread.join().is_err(), "it panicked");
+        let second = Flag::default();
+        let flag = second.clone();
+        let _crew = Crew::start(&port, 1, move |_, _| flag.set());
+        post(&port, 2);
+        eventually("the next packet is handled", || second.is_set());
+    }
 }
 
 fn spinning(b: &Bench) {
@@ -477,6 +696,29 @@ fn spinning(b: &Bench) {
     thread.join().unwrap();
     eventually("then it runs", || second.is_set());
     check_peak(b, 1, 4, Style::Computes);
+    // Also when it goes into the kernel, and does not wait there.
+    let path = Temporary::with(vec![7; 100_000]);
+    let port = b.limited(1);
+    let (second, busy) = (Flag::default(), Count::default());
+    let (flag, inside) = (second.clone(), busy.clone());
+    let _crew = Crew::start(&port, 2, move |_, packet| {
+        if packet.context == 2 {
+            return flag.set();
+        }
+        inside.up();
+        let until = Instant::now() + Duration::from_millis(60);
+        while Instant::now() < until {
+            // What the cache has; pages that are new; and a word with the scheduler.
+            assert_eq!(std::fs::read(&path).unwrap().len(), 100_000);
+            std::hint::black_box(vec![1_u8; 1 << 20]);
+            thread::yield_now();
+            assert!(!flag.is_set(), "a second handler ran beside one that does not block");
+        }
+    });
+    post(&port, 1);
+    eventually("the slot is taken", || busy.now() == 1);
+    post(&port, 2);
+    eventually("then it runs", || second.is_set());
 }
 
 fn waiting_is_free(b: &Bench) {
@@ -503,6 +745,7 @@ fn no_lock(b: &Bench) {
     // Two are inside at once as soon as one of them blocks.
     check_peak(b, 1, 4, Style::Announces);
     check_peak(b, 1, 4, Style::Blocks);
+    flow::woken_counts_again(b, 1, Block::Sleep);
 }
 
 fn none_stranded(b: &Bench) {

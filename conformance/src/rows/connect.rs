@@ -148,6 +148,28 @@ fn again(b: &Bench) {
     let mut peer = listener.accept();
     stream.send("works", 3).unwrap();
     peer.read_exact(&mut [0; 5]).unwrap();
+    // A hundred times, by the handlers of threads that are busy with it: the port and the key stay.
+    const STREAMS: u64 = 5;
+    let port = b.limited(3);
+    let (connected, wrong) = (Count::default(), Count::default());
+    let (up, other) = (connected.clone(), wrong.clone());
+    let address = listener.local_addr();
+    let _crew = Crew::start(&port, 3, move |_, packet| {
+        let (key, left) = (packet.key, packet.context);
+        let failed = codes(&packet);
+        let Event::Connected { stream, result } = packet.event else { return };
+        match result {
+            Ok(()) => _ = up.up(),
+            Err(_) if failed == (1225, 10061) && key == 40 => {
+                let to = if left == 0 { address } else { nobody };
+                stream.connect(to, left.saturating_sub(1)).unwrap();
+            }
+            Err(_) => _ = other.up(),
+        }
+    });
+    let _streams: Vec<_> = (0..STREAMS).map(|_| port.connect(nobody, 40, 20).unwrap()).collect();
+    eventually("each is connected in the end", || connected.now() + wrong.now() == STREAMS as usize);
+    assert_eq!(wrong.now(), 0);
 }
 
 fn unspecified(b: &Bench) {
@@ -228,6 +250,18 @@ fn half(b: &Bench) {
     peer.write_all(b"goes on").unwrap();
     assert_eq!(received(&port).1.unwrap(), b"goes on");
     quiet(&port);
+    // One that is cancelled while it waits for a send has disconnected nothing.
+    let (stream, peer) = b.narrow(&port, 2);
+    stream.send(vec![7; MUCH], 5).unwrap();
+    let Outcome::Pending(id) = stream.disconnect(6).unwrap() else { panic!("it waits for the send") };
+    assert_eq!(stream.cancel(id), wharf::Cancel::Requested);
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet).0), (6, 995));
+    stream.send("goes on", 7).expect("nothing was shut");
+    stream.disconnect(8).expect("nothing was shut");
+    let reader = reading(peer);
+    assert_eq!([5, 7, 8].map(|_| next(&port).context), [5, 7, 8]);
+    assert_eq!(reader.join().unwrap().len(), MUCH + 7);
 }
 
 fn waits(b: &Bench) {

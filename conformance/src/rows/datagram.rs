@@ -1,7 +1,7 @@
 //! Datagrams (U).
 
 use crate::kit::*;
-use crate::row::{How::*, Row, differs, must, not_offered, only_c, should};
+use crate::row::{How::*, Row, differs, must, not_offered, should};
 use std::net::UdpSocket as StdUdp;
 use std::thread;
 use wharf::Event;
@@ -44,7 +44,10 @@ pub const ROWS: &[Row] = &[
     must(
         "U-11",
         "On a stream the datagram calls work as the stream's.",
-        only_c("calls that take any kind of socket: a stream has no `recv_from`"),
+        differs(
+            "a stream has no `recv_from`; the raw layer, which takes any device, refuses it as an invalid argument (EINVAL)",
+            datagram_calls_of_a_stream,
+        ),
     ),
     should(
         "U-12",
@@ -185,6 +188,31 @@ fn no_partial(b: &Bench) {
         assert!(matches!(packet.event, Event::SentTo { result: Ok(all), .. } if all == length));
         assert!(receiver.receive() == content);
     }
+    // So it is with 64 at once, and with a send buffer that has room for few of them: they wait, and go whole.
+    const DATAGRAMS: u64 = 64;
+    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&socket, 8 * 1024).unwrap();
+    let socket = port.associate(socket, 2).unwrap();
+    let contents: Vec<Vec<u8>> = (0..DATAGRAMS).map(|number| pattern(1 + number as usize * 60, number)).collect();
+    for (number, content) in (0..).zip(&contents) {
+        socket.send_to(content.clone(), to, number).unwrap();
+    }
+    let mut sent = vec![false; contents.len()];
+    for _ in 0..DATAGRAMS {
+        let packet = next(&port);
+        let number = packet.context as usize;
+        let Event::SentTo { result, .. } = packet.event else { panic!("a datagram was sent") };
+        assert_eq!(result.unwrap(), contents[number].len());
+        assert!(!std::mem::replace(&mut sent[number], true));
+    }
+    // The receiver may have lost some; what it has is whole.
+    receiver.set_time_out(WHILE);
+    let mut came = 0;
+    while let Some(bytes) = receiver.try_receive() {
+        assert!(contents.contains(&bytes), "a part of a datagram: {} bytes", bytes.len());
+        came += 1;
+    }
+    assert!(came > 0);
 }
 
 fn refusals(b: &Bench) {
@@ -293,4 +321,25 @@ fn time_to_live(_: &Bench) {
     }
     const EHOSTUNREACH: i32 = if cfg!(target_os = "linux") { 113 } else { 65 };
     assert_eq!(winsock(nt_status_of_number(EHOSTUNREACH, Class::Datagram)), 10065);
+}
+
+/// U-11, in the raw layer.
+#[allow(unsafe_code)]
+fn datagram_calls_of_a_stream(b: &Bench) {
+    use wharf::raw::Sink;
+    let port = b.raw();
+    let (device, peer) = b.raw_stream(&port, 1);
+    let memory = Memory::new(b"four");
+    // SAFETY: `Memory` is never freed.
+    let refused = unsafe {
+        [
+            port.receive_from(&device, memory.one(), 1, Sink::Port),
+            port.send_to(&device, memory.one(), Some(peer.local_addr().unwrap()), 2, Sink::Port),
+        ]
+    };
+    for refused in refused {
+        assert_eq!(wharf::error::io_error(refused.expect_err("it is a stream")).winsock(), 10022);
+    }
+    raw_quiet(&port);
+    port.close_device(&device);
 }

@@ -1,5 +1,6 @@
 //! Dequeuing and posting (D).
 
+use super::driven;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::io::Write;
@@ -53,7 +54,7 @@ pub const ROWS: &[Row] = &[
     must(
         "D-17",
         "I/O packets are queued in the order of completion, whatever the order of issue.",
-        Test(completion_order),
+        Test(driven::order_of_ending),
     ),
     must(
         "D-18",
@@ -61,7 +62,7 @@ pub const ROWS: &[Row] = &[
         Test(early_bird),
     ),
     must("D-19", "Once its packet was taken, an operation's memory is never touched again.", Test(memory_is_free)),
-    must("D-20", "A plain wait runs no APC and is not ended by one.", only_c("APCs")),
+    must("D-20", "A plain wait runs no APC and is not ended by one, here by a signal.", Test(interrupted_get)),
     must(
         "D-21",
         "A packet that a thread took and did not handle is not given to anybody else, and the others are not lost.",
@@ -80,7 +81,11 @@ pub const ROWS: &[Row] = &[
         "One token may be posted many times, also while an operation with it is outstanding: a packet each.",
         Test(post_again),
     ),
-    must("D-33", "Posts and I/O share one queue, and n posts wake n waiting threads.", Alone(posts_wake)),
+    must(
+        "D-33",
+        "Posts and I/O share one queue, and n posts wake n waiting threads.",
+        Alone(super::concurrency::posts_wake_at_once),
+    ),
     must("D-34", "Any thread may post, and does not belong to the port by it.", Test(post_anywhere)),
     must(
         "D-35",
@@ -101,7 +106,7 @@ pub const ROWS: &[Row] = &[
     must(
         "D-42",
         "Each packet of a batch has its key, context and byte count, and their number is known.",
-        Test(batch_fields),
+        Test(driven::batch_is_counted),
     ),
     should("D-43", "Each packet of a batch tells its status.", Test(batch_status)),
     should("D-44", "The status of a packet is final, and can be asked for in both codes.", Test(batch_codes)),
@@ -109,7 +114,11 @@ pub const ROWS: &[Row] = &[
     should("D-46", "A batch of 0 is refused.", Test(batch_of_none)),
     must("D-47", "A batch that finds nothing in time ends with 258.", Test(batch_time_out)),
     must("D-48", "An alertable wait runs an APC and ends by it.", only_c("APCs")),
-    must("D-50", "A wait that is not alertable is not ended by an APC.", only_c("APCs")),
+    must(
+        "D-50",
+        "A wait for a batch that is not alertable is not ended by an APC, here by a signal.",
+        Test(interrupted_batch),
+    ),
     must("D-51", "A batch counts as one running thread, however many packets it has.", Alone(batch_is_one)),
 ];
 
@@ -151,6 +160,23 @@ fn closed_meanwhile(b: &Bench) {
     eventually("it waits", || port.stats().waiting == 1);
     port.close();
     assert_eq!(thread.join().unwrap(), 735);
+    // Whatever they wait with, and though something is outstanding.
+    let port = b.port();
+    let (stream, _peer) = b.stream(&port, 1);
+    stream.recv(vec![0; 4], 1).unwrap();
+    let waits: [fn(&Port) -> u32; 4] = [
+        |port| port.get().expect_err("nothing ends").win32(),
+        |port| port.get_timeout(DEADLINE).expect_err("nothing ends").win32(),
+        |port| port.get_many(4, None).expect_err("nothing ends").win32(),
+        |port| port.get_many(4, Some(DEADLINE)).expect_err("nothing ends").win32(),
+    ];
+    let threads = waits.map(|wait| {
+        let port = port.clone();
+        thread::spawn(move || wait(&port))
+    });
+    eventually("all wait", || port.stats().waiting == 4);
+    quickest("until they are released", AT_ONCE, 1, || timed(|| port.close()));
+    threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), 735));
 }
 
 fn zero_context(b: &Bench) {
@@ -185,7 +211,10 @@ fn time_outs(b: &Bench) {
     let exact = |port: &Port, milliseconds| {
         let wait = Duration::from_millis(milliseconds);
         quickest("a wait that times out", wait + AT_ONCE, TRIES, || {
-            let took = timed(|| assert!(matches!(port.get_timeout(wait), Err(GetError::TimedOut))));
+            let took = timed(|| {
+                let got = port.get_timeout(wait);
+                assert!(matches!(got, Err(GetError::TimedOut)), "it has found a packet: {got:?}");
+            });
             assert!(took >= wait, "it came back before its time");
             took
         });
@@ -296,7 +325,7 @@ fn two_at_once(b: &Bench) {
     eventually("both run", || inside.now() == 2);
 }
 
-fn completion_order(b: &Bench) {
+pub fn completion_order(b: &Bench) {
     let port = b.port();
     let streams: Vec<_> = (0..4).map(|key| b.stream(&port, key)).collect();
     for (number, (stream, _)) in streams.iter().enumerate() {
@@ -365,6 +394,71 @@ fn memory_is_free(b: &Bench) {
     raw_quiet(&port);
     assert!(old.bytes().iter().all(|&byte| byte == 0xEE), "a cancelled operation has written");
     port.close_device(&device);
+    // And those of sends, datagrams and files, which others issue and take at the same time.
+    memory_of_each_kind(b);
+}
+
+/// Memory that a packet gave back is filled anew at once; nobody writes to it any more, and nobody reads from it: what the
+/// other end gets is what was there when the operation was issued.
+#[allow(unsafe_code)]
+fn memory_of_each_kind(b: &Bench) {
+    const ROUNDS: usize = 60;
+    const BYTES: usize = 3000;
+    let port = b.raw();
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let port = port.clone();
+            let (tell, told) = std::sync::mpsc::channel();
+            let thread = thread::spawn(move || {
+                while let Ok(packet) = port.get(None) {
+                    tell.send(packet.token).unwrap();
+                }
+            });
+            (thread, told)
+        })
+        .collect();
+    let (device, peer) = b.raw_stream(&port, 1);
+    let reader = thread::spawn({
+        let mut peer = peer.try_clone().unwrap();
+        move || {
+            let mut all = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut peer, &mut all);
+            all
+        }
+    });
+    let path = Temporary::with(vec![9; BYTES]);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = port.adopt(file, wharf::raw::DeviceKind::File, 2).unwrap();
+    let memory: Vec<Memory> = (0..4 * ROUNDS).map(|number| Memory::new(&[number as u8; BYTES])).collect();
+    for round in 0..ROUNDS {
+        let at = |kind| 4 * round + kind;
+        raw_send(&port, &device, memory[at(0)].one(), at(0)).unwrap();
+        raw_receive(&port, &device, memory[at(1)].one(), at(1), Sink::Port).unwrap();
+        (&peer).write_all(b"x").unwrap();
+        // SAFETY: `Memory` is never freed, and not looked at before the packet.
+        unsafe {
+            port.read_file(&file, memory[at(2)].one(), 0, at(2), Sink::Port).unwrap();
+            port.write_file(&file, memory[at(3)].one(), Some(BYTES as u64), at(3), Sink::Port).unwrap();
+        }
+        let mut ended = 0;
+        eventually("all four have ended", || {
+            for token in workers.iter().flat_map(|(_, told)| told.try_iter()) {
+                memory[token].fill(0xEE);
+                ended += 1;
+            }
+            ended == 4
+        });
+        assert_eq!(std::fs::read(&path).unwrap()[BYTES..], vec![at(3) as u8; BYTES], "another memory was written out");
+    }
+    port.close_device(&file);
+    port.close_device(&device);
+    drop(peer);
+    port.close();
+    workers.into_iter().for_each(|(thread, _)| thread.join().unwrap());
+    assert!(memory.iter().all(|piece| piece.bytes() == [0xEE; BYTES]), "memory was written after its packet");
+    let all = reader.join().unwrap();
+    let sent: Vec<u8> = (0..ROUNDS).flat_map(|round| vec![(4 * round) as u8; BYTES]).collect();
+    assert!(all == sent, "memory was read after its packet");
 }
 
 fn taken_is_taken(b: &Bench) {
@@ -432,7 +526,7 @@ fn post_again(b: &Bench) {
     assert_eq!((packet.key, packet.token, packet.bytes), (1, 99, 1), "the operation has a packet of its own");
 }
 
-fn posts_wake(b: &Bench) {
+pub fn posts_wake(b: &Bench) {
     let port = b.limited(4);
     let inside = Count::default();
     let met = inside.clone();
@@ -443,6 +537,7 @@ fn posts_wake(b: &Bench) {
     (0..4).for_each(|number| port.post(0, 0, number).unwrap());
     eventually("each thread has a packet", || inside.now() == 4);
     fifo(b);
+    super::flow::others_have_their_turn(b);
 }
 
 fn post_anywhere(b: &Bench) {
@@ -473,9 +568,38 @@ fn post_never_waits(b: &Bench) {
     (1..=50_000).for_each(|number| port.post(0, 0, number).unwrap());
     assert_eq!(port.stats().queued, 50_000, "all were queued while nobody took any");
     leave.set();
+    posts_are_quick(b);
     port.close();
     let unposted = port.post(0, 7, 8).expect_err("the port is closed");
     assert_eq!((unposted.key, unposted.context), (7, 8));
+}
+
+/// Eight threads post while four take, and each post takes no longer than one that meets nobody.
+fn posts_are_quick(b: &Bench) {
+    const POSTS: u64 = 2000;
+    let port = b.limited(4);
+    let taken = Count::default();
+    let count = taken.clone();
+    let crew = Crew::start(&port, 4, move |_, _| {
+        count.up();
+        burn(Duration::from_micros(5));
+    });
+    let times = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let own: Vec<Duration> = (0..POSTS).map(|number| timed(|| port.post(0, 0, number).unwrap())).collect();
+                times.lock().unwrap().extend(own);
+            });
+        }
+    });
+    let times = times.into_inner().unwrap();
+    eventually("each is taken", || taken.now() == 8 * POSTS as usize);
+    drop(crew);
+    b.note(format!("longest of {} posts: {:.1?}", times.len(), times.iter().max().expect("there are some")));
+    let median = median(times);
+    // A wait for anybody would be a tick, or a handler, at least.
+    assert!(median < Duration::from_micros(500), "half of the posts took more than {median:?}");
 }
 
 fn post_succeeds(b: &Bench) {
@@ -533,7 +657,7 @@ fn batch_with_failures(b: &Bench) {
     assert_eq!(only, [true], "also when all of it failed");
 }
 
-fn batch_fields(b: &Bench) {
+pub fn batch_fields(b: &Bench) {
     let port = b.port();
     (1..4).for_each(|number| port.post(number, number as u64 * 10, number as u64 * 100).unwrap());
     let batch = port.get_many(8, None).unwrap();
@@ -570,7 +694,14 @@ fn batch_codes(b: &Bench) {
 
 fn batch_order(b: &Bench) {
     let port = b.port();
-    (0..1000).for_each(|number| port.post(0, 0, number).unwrap());
+    // I/O in the middle: a send that fits is complete, and queued, when its call returns.
+    let (stream, _peer) = b.stream(&port, 0);
+    for number in 0..1000 {
+        match number % 10 {
+            5 => drop(stream.send("x", number).unwrap()),
+            _ => port.post(0, 0, number).unwrap(),
+        }
+    }
     let mut expected = 0;
     while expected < 1000 {
         for packet in port.get_many(37, Some(DEADLINE)).unwrap() {
@@ -601,31 +732,31 @@ fn batch_time_out(b: &Bench) {
 fn batch_is_one(b: &Bench) {
     const PACKETS: usize = 200;
     let port: CompletionPort<u64, u64> = b.limited(2);
-    let (running, most, taken) = (Count::default(), Count::default(), Count::default());
-    let full = Mutex::new(0);
+    // Only what computes counts: nothing inside of it may block.
+    let (running, most, taken, full) = (Count::default(), Count::default(), Count::default(), Count::default());
     (0..PACKETS as u64).for_each(|number| port.post(0, 0, number).unwrap());
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Ok(batch) = port.get_many(8, None) {
-                    most.raise_to(running.up());
                     let mut seen = 0;
+                    most.raise_to(running.up());
                     for _ in batch {
                         seen += 1;
                         burn(Duration::from_micros(100));
-                        if taken.up() == PACKETS {
-                            port.close();
-                        }
+                        taken.up();
                     }
-                    let mut full = full.lock().unwrap();
-                    *full = seen.max(*full);
                     running.down();
+                    full.raise_to(seen);
+                    if taken.now() == PACKETS {
+                        port.close();
+                    }
                 }
             });
         }
     });
     assert_eq!(taken.now(), PACKETS);
-    assert!(*full.lock().unwrap() > 1, "no batch had more than one packet: nothing was shown");
+    assert!(full.now() > 1, "no batch had more than one packet: nothing was shown");
     assert_eq!(most.now(), 2, "two batches run at a time at limit 2");
 }
 
@@ -636,4 +767,73 @@ fn large_count(b: &Bench) {
         port.post(bytes, 0, 1).unwrap();
         assert!(matches!(next(&port).event, Event::Posted { bytes: same } if same == bytes));
     }
+}
+
+/// D-20, D-50: signals that come all the while end no wait, neither early nor late.
+#[cfg(unix)]
+fn interrupted(b: &Bench, take: fn(&Port, Option<Duration>) -> Result<u64, GetError>) {
+    use std::os::unix::thread::JoinHandleExt;
+    /// Of no consequence, and nobody else here uses it.
+    const SIGNAL: i32 = libc::SIGURG;
+    #[allow(unsafe_code)]
+    extern "C" fn nothing(_: i32) {}
+    #[allow(unsafe_code)]
+    // SAFETY: the handler does nothing, so that it may run anywhere; without SA_RESTART each blocking call is interrupted.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        assert_eq!(libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let port = b.port();
+    let (stream, mut peer) = b.stream(&port, 1);
+    for turn in 0..3 {
+        let (own, wait) = (port.clone(), Duration::from_millis(100));
+        let thread = thread::spawn(move || {
+            let begun = Instant::now();
+            let got = take(&own, (turn == 0).then_some(wait));
+            (got, begun.elapsed())
+        });
+        eventually("it waits", || port.stats().waiting == 1 || thread.is_finished());
+        for _ in 0..100 {
+            if !thread.is_finished() {
+                #[allow(unsafe_code)]
+                // SAFETY: the thread has not been joined, so that its name is good.
+                unsafe {
+                    libc::pthread_kill(thread.as_pthread_t(), SIGNAL);
+                }
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+        match turn {
+            0 => {}
+            1 => port.post(0, 0, 5).unwrap(),
+            _ => {
+                stream.recv(vec![0; 4], 5).unwrap();
+                peer.write_all(b"x").unwrap();
+            }
+        }
+        let (got, took) = thread.join().unwrap();
+        if turn == 0 {
+            assert_eq!(got, Err(GetError::TimedOut));
+            assert!(took >= wait, "a signal has ended it after {took:?}");
+        } else {
+            assert_eq!(got, Ok(5), "turn {turn}");
+        }
+    }
+}
+
+#[cfg(windows)]
+fn interrupted(_: &Bench, _: fn(&Port, Option<Duration>) -> Result<u64, GetError>) {
+    not_here("there are no signals, and the library queues no APC")
+}
+
+fn interrupted_get(b: &Bench) {
+    interrupted(b, |port, wait| match wait {
+        Some(wait) => port.get_timeout(wait).map(|packet| packet.context),
+        None => port.get().map(|packet| packet.context),
+    });
+}
+
+fn interrupted_batch(b: &Bench) {
+    interrupted(b, |port, wait| port.get_many(4, wait).map(|mut batch| batch.next().expect("a packet").context));
 }

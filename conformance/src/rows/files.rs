@@ -37,11 +37,7 @@ pub const ROWS: &[Row] = &[
         not_offered("not offered"),
     ),
     must("F-15", "Flushing, cutting and asking for the length are plain calls.", Test(plain_calls)),
-    must(
-        "Q-01",
-        "Waiting for a pipe's client is an operation.",
-        only_c("named pipes with instances; a Unix socket's listener accepts"),
-    ),
+    must("Q-01", "Waiting for a pipe's client is an operation, here of a Unix socket's listener.", Test(local_client)),
     must("Q-02", "A client that is there already is told at once.", only_c("named pipes with instances")),
     must("Q-03", "A client that is gone already is told at once.", only_c("named pipes with instances")),
     must("Q-04", "A message longer than the buffer is read in parts.", only_c("pipes in message mode")),
@@ -133,6 +129,14 @@ fn offsets(b: &Bench) {
         assert_eq!(opened.read(unit, unit).1, two);
         assert_eq!(opened.read(2 * unit, 4 * unit).1, one, "no call has moved anything");
         assert_eq!(opened.read(unit, 0).1, vec![0; unit]);
+        // Several at a time, in any order: each has the place that it names.
+        for number in [5, 2, 7, 0, 3, 6, 1, 4] {
+            let content = opened.content(&vec![10 + number as u8; unit]);
+            opened.file.write_at(content, (number * unit) as u64, number as u64).unwrap();
+        }
+        (0..8).for_each(|_| assert!(matches!(next(&opened.port).event, Event::Written { result: Ok(_), .. })));
+        let all: Vec<u8> = (0..8).flat_map(|number| vec![10 + number; unit]).collect();
+        assert_eq!(opened.read(8 * unit, 0).1, all);
         opened.engine_ran(b);
     });
 }
@@ -187,6 +191,28 @@ fn append(b: &Bench) {
         }
         assert!(seen[1..].iter().all(|&times| times == 1), "an append is missing");
     });
+    // Two handles of two ports, each with its own engine.
+    const LARGE: usize = 300_000;
+    let path = Temporary::with("");
+    let ports = [b.port(), b.port()];
+    let files = [0, 1].map(|at: usize| ports[at].open(&path, OpenOptions::new().read(true).write(true), 1).unwrap());
+    for number in 0..6_u8 {
+        files[usize::from(number) % 2].append(vec![number + 1; LARGE], number.into()).unwrap();
+    }
+    for port in &ports {
+        for _ in 0..3 {
+            assert!(matches!(next(port).event, Event::Written { result: Ok(LARGE), .. }));
+        }
+    }
+    let all = std::fs::read(&path).unwrap();
+    assert_eq!(all.len(), 6 * LARGE);
+    let mut first: Vec<u8> = all.chunks(LARGE).map(|piece| piece[0]).collect();
+    assert!(
+        all.chunks(LARGE).all(|piece| piece.iter().all(|&byte| byte == piece[0])),
+        "two appends lie over each other"
+    );
+    first.sort_unstable();
+    assert_eq!(first, [1, 2, 3, 4, 5, 6], "an append is missing");
 }
 
 fn bad_offset(b: &Bench) {
@@ -226,6 +252,38 @@ fn many(b: &Bench) {
             assert!(!std::mem::replace(&mut seen[number], true), "{number} ended twice");
         }
         quiet(&opened.port);
+        // Writes, reads, appends and syncs together.
+        let end = opened.file.len().unwrap() as usize;
+        for number in 0..50_usize {
+            let context = 4 * number as u64;
+            let block = opened.content(&vec![number as u8; BLOCK]);
+            opened.file.write_at(block, (2 * number * BLOCK) as u64, context).unwrap();
+            opened.file.read_at(opened.room(BLOCK), ((2 * number + 1) * BLOCK) as u64, context + 1).unwrap();
+            opened.file.append(opened.content(&vec![number as u8; BLOCK]), context + 2).unwrap();
+            opened.file.sync(context + 3).unwrap();
+        }
+        let mut seen = [false; 200];
+        for _ in 0..200 {
+            let packet = next(&opened.port);
+            let number = packet.context as usize;
+            assert!(!std::mem::replace(&mut seen[number], true), "{number} ended twice");
+            match (number % 4, packet.event) {
+                (0 | 2, Event::Written { result: Ok(BLOCK), .. }) | (3, Event::Synced { result: Ok(()), .. }) => {}
+                (1, Event::Read { buffer, result: Ok(BLOCK), .. }) => {
+                    let at = (2 * (number / 4) + 1) * BLOCK;
+                    assert!(buffer[..] == content[at..][..BLOCK], "another block's data");
+                }
+                (_, other) => panic!("{number} ended as {other:?}"),
+            }
+        }
+        let all = std::fs::read(&opened.path).unwrap();
+        assert_eq!(all.len(), end + 50 * BLOCK);
+        for number in 0..50_usize {
+            assert_eq!(all[2 * number * BLOCK..][..BLOCK], [number as u8; BLOCK]);
+        }
+        let mut appended: Vec<u8> = all[end..].chunks(BLOCK).map(|block| block[0]).collect();
+        appended.sort_unstable();
+        assert!(appended.into_iter().eq(0..50), "each append once");
         opened.engine_ran(b);
     });
 }
@@ -240,6 +298,22 @@ fn skip(b: &Bench) {
         assert_eq!(packet.context, 9);
         assert!(matches!(packet.event, Event::Read { result: Ok(BLOCK), .. }));
         quiet(&opened.port);
+        // What the cache holds is mostly done in the call; without the flag everything is told as pending.
+        let mut done = 0;
+        for context in 10..40 {
+            match opened.file.read_at(opened.room(BLOCK), 0, context).unwrap() {
+                wharf::Outcome::Done(packet) => {
+                    assert_eq!(packet.context, context);
+                    done += 1;
+                }
+                wharf::Outcome::Pending(_) => assert_eq!(next(&opened.port).context, context),
+            }
+        }
+        quiet(&opened.port);
+        assert!(opened.direct || done > 0, "no cached read was done at once, with the skip flag");
+        let plain = opened.port.open(&opened.path, OpenOptions::new().read(true), 8).unwrap();
+        pending(plain.read_at(vec![0; BLOCK], 0, 50).unwrap());
+        assert_eq!(next(&opened.port).context, 50);
     });
 }
 
@@ -253,6 +327,9 @@ fn not_granted(b: &Bench) {
     assert_eq!((refused.context, refused.error.win32(Class::File)), (2, 5));
     quiet(&port);
     assert_eq!(std::fs::read(&path).unwrap(), b"content");
+    // What a full disk says has the name that Windows has for it.
+    #[cfg(unix)]
+    assert_eq!(win32(wharf::error::nt_status_of_number(libc::ENOSPC, Class::File)), 112);
 }
 
 fn alignment(b: &Bench) {
@@ -364,4 +441,39 @@ fn closed_own_end(b: &Bench) {
     pipe.close();
     let packet = next(&port);
     assert_eq!((packet.context, codes(&packet)), (1, (995, 995)));
+}
+
+/// a Unix socket's listener accepts as others do.
+#[cfg(unix)]
+fn local_client(b: &Bench) {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let port = b.port();
+    let path = Temporary::new();
+    let listener = port.associate(UnixListener::bind(&path).unwrap(), 7).unwrap();
+    let ids: Vec<_> = (0..3).map(|number| pending(listener.accept(number).unwrap())).collect();
+    assert!(port.get_timeout(WHILE).is_err(), "nobody has connected");
+    assert_eq!(listener.cancel(ids[1]), wharf::Cancel::Requested);
+    let packet = next(&port);
+    assert_eq!((packet.key, packet.context, codes(&packet).0), (7, 1, 995));
+    let mut client = UnixStream::connect(&path).unwrap();
+    let packet = next(&port);
+    assert_eq!((packet.key, packet.context), (7, 0));
+    let Event::AcceptedLocal { result, .. } = packet.event else { panic!("a client was accepted: {packet:?}") };
+    let server = port.associate(result.unwrap(), 8).unwrap();
+    server.recv(vec![0; 16], 10).unwrap();
+    client.write_all(b"local").unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"local");
+    server.send("back", 11).unwrap();
+    assert_eq!(sent(&port).1.unwrap(), 4);
+    client.read_exact(&mut [0; 4]).unwrap();
+    listener.close();
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet).0), (2, 995), "closing ends what is outstanding");
+    quiet(&port);
+}
+
+#[cfg(windows)]
+fn local_client(_: &Bench) {
+    not_here("Unix sockets do not complete into a port there, and named pipes are not offered")
 }

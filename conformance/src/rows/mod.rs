@@ -7,7 +7,10 @@ mod concurrency;
 mod connect;
 mod datagram;
 mod dequeue;
+mod driven;
 mod files;
+mod flow;
+mod kinds;
 mod operations;
 mod port;
 mod receive;
@@ -62,6 +65,7 @@ pub fn apart(id: &str, setting: Setting) -> Option<How> {
 pub fn child(part: &str) -> Option<fn(&Bench)> {
     Some(match part {
         "fork" => port::fork,
+        "no-port" => port::none_left,
         "no-descriptors" => operations::no_descriptors,
         "sigpipe" => send::sigpipe,
         "exit" => cancel::exit,

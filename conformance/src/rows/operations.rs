@@ -1,7 +1,8 @@
 //! What all operations have in common (O).
 
+use super::driven;
 use crate::kit::*;
-use crate::row::{How::*, Row, must, only_c, should};
+use crate::row::{How::*, Row, differs, must, only_c, should};
 use std::io::{Read, Write};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -54,13 +55,26 @@ pub const ROWS: &[Row] = &[
     must(
         "O-20",
         "An operation that asks for an event signals it and queues no packet, for success and failure.",
-        Test(event_only),
+        differs(
+            "a thread inside `get` signals it, or the call itself; with none there, whoever waits for the event alone waits for ever",
+            driven::event_only,
+        ),
     ),
-    must("O-21", "An operation may have both an event and a packet.", Test(event_and_packet)),
+    must(
+        "O-21",
+        "An operation may have both an event and a packet.",
+        differs(
+            "so it is; an event holds its completion until one waiter takes it, so that one of several is released",
+            driven::one_is_released,
+        ),
+    ),
     must(
         "O-22",
         "An event is not signalled while its operation is outstanding, and is when it has ended, also at once.",
-        Test(event_is_set),
+        differs(
+            "an event holds its completion until one waiter takes it: issuing does not reset it, and it then tells of the operation before",
+            driven::event_is_not_reset,
+        ),
     ),
     must("O-24", "The mode a socket was in, blocking or not, does not matter to its operations.", Test(mode)),
     must("O-25", "A socket's own time-outs do not end operations.", Test(socket_time_outs)),
@@ -84,7 +98,10 @@ pub const ROWS: &[Row] = &[
     must(
         "O-32",
         "A call on what is no socket is refused as such.",
-        only_c("handles without a type: here the wrong call does not compile"),
+        differs(
+            "the wrong call does not compile; the raw layer, which takes any device, refuses it as an invalid argument (EINVAL), but for a disconnect, whose packet says 10038",
+            wrong_kind,
+        ),
     ),
     should("O-34", "Without an event the handle itself is signalled.", only_c("handles that are events themselves")),
 ];
@@ -117,6 +134,8 @@ fn one_packet(b: &Bench) {
         assert_eq!(next(&port).context, end);
         quiet(&port);
     }
+    super::kinds::each_can_be_cancelled(b);
+    super::kinds::each_ends_by_closing(b);
 }
 
 fn success_is_queued(b: &Bench) {
@@ -150,6 +169,7 @@ fn refused_is_not_queued(b: &Bench) {
     drop(refused);
     assert_eq!(Arc::strong_count(&mark), 1, "contexts of refused calls are the caller's again");
     assert!(port.get_timeout(WHILE).is_err(), "nothing is queued");
+    super::kinds::each_call_is_refused(b);
 }
 
 fn all_pending(b: &Bench) {
@@ -236,6 +256,21 @@ fn skip(b: &Bench) {
         Outcome::Pending(_) => assert_eq!(received(&port).0, 3),
     }
     quiet(&port);
+    // For receives the flag is of use, too: of several whose data is there, some are done at once.
+    let mut done = 0;
+    for number in 4..24 {
+        peer.write_all(b"z").unwrap();
+        thread::sleep(Duration::from_millis(2));
+        match stream.recv(vec![0; 1], number).unwrap() {
+            Outcome::Done(packet) => {
+                assert_eq!(packet.context, number);
+                done += 1;
+            }
+            Outcome::Pending(_) => assert_eq!(received(&port).0, number),
+        }
+    }
+    quiet(&port);
+    assert!(done > 0, "no receive was done at once, with the skip flag and its data there");
 }
 
 fn skip_stays(b: &Bench) {
@@ -249,7 +284,7 @@ fn skip_stays(b: &Bench) {
     raw_quiet(&port);
 }
 
-fn event_only(b: &Bench) {
+pub fn event_only(b: &Bench) {
     let port = b.raw();
     let (device, mut peer) = b.raw_stream(&port, 1);
     let event = CompletionEvent::new();
@@ -265,7 +300,7 @@ fn event_only(b: &Bench) {
     raw_quiet(&port);
 }
 
-fn event_and_packet(b: &Bench) {
+pub fn event_and_packet(b: &Bench) {
     let port = b.raw();
     let (device, mut peer) = b.raw_stream(&port, 1);
     let event = CompletionEvent::new();
@@ -287,7 +322,7 @@ fn event_and_packet(b: &Bench) {
     }
 }
 
-fn event_is_set(b: &Bench) {
+pub fn event_is_set(b: &Bench) {
     let port = b.raw();
     let (device, mut peer) = b.raw_stream(&port, 1);
     let event = CompletionEvent::new();
@@ -308,6 +343,20 @@ fn event_is_set(b: &Bench) {
     assert!(thread.join().unwrap().is_err());
 }
 
+/// In a thread of its own, which a call that blocks would hold up.
+fn in_time(what: &str, b: &Bench, check: impl FnOnce(&Bench) + Send + 'static) {
+    let (tell, told) = mpsc::channel();
+    let own = b.another();
+    let thread = thread::spawn(move || {
+        check(&own);
+        let _ = tell.send(());
+    });
+    match told.recv_timeout(DEADLINE) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what} blocked the calling thread"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
 fn mode(b: &Bench) {
     for nonblocking in [false, true] {
         let port = b.port();
@@ -319,6 +368,67 @@ fn mode(b: &Bench) {
         peer.write_all(b"x").unwrap();
         assert_eq!(received(&port).1.unwrap(), b"x");
     }
+    // Set to blocking afterwards, by a duplicate or a process that has inherited it: no call of the port waits.
+    in_time("a receive, and a get with a time-out,", b, |b| {
+        let port = b.port();
+        let (server, mut peer) = b.pair();
+        let copy = server.try_clone().unwrap();
+        let stream = port.associate(server, 1).unwrap();
+        copy.set_nonblocking(false).unwrap();
+        peer.write_all(b"1234").unwrap();
+        // The first is filled, so that more may be there.
+        stream.recv(Vec::with_capacity(4), 1).unwrap();
+        assert_eq!(received(&port).1.unwrap(), b"1234");
+        stream.recv(vec![0; 4], 2).unwrap();
+        assert!(port.get_timeout(WHILE).is_err());
+        peer.write_all(b"x").unwrap();
+        assert_eq!(received(&port).1.unwrap(), b"x");
+    });
+    in_time("an accept, and a get with a time-out,", b, |b| {
+        let port = b.port();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let copy = listener.try_clone().unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = port.associate(listener, 1).unwrap();
+        copy.set_nonblocking(false).unwrap();
+        let _first = b.connect(address).unwrap();
+        listener.accept(1).unwrap();
+        listener.accept(2).unwrap();
+        assert_eq!(accepted(&port).0, 1);
+        assert!(port.get_timeout(WHILE).is_err());
+        let _second = b.connect(address).unwrap();
+        assert_eq!(accepted(&port).0, 2);
+    });
+    in_time("a send that does not fit", b, |b| {
+        let port = b.port();
+        let (server, peer) = pair();
+        small_buffers([&server, &peer]);
+        let copy = server.try_clone().unwrap();
+        let stream = port.associate(server, 1).unwrap();
+        copy.set_nonblocking(false).unwrap();
+        stream.send(vec![7; MUCH], 1).unwrap();
+        assert!(port.get_timeout(WHILE).is_err());
+        let reader = super::send::reading(Peer::Std(peer));
+        assert_eq!(sent(&port).1.unwrap(), MUCH);
+        stream.close();
+        drop(copy);
+        assert_eq!(reader.join().unwrap().len(), MUCH);
+    });
+    in_time("a receive of a datagram, and a get with a time-out,", b, |b| {
+        let port = b.port();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let copy = socket.try_clone().unwrap();
+        let to = copy.local_addr().unwrap();
+        let socket = port.associate(socket, 1).unwrap();
+        copy.set_nonblocking(false).unwrap();
+        copy.send_to(b"y", to).unwrap();
+        socket.recv_from(vec![0; 4], 1).unwrap();
+        socket.recv_from(vec![0; 4], 2).unwrap();
+        assert_eq!(next(&port).context, 1);
+        assert!(port.get_timeout(WHILE).is_err());
+        copy.send_to(b"x", to).unwrap();
+        assert_eq!(next(&port).context, 2);
+    });
 }
 
 fn socket_time_outs(b: &Bench) {
@@ -331,6 +441,18 @@ fn socket_time_outs(b: &Bench) {
     assert!(port.get_timeout(WHILE * 2).is_err(), "the socket's time-out is long over");
     peer.write_all(b"x").unwrap();
     assert_eq!(received(&port).1.unwrap(), b"x");
+    // A send that waits for the peer.
+    let (server, peer) = pair();
+    small_buffers([&server, &peer]);
+    server.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+    let stream = port.associate(server, 2).unwrap();
+    stream.send(vec![7; MUCH], 3).unwrap();
+    assert!(port.get_timeout(WHILE * 2).is_err(), "the socket's time-out is long over");
+    let reader = super::send::reading(Peer::Std(peer));
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (3, MUCH));
+    stream.close();
+    assert_eq!(reader.join().unwrap().len(), MUCH);
 }
 
 fn no_resources(b: &Bench) {
@@ -357,6 +479,18 @@ pub fn no_descriptors(b: &Bench) {
     let (nowhere, context) = (std::net::SocketAddr::from(([127, 0, 0, 1], 9)), 5);
     let refused = port.connect(nowhere, 1, context).expect_err("there is no descriptor for it");
     assert_eq!((refused.context, refused.error.raw_os_error()), (5, Some(24)));
+    let numbers = [
+        port.listen("127.0.0.1:0", 1).err(),
+        port.bind("127.0.0.1:0", 1).err(),
+        port.open("/dev/null", std::fs::OpenOptions::new().read(true), 1).err(),
+    ];
+    assert!(
+        numbers.iter().all(|error| error.as_ref().and_then(std::io::Error::raw_os_error) == Some(24)),
+        "{numbers:?}"
+    );
+    // What needs none goes on.
+    port.timer(Duration::from_millis(1), 1, 7).unwrap();
+    assert_eq!(next(&port).context, 7);
     assert!(port.get_timeout(WHILE).is_err(), "nothing is queued");
     drop(held);
     let listener = b.listener();
@@ -390,4 +524,40 @@ fn many(b: &Bench) {
     contexts.sort_unstable();
     assert!(contexts.into_iter().eq((0..200).chain(1000..1200)), "each has its one packet");
     thread.join().unwrap().unwrap();
+}
+
+/// O-32, in the raw layer.
+#[allow(unsafe_code)]
+fn wrong_kind(b: &Bench) {
+    use wharf::error::ErrorExt;
+    use wharf::raw::DeviceKind;
+    let port = b.raw();
+    let path = Temporary::with("content");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = port.adopt(file, DeviceKind::File, 1).unwrap();
+    let (stream, _peer) = b.raw_stream(&port, 2);
+    let into = Memory::room(4);
+    // SAFETY: `Memory` is never freed.
+    let refused = unsafe {
+        [
+            ("receive on a file", raw_receive(&port, &file, into.one(), 1, Sink::Port)),
+            ("send on a file", raw_send(&port, &file, into.one(), 2)),
+            ("accept on a file", port.accept(&file, 3, Sink::Port)),
+            ("read of a stream", port.read_file(&stream, into.one(), 0, 5, Sink::Port)),
+            ("write of a stream", port.write_file(&stream, into.one(), Some(0), 6, Sink::Port)),
+        ]
+    };
+    for (what, refused) in refused {
+        let number = refused.err().unwrap_or_else(|| panic!("{what} was accepted"));
+        assert_eq!(wharf::error::io_error(number).winsock(), 10022, "{what}");
+    }
+    // The system is asked to disconnect, and its number comes with the packet.
+    if port.disconnect(&file, 4, Sink::Port).is_ok() {
+        let packet = raw_next(&port);
+        assert_eq!((packet.token, wharf::error::io_error(packet.error).winsock()), (4, 10038));
+    }
+    raw_quiet(&port);
+    assert_eq!(std::fs::read(&path).unwrap(), b"content");
+    port.close_device(&file);
+    port.close_device(&stream);
 }

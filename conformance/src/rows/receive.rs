@@ -6,6 +6,7 @@ use crate::row::{How::*, Row, information, must, not_offered, only_c, should};
 use crate::system::deafen;
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use wharf::Event;
 use wharf::error::ErrorExt;
@@ -119,6 +120,48 @@ fn several(b: &Bench) {
     }
     assert!(came == sent);
     writer.join().unwrap();
+    several_workers(b);
+}
+
+/// R-06 with four workers that issue anew: whoever handles them, by the order of issue the bytes are those that were sent.
+fn several_workers(b: &Bench) {
+    const BYTES: usize = 300_000;
+    let port = b.limited(4);
+    let (stream, mut peer) = b.stream(&port, 1);
+    let content = pattern(BYTES, 8);
+    let own = content.clone();
+    let writer = thread::spawn(move || own.chunks(777).for_each(|chunk| peer.write_all(chunk).unwrap()));
+    // The place of a receive is that of its issue: both under one lock.
+    let issued = Arc::new(Mutex::new(0_u64));
+    let came: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let bytes = Count::default();
+    let (pieces, count, next_issue) = (came.clone(), bytes.clone(), issued.clone());
+    let crew = Crew::start(&port, 4, move |_, packet| {
+        let Event::Received { stream, buffer, result: Ok(1..), .. } = packet.event else { return };
+        let mut pieces = pieces.lock().unwrap();
+        let at = packet.context as usize;
+        if pieces.len() <= at {
+            pieces.resize(at + 1, Vec::new());
+        }
+        pieces[at] = buffer.to_vec();
+        drop(pieces);
+        (0..buffer.len()).for_each(|_| _ = count.up());
+        let mut issued = next_issue.lock().unwrap();
+        if stream.recv(Vec::with_capacity(100), *issued).is_ok() {
+            *issued += 1;
+        }
+    });
+    {
+        let mut issued = issued.lock().unwrap();
+        for _ in 0..32 {
+            stream.recv(Vec::with_capacity(100), *issued).unwrap();
+            *issued += 1;
+        }
+    }
+    eventually("all of it came", || bytes.now() >= BYTES);
+    writer.join().unwrap();
+    drop(crew);
+    assert!(came.lock().unwrap().concat() == content, "in the order of issue these are other bytes");
 }
 
 fn handlers_overlap(b: &Bench) {
@@ -183,6 +226,23 @@ fn zero_bytes(b: &Bench) {
     assert!(port.get_timeout(WHILE).is_err(), "nothing is there any more");
     drop(peer);
     readable(next(&port), 4);
+    // Between receives: it waits for what is left behind the one before it, and takes nothing of the one behind it.
+    let (stream, mut peer) = b.stream(&port, 2);
+    stream.recv(Vec::with_capacity(2), 5).unwrap();
+    stream.readable(6).unwrap();
+    stream.recv(vec![0; 8], 7).unwrap();
+    peer.write_all(b"abcd").unwrap();
+    let (context, bytes) = received(&port);
+    assert_eq!((context, &bytes.unwrap()[..]), (5, &b"ab"[..]));
+    readable(next(&port), 6);
+    let (context, bytes) = received(&port);
+    assert_eq!((context, &bytes.unwrap()[..]), (7, &b"cd"[..]));
+    // A reset ends it with an error.
+    stream.readable(8).unwrap();
+    reset(peer);
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet)), (8, (64, 10054)));
+    quiet(&port);
 }
 
 fn no_buffers(b: &Bench) {
@@ -225,6 +285,28 @@ fn data_first(b: &Bench) {
         came.extend(bytes);
     }
     assert!(came == pattern(5000, 2));
+    // More than the buffers hold, and several workers: the end is what comes last.
+    let port = b.limited(3);
+    let (stream, peer) = b.narrow(&port, 1);
+    let content = pattern(MUCH / 4, 4);
+    let own = content.clone();
+    let writer = thread::spawn(move || (&peer).write_all(&own).unwrap());
+    let (came, ended) = (Arc::new(Mutex::new(Vec::new())), Flag::default());
+    let (all, end) = (came.clone(), ended.clone());
+    // One receive at a time, so that the place of its bytes is known.
+    let _crew = Crew::start(&port, 3, move |_, packet| match packet.event {
+        Event::Received { stream, buffer, result: Ok(1..), .. } => {
+            assert!(!end.is_set(), "data behind the end");
+            all.lock().unwrap().extend_from_slice(&buffer);
+            stream.recv(Vec::with_capacity(7000), 0).unwrap();
+        }
+        Event::Received { result: Ok(0), .. } => end.set(),
+        other => panic!("{other:?}"),
+    });
+    stream.recv(Vec::with_capacity(7000), 0).unwrap();
+    writer.join().unwrap();
+    eventually("it ends", || ended.is_set());
+    assert!(*came.lock().unwrap() == content, "the data came before its end");
 }
 
 fn reset_while_pending(b: &Bench) {
@@ -258,6 +340,21 @@ fn reset_is_remembered(b: &Bench) {
         assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
     }
     quiet(&port);
+    // First told by a send: what came before the reset may still be there, so that one receive looks, and the others know.
+    let (stream, peer) = b.narrow(&port, 2);
+    stream.send(vec![7; MUCH], 1).unwrap();
+    assert!(port.get_timeout(WHILE).is_err());
+    reset(peer);
+    assert_eq!(errno(&sent(&port).1), ECONNRESET);
+    if stream.recv(vec![0; 4], 2).is_ok() {
+        assert_eq!(errno(&received(&port).1), ECONNRESET);
+    }
+    for number in 3..6 {
+        let refused = stream.recv(vec![0; 4], number).expect_err("the connection is reset");
+        assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
+        assert_eq!(stream.readable(number).expect_err("the connection is reset").error.winsock(), 10054);
+    }
+    quiet(&port);
 }
 
 fn all_end(b: &Bench) {
@@ -280,6 +377,29 @@ fn all_end(b: &Bench) {
         }
         quiet(&port);
     }
+    // Two hundred in each direction, taken by workers.
+    const EACH: u64 = 200;
+    let port = b.limited(3);
+    let (failed, count) = (Count::default(), Arc::new(Mutex::new(vec![0; 2 * EACH as usize])));
+    let (fails, seen) = (failed.clone(), count.clone());
+    let _crew = Crew::start(&port, 3, move |_, packet| {
+        seen.lock().unwrap()[packet.context as usize] += 1;
+        if codes(&packet) == (64, 10054) {
+            fails.up();
+        }
+    });
+    let (stream, peer) = b.narrow(&port, 1);
+    for number in 0..EACH {
+        stream.recv(vec![0; 4], number).unwrap();
+        stream.send(vec![7; 100_000], EACH + number).unwrap();
+    }
+    thread::sleep(WHILE);
+    reset(peer);
+    eventually("each has its packet", || count.lock().unwrap().iter().all(|&packets| packets > 0));
+    thread::sleep(WHILE);
+    assert!(count.lock().unwrap().iter().all(|&packets| packets == 1));
+    // But for the sends that were taken before.
+    assert!(failed.now() as u64 > EACH + EACH / 2, "{} ended by the reset", failed.now());
 }
 
 /// A stream whose connect has failed.

@@ -1,10 +1,12 @@
 //! Sending on streams (S).
 
+use super::driven;
 use super::receive::unconnected;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, should};
 use std::io::Read;
 use std::net::Shutdown;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use wharf::error::ErrorExt;
 use wharf::{Buffer, Event};
@@ -13,7 +15,7 @@ pub const ROWS: &[Row] = &[
     must(
         "S-01",
         "A send ends when all its bytes were taken: never before, never with a part of them.",
-        Test(all_or_waiting),
+        Test(driven::send_goes_on),
     ),
     must("S-02", "A send that cannot be finished ends once, with an error, and tells no count.", Test(broken_off)),
     must(
@@ -58,7 +60,7 @@ pub fn reading(mut peer: Peer) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn all_or_waiting(b: &Bench) {
+pub fn all_or_waiting(b: &Bench) {
     let port = b.port();
     let (stream, peer) = b.narrow(&port, 1);
     let content = pattern(MUCH, 3);
@@ -86,12 +88,22 @@ fn broken_off(b: &Bench) {
 
 fn taken_not_received(b: &Bench) {
     let port = b.port();
+    // Not one byte is read before: that it has been sent says that it was taken.
     let (stream, mut peer) = b.stream(&port, 1);
-    stream.send("hello", 1).unwrap();
-    assert_eq!(sent(&port).1.unwrap(), 5);
-    let mut all = [0; 5];
+    for number in 0..10_u8 {
+        stream.send(vec![number; 1000], number.into()).unwrap();
+        let (context, result) = sent(&port);
+        assert_eq!((context, result.unwrap()), (number.into(), 1000));
+    }
+    let mut all = vec![0; 10_000];
     peer.read_exact(&mut all).unwrap();
-    assert_eq!(&all, b"hello");
+    assert!(all.chunks(1000).enumerate().all(|(number, chunk)| chunk == [number as u8; 1000]));
+    // Nor does it matter that the peer goes without having read it.
+    let (stream, peer) = b.stream(&port, 2);
+    stream.send("unread", 20).unwrap();
+    drop(peer);
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (20, 6));
 }
 
 fn order(b: &Bench) {
@@ -126,6 +138,49 @@ fn two_threads(b: &Bench) {
     let all = reader.join().unwrap();
     assert_eq!(all.len(), 24 * BYTES);
     assert!(all.chunks(BYTES).all(|piece| piece.iter().all(|&byte| byte == piece[0])), "two sends were interleaved");
+    // Three that issue, while another takes: bytes and packets are in the order of each one's calls.
+    let port = b.limited(2);
+    let (stream, peer) = b.narrow(&port, 1);
+    let reader = reading(peer);
+    let order: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let (seen, done) = (order.clone(), Count::default());
+    let count = done.clone();
+    // One handler at a time, so that the order in which they come is that in which they are written down.
+    let _crew = Crew::start(&port, 1, move |_, packet| {
+        assert!(packet.error().is_none(), "{packet:?}");
+        seen.lock().unwrap().push(packet.context);
+        count.up();
+    });
+    thread::scope(|scope| {
+        for issuer in 0..3_u64 {
+            let stream = &stream;
+            scope.spawn(move || {
+                for number in 0..60 {
+                    let content = [issuer as u8, number as u8].repeat(1 + number as usize * 300);
+                    stream.send(content, issuer * 1000 + number).unwrap();
+                }
+            });
+        }
+    });
+    eventually("each has its packet", || done.now() == 180);
+    stream.close();
+    let all = reader.join().unwrap();
+    let order = order.lock().unwrap();
+    for issuer in 0..3 {
+        let own: Vec<u64> = order.iter().filter(|&&context| context / 1000 == issuer).map(|c| c % 1000).collect();
+        assert!(own.iter().copied().eq(0..60), "packets of issuer {issuer}: {own:?}");
+    }
+    let mut at = 0;
+    let mut next = [0_u8; 3];
+    while at < all.len() {
+        let (issuer, number) = (all[at], all[at + 1]);
+        assert_eq!(number, next[usize::from(issuer)], "bytes of issuer {issuer}");
+        next[usize::from(issuer)] += 1;
+        let bytes = 2 + usize::from(number) * 600;
+        assert!(all[at..at + bytes].chunks(2).all(|pair| pair == [issuer, number]), "two sends were interleaved");
+        at += bytes;
+    }
+    assert_eq!(next, [60; 3]);
 }
 
 fn vectored(b: &Bench) {
@@ -147,12 +202,27 @@ fn empty(b: &Bench) {
     let (context, result) = sent(&port);
     assert_eq!((context, result.unwrap()), (1, 0));
     stream.send("x", 2).unwrap();
+    let (context, result) = sent(&port);
+    assert_eq!((context, result.unwrap()), (2, 1));
     let mut all = [0; 8];
     assert_eq!(peer.read(&mut all).unwrap(), 1);
     let socket = port.bind("127.0.0.1:0", 2).unwrap();
     let receiver = b.mail();
     socket.send_to("", receiver.local_addr(), 3).unwrap();
     assert!(receiver.receive().is_empty(), "an empty datagram arrives");
+    let packet = next(&port);
+    assert_eq!(packet.context, 3);
+    assert!(matches!(packet.event, Event::SentTo { result: Ok(0), .. }), "{packet:?}");
+    // Behind one that waits it waits, too.
+    let (stream, peer) = b.narrow(&port, 3);
+    stream.send(vec![7; MUCH], 4).unwrap();
+    stream.send("", 5).unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "an empty send has overtaken another");
+    let reader = reading(peer);
+    let ended = [sent(&port), sent(&port)].map(|(context, result)| (context, result.unwrap()));
+    assert_eq!(ended, [(4, MUCH), (5, 0)]);
+    stream.close();
+    reader.join().unwrap();
 }
 
 fn after_peers_end(b: &Bench) {
@@ -177,6 +247,18 @@ fn after_reset(b: &Bench) {
     for number in 1..4 {
         let refused = stream.send("x", number).expect_err("the connection is reset");
         assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
+    }
+    quiet(&port);
+    // First told by a send.
+    let (stream, peer) = b.narrow(&port, 2);
+    stream.send(vec![7; MUCH], 4).unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "it is half out");
+    reset(peer);
+    assert_eq!(errno(&sent(&port).1), ECONNRESET);
+    for number in 5..8 {
+        let refused = stream.send("x", number).expect_err("the connection is reset");
+        assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
+        assert_eq!(stream.disconnect(number).expect_err("the connection is reset").error.winsock(), 10054);
     }
     quiet(&port);
 }
@@ -249,6 +331,16 @@ pub fn sigpipe(b: &Bench) {
     if pipe.send("x", 1).is_ok() {
         assert!(sent(&port).1.is_err());
     }
+    // One that waits for its reader, which goes: whoever serves the port meets the broken pipe.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pipe = port.associate(writer, 4).unwrap();
+    pipe.send(vec![7; MUCH], 2).unwrap();
+    let server = port.clone();
+    let thread = thread::spawn(move || sent(&server));
+    eventually("it is waited for", || port.stats().waiting == 1);
+    drop(reader);
+    let (context, result) = thread.join().unwrap();
+    assert!(context == 2 && result.is_err());
 }
 
 // --- What is done instead ---

@@ -159,6 +159,22 @@ fn error(b: &Bench) {
     stream.close();
     let all = reading(peer).join().unwrap();
     assert!(all.len() == 5004 && all[..4] == *b"head" && all[4..] == pattern(5000, 3), "what was sent stays, no tail");
+    // A reset in the middle ends it once, and file and memory come back.
+    let path = Temporary::with(pattern(MUCH, 3));
+    let (stream, peer) = b.narrow(&port, 2);
+    let file = Arc::new(File::open(&path).unwrap());
+    let mut message = FileMessage::new(file.clone());
+    (message.head, message.tail) = (Buffer::from("head"), Buffer::from("tail"));
+    stream.send_file(message, 2).unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "it does not fit");
+    reset(peer);
+    let packet = next(&port);
+    assert_eq!((packet.context, codes(&packet)), (2, (64, 10054)));
+    let Event::SentFile { message, .. } = packet.event else { panic!("a file was sent") };
+    assert_eq!((&message.head[..], &message.tail[..]), (&b"head"[..], &b"tail"[..]));
+    drop(message);
+    assert_eq!(Arc::strong_count(&file), 1);
+    quiet(&port);
 }
 
 fn given_back(b: &Bench) {
@@ -179,6 +195,26 @@ fn given_back(b: &Bench) {
     assert_eq!(Arc::strong_count(&file), 1);
     stream.close();
     assert_eq!(reader.join().unwrap().len(), MUCH + 100);
+    // Also by a cancel, and by a close.
+    for closes in [false, true] {
+        let (stream, peer) = b.narrow(&port, 2);
+        let mut message = FileMessage::new(file.clone());
+        message.head = Buffer::from(vec![1; 100]);
+        stream.send_file(message, 2).unwrap();
+        assert!(port.get_timeout(WHILE).is_err(), "it does not fit");
+        if closes {
+            stream.close();
+        } else {
+            assert_eq!(stream.cancel_all(), 1);
+        }
+        let packet = next(&port);
+        assert_eq!((packet.context, codes(&packet).0), (2, 995));
+        let Event::SentFile { message, .. } = packet.event else { panic!("a file was sent") };
+        assert_eq!(message.head[..], [1; 100]);
+        drop(message);
+        assert_eq!(Arc::strong_count(&file), 1);
+        drop(peer);
+    }
 }
 
 /// T-05: a `disconnect` behind it does, with a packet of its own.

@@ -93,3 +93,20 @@ pub fn give_up_soon(handle: i32) {
     };
     assert_eq!(set, 0);
 }
+
+/// A terminal that passes on what it is given, and its other side.
+#[allow(unsafe_code)]
+pub fn terminal() -> Option<(rustix::fd::OwnedFd, std::fs::File)> {
+    use std::os::fd::AsRawFd;
+    let master = OpenOptions::new().read(true).write(true).open("/dev/ptmx").ok()?;
+    let (unlocked, mut number): (libc::c_int, libc::c_int) = (0, 0);
+    // SAFETY: the descriptor is open, and both places are ints that live for the length of the calls.
+    let known = unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) == 0
+            && libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+    let terminal = known.then(|| options.open(format!("/dev/pts/{number}")).ok())??;
+    Some((terminal.into(), master))
+}

@@ -10,6 +10,10 @@ pub fn memory() -> Option<rustix::fd::OwnedFd> {
     None
 }
 
+pub fn terminal() -> Option<(rustix::fd::OwnedFd, std::fs::File)> {
+    None
+}
+
 /// The most that was resident so far, which does not fall, and grows as what is resident does.
 #[allow(unsafe_code)]
 pub fn resident() -> io::Result<usize> {
