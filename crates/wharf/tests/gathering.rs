@@ -204,6 +204,34 @@ fn a_handler_that_blocks_unannounced_keeps_no_line_back() {
 }
 
 #[test]
+fn what_is_gathered_for_another_service_leaves_though_the_own_ends() {
+    let other = Stage::new(Service::builder(), |_, _, _| {});
+    let mut reader = client(other.address);
+    let foreign = next(&other.links);
+    let (gate, own_links) = (Gate::default(), Arc::new(Mutex::new(Vec::<Link>::new())));
+    let (stop, known) = (gate.clone(), own_links.clone());
+    let own = Stage::new(Service::builder().workers(Workers::exactly(1)), move |_, _, text| {
+        if text == "2" {
+            // Between two frames: both are left. The first is this service's, and so is the packet that would send them.
+            known.lock().unwrap().iter().for_each(|link| link.send("own\n").unwrap());
+            foreign.send("foreign\n").unwrap();
+            stop.pass();
+        }
+    });
+    let _quiet = client(own.address);
+    own_links.lock().unwrap().push(next(&own.links));
+    let mut speaker = client(own.address);
+    let _ = next(&own.links);
+    // More follows than the end of a frame, or the second would pass for the last one, which leaves at once.
+    speaker.write_all(format!("1\n2\n{}\n", "m".repeat(64)).as_bytes()).unwrap();
+    gate.wait_for(1);
+    // Its port is closed, and takes no packet any more; the handler goes on.
+    drop(own.service);
+    assert_eq!(read_exactly(&mut reader, 8), b"foreign\n");
+    gate.open();
+}
+
+#[test]
 fn closing_right_after_lines_sends_them_first() {
     for (how, text) in [("close", "1\n2\nclose\n"), ("finish", "1\n2\nfinish\n"), ("abort", "1\n2\nabort\n")] {
         let stage = Stage::new(Service::builder(), move |room, link, line| {

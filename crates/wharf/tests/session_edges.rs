@@ -1,5 +1,5 @@
-//! Values and moments at the edge: options that cannot be meant, the longest time, a listener that is dead, a panic whose
-//! payload panics, a shutdown from inside.
+//! Values and moments at the edge: options that cannot be meant, the longest time, a listener that is dead, a panic
+//! whose payload panics, a shutdown from inside.
 
 mod common;
 

@@ -1,8 +1,9 @@
-//! How sessions end: what was accepted for sending arrives before the end, within the time that the end may take, or the peer
-//! hears a reset and the owner is told what is lost. And who is still reading is neither idle, nor slow, nor at an end.
+//! How sessions end: what was accepted for sending arrives before the end, within the time that the end may take, or
+//! the peer hears a reset and the owner is told what is lost. And who is still reading is neither idle, nor slow, nor
+//! at an end.
 //!
-//! Peers here are plain or speak TLS; they read at once or slowly, they type while they read, or they have ended their own
-//! side before they read. Their receive buffers are small, so that what they have not read is not theirs yet.
+//! Peers here are plain or speak TLS; they read at once or slowly, they type while they read, or they have ended their
+//! own side before they read. Their receive buffers are small, so that what they have not read is not theirs yet.
 
 mod common;
 

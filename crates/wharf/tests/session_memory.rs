@@ -1,5 +1,5 @@
-//! The memory of all sessions together: what is shared counts once, and at the limit the policy is applied to as many of those
-//! who hold most as it takes.
+//! The memory of all sessions together: what is shared counts once, and at the limit the policy is applied to as many
+//! of those who hold most as it takes.
 
 mod common;
 
@@ -13,7 +13,8 @@ use wharf::session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, L
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// A service with peers that never read, all of them members of a room; what the system takes of what they are sent is taken.
+/// A service with peers that never read, all of them members of a room; what the system takes of what they are sent is
+/// taken.
 struct Deaf {
     service: Service,
     room: Group,

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 /// What names one or more addresses of sockets: a [`SocketAddr`], several, a name and a port, or all of it in one text.
 ///
-/// It is std's [`ToSocketAddrs`], and understands one form of text more: `[fe80::1%eth0]:80`, an address with the *name* of
-/// its zone in brackets, as URLs and other programs write it. A host's name is looked up in the call, which then waits for
-/// the answer.
+/// It is std's [`ToSocketAddrs`], and understands one form of text more: `[fe80::1%eth0]:80`, an address with the
+/// *name* of its zone in brackets, as URLs and other programs write it. A host's name is looked up in the call, which
+/// then waits for the answer.
 pub trait Addresses {
     /// The addresses, at least one.
     ///

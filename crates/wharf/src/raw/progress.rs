@@ -1,19 +1,19 @@
-//! How far a stream's sends are: what the system has taken of them, and what the peer's system has acknowledged. And the end
-//! that tells a peer that not all has come.
+//! How far a stream's sends are: what the system has taken of them, and what the peer's system has acknowledged. And
+//! the end that tells a peer that not all has come.
 
 use super::{Device, Port};
 use std::sync::atomic::Ordering;
 
 impl Port {
-    /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of a send
-    /// that is not complete. Costs no system call.
+    /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of
+    /// a send that is not complete. Costs no system call.
     pub fn bytes_taken(&self, device: &Device) -> u64 {
         self.own(device).map_or(0, |device| device.taken.load(Ordering::Relaxed))
     }
 
-    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the end of
-    /// the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read. `None`: the
-    /// system does not tell, or the device is closed.
+    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the
+    /// end of the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read.
+    /// `None`: the system does not tell, or the device is closed.
     pub fn unacknowledged(&self, device: &Device) -> Option<u64> {
         let device = self.own(device).ok()?;
         if !device.enter() {

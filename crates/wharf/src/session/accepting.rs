@@ -1,8 +1,8 @@
 //! Accepting: how connections come from listeners to sessions.
 //!
-//! Each listener has a few accepts outstanding, and whoever takes the packet of one issues the next. One that failed is not
-//! issued again at once, for the reason may stay: a listener that listens no more is given up, anything else is tried again
-//! after a while.
+//! Each listener has a few accepts outstanding, and whoever takes the packet of one issues the next. One that failed is
+//! not issued again at once, for the reason may stay: a listener that listens no more is given up, anything else is
+//! tried again after a while.
 
 use super::conn::Conn;
 use super::local::SocketFile;
@@ -27,8 +27,8 @@ const REST: Duration = Duration::from_millis(100);
 
 pub(super) type Listener = TcpListener<Node, Op>;
 
-/// An accept that is outstanding, or whose connection is just being made a session. However that ends, by a panic too, it is
-/// counted no more.
+/// An accept that is outstanding, or whose connection is just being made a session. However that ends, by a panic too,
+/// it is counted no more.
 pub(super) struct Accepting<'a>(&'a Inner);
 
 impl Drop for Accepting<'_> {
@@ -92,8 +92,8 @@ impl Inner {
                 if is_final(&error) {
                     if !said {
                         log::error!(
-                            "no more connections are taken on {address}: {error}; somebody has shut its listening socket \
-                             down, listen anew"
+                            "no more connections are taken on {address}: {error}; somebody has shut its listening \
+                             socket down, listen anew"
                         );
                     }
                     return None;
@@ -115,8 +115,8 @@ impl Inner {
         self.remove_socket_files();
     }
 
-    /// Serves the connections that wait to be accepted: the system has made them, and their clients may be sending. Then
-    /// closes the listeners.
+    /// Serves the connections that wait to be accepted: the system has made them, and their clients may be sending.
+    /// Then closes the listeners.
     pub(super) fn stop_listening(self: &Arc<Self>) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         for listener in &listeners {

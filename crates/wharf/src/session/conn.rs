@@ -6,17 +6,18 @@
 //! ```
 //!
 //! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
-//! exactly one place where the end is noticed, and that place calls `closed`. A session that is not received from for a while
-//! is *held*, and whoever takes that back issues the next one: see `hold.rs`. Whoever wants a session to end closes
-//! its device; the receive then completes as cancelled, or the next one is refused. A send that finds the connection
-//! broken closes nothing: what the peer said before can still be received, and then the receive fails too.
+//! exactly one place where the end is noticed, and that place calls `closed`. A session that is not received from for a
+//! while is *held*, and whoever takes that back issues the next one: see `hold.rs`. Whoever wants a session to end
+//! closes its device; the receive then completes as cancelled, or the next one is refused. A send that finds the
+//! connection broken closes nothing: what the peer said before can still be received, and then the receive fails too.
 //!
 //! Only the end of the whole service comes from elsewhere, when no packet will come any more. If a handler runs then,
 //! the thread that runs it calls `closed` after it has returned: see `tell_closed`.
 //!
-//! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, within a time limit; the sending side is
-//! shut; what still arrives is discarded until the peer closes too, or half a second has passed. A session that is not
-//! connected yet and has something to send is closed when it is connected.
+//! *Closing* (by `Link::close`, by shutdown) is graceful: the outbox goes out, the sending side is shut, and the peer
+//! acknowledges what it was sent, within a time limit; what still arrives is discarded until the peer closes too, or
+//! half a second has passed. How all ends are made stands in `ending.rs`. A session that is not connected yet and has
+//! something to send is closed when it is connected.
 //!
 //! A session with TLS goes through `handshake`: receives are outstanding and TLS sends its own; messages wait in the
 //! outbox, as while connecting, and the handler hears of nothing. A TLS failure closes gracefully too, so that the peer
@@ -26,7 +27,8 @@
 //! The session holds its stream and the stream's key holds the session; `over` takes the stream out, which ends the
 //! circle.
 //!
-//! Longer than most files: both sides share one state under one lock, and how they end each other has to be read together.
+//! Longer than most files: both sides share one state under one lock, and how they end each other has to be read
+//! together.
 
 use super::connecting::Connecting;
 use super::ending::{HEAR_OUT, Look};
@@ -141,20 +143,21 @@ pub(super) struct Unsealed {
 pub struct LinkStats {
     /// Bytes received.
     pub bytes_received: u64,
-    /// Bytes that the system took for sending, those of a send that is not complete included. Over TLS its records count.
+    /// Bytes that the system took for sending, those of a send that is not complete included. Over TLS its records
+    /// count.
     pub bytes_sent: u64,
     /// Bytes of messages that were accepted for sending, and not dropped for newer ones.
     pub accepted_bytes: u64,
     /// Bytes of these that are lost: the session ended, or its connection broke, before they had arrived. See
-    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](super::Builder::linger). Over TLS what has gone out is counted
-    /// with its records, and not less than was lost.
+    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](super::Builder::linger). Over TLS what has gone out is
+    /// counted with its records, and not less than was lost.
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`].
     pub dropped: u64,
     /// Bytes of memory that wait to be sent.
     pub queued_bytes: usize,
-    /// Bytes of memory that were received and wait to be handled: the beginning of a frame, and what came when the session
-    /// was paused already.
+    /// Bytes of memory that were received and wait to be handled: the beginning of a frame, and what came when the
+    /// session was paused already.
     pub unhandled_bytes: usize,
     /// Messages received: frames of a [`Framed`](super::Framed) session, else calls of
     /// [`Session::received`](super::Session::received).
@@ -165,10 +168,11 @@ pub struct LinkStats {
     pub sends: u64,
     /// How long it has been open; `None` before it is. As exact as [`silent_for`](LinkStats::silent_for).
     pub open_for: Option<Duration>,
-    /// How long nothing was received, or since it was opened; `None` before. Exact to a tick of the system (1 to 10 ms).
+    /// How long nothing was received, or since it was opened; `None` before. Exact to a tick of the system (1 to 10
+    /// ms).
     pub silent_for: Option<Duration>,
-    /// Whether it is not received from now, for whatever reason: [`Link::pause`], a half-full outbox, the rate limit, the
-    /// memory limit.
+    /// Whether it is not received from now, for whatever reason: [`Link::pause`], a half-full outbox, the rate limit,
+    /// the memory limit.
     pub held: bool,
 }
 
@@ -200,7 +204,8 @@ pub(super) struct Conn {
     waiting: AtomicU32,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
-    /// Bytes that were given to the stream to be sent, those of TLS included; and how many they were with the last message.
+    /// Bytes that were given to the stream to be sent, those of TLS included; and how many they were with the last
+    /// message.
     pub(super) given: AtomicU64,
     pub(super) given_data: AtomicU64,
     /// What `given` was when all of it was known to have arrived.
@@ -221,8 +226,8 @@ pub(super) struct Conn {
     received_ms: AtomicU64,
     /// The service's coarse clock, which `heard_us` and `opened_us` go by.
     coarse_us: Arc<AtomicU64>,
-    /// When something was received, or a send completed; `NEVER` while a handler runs, whose time is not the peer's, and before the session
-    /// is open.
+    /// When something was received, or a send completed; `NEVER` while a handler runs, whose time is not the peer's,
+    /// and before the session is open.
     heard_us: AtomicU64,
     /// When it was opened; `NEVER` before.
     opened_us: AtomicU64,
@@ -268,8 +273,8 @@ pub(super) struct Sending {
     /// Something that was accepted for sending is lost, or the session's time was over.
     pub(super) cut: bool,
     pub(super) groups: Vec<Membership>,
-    /// When a graceful end turns into an abrupt one, a handshake into a failure, and a connect into the next address's. See
-    /// `ending.rs` for these.
+    /// When a graceful end turns into an abrupt one, a handshake into a failure, and a connect into the next address's.
+    /// See `ending.rs` for these.
     pub(super) limit: Option<Instant>,
     /// The limit begins anew whenever the peer takes something.
     pub(super) patient: bool,
@@ -278,9 +283,8 @@ pub(super) struct Sending {
     /// It is in the list of those that linger.
     pub(super) swept: bool,
     pub(super) look: Look,
-    /// Bytes of messages that left the outbox to be sent; that were given up there; that are lost, and of which that was told.
+    /// Bytes of messages that left the outbox to be sent; that are lost, and of which that was told.
     pub(super) launched: u64,
-    pub(super) given_up: u64,
     pub(super) lost: u64,
     pub(super) told_lost: u64,
     /// What is lost of what left the outbox is known.
@@ -319,14 +323,14 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The message comes back when the session is closed, when it is larger than the outbox or the service's memory may be,
-    /// and when the outbox is full, or the service's memory is, and the policy is to end the session.
+    /// The message comes back when the session is closed, when it is larger than the outbox or the service's memory may
+    /// be, and when the outbox is full, or the service's memory is, and the policy is to end the session.
     pub fn send(&self, message: impl Into<Buffer>) -> Result<(), SendError> {
         self.offer(message.into(), None).map(|_| ())
     }
 
-    /// Like [`send`](Link::send); returns how many messages were dropped for it. `shared`: what counts it for all sessions of a
-    /// service that get it, once one has.
+    /// Like [`send`](Link::send); returns how many messages were dropped for it. `shared`: what counts it for all
+    /// sessions of a service that get it, once one has.
     pub(super) fn offer(
         &self,
         mut buffer: Buffer,
@@ -543,7 +547,7 @@ impl Link {
         LinkStats {
             bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
             bytes_sent: self.0.bytes_sent.load(Ordering::Relaxed),
-            accepted_bytes: sending.accepted_bytes(),
+            accepted_bytes: sending.outbox.accepted_bytes(),
             lost_bytes: sending.lost,
             dropped: sending.outbox.dropped,
             queued_bytes: sending.outbox.queued_bytes(),
@@ -590,11 +594,6 @@ impl Sending {
         load
     }
 
-    /// Bytes that were accepted, and not dropped for newer ones.
-    pub(super) fn accepted_bytes(&self) -> u64 {
-        self.launched + self.given_up + self.outbox.waiting_length()
-    }
-
     /// Whether what is sent may be left in the outbox for a moment.
     fn may_leave(&self, service: &Inner) -> bool {
         let share = gather::share(service.options.outbox_bytes);
@@ -611,8 +610,8 @@ impl Sending {
         }
     }
 
-    /// Whether TLS has to be asked for what to send, to encrypt the messages that were taken, or because it has something
-    /// to say; and whether it ends its side by it. Asked for each of them once.
+    /// Whether TLS has to be asked for what to send, to encrypt the messages that were taken, or because it has
+    /// something to say; and whether it ends its side by it. Asked for each of them once.
     fn ask_tls(&mut self, messages: &[Buffer]) -> Option<bool> {
         let last = messages.is_empty() && self.ends() && !std::mem::replace(&mut self.sealed_off, true);
         let answers = std::mem::take(&mut self.answers);
@@ -629,7 +628,6 @@ impl Sending {
         self.left = false;
         let unsent = self.outbox.clear();
         let bytes: u64 = unsent.iter().map(Piece::length).sum();
-        self.given_up += bytes;
         self.lost += bytes;
         self.cut |= bytes > 0;
         unsent
@@ -677,7 +675,6 @@ impl Conn {
                 swept: false,
                 look: Look::default(),
                 launched: 0,
-                given_up: 0,
                 lost: 0,
                 told_lost: 0,
                 reckoned: false,
@@ -769,8 +766,8 @@ impl Conn {
             self.settle(&mut sending);
             let for_memory = sending.outbox.has_room(cost, limit);
             if for_memory {
-                // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list again. One
-                // that is in the list, or has just been taken out of it, is told when it waits.
+                // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list
+                // again. One that is in the list, or has just been taken out of it, is told when it waits.
                 let memory = &service.memory;
                 if memory.fits(cost) {
                     break;
@@ -956,7 +953,8 @@ impl Conn {
                 if let Some(tls) = &self.tls {
                     return self.unseal(tls, buffer);
                 }
-                // Closing: what still comes is read so that the peer gets our end, and no reset. Or it is kept for later.
+                // Closing: what still comes is read so that the peer gets our end, and no reset. Or it is kept for
+                // later.
                 let Some(buffer) = self.take_in(buffer) else { return true };
                 self.handle(|session, link| session.received(link, buffer))
             }

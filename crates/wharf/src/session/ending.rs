@@ -1,21 +1,25 @@
 //! How sessions end, and what becomes of that which was accepted for sending.
 //!
-//! One rule: it arrives before the end, within the time that the end may take, or the peer hears a *reset*, never an end that
-//! it could take for that of the whole, and the owner is told how much is lost (`LinkStats::lost_bytes`, a line in the log, the
-//! service's figures).
+//! One rule: it arrives before the end, within the time that the end may take, or the peer hears a *reset*, never an
+//! end that it could take for that of the whole, and the owner is told how much is lost (`LinkStats::lost_bytes`, a
+//! line in the log, the service's figures).
 //!
-//! *Arrived* is what the peer's system has acknowledged, as far as the system tells (`Stream::unacknowledged`); where it does
-//! not, what it has taken. It is asked when a session ends, and of one that seems to be idle; never while it is well.
+//! *Arrived* is what the peer's system has acknowledged, as far as the system tells (`Stream::unacknowledged`); where
+//! it does not, what it has taken. It is asked when a session ends, and of one that seems to be idle; never while it is
+//! well.
 //!
-//! | end | what is waited for | how long | then |
-//! |---|---|---|---|
-//! | `close`, idle, framing, shutdown | the outbox goes out, the peer acknowledges it; then its end, for half a second | `linger`; in a shutdown its deadline | reset, if something is missing |
-//! | the peer's end | the same, without the peer's end | `linger` after it has last taken something; in a shutdown its deadline | reset, if something is missing |
-//! | `abort`, slow consumer, memory | nothing | | reset, if something was not given to the system |
-//! | the connection breaks | nothing | | what was not acknowledged is lost |
+//! | end | what is waited for | how long |
+//! |---|---|---|
+//! | a close by this side, a shutdown | all arrives; then the peer's end, for half a second | `linger`, or the deadline |
+//! | the peer's end | all arrives | `linger` since the peer last took something, or the deadline |
+//! | `abort`, slow consumer, memory, a panic | nothing: what the system has not taken is missing | |
+//! | the connection breaks | nothing: what was not acknowledged is missing | |
+//!
+//! If something is missing then, the peer hears a reset.
 //!
 //! Closing without waiting for the acknowledgement would not be the same: the system sends what it has taken also after
-//! `close`, but throws it away, and resets, as soon as the peer sends anything. And nobody would hear whether it arrived.
+//! `close`, but throws it away, and resets, as soon as the peer sends anything. And nobody would hear whether it
+//! arrived.
 //!
 //! Who waits is in the service's list of those that linger, and is looked at a few times a second (`linger_over`).
 
@@ -26,8 +30,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// After all has arrived, how long the peer may take to close its side too. Closing without waiting at all would reset the
-/// connection if the peer has just sent something, and it might lose what it has not read yet.
+/// After all has arrived, how long the peer may take to close its side too. Closing without waiting at all would reset
+/// the connection if the peer has just sent something, and it might lose what it has not read yet.
 pub(super) const HEAR_OUT: Duration = Duration::from_millis(500);
 
 /// What one look at a session that sends has seen; if the next sees something else, the peer has taken something.
@@ -45,12 +49,16 @@ fn close(stream: &Stream, hard: bool) {
 impl Conn {
     /// Bytes of messages, as they are on the wire, that were given to the stream and have not arrived.
     pub(super) fn owes(&self, sending: &Sending, stream: &Stream) -> u64 {
+        let given = self.given_data.load(Ordering::Relaxed);
+        if given == 0 {
+            return 0;
+        }
         // What was sent to a process of this machine is there, also after this end is closed.
         let unheard = if self.is_local { 0 } else { stream.unacknowledged().unwrap_or(0) };
         // The end of the stream is no message.
         let unheard = unheard.saturating_sub(u64::from(sending.shut));
         let arrived = stream.bytes_taken().saturating_sub(unheard);
-        self.given_data.load(Ordering::Relaxed).saturating_sub(arrived)
+        given.saturating_sub(arrived)
     }
 
     /// Whether the peer has taken something since the last look; settles that nothing is left to look for, if so.
@@ -78,8 +86,8 @@ impl Conn {
         arrived.saturating_sub(self.arrived_then.swap(arrived, Ordering::Relaxed))
     }
 
-    /// The stream is about to be closed: what was given to it and does not arrive is lost. `unheard`: what the system has
-    /// taken, and will not go on with or has no more time for, is among it. Once for each session.
+    /// The stream is about to be closed: what was given to it and does not arrive is lost. `unheard`: what the system
+    /// has taken, and will not go on with or has no more time for, is among it. Once for each session.
     pub(super) fn reckon(&self, sending: &mut Sending, stream: &Stream, unheard: bool) {
         if std::mem::replace(&mut sending.reckoned, true) {
             return;
@@ -166,8 +174,8 @@ impl Conn {
         }
         self.tell_closed();
         if stays {
-            // What is left goes out, TLS ends its side too, and the stream is closed when all has arrived: by whoever sends,
-            // or by the sweep.
+            // What is left goes out, TLS ends its side too, and the stream is closed when all has arrived: by whoever
+            // sends, or by the sweep.
             self.pump(self.lock());
             if self.lock().stream.is_some() {
                 self.linger();
@@ -181,8 +189,8 @@ impl Conn {
         }
     }
 
-    /// The peer has ended its side, this session is over, and all that was accepted for it was given to the system: closes the
-    /// stream if it has arrived; else says that nothing more comes, and the sweep goes on looking.
+    /// The peer has ended its side, this session is over, and all that was accepted for it was given to the system:
+    /// closes the stream if it has arrived; else says that nothing more comes, and the sweep goes on looking.
     pub(super) fn finish_over<'a>(
         self: &'a Arc<Self>,
         mut sending: MutexGuard<'a, Sending>,
@@ -233,7 +241,7 @@ impl Conn {
     /// Bytes that were accepted for sending and not dropped for newer ones, and those of them that are lost.
     pub(super) fn reckoning(&self) -> (u64, u64) {
         let sending = self.lock();
-        (sending.accepted_bytes(), sending.lost)
+        (sending.outbox.accepted_bytes(), sending.lost)
     }
 
     /// Ends the session now: the receive completes as cancelled, and the receiving side does the rest.
@@ -314,7 +322,8 @@ impl Conn {
         }
     }
 
-    /// From now on there is a time limit, if there was none. A handshake that was to be done before has no more time for it.
+    /// From now on there is a time limit, if there was none. A handshake that was to be done before has no more time
+    /// for it.
     pub(super) fn linger(self: &Arc<Self>) {
         let Some(service) = self.service.upgrade() else { return };
         let limit = service.linger_limit();

@@ -7,8 +7,8 @@
 //! frame in pieces each byte is copied once or twice. The input also remembers how far it was searched, so a line that
 //! comes byte by byte is not searched from its start again and again: the cost is linear, whatever the peer does.
 //!
-//! The limit on memory is the codec's maximum, and each codec has to have one; [`Builder::inbox`](super::Builder::inbox) can
-//! be a lower one for all sessions of a service.
+//! The limit on memory is the codec's maximum, and each codec has to have one;
+//! [`Builder::inbox`](super::Builder::inbox) can be a lower one for all sessions of a service.
 
 use super::conn::{Closed, Link};
 use super::gather;
@@ -197,7 +197,8 @@ impl Input {
 
     /// How many bytes are before the first `needle`, if there is one.
     ///
-    /// What was searched is remembered, for one needle at a time: asked again when more has come, it goes on from there.
+    /// What was searched is remembered, for one needle at a time: asked again when more has come, it goes on from
+    /// there.
     ///
     /// # Panics
     ///
@@ -341,7 +342,8 @@ pub struct Lines {
     crlf: bool,
 }
 
-/// What may be sent in any case, whatever the limit for what is received: a sentence that says why a peer is ended, for one.
+/// What may be sent in any case, whatever the limit for what is received: a sentence that says why a peer is ended, for
+/// one.
 const SENT_LEAST: usize = 1024;
 
 /// The limit for what is sent that goes with one for what is received.
@@ -350,8 +352,8 @@ const fn sent_maximum(maximum: usize) -> usize {
 }
 
 impl Lines {
-    /// Lines of at most `maximum` bytes, without their end: those that are received, and, if that is more than 1024, those
-    /// that are sent. See [`sending`](Lines::sending).
+    /// Lines of at most `maximum` bytes, without their end: those that are received, and, if that is more than 1024,
+    /// those that are sent. See [`sending`](Lines::sending).
     pub const fn new(maximum: usize) -> Lines {
         Lines { maximum, sent_maximum: sent_maximum(maximum), crlf: false }
     }
@@ -410,8 +412,8 @@ pub struct LengthPrefix {
 impl LengthPrefix {
     const BYTES_MAX: usize = 8;
 
-    /// A prefix of `bytes` bytes, before contents of at most `maximum` bytes: those that are received, and, if that is more
-    /// than 1024, those that are sent. See [`sending`](LengthPrefix::sending).
+    /// A prefix of `bytes` bytes, before contents of at most `maximum` bytes: those that are received, and, if that is
+    /// more than 1024, those that are sent. See [`sending`](LengthPrefix::sending).
     ///
     /// # Panics
     ///
@@ -422,8 +424,8 @@ impl LengthPrefix {
         LengthPrefix { bytes, maximum, sent_maximum, little_endian: false, counts_itself: false }
     }
 
-    /// Contents that are sent have at most so many bytes. Default: as those that are received, and at least 1024; and never
-    /// more than the prefix can tell.
+    /// Contents that are sent have at most so many bytes. Default: as those that are received, and at least 1024; and
+    /// never more than the prefix can tell.
     pub const fn sending(mut self, maximum: usize) -> LengthPrefix {
         self.sent_maximum = maximum;
         self

@@ -1,23 +1,24 @@
 //! When a send leaves: at once, unless a worker is going through many frames that came together.
 //!
-//! A system call for each message and each member is what a busy room costs, and one call takes many messages as well as one. So
-//! while a worker goes through the frames of a receive, the first frame's sends leave at once, and so do the last one's; of
-//! those between, each session's are left in its outbox, and leave in one send when the frames are done. If the receive was
-//! full, and the peer is ahead of us anyway, so are the first one's, and they leave when the worker has gone through what it may
-//! receive in one turn.
+//! A system call for each message and each member is what a busy room costs, and one call takes many messages as well
+//! as one. So while a worker goes through the frames of a receive, the first frame's sends leave at once, and so do the
+//! last one's; of those between, each session's are left in its outbox, and leave in one send when the frames are done.
+//! If the receive was full, and the peer is ahead of us anyway, so are the first one's, and they leave when the worker
+//! has gone through what it may receive in one turn.
 //!
-//! What was left lies in the outboxes, accepted, in order, and counted: whoever sends to such a session, closes or ends it sends
-//! that first, as what waits in any outbox. The thread's *parcel* lists the sessions, and nothing but their names. It is
-//! emptied, each session's messages in one send,
+//! What was left lies in the outboxes, accepted, in order, and counted: whoever sends to such a session, closes or ends
+//! it sends that first, as what waits in any outbox. The thread's *parcel* lists the sessions, and nothing but their
+//! names. It is emptied, each session's messages in one send,
 //!
-//! - when the frames are done, also by a panic; and between two frames when the system's coarse clock says that more than a
-//!   moment has passed since the first was left. That is a millisecond, or as long as the last emptying took: where a line costs a
-//!   thousand sends, one more line must not;
+//! - when the frames are done, also by a panic; and between two frames when the system's coarse clock says that more
+//!   than a moment has passed since the first was left. That is a millisecond, or as long as the last emptying took:
+//!   where a line costs a thousand sends, one more line must not;
 //! - when a session's share, or a tape, is full;
 //! - when the handler says that it blocks ([`blocking`](crate::blocking));
-//! - by a packet that is posted when the first is left. A handler that blocks and does not say so loses its slot, and another
-//!   worker takes the packet. So the parcel belongs to nobody, and has a lock; the flag that says that such a packet is in the
-//!   queue is under it, and is taken back before the list is taken out, so that whatever is left later posts another.
+//! - by a packet that is posted when the first is left. A handler that blocks and does not say so loses its slot, and
+//!   another worker takes the packet. So the parcel belongs to nobody, and has a lock; the flag that says that such a
+//!   packet is in the queue is under it, and is taken back before the list is taken out, so that whatever is left later
+//!   posts another.
 //!
 //! With a memory limit sends are gathered only while no more than half of it is used.
 
@@ -29,7 +30,8 @@ use crate::queue::before_blocking;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, Weak};
 
-/// For how long a send waits for further frames, if sending takes no longer. By a clock that moves 100 to 1000 times a second.
+/// For how long a send waits for further frames, if sending takes no longer. By a clock that moves 100 to 1000 times a
+/// second.
 const AGE_MS: u64 = 1;
 
 /// What may wait in an outbox for others to be sent with it, in bytes and as a part of the outbox.
@@ -102,7 +104,8 @@ pub(super) fn is_behind() -> bool {
     GATHER.try_with(|gather| gather.behind.get()).unwrap_or(false)
 }
 
-/// From now on this thread's sends are left, or not any more. What was left stays so. A handler that says it blocks ends it.
+/// From now on this thread's sends are left, or not any more. What was left stays so. A handler that says it blocks
+/// ends it.
 pub(super) fn set(on: bool) {
     if GATHER.try_with(|gather| gather.on.replace(on)).is_ok_and(|was_on| was_on != on) {
         before_blocking(on.then_some(stop));

@@ -55,8 +55,8 @@ pub struct GroupStats {
     pub members: usize,
     /// Messages that were broadcast.
     pub broadcasts: u64,
-    /// Deliveries that a member accepted: at most the broadcasts times the members then. A message that was accepted may
-    /// have been dropped in the same call, see there.
+    /// Deliveries that a member accepted: at most the broadcasts times the members then. A message that was accepted
+    /// may have been dropped in the same call, see there.
     pub accepted: u64,
     /// Bytes of the deliveries that were accepted, each counted for each member.
     pub bytes: u64,
@@ -108,8 +108,8 @@ impl Group {
 
     /// Sends a message to every member; returns how many have accepted it.
     ///
-    /// The bytes are copied once and shared. They leave [at once](super#when-a-send-leaves), or with those of other frames that came
-    /// in the same receive. A member whose outbox is full is treated as its service's
+    /// The bytes are copied once and shared. They leave [at once](super#when-a-send-leaves), or with those of other
+    /// frames that came in the same receive. A member whose outbox is full is treated as its service's
     /// [`SlowConsumer`](super::SlowConsumer) policy says.
     pub fn broadcast(&self, message: &[u8]) -> usize {
         self.deliver(message, None)

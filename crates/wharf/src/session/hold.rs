@@ -1,17 +1,17 @@
-//! When a session is not received from, though it is open: because the program has paused it, its outbox is half full, it has
-//! received at its rate, or memory is short.
+//! When a session is not received from, though it is open: because the program has paused it, its outbox is half full,
+//! it has received at its rate, or memory is short.
 //!
-//! Receiving is one activity, as the top of `conn.rs` says: a receive is outstanding, or a worker runs `Conn::receive`, or a
-//! packet that leads there is queued, or the session is *held*. It becomes held in one place, [`Conn::turn`], which
-//! looks at all reasons under the session's lock, and notes which one it was. Whoever sees that this reason is gone takes the
-//! note, under the same lock, and posts one packet; the worker who gets it looks at all reasons anew. So a wake-up cannot be
-//! lost, for reason and note are under one lock, and none comes twice, for the note is taken once. Whoever
-//! ends a session takes the note too, whatever it says: receiving then goes on until it finds the end.
+//! Receiving is one activity, as the top of `conn.rs` says: a receive is outstanding, or a worker runs `Conn::receive`,
+//! or a packet that leads there is queued, or the session is *held*. It becomes held in one place, [`Conn::turn`],
+//! which looks at all reasons under the session's lock, and notes which one it was. Whoever sees that this reason is
+//! gone takes the note, under the same lock, and posts one packet; the worker who gets it looks at all reasons anew. So
+//! a wake-up cannot be lost, for reason and note are under one lock, and none comes twice, for the note is taken once.
+//! Whoever ends a session takes the note too, whatever it says: receiving then goes on until it finds the end.
 //!
 //! The reason *memory* lies outside the session's lock; `memory.rs` says why its wake-up is not lost either.
 //!
-//! A receive that is outstanding when the program pauses is not cancelled. What it brings is kept, a receive at most, and is
-//! the first that the session gets when it is resumed.
+//! A receive that is outstanding when the program pauses is not cancelled. What it brings is kept, a receive at most,
+//! and is the first that the session gets when it is resumed.
 
 use super::conn::{Closed, Conn, Link, Phase, Sending, count};
 use super::rate::{Buckets, Place, Rate};
@@ -35,7 +35,8 @@ pub(super) enum Hold {
 }
 
 impl Hold {
-    /// Whether it is this side that does not want to hear the peer. A peer that does not read is silent by its own choice.
+    /// Whether it is this side that does not want to hear the peer. A peer that does not read is silent by its own
+    /// choice.
     pub(super) fn is_ours(self) -> bool {
         !matches!(self, Hold::Outbox)
     }
@@ -101,16 +102,16 @@ pub(super) enum Frames {
 }
 
 impl Link {
-    /// Receives nothing more until [`resume`](Link::resume), from any thread. What the peer sends waits in the system, and
-    /// then with the peer. Sending goes on.
+    /// Receives nothing more until [`resume`](Link::resume), from any thread. What the peer sends waits in the system,
+    /// and then with the peer. Sending goes on.
     ///
     /// From a handler of the session itself it works at once: no further receive, and no further frame of a
-    /// [`Framed`](super::Framed) session, is handed on. From another thread a handler that runs just then, or is just about
-    /// to, still gets what it was called for. Pausing twice is pausing once.
+    /// [`Framed`](super::Framed) session, is handed on. From another thread a handler that runs just then, or is just
+    /// about to, still gets what it was called for. Pausing twice is pausing once.
     ///
     /// While a session is paused [`Builder::idle_timeout`](super::Builder::idle_timeout) does not count,
-    /// [`Builder::handshake_timeout`](super::Builder::handshake_timeout) does. That the peer has ended the connection is
-    /// noticed at the latest after [`resume`](Link::resume); closing it from this side works as always.
+    /// [`Builder::handshake_timeout`](super::Builder::handshake_timeout) does. That the peer has ended the connection
+    /// is noticed at the latest after [`resume`](Link::resume); closing it from this side works as always.
     pub fn pause(&self) {
         if !self.is_home() {
             return;
@@ -118,8 +119,8 @@ impl Link {
         self.0.lock().inbox.asked = true;
     }
 
-    /// Receives again: what came before the pause took effect first, then what the peer has sent meanwhile. From any thread;
-    /// the handlers run on the workers, not in this call. Does nothing to a session that is not paused.
+    /// Receives again: what came before the pause took effect first, then what the peer has sent meanwhile. From any
+    /// thread; the handlers run on the workers, not in this call. Does nothing to a session that is not paused.
     pub fn resume(&self) {
         if !self.is_home() {
             return;
@@ -166,8 +167,8 @@ impl Sending {
         taken
     }
 
-    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is none:
-    /// what was received frees its own by being handed on.
+    /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is
+    /// none: what was received frees its own by being handed on.
     fn reason_to_hold(&self, service: &Inner, wait: fn(&Buckets, u64) -> Option<u64>) -> Option<Hold> {
         if self.inbox.asked {
             return Some(Hold::Asked);

@@ -1,9 +1,9 @@
 //! Listening sockets that the program was started with.
 //!
-//! A supervisor that owns the listening socket starts its server anew without a moment in which nobody listens: the new process
-//! takes connections while the old one, told to end, [drains](super::Service::drain). The convention is systemd's: the
-//! descriptors begin at 3, `LISTEN_FDS` tells how many there are, `LISTEN_PID` for which process, and `LISTEN_FDNAMES`, names
-//! between colons, which is which.
+//! A supervisor that owns the listening socket starts its server anew without a moment in which nobody listens: the new
+//! process takes connections while the old one, told to end, [drains](super::Service::drain). The convention is
+//! systemd's: the descriptors begin at 3, `LISTEN_FDS` tells how many there are, `LISTEN_PID` for which process, and
+//! `LISTEN_FDNAMES`, names between colons, which is which.
 //!
 //! Written here, as the known crates leave the names out; it is three variables and a look at each descriptor.
 
@@ -24,7 +24,8 @@ const MOST: i32 = 4096;
 /// A listening socket that the program was started with: see [`inherited`].
 #[derive(Debug)]
 pub struct Inherited {
-    /// What `LISTEN_FDNAMES` calls it; empty if it says nothing. With systemd `FileDescriptorName=`, or the unit's name.
+    /// What `LISTEN_FDNAMES` calls it; empty if it says nothing. With systemd `FileDescriptorName=`, or the unit's
+    /// name.
     pub name: String,
     /// The socket.
     pub socket: InheritedSocket,
@@ -48,8 +49,8 @@ pub enum InheritedSocket {
 ///
 /// # Errors
 ///
-/// `InvalidData`: the variables contradict themselves or the process, or a descriptor is no listening stream socket (a unit
-/// with `ListenDatagram=` or `Accept=yes`, say). Those that were taken are closed.
+/// `InvalidData`: the variables contradict themselves or the process, or a descriptor is no listening stream socket (a
+/// unit with `ListenDatagram=` or `Accept=yes`, say). Those that were taken are closed.
 pub fn inherited() -> io::Result<Vec<Inherited>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let Some(count) = announced(|name| env::var(name).ok(), std::process::id())? else { return Ok(Vec::new()) };
@@ -93,7 +94,8 @@ fn take(number: i32) -> io::Result<OwnedFd> {
     let open = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC);
     open.map_err(|error| invalid(format!("LISTEN_FDS announces descriptor {number}, which is not open ({error})")))?;
     #[allow(unsafe_code)]
-    // SAFETY: it is open. Whoever started the process gave it to whoever takes it by this convention, which is done once.
+    // SAFETY: it is open. Whoever started the process gave it to whoever takes it by this convention, which is done
+    // once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -4,8 +4,8 @@
 //! last socket is closed. (A file whose name begins with `@` is `./@…`.)
 //!
 //! A path stays behind when its server is killed, and then nobody can listen there. So a path that is taken is tried:
-//! if a connection to it is refused, nobody listens, and the socket file is *stale* and replaced. Anything else, a
-//! file that is no socket included, is left alone. Two servers that replace the same stale file in the same instant may both
+//! if a connection to it is refused, nobody listens, and the socket file is *stale* and replaced. Anything else, a file
+//! that is no socket included, is left alone. Two servers that replace the same stale file in the same instant may both
 //! succeed, and the second has the path; who starts servers in parallel gives them names of their own.
 
 use super::Session;
@@ -28,14 +28,14 @@ const BACKLOG: i32 = 4096;
 impl Service {
     /// Listens on a Unix socket, and makes a session of each connection. May be called for several.
     ///
-    /// A name that begins with `@` is abstract. A path gets the permissions that the process's umask leaves; whoever may
-    /// write to it may connect. A stale socket file is replaced. When the service stops listening it removes the file, if it
-    /// is still its own.
+    /// A name that begins with `@` is abstract. A path gets the permissions that the process's umask leaves; whoever
+    /// may write to it may connect. A stale socket file is replaced. When the service stops listening it removes the
+    /// file, if it is still its own.
     ///
     /// # Errors
     ///
-    /// `AddrInUse`: somebody listens there. `AlreadyExists`: there is something that is no socket. `InvalidInput`: the name is
-    /// empty, or longer than 107 bytes. And the system's: no such directory, no permission.
+    /// `AddrInUse`: somebody listens there. `AlreadyExists`: there is something that is no socket. `InvalidInput`: the
+    /// name is empty, or longer than 107 bytes. And the system's: no such directory, no permission.
     pub fn listen_local<S: Session>(
         &self,
         name: impl AsRef<Path>,
@@ -76,9 +76,9 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// `NotFound`: there is no such socket. `ConnectionRefused`: nobody listens on it. `WouldBlock`: more connections wait to be
-    /// accepted than may; try again later, as [`reconnect_local`](Service::reconnect_local) does. `QuotaExceeded`: the
-    /// service has as many sessions as it may have.
+    /// `NotFound`: there is no such socket. `ConnectionRefused`: nobody listens on it. `WouldBlock`: more connections
+    /// wait to be accepted than may; try again later, as [`reconnect_local`](Service::reconnect_local) does.
+    /// `QuotaExceeded`: the service has as many sessions as it may have.
     pub fn connect_local(&self, name: impl AsRef<Path>, session: impl Session) -> io::Result<Link> {
         self.inner.connect_local(name.as_ref(), Box::new(session))
     }

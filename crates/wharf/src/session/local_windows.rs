@@ -1,5 +1,5 @@
-//! Sessions on Unix sockets: not on Windows, where a Unix socket cannot be connected by a completion port. A name that is
-//! refused here is one to listen at on `127.0.0.1`.
+//! Sessions on Unix sockets: not on Windows, where a Unix socket cannot be connected by a completion port. A name that
+//! is refused here is one to listen at on `127.0.0.1`.
 
 use super::Session;
 use super::conn::Link;

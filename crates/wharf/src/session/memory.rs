@@ -1,31 +1,36 @@
 //! What all sessions of a service keep in memory together, and what happens when that is too much.
 //!
-//! Counted is what waits to be sent in every outbox, sends under way included, and what was received and waits to be handled:
-//! unfinished frames, and what came when a session was already paused. Each session knows its share; the sum is here.
+//! Counted is what waits to be sent in every outbox, sends under way included, and what was received and waits to be
+//! handled: unfinished frames, and what came when a session was already paused. Each session knows its share; the sum
+//! is here.
 //!
 //! *Sends* reserve their bytes before they are accepted, so they never exceed the limit. A send that finds no room is
-//! treated by the [`SlowConsumer`](super::SlowConsumer) policy, with *the session that holds most*, the new message counted,
-//! in the part of the slow consumer: it is ended, or loses its oldest messages, or the sender waits.
+//! treated by the [`SlowConsumer`](super::SlowConsumer) policy, with *the session that holds most*, the new message
+//! counted, in the part of the slow consumer: it is ended, or loses its oldest messages, or the sender waits.
 //!
-//! *Receives* are held back while more than three quarters are used, until no more than half is. What was received already is
-//! still handed on, for that is how its memory is freed: of receives that were outstanding only unfinished frames are kept. If
-//! all of those together are a quarter more than the limit, the session that holds most is ended at once.
+//! *Receives* are held back while more than three quarters are used, until no more than half is. What was received
+//! already is still handed on, for that is how its memory is freed: of receives that were outstanding only unfinished
+//! frames are kept. If all of those together are a quarter more than the limit, the session that holds most is ended at
+//! once.
 //!
-//! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end cannot
-//! come because nothing is received. So while anybody waits for memory somebody looks once a second. If less than a hundredth of
-//! the limit was freed since the last look, or taken by peers of a message that is not complete, the largest of those whose
-//! peers take nothing are ended, as many as it takes: until they held a hundredth, and those that wait may go on.
+//! Of itself that could stand still for ever: what is used may belong to peers that never read, or to frames whose end
+//! cannot come because nothing is received. So while anybody waits for memory somebody looks once a second. If less
+//! than a hundredth of the limit was freed since the last look, or taken by peers of a message that is not complete,
+//! the largest of those whose peers take nothing are ended, as many as it takes: until they held a hundredth, and those
+//! that wait may go on.
 //!
-//! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a free that
-//! leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is lost: whoever waits
-//! enters the list and then looks at the figure; whoever frees changes the figure and then looks at the list.
+//! Who waits is in one of two lists, put there under the session's lock: sessions that are not received from, which a
+//! free that leaves no more than half has told, and those whose senders wait, which every free has told. No wake-up is
+//! lost: whoever waits enters the list and then looks at the figure; whoever frees changes the figure and then looks at
+//! the list.
 //!
-//! *Shared* bytes, those of a broadcast, count once, however many sessions keep them: a [`Charge`] counts them from the first
-//! that takes them until the last lets go. Each session *holds* them all the same, for who holds most is asked who does not
-//! read. So ending the session that holds most may free nothing: what has to be done is done to as many as it takes.
+//! *Shared* bytes, those of a broadcast, count once, however many sessions keep them: a [`Charge`] counts them from the
+//! first that takes them until the last lets go. Each session *holds* them all the same, for who holds most is asked
+//! who does not read. So ending the session that holds most may free nothing: what has to be done is done to as many as
+//! it takes.
 //!
-//! Without a limit there is no common figure, which all processors would write for each message: the shares are added up
-//! when somebody asks.
+//! Without a limit there is no common figure, which all processors would write for each message: the shares are added
+//! up when somebody asks.
 
 use super::conn::{Closed, Conn};
 use super::service::Inner;
@@ -41,8 +46,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// The share of the limit that has to be freed between two looks.
 const PROGRESS_SHARE: usize = 100;
 
-/// Sessions that a look at all of them finds as the largest, and for how long at least nobody looks again. Who has no more
-/// sessions than that looks each time.
+/// Sessions that a look at all of them finds as the largest, and for how long at least nobody looks again. Who has no
+/// more sessions than that looks each time.
 const CANDIDATES: usize = 1024;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The part of the time that looks at all sessions may take.
@@ -113,8 +118,8 @@ pub(super) struct Memory {
     pub(super) held_back: AtomicU64,
 }
 
-/// The sessions that held most when all were looked at. With a hundred thousand sessions a look takes milliseconds, and a
-/// broadcast into a full memory may need to know for each member: so it serves for many, while it is fresh.
+/// The sessions that held most when all were looked at. With a hundred thousand sessions a look takes milliseconds, and
+/// a broadcast into a full memory may need to know for each member: so it serves for many, while it is fresh.
 #[derive(Default)]
 struct Largest {
     /// With what each held then, or when it was looked at since.
@@ -150,8 +155,8 @@ impl Ord for Candidate {
 }
 
 impl Largest {
-    /// The one that holds most, of those that are known. Handles that are not needed any more, perhaps the last ones, are to be
-    /// dropped outside the lock.
+    /// The one that holds most, of those that are known. Handles that are not needed any more, perhaps the last ones,
+    /// are to be dropped outside the lock.
     fn first(&mut self, unneeded: &mut Vec<Arc<Conn>>) -> Option<Arc<Conn>> {
         while let Some(mut first) = self.candidates.peek_mut() {
             let conn = first.conn.upgrade();
@@ -212,8 +217,8 @@ impl List {
         std::mem::take(&mut conns)
     }
 
-    /// Keeps those that still wait; true if any does. Their locks are taken, so the list's is not held. The caller sees to it
-    /// that those hear of what was freed meanwhile.
+    /// Keeps those that still wait; true if any does. Their locks are taken, so the list's is not held. The caller sees
+    /// to it that those hear of what was freed meanwhile.
     fn keep(&self, waits: impl FnMut(&Arc<Conn>) -> bool) -> bool {
         let mut conns = self.take();
         conns.retain(waits);
@@ -271,7 +276,8 @@ impl Memory {
         self.used.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// True when somebody waits who has to be told: by [`Inner::tell_of_memory`], which needs no lock. Only with a limit.
+    /// True when somebody waits who has to be told: by [`Inner::tell_of_memory`], which needs no lock. Only with a
+    /// limit.
     #[must_use]
     pub(super) fn free(&self, bytes: usize) -> bool {
         let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
@@ -388,8 +394,8 @@ impl Inner {
         self.look_at_memory();
     }
 
-    /// All that hold something, the largest first, and what the peers of the largest have taken since the last look: of one
-    /// large message nothing is freed until all of it was taken.
+    /// All that hold something, the largest first, and what the peers of the largest have taken since the last look: of
+    /// one large message nothing is freed until all of it was taken.
     fn largest_holders(&self) -> Vec<Holder> {
         let mut holders = self.holders();
         holders.sort_unstable_by_key(|(holds, _)| Reverse(*holds));
@@ -417,9 +423,9 @@ impl Inner {
         }
     }
 
-    /// Drops the oldest messages that have not begun to go out, for a message of so many bytes: of the session that holds
-    /// most, that of the message included; and if there are none, for all that it holds is on its way, of the next ones. False
-    /// when nobody has any.
+    /// Drops the oldest messages that have not begun to go out, for a message of so many bytes: of the session that
+    /// holds most, that of the message included; and if there are none, for all that it holds is on its way, of the
+    /// next ones. False when nobody has any.
     pub(super) fn drop_oldest(&self, conn: &Arc<Conn>, bytes: usize) -> bool {
         if self.largest(Some((conn, bytes))).is_some_and(|largest| largest.drop_oldest(bytes) > 0) {
             return true;
@@ -482,7 +488,8 @@ impl Inner {
         if conn.write_off(Closed::MemoryLimit) {
             self.memory.ended.fetch_add(1, Ordering::Relaxed);
             log::warn!(
-                "session {} with {} is ended: the service's memory limit ({} bytes) is reached and this session held most of it ({held} bytes)",
+                "session {} with {} is ended: the service's memory limit ({} bytes) is reached and this session held \
+                 most of it ({held} bytes)",
                 conn.id(),
                 conn.peer(),
                 self.memory.limit,

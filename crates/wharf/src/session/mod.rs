@@ -34,22 +34,23 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A stream has no message boundaries. [`Framed`] finds them: with [`Lines`], with [`LengthPrefix`], or with a [`Codec`]
-//! of your own.
+//! A stream has no message boundaries. [`Framed`] finds them: with [`Lines`], with [`LengthPrefix`], or with a
+//! [`Codec`] of your own.
 //!
-//! With cargo's feature `tls` sessions go over TLS: `Service::listen_tls` with a `ServerTls`, `Service::connect_tls` with a
-//! `ClientTls`. `opened` is then called when the handshake is done.
+//! With cargo's feature `tls` sessions go over TLS: `Service::listen_tls` with a `ServerTls`, `Service::connect_tls`
+//! with a `ClientTls`. `opened` is then called when the handshake is done.
 //!
 //! # When a send leaves
 //!
-//! At once, before [`Link::send`] or [`Group::broadcast`] returns, if nothing waits in the outbox. With one exception: when
-//! several frames of a [`Framed`] session have come in one receive, what its handler sends from the second on is *gathered*, and
-//! leaves, for each session in one send, when the frames of that receive are done. If the receive was full, so that the peer is
-//! ahead of this side, the first frame's is gathered too, and the sends leave with what comes after it. They leave before that
-//! between two frames when a tick of the system's clock (1 to 10 ms) has passed, or as long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
-//! announces that it blocks ([`blocking`](crate::blocking)), and by another worker when it blocks without saying so, or while it computes and
-//! the port has a slot free. Whatever else is done with such a session, a send from elsewhere, a close, comes after what was
-//! gathered for it. [`LinkStats::sends`] tells how many sends the messages took.
+//! At once, before [`Link::send`] or [`Group::broadcast`] returns, if nothing waits in the outbox. With one exception:
+//! when several frames of a [`Framed`] session have come in one receive, what its handler sends from the second on is
+//! *gathered*, and leaves, for each session in one send, when the frames of that receive are done. If the receive was
+//! full, so that the peer is ahead of this side, the first frame's is gathered too, and the sends leave with what comes
+//! after it. They leave before that between two frames when a tick of the system's clock (1 to 10 ms) has passed, or as
+//! long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
+//! announces that it blocks ([`blocking`](crate::blocking)), and by another worker when it blocks without saying so, or
+//! while it computes and the port has a slot free. Whatever else is done with such a session, a send from elsewhere, a
+//! close, comes after what was gathered for it. [`LinkStats::sends`] tells how many sends the messages took.
 //!
 //! # Guaranteed
 //!
@@ -59,8 +60,9 @@
 //! - A panic in a handler closes that session only, is logged and counted, and costs no worker.
 //! - `closed` is called exactly once for each session whose `opened` was called, unless a handler of it panicked; also
 //!   when the service is dropped, by the thread that drops it or by the worker that still runs a handler.
-//! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends. It arrives before the
-//!   end, within the time that the end may take, or the peer hears a reset, and [`LinkStats::lost_bytes`] tells what is lost.
+//! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends. It arrives
+//!   before the end, within the time that the end may take, or the peer hears a reset, and [`LinkStats::lost_bytes`]
+//!   tells what is lost.
 //! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`]; all of them together at most
 //!   [`Builder::memory_limit`].
 //! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
@@ -68,8 +70,8 @@
 //!
 //! # Not guaranteed
 //!
-//! That a message that was accepted for sending has been read by the peer: only the peer can tell. That two members of a group
-//! see the messages of two senders in the same order.
+//! That a message that was accepted for sending has been read by the peer: only the peer can tell. That two members of
+//! a group see the messages of two senders in the same order.
 
 mod accepting;
 mod conn;
@@ -121,8 +123,8 @@ use crate::buffer::Buffer;
 
 /// What one connection does, at either end. See the [module](self).
 pub trait Session: Send + 'static {
-    /// The connection is made, over TLS its handshake too; sending is possible from now on. (What [`Link::send`] accepted before
-    /// goes out now.)
+    /// The connection is made, over TLS its handshake too; sending is possible from now on. (What [`Link::send`]
+    /// accepted before goes out now.)
     fn opened(&mut self, link: &Link) {
         let _ = link;
     }
@@ -132,9 +134,9 @@ pub trait Session: Send + 'static {
     /// The buffer is the session's to keep or to send on, without a copy.
     fn received(&mut self, link: &Link, data: Buffer);
 
-    /// Receiving goes on after it was held ([`Link::pause`], the rate limit, …), when the session was stopped before it had
-    /// gone through all that it was given. Only for a session that takes messages out of what it receives and has the link count
-    /// them, as [`Framed`] does; others are simply called with the next `received`.
+    /// Receiving goes on after it was held ([`Link::pause`], the rate limit, …), when the session was stopped before it
+    /// had gone through all that it was given. Only for a session that takes messages out of what it receives and has
+    /// the link count them, as [`Framed`] does; others are simply called with the next `received`.
     #[doc(hidden)]
     fn resumed(&mut self, link: &Link) {
         let _ = link;

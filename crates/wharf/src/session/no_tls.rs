@@ -1,5 +1,5 @@
-//! What stands for TLS where the feature `tls` is off. None of the types has a value, so no session has it, and the compiler
-//! removes what would deal with it.
+//! What stands for TLS where the feature `tls` is off. None of the types has a value, so no session has it, and the
+//! compiler removes what would deal with it.
 
 use super::Buffer;
 use super::conn::{Closed, Unsealed};

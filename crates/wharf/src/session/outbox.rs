@@ -4,8 +4,8 @@
 //! vectored send when that one is done. Bytes are counted by what they keep in memory, including the send under way.
 //!
 //! The last piece may be a [`Tape`] that still grows: what a group says goes to the ends of many outboxes at once, see
-//! `tape.rs`. It is cut, and counted by what is on it, before anything else is done with the outbox. Until then it counts
-//! as large as it may become, so that it never exceeds the outbox.
+//! `tape.rs`. It is cut, and counted by what is on it, before anything else is done with the outbox. Until then it
+//! counts as large as it may become, so that it never exceeds the outbox.
 
 use super::framing::FrameError;
 use super::memory::Charge;
@@ -23,7 +23,8 @@ const GATHER_BYTES: usize = 256 * 1024;
 /// What happens to a message for a session whose outbox is full because its peer does not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// The session ends. The default: one slow peer harms nobody else, and nothing goes missing unnoticed.
+    /// The session ends. The default: one slow peer harms nobody else, and nothing goes missing unnoticed: the peer
+    /// hears a reset, and [`LinkStats::lost_bytes`](super::LinkStats::lost_bytes) tells what it did not get.
     #[default]
     Disconnect,
     /// The oldest messages that have not begun to go out are dropped, and counted.
@@ -52,8 +53,8 @@ pub enum SendErrorReason {
     SlowConsumer,
     /// The message alone is larger than the outbox may be, or than the memory of the whole service.
     TooLarge,
-    /// The service's memory limit is reached ([`Builder::memory_limit`](super::Builder::memory_limit)), and this session held
-    /// most of it, so it ends; or nobody holds anything that could be let go of, and the session goes on.
+    /// The service's memory limit is reached ([`Builder::memory_limit`](super::Builder::memory_limit)), and this
+    /// session held most of it, so it ends; or nobody holds anything that could be let go of, and the session goes on.
     MemoryLimit,
     /// The message cannot be made a frame.
     Framing(FrameError),
@@ -115,6 +116,8 @@ pub(super) struct Outbox {
     /// The charges of what flies.
     flying: Vec<Arc<Charge>>,
     pub(super) dropped: u64,
+    /// Bytes of messages that came here and were not dropped for newer ones; of a tape that grows, once it is cut.
+    accepted: u64,
 }
 
 #[derive(Debug)]
@@ -191,7 +194,9 @@ impl Outbox {
             let Some(last @ Piece::Tape(tape, _)) = self.waiting.back() else {
                 unreachable!("a tape is the last piece")
             };
-            let less = tape.room() - tape.cut().bytes_after(0);
+            let bytes = tape.cut().bytes_after(0);
+            let less = tape.room() - bytes;
+            self.accepted += bytes as u64;
             self.waiting_cost -= less;
             self.waiting_shared -= last.shared(less);
         }
@@ -201,6 +206,7 @@ impl Outbox {
     /// Takes the oldest message out. The outbox is settled.
     fn drop_first(&mut self) -> Option<(usize, Option<Piece>)> {
         let first = self.waiting.front_mut()?;
+        let before = first.length();
         let (cost, is_over) = match first {
             Piece::Message(buffer) | Piece::Shared(buffer, _) => (Self::cost(buffer), true),
             Piece::Tape(tape, dropped) => {
@@ -212,6 +218,7 @@ impl Outbox {
         };
         self.waiting_shared -= first.shared(cost);
         self.waiting_cost -= cost;
+        self.accepted -= if is_over { before } else { before - first.length() };
         self.dropped += 1;
         Some((cost, if is_over { self.waiting.pop_front() } else { None }))
     }
@@ -245,6 +252,7 @@ impl Outbox {
         let cost = piece.cost();
         self.waiting_cost += cost;
         self.waiting_shared += piece.shared(cost);
+        self.accepted += piece.length();
         self.waiting.push_back(piece);
     }
 
@@ -330,9 +338,12 @@ impl Outbox {
         self.counted_bytes() - growing
     }
 
-    /// Bytes of the messages that wait.
-    pub(super) fn waiting_length(&self) -> u64 {
-        self.waiting.iter().map(Piece::length).sum()
+    /// Bytes of messages that came here, and were not dropped for newer ones.
+    pub(super) fn accepted_bytes(&self) -> u64 {
+        match self.waiting.back() {
+            Some(growing) if self.grows => self.accepted + growing.length(),
+            _ => self.accepted,
+        }
     }
 
     /// Bytes that count: more than are here, while a tape at the end grows.
@@ -432,10 +443,12 @@ mod tests {
     fn the_oldest_messages_of_a_tape_are_dropped_one_by_one() {
         let mut outbox = Outbox::default();
         outbox.push_tape(&tape_of(100, &["1111", "2222", "3333"]));
+        assert_eq!(outbox.accepted_bytes(), 12);
         outbox.drop_oldest(4, 12);
-        assert_eq!((outbox.dropped, outbox.counted_bytes()), (1, 8));
+        assert_eq!((outbox.dropped, outbox.counted_bytes(), outbox.accepted_bytes()), (1, 8, 8));
         outbox.push("4444".into());
         assert_eq!(outbox.drop_bytes(5).1, 2);
+        assert_eq!(outbox.accepted_bytes(), 4);
         assert_eq!(text(outbox.take()), "4444");
         outbox.landed();
         assert_eq!((outbox.dropped, outbox.counted_bytes()), (3, 0));

@@ -65,7 +65,8 @@ impl LocalPeer {
         LocalPeer(Arc::new(Who { name, credentials }))
     }
 
-    /// Where its socket lies, if it has a path: that of the server for who connected, and rarely any for who was accepted.
+    /// Where its socket lies, if it has a path: that of the server for who connected, and rarely any for who was
+    /// accepted.
     pub fn path(&self) -> Option<&Path> {
         match &self.0.name {
             Some(Name::Path(path)) => Some(path),

@@ -1,11 +1,11 @@
 //! How fast a session may receive: token buckets, and who waits for tokens.
 //!
-//! A session whose bucket is empty is not received from until it has tokens again; its peer's data waits in the system, and
-//! then with the peer, by TCP's own back pressure. A bucket is one number: the time at which all that was taken out of it
-//! would have trickled in.
+//! A session whose bucket is empty is not received from until it has tokens again; its peer's data waits in the system,
+//! and then with the peer, by TCP's own back pressure. A bucket is one number: the time at which all that was taken out
+//! of it would have trickled in.
 //!
-//! There is no timer for each session. Those that wait lie in one list by the *tick* (10 ms) in which they go on, and one
-//! timer is set for the first. Without limited sessions there is no timer and no clock is read.
+//! There is no timer for each session. Those that wait lie in one list by the *tick* (10 ms) in which they go on, and
+//! one timer is set for the first. Without limited sessions there is no timer and no clock is read.
 
 use super::conn::Conn;
 use std::collections::BTreeMap;
@@ -32,9 +32,9 @@ const SECOND_NS: u128 = 1_000_000_000;
 /// # Exactness
 ///
 /// In any span of `t` seconds a session gets at most `burst + t × per_second` bytes and one receive more (16 KiB): it
-/// receives while it has tokens, and what it receives too much is taken off what comes next. For messages the same holds
-/// without the one more. It goes on up to 20 ms after it has tokens again, and a burst counts as at least what comes in 20
-/// ms, so that the full rate is reached all the same.
+/// receives while it has tokens, and what it receives too much is taken off what comes next. For messages the same
+/// holds without the one more. It goes on up to 20 ms after it has tokens again, and a burst counts as at least what
+/// comes in 20 ms, so that the full rate is reached all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     bytes: Option<Limit>,
@@ -141,8 +141,8 @@ impl Buckets {
         (due > now_ns).then_some(due)
     }
 
-    /// When there is a token for a message, if there is none now. Its bytes were taken out when they were received: what was
-    /// too much then is taken off what is received next, and not off what is here.
+    /// When there is a token for a message, if there is none now. Its bytes were taken out when they were received:
+    /// what was too much then is taken off what is received next, and not off what is here.
     pub(super) fn wait_for_message(&self, now_ns: u64) -> Option<u64> {
         let due = self.messages.as_ref()?.due_ns();
         (due > now_ns).then_some(due)
@@ -193,8 +193,8 @@ impl Rates {
         drop(removed);
     }
 
-    /// Who goes on now, and when to look again. A timer never goes off before its tick has begun, so the one that was set
-    /// last always finds `armed` in the past, and an older one, finding it in the future, leaves it to the other.
+    /// Who goes on now, and when to look again. A timer never goes off before its tick has begun, so the one that was
+    /// set last always finds `armed` in the past, and an older one, finding it in the future, leaves it to the other.
     pub(super) fn due(&self) -> (Vec<Arc<Conn>>, Option<Duration>) {
         let tick = self.now_ns() / TICK_NS;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

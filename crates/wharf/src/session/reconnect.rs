@@ -1,16 +1,16 @@
 //! Clients that connect again when their connection ends, and wait longer after each failure.
 //!
-//! Each attempt makes a session of its own. It is wrapped into a [`Watched`], which tells the [`Control`] how the session ended
-//! when it is dropped: so the control hears of it exactly once, after `closed`, and after a handler that panicked too.
-//! Waiting is a timer of the port; there is no thread.
+//! Each attempt makes a session of its own. It is wrapped into a [`Watched`], which tells the [`Control`] how the
+//! session ended when it is dropped: so the control hears of it exactly once, after `closed`, and after a handler that
+//! panicked too. Waiting is a timer of the port; there is no thread.
 //!
 //! ```text
 //! trying ─→ connected ─→ waiting ─→ trying ─→ …
 //!     └────────────────────↗  └─→ ended
 //! ```
 //!
-//! The lock of the control's state is held for none of the program's code and no call into the service. Each attempt has a number, and what
-//! comes from an earlier one does nothing.
+//! The lock of the control's state is held for none of the program's code and no call into the service. Each attempt
+//! has a number, and what comes from an earlier one does nothing.
 
 use super::conn::{Closed, Link};
 use super::service::{Inner, Node, Op, Service};
@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 
 /// How a client connects again: see [`Service::reconnect`].
 ///
-/// After the first failure it waits for `first`, after each further one `factor` times as long, up to `most`; of each wait a
-/// random part, up to `jitter`, is taken off, so that a thousand clients of a server that was restarted do not come back
-/// in the same instant. After a connection that has held for `steady` it begins with `first` again.
+/// After the first failure it waits for `first`, after each further one `factor` times as long, up to `most`; of each
+/// wait a random part, up to `jitter`, is taken off, so that a thousand clients of a server that was restarted do not
+/// come back in the same instant. After a connection that has held for `steady` it begins with `first` again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,22 +101,23 @@ impl Reconnect {
         self
     }
 
-    /// How many failures in a row it takes to give up. Default: never. An attempt goes through all of a name's addresses; a
-    /// connection that has not held for [`steady`](Reconnect::steady) is a failure too. 0 counts as 1.
+    /// How many failures in a row it takes to give up. Default: never. An attempt goes through all of a name's
+    /// addresses; a connection that has not held for [`steady`](Reconnect::steady) is a failure too. 0 counts as 1.
     pub fn attempts(mut self, count: u32) -> Self {
         self.attempts = Some(count.max(1));
         self
     }
 
-    /// How long an address may take to answer ([`io::ErrorKind::TimedOut`]). Default: 20 s; the system's own limit is about two
-    /// minutes.
+    /// How long an address may take to answer ([`io::ErrorKind::TimedOut`]). Default: 20 s; the system's own limit is
+    /// about two minutes.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
     }
 
-    /// After which ends it connects again; one for which `which` panics is not among them. Default: all but [`Closed::ByUs`] and [`Closed::Shutdown`]; a session that was refused
-    /// at login, say, closes itself and stays closed.
+    /// After which ends it connects again; one for which `which` panics is not among them. Default: all but
+    /// [`Closed::ByUs`] and [`Closed::Shutdown`]; a session that was refused at login, say, closes itself and stays
+    /// closed.
     pub fn again_after(mut self, which: fn(&Closed) -> bool) -> Self {
         self.again_after = which;
         self
@@ -162,8 +163,8 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// A client that connects again: where it stands, and how to stop it. Clones name the same client. In a forked child it has
-/// stopped.
+/// A client that connects again: where it stands, and how to stop it. Clones name the same client. In a forked child it
+/// has stopped.
 ///
 /// Dropping it changes nothing: the client goes on until it gives up, or the service ends.
 #[derive(Clone)]
@@ -303,10 +304,11 @@ impl State {
 }
 
 impl Service {
-    /// Connects to an address, and again whenever the connection ends or cannot be made, with longer and longer waits: see
-    /// [`Reconnect`]. `make` makes a session for each connection that is tried; it runs on a worker, or, the first time, in
-    /// this call. A session's `closed` tells how it went, unless the connection could not even be begun (no descriptor, a Unix
-    /// socket on which nobody listens): then no handler is called. The next session is made after the last one was dropped.
+    /// Connects to an address, and again whenever the connection ends or cannot be made, with longer and longer waits:
+    /// see [`Reconnect`]. `make` makes a session for each connection that is tried; it runs on a worker, or, the first
+    /// time, in this call. A session's `closed` tells how it went, unless the connection could not even be begun (no
+    /// descriptor, a Unix socket on which nobody listens): then no handler is called. The next session is made after
+    /// the last one was dropped.
     ///
     /// The name is resolved once, now. Of its addresses each is tried in turn before the first wait.
     ///
@@ -339,13 +341,13 @@ impl Service {
         Ok(self.reconnect_to(targets, None, options, make))
     }
 
-    /// Like [`reconnect`](Service::reconnect), over TLS, as [`connect_tls`](Service::connect_tls) does. An attempt counts as
-    /// connected when the TLS handshake is done; [`Reconnect::connect_timeout`] covers it too.
+    /// Like [`reconnect`](Service::reconnect), over TLS, as [`connect_tls`](Service::connect_tls) does. An attempt
+    /// counts as connected when the TLS handshake is done; [`Reconnect::connect_timeout`] covers it too.
     ///
     /// # Errors
     ///
-    /// As `reconnect`; and `InvalidInput`: `server_name` can be nobody's name. That a handshake fails is no error, it is tried
-    /// again: servers are given new certificates. [`Reconnect::again_after`] can say otherwise.
+    /// As `reconnect`; and `InvalidInput`: `server_name` can be nobody's name. That a handshake fails is no error, it
+    /// is tried again: servers are given new certificates. [`Reconnect::again_after`] can say otherwise.
     #[cfg(feature = "tls")]
     pub fn reconnect_tls<S: Session>(
         &self,
@@ -670,7 +672,8 @@ struct Watched {
     control: Arc<Control>,
     number: u64,
     reason: Option<Closed>,
-    /// A handler was called. A session of which none was is dropped by the call that refused to connect it, and that call tells.
+    /// A handler was called. A session of which none was is dropped by the call that refused to connect it, and that
+    /// call tells.
     begun: bool,
 }
 

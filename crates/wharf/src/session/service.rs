@@ -201,39 +201,43 @@ impl Builder {
         self
     }
 
-    /// How many bytes of an unfinished frame one [`Framed`](super::Framed) session may keep, beside its codec's own maximum. One
-    /// with more is closed ([`FrameError::TooLong`](super::FrameError::TooLong)). Default: as the codec says.
+    /// How many bytes of an unfinished frame one [`Framed`](super::Framed) session may keep, beside its codec's own
+    /// maximum. One with more is closed ([`FrameError::TooLong`](super::FrameError::TooLong)). Default: as the codec
+    /// says.
     ///
-    /// A session without framing keeps what it is given itself. Beside a frame one receive (16 KiB) may wait, when a session
-    /// was paused as it came.
+    /// A session without framing keeps what it is given itself. Beside a frame one receive (16 KiB) may wait, when a
+    /// session was paused as it came.
     pub fn inbox(mut self, bytes: usize) -> Self {
         self.options.inbox_bytes = bytes;
         self
     }
 
-    /// How many bytes all sessions together may keep: what waits to be sent, and what was received and waits to be handled
-    /// (see [`outbox`](Builder::outbox) and [`inbox`](Builder::inbox)). Default: no limit.
+    /// How many bytes all sessions together may keep: what waits to be sent, and what was received and waits to be
+    /// handled (see [`outbox`](Builder::outbox) and [`inbox`](Builder::inbox)). Default: no limit.
     ///
-    /// - A send that would exceed it is treated as the policy for slow consumers says, with *the session that holds most*,
-    ///   the new message counted, as the slow one: it ends ([`Closed::MemoryLimit`]), or loses its oldest messages, or the
-    ///   sender waits.
-    /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own means.
-    /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, or taken by the peers of
-    ///   what is on its way, the largest of those whose peers take nothing end, as many as it takes until those that wait may
-    ///   go on, and at least as many as hold a hundredth. So a service whose memory is full of what nobody reads gets on again
-    ///   by itself.
+    /// - A send that would exceed it is treated as the policy for slow consumers says, with *the session that holds
+    ///   most*, the new message counted, as the slow one: it ends ([`Closed::MemoryLimit`]), or loses its oldest
+    ///   messages, or the sender waits.
+    /// - While three quarters are used, nothing is received, until no more than half is: peers then wait, by TCP's own
+    ///   means.
+    /// - While anybody waits for memory, and in a second less than a hundredth of the limit is freed, or taken by the
+    ///   peers of what is on its way, the largest of those whose peers take nothing end, as many as it takes until
+    ///   those that wait may go on, and at least as many as hold a hundredth. So a service whose memory is full of what
+    ///   nobody reads gets on again by itself.
     ///
-    /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their unfinished
-    /// frames come to more, the session that holds most ends at once. What came as a session was just paused is not
-    /// bounded by it, but by one receive (16 KiB) for each such session. The bytes of a broadcast count once,
-    /// however many members have not read it yet. Not counted: what a session keeps itself, the system's own buffers, and some hundred bytes for each session.
-    /// Everything that is ended for it is logged, and counted in [`ServiceStats::memory`].
+    /// Sends never exceed it. Receives that were outstanding when memory became short may, by a quarter: if their
+    /// unfinished frames come to more, the session that holds most ends at once. What came as a session was just paused
+    /// is not bounded by it, but by one receive (16 KiB) for each such session. The bytes of a broadcast count once,
+    /// however many members have not read it yet. Not counted: what a session keeps itself, the system's own buffers,
+    /// and some hundred bytes for each session. Everything that is ended for it is logged, and counted in
+    /// [`ServiceStats::memory`].
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.options.memory_bytes = bytes;
         self
     }
 
-    /// How fast each session may receive: see [`Rate`]. [`Link::set_rate_limit`] says otherwise for one. Default: no limit.
+    /// How fast each session may receive: see [`Rate`]. [`Link::set_rate_limit`] says otherwise for one. Default: no
+    /// limit.
     ///
     /// Nothing is lost, and nobody is ended: a session that has used up its rate is not received from until it may
     /// again. Its time in waiting does not count as idle.
@@ -242,10 +246,11 @@ impl Builder {
         self
     }
 
-    /// How long a session that is being closed may take until what was accepted has arrived, and the peer has ended its side
-    /// (5 s); in a shutdown its deadline counts instead. A peer that has ended its side and still reads what was accepted for
-    /// it has as long as this since it last took something. What has not arrived then is lost, and the peer hears a reset. With
-    /// no time at all a close is an [abort](Link::abort) as soon as something has to be waited for.
+    /// How long a session that is being closed may take until what was accepted has arrived, and the peer has ended its
+    /// side (5 s); in a shutdown its deadline counts instead. A peer that has ended its side and still reads what was
+    /// accepted for it has as long as this since it last took something. What has not arrived then is lost, and the
+    /// peer hears a reset. With no time at all a close is an [abort](Link::abort) as soon as something has to be waited
+    /// for.
     pub fn linger(mut self, time: Duration) -> Self {
         self.options.linger = time;
         self
@@ -260,8 +265,9 @@ impl Builder {
     /// Closes a session that for that long has received nothing, and of which no send has completed and nothing was
     /// acknowledged ([`Closed::IdleTimeout`]): its peer is silent, and does not read either. Default: never.
     ///
-    /// Sessions are looked at eight times in the smallest time-out, but not more often than every 5 ms, so one is closed up to
-    /// half of it, or 20 ms, later, never earlier. Time in which a handler of the session runs does not count.
+    /// Sessions are looked at eight times in the smallest time-out, but not more often than every 5 ms, so one is
+    /// closed up to half of it, or 20 ms, later, never earlier. Time in which a handler of the session runs does not
+    /// count.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.options.idle_timeout = Some(time);
         self
@@ -271,18 +277,18 @@ impl Builder {
     /// ([`Closed::HandshakeTimeout`]), whatever it receives. Default: never. As exact as
     /// [`idle_timeout`](Builder::idle_timeout).
     ///
-    /// A TLS handshake, before `opened`, may take as long, and 10 s if nothing is said here; sessions that are at it are
-    /// looked at every 0.2 s.
+    /// A TLS handshake, before `opened`, may take as long, and 10 s if nothing is said here; sessions that are at it
+    /// are looked at every 0.2 s.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.options.handshake_timeout = Some(time);
         self
     }
 
-    /// How long an address may take to answer, for sessions that this side connects: then the name's next address is tried,
-    /// or the session's `closed` is called ([`Closed::Failed`], [`TimedOut`](io::ErrorKind::TimedOut)). Default: 20 s; the
-    /// system's own limit is about two minutes. [`handshake_timeout`](Builder::handshake_timeout), if it is shorter, counts
-    /// for this, too. Looked at every 0.2 s. A client that connects again has
-    /// [its own](super::Reconnect::connect_timeout).
+    /// How long an address may take to answer, for sessions that this side connects: then the name's next address is
+    /// tried, or the session's `closed` is called ([`Closed::Failed`], [`TimedOut`](io::ErrorKind::TimedOut)). Default:
+    /// 20 s; the system's own limit is about two minutes. [`handshake_timeout`](Builder::handshake_timeout), if it is
+    /// shorter, counts for this, too. Looked at every 0.2 s. A client that connects again has [its
+    /// own](super::Reconnect::connect_timeout).
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.options.connect_timeout = time;
         self
@@ -292,8 +298,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The system's, when descriptors, memory or threads are exhausted. `InvalidInput`: an option says that nothing may ever
-    /// be done (no sessions, an outbox, an inbox or a memory limit of 0 bytes, a time-out of no time).
+    /// The system's, when descriptors, memory or threads are exhausted. `InvalidInput`: an option says that nothing may
+    /// ever be done (no sessions, an outbox, an inbox or a memory limit of 0 bytes, a time-out of no time).
     pub fn start(self) -> io::Result<Service> {
         self.options.check()?;
         let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
@@ -407,11 +413,12 @@ pub struct MemoryStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Sessions that ended in time, and all that was accepted for them has arrived: was acknowledged by the peer's system, or,
-    /// where this system does not tell (Windows), taken by it. Those that had ended before, and were still sending, count too.
+    /// Sessions that ended in time, and all that was accepted for them has arrived: was acknowledged by the peer's
+    /// system, or, where this system does not tell (Windows), taken by it. Those that had ended before, and were still
+    /// sending, count too.
     pub graceful: usize,
-    /// Sessions that were closed when the time was over, or whose connection broke before all had arrived. Their peers have
-    /// heard a reset if anything is missing.
+    /// Sessions that were closed when the time was over, or whose connection broke before all had arrived. Their peers
+    /// have heard a reset if anything is missing.
     pub aborted: usize,
     /// Bytes of messages that were accepted for these sessions, since they began, and not dropped for newer ones.
     pub accepted_bytes: u64,
@@ -644,9 +651,9 @@ impl Service {
     }
 
     /// Connects to an address, or to a name's addresses, one after the other until one answers: see
-    /// [`Builder::connect_timeout`]. The session's `opened` is called when the connection is made, or its `closed` when it
-    /// cannot be made. What is sent on the link before waits in its outbox. A name is looked up in this call, which then waits
-    /// for the answer.
+    /// [`Builder::connect_timeout`]. The session's `opened` is called when the connection is made, or its `closed` when
+    /// it cannot be made. What is sent on the link before waits in its outbox. A name is looked up in this call, which
+    /// then waits for the answer.
     pub fn connect(&self, peer: impl Addresses, session: impl Session) -> io::Result<Link> {
         let limit = self.inner.options.connect_limit();
         self.inner.connect_boxed(peer.addresses()?, Some(limit), None, Box::new(session))
@@ -739,8 +746,8 @@ impl Service {
         self.inner.port.workers()
     }
 
-    /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process that
-    /// has the listening socket takes those that come from now on.
+    /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process
+    /// that has the listening socket takes those that come from now on.
     ///
     /// Those that wait to be accepted become sessions in this call, on this thread (on Windows they are reset).
     pub fn stop_listening(&self) {
@@ -750,9 +757,9 @@ impl Service {
         self.inner.stop_listening();
     }
 
-    /// Takes no more connections, and waits until all sessions have ended by themselves, or `deadline` has passed; returns how
-    /// many are left. [`shutdown`](Service::shutdown), which comes next, closes those. In a handler of the service itself it
-    /// does not wait for the handler's own session.
+    /// Takes no more connections, and waits until all sessions have ended by themselves, or `deadline` has passed;
+    /// returns how many are left. [`shutdown`](Service::shutdown), which comes next, closes those. In a handler of the
+    /// service itself it does not wait for the handler's own session.
     ///
     /// So a server is started anew without one connection refused: the new process listens on the same socket (see
     /// [`inherited`](super::inherited)), and then the old one drains.
@@ -770,9 +777,9 @@ impl Service {
     /// Ends the service: takes no more connections, closes every session gracefully, and after `deadline` those that
     /// are left at once.
     ///
-    /// In a handler of the service itself it waits for the other sessions only: the handler's own cannot end, and its worker
-    /// not return, before the call does. That session is then closed at once when the handler returns, and the worker is
-    /// among [`ShutdownReport::workers_left`]. Better call it where nobody waits for it, after
+    /// In a handler of the service itself it waits for the other sessions only: the handler's own cannot end, and its
+    /// worker not return, before the call does. That session is then closed at once when the handler returns, and the
+    /// worker is among [`ShutdownReport::workers_left`]. Better call it where nobody waits for it, after
     /// [`Signals::wait`], say.
     pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
         if !self.inner.is_home() {
@@ -819,7 +826,8 @@ impl Drop for Service {
 }
 
 impl Inner {
-    /// Is this the process that started the service? A forked child has none of its threads, and takes none of its locks.
+    /// Is this the process that started the service? A forked child has none of its threads, and takes none of its
+    /// locks.
     pub(super) fn is_home(&self) -> bool {
         self.port.is_home()
     }
@@ -1029,7 +1037,8 @@ impl Inner {
         let _ = self.port.timer(LOOK, Node::Service, Op::MemoryLook);
     }
 
-    /// What each session keeps, if anything, ended ones that still send included. One that is being closed may be there twice.
+    /// What each session keeps, if anything, ended ones that still send included. One that is being closed may be there
+    /// twice.
     pub(super) fn holders(&self) -> Vec<(usize, Weak<Conn>)> {
         let of = |conn: &Arc<Conn>| Some((conn.holds(), Arc::downgrade(conn))).filter(|(holds, _)| *holds > 0);
         let mut holders: Vec<_> = lock(&self.sessions).values().filter_map(of).collect();
@@ -1041,8 +1050,8 @@ impl Inner {
         self.totals.open.load(Ordering::Relaxed) > many
     }
 
-    /// What all sessions keep. With a limit it is known; without one, each is asked: those that are being closed too, of which
-    /// some are still among the others.
+    /// What all sessions keep. With a limit it is known; without one, each is asked: those that are being closed too,
+    /// of which some are still among the others.
     fn memory_used(&self) -> usize {
         if !self.is_home() {
             return 0;
@@ -1174,5 +1183,33 @@ impl Inner {
         }
         self.rates.clear();
         self.memory.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Buffer;
+
+    struct Idle;
+
+    impl Session for Idle {
+        fn received(&mut self, _link: &Link, _data: Buffer) {}
+    }
+
+    #[test]
+    fn sessions_that_are_just_being_looked_at_are_found_by_who_needs_memory() {
+        let service = Service::builder().memory_limit(1000).outbox(1000, SlowConsumer::Disconnect).start().unwrap();
+        let inner = &service.inner;
+        // Never connected: what it is sent waits. It is over for the others, and lingers.
+        let nobody = "127.0.0.1:9".parse::<SocketAddr>().unwrap();
+        let conn = inner.admit(nobody.into(), None, Box::new(Idle)).unwrap();
+        Link(conn.clone()).send(vec![1; 950]).unwrap();
+        inner.forget(&conn);
+        lock(&inner.lingering).in_hands.push(conn.clone());
+        assert!(inner.largest(None).is_some_and(|largest| Arc::ptr_eq(&largest, &conn)));
+        let other = inner.admit(nobody.into(), None, Box::new(Idle)).unwrap();
+        Link(other.clone()).send(vec![2; 900]).unwrap();
+        assert_eq!((inner.memory_used(), other.holds(), conn.holds()), (900, 900, 0));
     }
 }

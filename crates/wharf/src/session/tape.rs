@@ -1,10 +1,10 @@
 //! What a group says to all its members, written once: messages one behind the other, at the ends of many outboxes.
 //!
-//! A tape *grows* while one thread goes on saying something to the same members. Whatever else is done with one of their
-//! outboxes, a send from elsewhere, a close, a send to the system, *cuts* it first: then it is finished, for all of them, and
-//! who wants to say more begins another. So a message is on a tape before whatever comes after it in any outbox, and what was
-//! said has been accepted by exactly those that have the tape. Saying a line costs one lock and one copy, however many
-//! members there are.
+//! A tape *grows* while one thread goes on saying something to the same members. Whatever else is done with one of
+//! their outboxes, a send from elsewhere, a close, a send to the system, *cuts* it first: then it is finished, for all
+//! of them, and who wants to say more begins another. So a message is on a tape before whatever comes after it in any
+//! outbox, and what was said has been accepted by exactly those that have the tape. Saying a line costs one lock and
+//! one copy, however many members there are.
 //!
 //! Its lock is taken under the locks of sessions, and nothing else is taken under it.
 

@@ -127,7 +127,8 @@ impl ClientTls {
         ClientTls::trusting(roots)
     }
 
-    /// Trusts the certificates in a file in PEM form, and nobody else: authorities, or a server's own that nobody has signed.
+    /// Trusts the certificates in a file in PEM form, and nobody else: authorities, or a server's own that nobody has
+    /// signed.
     ///
     /// # Errors
     ///

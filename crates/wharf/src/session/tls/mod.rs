@@ -2,28 +2,30 @@
 //!
 //! rustls does the protocol and no I/O. [`Tls`] holds its connection, between a session's stream and its handler:
 //!
-//! - *Receiving.* What the stream brought is given to [`Tls::unseal`], by the one worker that has the session's receive.
-//!   It returns the plaintext for the handler, whether the handshake is done now, and how the stream ended if it did.
-//! - *Sending.* The outbox holds messages as they were sent: they can still be dropped, and those of a group share their
-//!   memory. They are encrypted by [`Tls::seal`] when it is their turn to go out, by whoever sends. There is at most one
-//!   such sender at a time (`Sending::busy`), so records go out in the order in which they were made.
+//! - *Receiving.* What the stream brought is given to [`Tls::unseal`], by the one worker that has the session's
+//!   receive. It returns the plaintext for the handler, whether the handshake is done now, and how the stream ended if
+//!   it did.
+//! - *Sending.* The outbox holds messages as they were sent: they can still be dropped, and those of a group share
+//!   their memory. They are encrypted by [`Tls::seal`] when it is their turn to go out, by whoever sends. There is at
+//!   most one such sender at a time (`Sending::busy`), so records go out in the order in which they were made.
 //! - *What TLS itself has to say* (its handshake, answers to the peer, alerts) is made while receiving, but goes out
-//!   with `seal` only. The receiving side notes it (`Sending::answers`), and then sends, or leaves it to the sender that
-//!   is at work, which looks for the note under the lock under which it stops being busy: so none is forgotten.
+//!   with `seal` only. The receiving side notes it (`Sending::answers`), and then sends, or leaves it to the sender
+//!   that is at work, which looks for the note under the lock under which it stops being busy: so none is forgotten.
 //!
 //! # Locks
 //!
 //! One lock guards rustls's connection, for both directions: records of one can demand some of the other. It is never
-//! held together with another lock of ours: neither is `sending` held when it is taken, nor does anything under it send,
-//! receive, wait, or call a session. So there is no order to keep. It is held for the encryption of a send, or for the
-//! decryption of one received buffer. The callbacks of a configuration of the program's own (verifiers, resolvers) run
-//! under it, as rustls demands; they run in the handshake, while no sender asks for it: messages wait until it is done.
+//! held together with another lock of ours: neither is `sending` held when it is taken, nor does anything under it
+//! send, receive, wait, or call a session. So there is no order to keep. It is held for the encryption of a send, or
+//! for the decryption of one received buffer. The callbacks of a configuration of the program's own (verifiers,
+//! resolvers) run under it, as rustls demands; they run in the handshake, while no sender asks for it: messages wait
+//! until it is done.
 //!
 //! # Memory
 //!
-//! A message counts in the outbox with what it keeps in memory, before and after it is encrypted. Records add 22 bytes to
-//! each 16 KiB, or to what goes out together if that is less. For the time of the encryption both forms exist. What rustls
-//! keeps for itself, some ten kilobytes a session and at most a record that has not come whole, is not counted.
+//! A message counts in the outbox with what it keeps in memory, before and after it is encrypted. Records add 22 bytes
+//! to each 16 KiB, or to what goes out together if that is less. For the time of the encryption both forms exist. What
+//! rustls keeps for itself, some ten kilobytes a session and at most a record that has not come whole, is not counted.
 
 mod config;
 mod error;
@@ -211,8 +213,8 @@ fn process(connection: &mut Connection, ended: bool) -> Result<IoState, rustls::
     if !ended || !cfg!(debug_assertions) {
         return connection.process_new_packets();
     }
-    // A debug build of rustls asserts that it sends no alert after the end that it has said itself, which what a peer sends
-    // can make it do.
+    // A debug build of rustls asserts that it sends no alert after the end that it has said itself, which what a peer
+    // sends can make it do.
     let processed = catch_unwind(AssertUnwindSafe(|| connection.process_new_packets()));
     processed.unwrap_or_else(|panic| Err(rustls::Error::General(payload::words(panic))))
 }
