@@ -11,6 +11,7 @@
 
 use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
+use crate::operation::PortNumber;
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
 use std::collections::VecDeque;
@@ -55,7 +56,7 @@ pub(crate) mod shut {
 #[derive(Debug)]
 pub(crate) struct Device {
     /// The port it is associated with, by the number that no other port of the process has.
-    pub(crate) port: u64,
+    pub(crate) port: PortNumber,
     /// Slot and generation: what the engine knows it by.
     pub(crate) number: u64,
     pub(crate) handle: Handle,
@@ -181,7 +182,7 @@ impl Device {
 /// The port's device list: what Windows keeps and does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
-    port: u64,
+    port: PortNumber,
     slots: Vec<Slot>,
     /// The one that has been free for longest comes first.
     free: VecDeque<u32>,
@@ -199,7 +200,7 @@ impl Devices {
     const SLOTS_MAX: u32 = u32::MAX - 8;
 
     /// The list of the port with this number.
-    pub(crate) fn of(port: u64) -> Devices {
+    pub(crate) fn of(port: PortNumber) -> Devices {
         Devices { port, ..Devices::default() }
     }
 

@@ -12,6 +12,7 @@ use crate::buffer::PoolBuffer;
 use crate::fork::Home;
 pub use crate::os::Handle;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -550,6 +551,19 @@ impl Operation {
     }
 }
 
+/// Tells the ports of a process apart. Never used again. Each device has one, so it is kept small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct PortNumber(u32);
+
+impl PortNumber {
+    pub(crate) fn next() -> std::io::Result<PortNumber> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(1));
+        last.map(|last| PortNumber(last + 1))
+            .map_err(|_| std::io::Error::other("the process has made four thousand million ports; start it anew"))
+    }
+}
+
 /// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another, of this or
 /// any other port of the process. Only a port makes one:
 ///
@@ -558,7 +572,7 @@ impl Operation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperationId {
-    pub(crate) port: u64,
+    pub(crate) port: PortNumber,
     /// 0: a timer or a signal.
     pub(crate) device: u64,
     pub(crate) serial: u64,

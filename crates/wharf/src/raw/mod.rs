@@ -45,7 +45,7 @@ use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
-use crate::operation::Operation;
+use crate::operation::{Operation, PortNumber};
 use crate::os::Owned;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
@@ -53,7 +53,7 @@ use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The operation was cancelled, or its device or port was closed (row E-04).
@@ -64,9 +64,6 @@ pub(crate) use errno::{
     EADDRNOTAVAIL, EAGAIN, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE,
     ESHUTDOWN, ETIMEDOUT,
 };
-
-/// The number of the next port. 64 bits do not wrap in a process's life.
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.
@@ -130,7 +127,7 @@ impl Device {
 pub(crate) struct PortDriver {
     home: crate::fork::Home,
     /// No other port of the process has it, or had it.
-    number: u64,
+    number: PortNumber,
     engine: Arc<dyn Engine>,
     events: Lock<Events>,
     devices: Lock<Devices>,
@@ -263,7 +260,7 @@ impl Port {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             limit => limit,
         };
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let number = PortNumber::next()?;
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
                 home: crate::fork::Home::here(),

@@ -5,7 +5,7 @@
 //! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
 
 use super::record::{Pointer, Record};
-use crate::operation::Side;
+use crate::operation::{PortNumber, Side};
 use crate::os::Handle;
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
@@ -68,7 +68,7 @@ impl Lane {
 
 pub(crate) struct Device {
     /// The port it is associated with, by the number that no other port of the process has.
-    pub(crate) port: u64,
+    pub(crate) port: PortNumber,
     pub(crate) number: u64,
     handle: AtomicU64,
     pub(crate) kind: DeviceKind,
@@ -170,7 +170,7 @@ impl Device {
 /// The port's device list.
 #[derive(Default)]
 pub(crate) struct Devices {
-    port: u64,
+    port: PortNumber,
     slots: Vec<(u32, Option<Arc<Device>>)>,
     /// The one that has been free for longest comes first.
     free: VecDeque<u32>,
@@ -179,7 +179,7 @@ pub(crate) struct Devices {
 
 impl Devices {
     /// The list of the port with this number.
-    pub(crate) fn of(port: u64) -> Devices {
+    pub(crate) fn of(port: PortNumber) -> Devices {
         Devices { port, ..Devices::default() }
     }
 

@@ -43,14 +43,14 @@ use super::record::{Extra, Pointer, Record};
 use super::sys::{self, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::buffer::Pool;
 use crate::contain::contain;
-use crate::operation::{Operation, Side};
+use crate::operation::{Operation, PortNumber, Side};
 use crate::os::Owned;
 use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long closing a port waits for what was outstanding. What a driver does not give up by then is waited for by a
@@ -59,9 +59,6 @@ const CLOSING: Duration = Duration::from_millis(500);
 
 /// How long a cancel waits at most for an operation that the kernel is about to end at that moment: see [`cancel_lane`].
 const SETTLING: Duration = Duration::from_secs(1);
-
-/// The number of the next port. 64 bits do not wrap in a process's life.
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What a packet is, once it was taken.
 #[derive(Debug)]
@@ -144,7 +141,7 @@ impl Device {
 /// What timers and devices need of the port.
 pub(crate) struct PortDriver {
     /// No other port of the process has it, or had it.
-    number: u64,
+    number: PortNumber,
     engine: Arc<Ticker>,
     timers: Lock<timer::Timers>,
     pub(super) signals: Signals,
@@ -488,7 +485,7 @@ impl Port {
             limit => limit,
         };
         sys::start_winsock();
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let number = PortNumber::next()?;
         let queue = Queue::new(limit, |engine| {
             Ok(PortDriver {
                 number,
