@@ -21,7 +21,8 @@ const MS: Duration = Duration::from_millis(1);
 #[test]
 fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
     let never = Duration::ZERO;
-    let options: [(&str, fn(Builder) -> Builder); 6] = [
+    type Change = fn(Builder) -> Builder;
+    let options: [(&str, Change); 6] = [
         ("max_sessions", |builder| builder.max_sessions(0)),
         ("outbox", |builder| builder.outbox(0, SlowConsumer::Disconnect)),
         ("inbox", |builder| builder.inbox(0)),
