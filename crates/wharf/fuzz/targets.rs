@@ -58,15 +58,15 @@ fn decode(mut codec: impl Codec, stream: &[u8], cuts: u8) -> Frames {
     (frames, Ok(input.len()))
 }
 
-/// What is encoded is decoded as it was, and nothing is left over.
-fn comes_back(codec: impl Codec, message: &[u8], cuts: u8) -> Result<(), FrameError> {
+/// What is encoded is decoded as it was by a `peer` that takes as much as may be sent, and nothing is left over.
+fn comes_back(codec: impl Codec, peer: impl Codec, message: &[u8], cuts: u8) -> Result<(), FrameError> {
     let before = b"before".to_vec();
     let mut frame = before.clone();
     match codec.encode(message, &mut frame) {
         Ok(()) => {
             assert_eq!(frame[..before.len()], before, "encoding appends");
             assert_eq!(codec.frame_of(message).map(|frame| frame.to_vec()), Ok(frame[before.len()..].to_vec()));
-            let (frames, rest) = decode(codec, &frame[before.len()..], cuts);
+            let (frames, rest) = decode(peer, &frame[before.len()..], cuts);
             assert_eq!((frames, rest), (vec![message.to_vec()], Ok(0)));
             Ok(())
         }
@@ -76,6 +76,11 @@ fn comes_back(codec: impl Codec, message: &[u8], cuts: u8) -> Result<(), FrameEr
             Err(error)
         }
     }
+}
+
+/// What may be sent where so many bytes are received, and nothing else is said.
+fn sent_maximum(maximum: usize) -> usize {
+    maximum.max(1024)
 }
 
 /// `Lines`: maximum, flags, cuts, then the stream.
@@ -102,9 +107,10 @@ pub fn lines(data: &[u8]) {
     }
     assert_eq!(decode(codec, stream, cuts), expected, "cut by {cuts}");
 
+    let sent = sent_maximum(maximum);
     for message in expected.0.iter().map(Vec::as_slice).chain([stream]) {
-        let possible = message.len() <= maximum && !message.contains(&b'\n') && !message.ends_with(b"\r");
-        assert_eq!(comes_back(codec, message, cuts).is_ok(), possible);
+        let possible = message.len() <= sent && !message.contains(&b'\n') && !message.ends_with(b"\r");
+        assert_eq!(comes_back(codec, Lines::new(sent), message, cuts).is_ok(), possible);
     }
 }
 
@@ -115,13 +121,17 @@ pub fn length_prefix(data: &[u8]) {
     let (little, counts_itself) = (kind & 4 != 0, kind & 8 != 0);
     // Sometimes more than a prefix of one byte can say, and sometimes all there can be.
     let maximum = if kind & 16 != 0 { usize::MAX } else { usize::from(maximum) * 2 };
-    let mut codec = LengthPrefix::new(bytes, maximum);
-    if little {
-        codec = codec.little_endian();
-    }
-    if counts_itself {
-        codec = codec.counting_itself();
-    }
+    let with = |maximum| {
+        let mut codec = LengthPrefix::new(bytes, maximum);
+        if little {
+            codec = codec.little_endian();
+        }
+        if counts_itself {
+            codec = codec.counting_itself();
+        }
+        codec
+    };
+    let codec = with(maximum);
     let least = if counts_itself { bytes as u64 } else { 0 };
 
     let mut expected: Frames = (Vec::new(), Ok(0));
@@ -152,10 +162,11 @@ pub fn length_prefix(data: &[u8]) {
     };
     assert_eq!(decode(codec, stream, cuts), expected, "cut by {cuts}");
 
+    let sent = sent_maximum(maximum);
     for message in expected.0.iter().map(Vec::as_slice).chain([stream]) {
         let most = if bytes == 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
-        let possible = message.len() <= maximum && message.len() as u64 + least <= most;
-        assert_eq!(comes_back(codec, message, cuts).is_ok(), possible);
+        let possible = message.len() <= sent && message.len() as u64 + least <= most;
+        assert_eq!(comes_back(codec, with(sent), message, cuts).is_ok(), possible);
     }
 }
 

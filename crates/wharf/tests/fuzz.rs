@@ -24,7 +24,8 @@ fn frames_with_a_length_are_found_however_the_stream_is_cut() {
 #[test]
 fn every_number_is_translated_and_none_into_a_success() {
     BLIND.fuzz("errors", 3, targets::errors);
-    (-100_000..=100_000).for_each(targets::errno);
+    // Every number that a system has, and one bit more than a status has room for.
+    (-5_000..=70_000).for_each(targets::errno);
     let mut rng = Rng::with_seed(4);
     for _ in 0..20_000 {
         targets::errno(rng.i32(..));
