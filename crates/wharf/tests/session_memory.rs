@@ -145,9 +145,9 @@ fn who_waits_for_memory_does_not_wait_for_one_deaf_peer_after_the_other() {
     });
     let _reader = TcpStream::connect(other.unwrap()).unwrap();
     let link = next(&told);
-    // It needs as much as six of them have.
+    // It needs what most of them were sent, and each has a little more, which the system did not take.
     let begun = Instant::now();
-    link.send(vec![2; 6 * part]).unwrap();
+    link.send(vec![2; 9 * part]).unwrap();
     let took = begun.elapsed();
     let ended = service.stats().memory.ended;
     assert!((6..MEMBERS as u64).contains(&ended), "{ended} were ended");
