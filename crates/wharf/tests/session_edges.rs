@@ -36,6 +36,12 @@ fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(';'), "{name}: no name or no remedy in: {text}");
     }
+    let again = service(Service::builder()).reconnect(
+        "127.0.0.1:9",
+        Reconnect::new().connect_timeout(never),
+        || -> wharf::session::Framed<Silent> { unreachable!("nothing is tried") },
+    );
+    assert_eq!(again.map(drop).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert!(service(Service::builder().linger(never).max_sessions(1)).stats().sessions == 0);
     let error = CompletionPort::<(), ()>::builder().pool(0, 1).build::<(), ()>().map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

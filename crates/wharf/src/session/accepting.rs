@@ -14,8 +14,8 @@ use crate::net::{Came, TcpListener};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Accepts outstanding for each listener: a flood of connections is then taken in few turns.
@@ -30,6 +30,12 @@ pub(super) type Listener = TcpListener<Node, Op>;
 /// An accept that is outstanding, or whose connection is just being made a session. However that ends, by a panic too,
 /// it is counted no more.
 pub(super) struct Accepting<'a>(&'a Inner);
+
+/// A connection that was taken when listening stopped, until a worker makes a session of it.
+pub(super) struct Taken {
+    listening: Arc<Listening>,
+    came: Mutex<Option<Came>>,
+}
 
 impl Drop for Accepting<'_> {
     fn drop(&mut self) {
@@ -115,23 +121,36 @@ impl Inner {
         self.remove_socket_files();
     }
 
-    /// Serves the connections that wait to be accepted: the system has made them, and their clients may be sending.
-    /// Then closes the listeners.
-    pub(super) fn stop_listening(self: &Arc<Self>) {
+    /// Closes the service's listeners. Connections that wait to be accepted are served: the system has made them, and their
+    /// clients may be sending. Workers make sessions of them, for whoever calls this may hold what a handler needs.
+    pub(super) fn stop_listening(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         for listener in &listeners {
             let Node::Listener(listening) = listener.key() else { continue };
             // Not without end: where others listen on the same socket, more may come all the time.
-            for _ in 0..WAITING_MOST {
-                match listener.accept_now() {
-                    Some(Came::Tcp(socket, peer)) => self.accepted(listening, socket, peer),
-                    Some(Came::Local(socket)) => self.accepted_local(listening, socket),
-                    None => break,
+            for came in std::iter::from_fn(|| listener.accept_now()).take(WAITING_MOST) {
+                let taken = Taken { listening: listening.clone(), came: Mutex::new(Some(came)) };
+                self.accepting.fetch_add(1, Ordering::SeqCst);
+                let counted = Accepting(self);
+                if self.port.post(0, Node::Taken(Arc::new(taken)), Op::Accept).is_ok() {
+                    // Its packet goes on counting.
+                    std::mem::forget(counted);
                 }
             }
         }
         listeners.iter().for_each(TcpListener::close);
         self.remove_socket_files();
+    }
+
+    /// A connection that was taken when listening stopped is made a session.
+    pub(super) fn serve_taken(self: &Arc<Self>, taken: &Taken) {
+        let _counted = Accepting(self);
+        let came = lock(&taken.came).take();
+        match came {
+            Some(Came::Tcp(socket, peer)) => self.accepted(&taken.listening, socket, peer),
+            Some(Came::Local(socket)) => self.accepted_local(&taken.listening, socket),
+            None => {}
+        }
     }
 
     pub(super) fn accepted(self: &Arc<Self>, listening: &Listening, socket: StdStream, peer: SocketAddr) {

@@ -71,7 +71,8 @@ impl Reconnect {
         Reconnect::default()
     }
 
-    /// The wait after the first failure. Default: 100 ms.
+    /// The wait after the first failure. Default: 100 ms. With no time at all it never waits, and tries as often as the other
+    /// side refuses: for tests, or with a number of [`attempts`](Reconnect::attempts).
     pub fn first(mut self, wait: Duration) -> Self {
         self.first = wait;
         self
@@ -330,14 +331,15 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The name has no address. That nobody answers is no error: it is tried again.
+    /// The name has no address, or an address would have no time to answer (`InvalidInput`). That nobody answers is no error:
+    /// it is tried again.
     pub fn reconnect<S: Session>(
         &self,
         address: impl Addresses,
         options: Reconnect,
         make: impl FnMut() -> S + Send + 'static,
     ) -> io::Result<Reconnecting> {
-        let targets = tcp_targets(address)?;
+        let targets = tcp_targets(address, &options)?;
         Ok(self.reconnect_to(targets, None, options, make))
     }
 
@@ -358,7 +360,7 @@ impl Service {
         make: impl FnMut() -> S + Send + 'static,
     ) -> io::Result<Reconnecting> {
         tls.connect(server_name)?;
-        let targets = tcp_targets(address)?;
+        let targets = tcp_targets(address, &options)?;
         Ok(self.reconnect_to(targets, Some((tls.clone(), server_name.to_owned())), options, make))
     }
 
@@ -408,7 +410,11 @@ impl Service {
     }
 }
 
-fn tcp_targets(address: impl Addresses) -> io::Result<Vec<Target>> {
+fn tcp_targets(address: impl Addresses, options: &Reconnect) -> io::Result<Vec<Target>> {
+    if options.connect_timeout.is_zero() {
+        let what = "a connect_timeout of no time gives nobody time to answer; Duration::MAX is the system's limit";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     Ok(address.addresses()?.into_iter().map(Target::Tcp).collect())
 }
 

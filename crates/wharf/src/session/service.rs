@@ -1,6 +1,6 @@
 //! A port, its workers, its listeners and its sessions.
 
-use super::accepting::Listener;
+use super::accepting::{Listener, Taken};
 use super::conn::{Closed, Conn, Link};
 use super::gather::{self, Parcel};
 use super::local::SocketFile;
@@ -50,6 +50,7 @@ pub(super) enum Node {
     Listener(Arc<Listening>),
     /// A listener that failed, and is tried again.
     Resting(Listener),
+    Taken(Arc<Taken>),
     Session(Arc<Conn>),
     Client(Arc<Control>),
     /// Sends that were left: see `gather.rs`.
@@ -749,7 +750,7 @@ impl Service {
     /// Takes no more connections; sessions go on. Connections that were made already are served, too. Another process
     /// that has the listening socket takes those that come from now on.
     ///
-    /// Those that wait to be accepted become sessions in this call, on this thread (on Windows they are reset).
+    /// Workers make sessions of those that wait to be accepted (on Windows they are reset).
     pub fn stop_listening(&self) {
         if !self.inner.is_home() {
             return;
@@ -856,6 +857,7 @@ impl Inner {
                 let _ = self.accept(&listener);
             }
             (Node::Resting(_), ..) => {}
+            (Node::Taken(taken), ..) => self.serve_taken(&taken),
             (Node::Client(client), Op::ConnectAgain, Event::Elapsed { result: Ok(_) }) => client.attempt(),
             (Node::Client(client), Op::ConnectLate(attempt), Event::Elapsed { result: Ok(_) }) => {
                 client.connect_late(attempt);
