@@ -26,6 +26,11 @@ mod here {
         crate::system::direct(options);
     }
 
+    /// So that what is opened can complete into a port, which needs nothing here.
+    pub fn for_ports(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
+        options
+    }
+
     #[allow(unsafe_code)]
     pub fn alarm() {
         // SAFETY: only sets this process's alarm, which ends it should it hang.
@@ -65,6 +70,12 @@ mod here {
     /// A handle, whatever it is of.
     pub fn whatever(file: std::fs::File) -> OwnedHandle {
         file.into()
+    }
+
+    /// So that what is opened can complete into a port.
+    pub fn for_ports(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
+        const FILE_FLAG_OVERLAPPED: u32 = 0x4000_0000;
+        options.custom_flags(FILE_FLAG_OVERLAPPED)
     }
 
     pub fn past_the_cache(options: &mut std::fs::OpenOptions) {

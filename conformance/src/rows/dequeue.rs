@@ -427,7 +427,7 @@ fn memory_of_each_kind(b: &Bench) {
         }
     });
     let path = Temporary::with(vec![9; BYTES]);
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = for_ports(std::fs::OpenOptions::new().read(true).write(true)).open(&path).unwrap();
     let file = port.adopt(file, wharf::raw::DeviceKind::File, 2).unwrap();
     let memory: Vec<Memory> = (0..4 * ROUNDS).map(|number| Memory::new(&[number as u8; BYTES])).collect();
     for round in 0..ROUNDS {
@@ -816,6 +816,7 @@ fn interrupted(b: &Bench, take: fn(&Port, Option<Duration>) -> Result<u64, GetEr
         if turn == 0 {
             assert_eq!(got, Err(GetError::TimedOut));
             assert!(took >= wait, "a signal has ended it after {took:?}");
+            assert!(took < wait + Duration::from_secs(1), "signals have held it up: {took:?}");
         } else {
             assert_eq!(got, Ok(5), "turn {turn}");
         }

@@ -347,7 +347,7 @@ fn alignment(b: &Bench) {
 fn scattered(b: &Bench) {
     let port = b.raw();
     let path = Temporary::with("0123456789");
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = for_ports(OpenOptions::new().read(true).write(true)).open(&path).unwrap();
     let device = port.adopt(file, DeviceKind::File, 1).unwrap();
     let rooms = [Memory::room(3), Memory::room(4), Memory::room(10)];
     // SAFETY: `Memory` is never freed, and not looked at before the packet.

@@ -533,7 +533,7 @@ fn wrong_kind(b: &Bench) {
     use wharf::raw::DeviceKind;
     let port = b.raw();
     let path = Temporary::with("content");
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = for_ports(std::fs::OpenOptions::new().read(true).write(true)).open(&path).unwrap();
     let file = port.adopt(file, DeviceKind::File, 1).unwrap();
     let (stream, _peer) = b.raw_stream(&port, 2);
     let into = Memory::room(4);
