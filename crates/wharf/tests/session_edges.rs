@@ -22,7 +22,8 @@ const MS: Duration = Duration::from_millis(1);
 fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
     let never = Duration::ZERO;
     type Change = fn(Builder) -> Builder;
-    let options: [(&str, Change); 6] = [
+    let options: [(&str, Change); 7] = [
+        ("connect_timeout", |builder| builder.connect_timeout(Duration::ZERO)),
         ("max_sessions", |builder| builder.max_sessions(0)),
         ("outbox", |builder| builder.outbox(0, SlowConsumer::Disconnect)),
         ("inbox", |builder| builder.inbox(0)),

@@ -107,24 +107,33 @@ fn what_is_gathered_for_many_counts_once_too() {
 
 #[test]
 fn at_the_limit_the_oldest_of_others_are_dropped_where_the_largest_has_none() {
+    const LIMIT: usize = 16 * MIB;
     let theatre = Theatre::new();
-    let builder = Service::builder().outbox(8 * MIB, SlowConsumer::DropOldest).memory_limit(4 * MIB);
-    let all_deaf = deaf(&theatre, builder, 3);
+    let builder = Service::builder().outbox(32 * MIB, SlowConsumer::DropOldest).memory_limit(LIMIT);
+    let all_deaf = deaf(&theatre, builder, 2);
     let Deaf { service, links, .. } = &all_deaf;
     // The largest has one message, which is on its way.
-    let (largest, small) = (&links[0], &links[1]);
-    largest.send(vec![1; 2 * MIB]).unwrap();
-    while 4 * MIB - service.stats().memory.used_bytes >= 64 * KIB {
+    let (casting, (tell, told)) = (theatre.casting(), channel());
+    let address = service.listen("127.0.0.1:0", move |_| {
+        let tell = tell.clone();
+        casting.actor().opened(move |link| tell.send(link.clone()).unwrap())
+    });
+    let _peer = TcpStream::connect(address.unwrap()).unwrap();
+    let largest = next(&told);
+    largest.send(vec![1; 10 * MIB]).unwrap();
+    assert_eq!(largest.stats().queued_bytes, 10 * MIB, "the system has taken all of it");
+    let (small, other) = (&links[0], &links[1]);
+    while LIMIT - service.stats().memory.used_bytes >= 64 * KIB {
         small.send(vec![2; 64 * KIB]).unwrap();
     }
-    let (other, before) = (&links[2], links[2].stats());
-    let (kept, queued) = (largest.stats().dropped, other.stats().queued_bytes);
+    let queued = other.stats().queued_bytes;
     for _ in 0..10 {
         other.send(vec![3; 64 * KIB]).unwrap();
     }
-    assert_eq!(other.stats().queued_bytes, queued + 640 * KIB, "its own were dropped: {:?}", before);
-    assert!(largest.stats().dropped + small.stats().dropped > kept);
-    assert!(service.stats().memory.used_bytes <= 4 * MIB);
+    assert_eq!(other.stats().queued_bytes, queued + 640 * KIB, "{:?}", other.stats());
+    assert_eq!((largest.stats().dropped, other.stats().dropped), (0, 0));
+    assert!(small.stats().dropped >= 9);
+    assert!(service.stats().memory.used_bytes <= LIMIT);
 }
 
 #[test]
