@@ -18,8 +18,8 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 use wharf::session::rustls::{self, ClientConfig, ClientConnection, StreamOwned};
 use wharf::session::{
-    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, Lines, Link, Rate, ServerTls, Service,
-    Session, SlowConsumer, TlsErrorKind,
+    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, GaveUp, Group, Lines, Link, Rate, Reconnect,
+    ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
 };
 use wharf::{Buffer, Workers};
 
@@ -786,6 +786,20 @@ fn an_address_that_does_not_answer_has_its_time_and_then_the_next_is_tried() {
         assert_eq!(link.peer(), well.local_addr().unwrap());
         service.shutdown(Duration::ZERO);
     }
+}
+
+#[test]
+fn a_client_that_connects_again_has_no_more_time_than_a_handshake() {
+    let theatre = Theatre::new();
+    let service = service(Service::builder().handshake_timeout(100 * MS));
+    let (_listener, silent, _first) = mute();
+    let casting = theatre.casting();
+    // Its own limit is longer than the test.
+    let options = Reconnect::new().attempts(1).connect_timeout(10 * DEADLINE);
+    let client = service.reconnect(silent, options, move || casting.actor()).unwrap();
+    let why = client.wait();
+    let GaveUp::Failed { last: Closed::Failed(error), .. } = &*why else { panic!("{why:?}") };
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
 
 #[test]

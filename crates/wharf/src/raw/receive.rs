@@ -122,7 +122,7 @@ impl Port {
 
     /// Takes a connection that waits now, beside the accepts that are outstanding, if one does.
     pub(crate) fn accept_now(&self, device: &Device) -> Option<Accepted> {
-        let device = &device.0;
+        let device = self.own(device).ok()?;
         if device.kind != DeviceKind::Listener || !device.enter() {
             return None;
         }

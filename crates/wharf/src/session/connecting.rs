@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(super) struct Connecting {
     /// Addresses that were not tried yet, the next one last.
     left: Vec<SocketAddr>,
-    /// How long each may take. A client that connects again sees to it itself.
+    /// How long each may take. A client that connects again sees to its own limit itself.
     limit: Option<Duration>,
     /// Which address is tried, counted.
     attempt: u32,

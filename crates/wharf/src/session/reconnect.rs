@@ -71,8 +71,8 @@ impl Reconnect {
         Reconnect::default()
     }
 
-    /// The wait after the first failure. Default: 100 ms. With no time at all it never waits, and tries as often as the other
-    /// side refuses: for tests, or with a number of [`attempts`](Reconnect::attempts).
+    /// The wait after the first failure. Default: 100 ms. With no time at all it never waits, and tries as often as the
+    /// other side refuses: for tests, or with a number of [`attempts`](Reconnect::attempts).
     pub fn first(mut self, wait: Duration) -> Self {
         self.first = wait;
         self
@@ -109,8 +109,9 @@ impl Reconnect {
         self
     }
 
-    /// How long an address may take to answer ([`io::ErrorKind::TimedOut`]). Default: 20 s; the system's own limit is
-    /// about two minutes.
+    /// How long an address may take to answer ([`io::ErrorKind::TimedOut`]), if the service's
+    /// [`handshake_timeout`](super::Builder::handshake_timeout) is not shorter. Default: 20 s; the system's own limit
+    /// is about two minutes.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
@@ -331,8 +332,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The name has no address, or an address would have no time to answer (`InvalidInput`). That nobody answers is no error:
-    /// it is tried again.
+    /// The name has no address, or an address would have no time to answer (`InvalidInput`). That nobody answers is no
+    /// error: it is tried again.
     pub fn reconnect<S: Session>(
         &self,
         address: impl Addresses,
@@ -462,7 +463,8 @@ impl Control {
         let connected = match &target {
             Target::Tcp(peer) => {
                 let tls = self.tls.as_ref().map(|(tls, name)| tls.connect(name)).transpose();
-                tls.and_then(|tls| service.connect_boxed(vec![*peer], None, tls, watched))
+                let limit = service.options.handshake_timeout;
+                tls.and_then(|tls| service.connect_boxed(vec![*peer], limit, tls, watched))
             }
             Target::Local(name) => service.connect_local(name, watched),
         };
