@@ -545,7 +545,40 @@ fn is_replaced(b: &Bench, how: &str, block: impl Fn(&mpsc::Receiver<()>) + Send 
     eventually("the blocked handler goes on", || ended.is_set());
 }
 
+/// A handler that says that it blocks is replaced at once, and not when somebody has seen it: at limit 1 the packet behind
+/// it is handled without a tick.
+fn announced_is_replaced_at_once(b: &Bench) {
+    const TURNS: usize = 40;
+    let port = b.limited(1);
+    let (tell, told) = mpsc::channel::<Instant>();
+    let (done, next) = (Mutex::new(tell), Mutex::new(told));
+    let (at, begun) = mpsc::channel::<Duration>();
+    let at = Mutex::new(at);
+    let _crew = Crew::start(&port, 2, move |_, packet| {
+        if packet.context == 2 {
+            return done.lock().unwrap().send(Instant::now()).unwrap();
+        }
+        // So that the packet behind it is there.
+        burn(Duration::from_micros(80));
+        let blocks = Instant::now();
+        let handled = blocking(|| next.lock().unwrap().recv_timeout(DEADLINE).unwrap());
+        at.lock().unwrap().send(handled.saturating_duration_since(blocks)).unwrap();
+    });
+    let mut ours = Vec::new();
+    for _ in 0..TURNS {
+        eventually("both wait", || port.stats().waiting == 2);
+        post(&port, 1);
+        post(&port, 2);
+        ours.push(begun.recv_timeout(DEADLINE).expect("it is handled"));
+    }
+    let (_, plain) = handed_over(b, By::Post);
+    let ours = median(ours);
+    b.note(format!("a handler that says that it blocks is replaced within {ours:.1?}; a channel takes {plain:.1?}"));
+    assert!(ours < without_a_tick(plain), "half of those that said so were replaced after more than {ours:.1?}");
+}
+
 fn replaced(b: &Bench) {
+    announced_is_replaced_at_once(b);
     is_replaced(b, "announced", |told| blocking(|| told.recv_timeout(DEADLINE).unwrap()));
     is_replaced(b, "a channel", |told| told.recv_timeout(DEADLINE).unwrap());
     is_replaced(b, "sleeping", |told| {
