@@ -144,7 +144,7 @@ pub(super) struct State<T> {
     /// Entries and work taken since the last poll, and when that was.
     pub(super) since_poll: u32,
     pub(super) polled_at: Instant,
-    /// Engine work taken in a row, without an entry or a poll between.
+    /// Engine work taken in a row, without an entry between that could be taken.
     pub(super) works_in_a_row: u32,
     /// Entries up to this total were inserted by then; while they are not taken, one has waited since then.
     mark: u64,
@@ -290,11 +290,11 @@ impl<T> State<T> {
         !self.leader && (self.since_poll >= super::POLL_EVERY || self.clock >= self.polled_at + super::TICK)
     }
 
-    /// A poll was made, or could bring nothing.
+    /// A poll was made, or could bring nothing. Work does not begin anew with it: a piece may take a tick, so that a poll is
+    /// due each time, and entries would wait for as long as there is work.
     pub(super) fn polled(&mut self) {
         self.since_poll = 0;
         self.polled_at = self.clock;
-        self.works_in_a_row = 0;
     }
 
     /// A worker comes back where no timer can tell it the time. With nothing that a poll could bring and nobody to be

@@ -1,11 +1,12 @@
 //! How much a turn does, and what the next one begins with, on the fake engine: counted, not timed.
 
 use super::scenarios::{Scene, id, memory, raw};
-use crate::engine::fake::Call;
-use crate::raw::{Buffers, Device, ECONNRESET, Issued, Kind, Part, RawBuffer, Sink};
+use crate::engine::fake::{Call, When};
+use crate::raw::{Buffers, Device, ECONNRESET, Issued, Kind, Part, Post, RawBuffer, Sink};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What one turn may move.
 const TURN: usize = 1024 * 1024;
@@ -126,4 +127,19 @@ fn a_reset_that_the_connecting_call_is_told_is_the_first_receives() {
     assert_eq!((connected.kind, connected.error), (Kind::Connected, 0));
     assert_eq!(scene.receive(&device, memory(32), 2).unwrap_err(), ECONNRESET);
     assert_eq!(scene.send(&device, memory(1), 3).unwrap_err(), ECONNRESET);
+}
+
+#[test]
+fn a_packet_is_taken_between_turns_that_take_longer_than_a_tick() {
+    let scene = Scene::new();
+    let (device, connection) = scene.connected(usize::MAX / 2);
+    scene.send(&device, memory(MUCH), 1).unwrap();
+    // A poll is due behind each.
+    for _ in 0..MUCH / TURN {
+        scene.during(Call::Send, When::After, |_| std::thread::sleep(Duration::from_millis(2)));
+    }
+    scene.port.post(Post { key: 0, token: 9, bytes: 0 }).unwrap();
+    assert_eq!(scene.got().token, 9);
+    let sent = scene.fake.sent(connection).len();
+    assert!(sent <= 4 * TURN, "{sent} bytes were sent before the packet was taken");
 }
