@@ -204,6 +204,16 @@ impl Devices {
         Devices { port, ..Devices::default() }
     }
 
+    /// Free slots that so many generations have used.
+    #[cfg(test)]
+    pub(crate) fn wear(&mut self, slots: usize, generation: u32) {
+        for _ in 0..slots {
+            assert!(generation < u32::MAX, "it would be used up");
+            self.free.push_back(u32::try_from(self.slots.len()).unwrap());
+            self.slots.push(Slot { generation, device: None });
+        }
+    }
+
     pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<Device> {
         let slot = self.free.pop_front().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);

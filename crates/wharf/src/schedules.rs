@@ -7,7 +7,9 @@
 //!
 //! Checked are: each accepted operation completes once and a refused one never; each byte that a peer wrote is received
 //! once, in order, and nothing else is written into a buffer; what was sent is what the completions say, in the order
-//! of issue; operations of one direction complete in that order; what can go on goes on; at the end nothing is left.
+//! of issue; operations of one direction complete in that order; what can go on goes on; at the end nothing is left. The
+//! numbers of devices differ, whatever slots are used again; work that has no end keeps nothing waiting (`endless.rs`); and a
+//! destructor that panics keeps nothing from being freed.
 //!
 //! A failure prints its seed. To replay it, and to run many schedules:
 //!
@@ -17,6 +19,8 @@
 //! ```
 
 mod datagrams;
+mod endless;
+mod flow;
 mod scenarios;
 mod turns;
 
@@ -30,6 +34,7 @@ use crate::raw::{
 use fastrand::Rng;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,8 +61,23 @@ fn called(_context: usize, completion: Completion) {
     ARRIVED.with_borrow_mut(|arrived| arrived.push((Way::Callback, completion)));
 }
 
+/// Frees what nobody takes any more. The program's destructors are called here; some panic, and what some of them panic with
+/// panics when it is dropped.
 fn disposed(completion: Completion) {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(()));
+        }
+    }
+    let token = completion.token;
     ARRIVED.with_borrow_mut(|arrived| arrived.push((Way::Disposed, completion)));
+    // Without the panic hook, which would say so thousands of times.
+    match token % 6 {
+        0 => resume_unwind(Box::new(Bomb)),
+        3 => resume_unwind(Box::new(())),
+        _ => {}
+    }
 }
 
 fn retained(_token: usize) {
@@ -286,6 +306,11 @@ impl Model {
     }
 
     fn add_socket(&mut self, device: Device, listener: bool, connection: Option<usize>) -> usize {
+        let number = device.number();
+        // Slots are used again, worn ones too.
+        assert!(number != 0 && number as u32 != 0, "{number:#x} is no device's, or a timer's");
+        let again = self.sockets.iter().find(|socket| socket.device.number() == number);
+        assert!(again.is_none(), "the number {number:#x} has come again: {again:?}");
         self.sockets.push(Socket {
             device,
             listener,
@@ -356,6 +381,9 @@ impl Schedule {
             busy: AtomicBool::new(threads),
         });
         RETAINED.set(0);
+        if seed.is_multiple_of(5) {
+            schedule.port.wear_slots(seed as usize % 3 + 1, u32::MAX - 1 - seed as u32 % 7);
+        }
         if threads {
             fake.hook(move |_, _| {
                 if fastrand::u8(..) < interrupt {
@@ -1364,9 +1392,12 @@ fn run(seed: u64) {
     if seed.is_multiple_of(3) {
         schedule.adopt_datagrams();
     }
-    for _ in 0..steps {
+    for nth in 0..steps {
         if schedule.model().closed {
             break;
+        }
+        if seed.is_multiple_of(16) && nth == steps / 2 {
+            schedule.send_without_end();
         }
         schedule.step();
     }

@@ -648,6 +648,11 @@ impl Fake {
         self.net().connections[connection].sent.clone()
     }
 
+    /// How many bytes that are.
+    pub(crate) fn sent_bytes(&self, connection: usize) -> usize {
+        self.net().connections[connection].sent.len()
+    }
+
     pub(crate) fn backlog(&self, listener: Handle) -> usize {
         match &self.net().socket(listener).state {
             State::Listener(backlog) => backlog.len(),

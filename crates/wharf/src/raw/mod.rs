@@ -301,6 +301,12 @@ impl Port {
         &self.driver().pool
     }
 
+    /// The next devices come into slots that have had so many before.
+    #[cfg(test)]
+    pub(crate) fn wear_slots(&self, slots: usize, generation: u32) {
+        self.driver().devices.lock().wear(slots, generation);
+    }
+
     // --- Devices ---
 
     /// Associates what `source` owns (an `OwnedFd`, one of std's sockets, a file), which becomes the port's to close. A socket
