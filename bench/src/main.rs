@@ -65,7 +65,7 @@ enum Scenario {
     Echo,
     /// What a message costs as idle connections grow to 10 000, beside select, poll and a thread per connection
     Scale,
-    /// One of 64 handlers sleeps, holds a lock or computes: what the others notice
+    /// Handlers sleep, hold a lock or compute: what the others notice
     Blocked,
     /// 1, 20 and 100 messages a second: what watching costs
     Trickle,
@@ -131,7 +131,7 @@ impl Scenario {
             Echo => 395.0,
             Broadcast | Files => 320.0,
             Bulk => 190.0,
-            Blocked => 180.0,
+            Blocked => 235.0,
             Trickle | Skew | Static => 100.0,
             Scale | Queue => 75.0,
             Churn | Idle => 60.0,

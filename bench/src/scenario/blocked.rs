@@ -4,6 +4,10 @@
 //!
 //! The handler sleeps; or two of them want one lock, so one sleeps with it and one waits for it; or it computes, which no
 //! port can know from work, and so is reported beside a runtime with as many threads.
+//!
+//! And handlers that sleep beside others that take packet after packet, without a network: [`flow`].
+
+mod flow;
 
 use crate::compare::start;
 use crate::lab::Lab;
@@ -63,6 +67,10 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
     for (disturbance, is_open) in
         [(sleep, false), (sleep, true), (lock, false), (compute, false), (lock, true), (compute, true)]
     {
+        // A quick run has time for three or four cases: both kinds are among them.
+        if (disturbance.letter, is_open) == (LOCK, false) {
+            beside_a_flow(lab, &mut report)?;
+        }
         let alone = disturbance.place == Place::Apart;
         let (way, work) = match is_open {
             false => ("closed loop", Work::Closed),
@@ -73,6 +81,15 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
         }
     }
     Ok(report)
+}
+
+fn beside_a_flow(lab: &Lab, report: &mut Report) -> io::Result<()> {
+    for sleepers in flow::SLEEPERS {
+        if lab.has_time(&sleepers.name(), 6.0) {
+            flow::case(lab, report, sleepers)?;
+        }
+    }
+    Ok(())
 }
 
 fn case(
@@ -96,7 +113,7 @@ fn case(
         load.slice(Work::Closed, Duration::from_millis(50)).map_err(|error| server.named(error))?; // warm
     }
     // Several times the 50 ms for which a handler is slow.
-    let slice = Duration::from_millis(lab.pick(110, 500));
+    let slice = Duration::from_millis(lab.pick(110, 400));
     let quiet_slice = slice / 3;
     let quiet: RefCell<Samples> = RefCell::new(vec![Vec::new(); servers.len()]);
     let disturbed = in_turns(

@@ -10,7 +10,7 @@ mod mixed;
 mod spin;
 mod tutorial;
 
-pub use handler::{ANNOUNCE, BLOCK, COMPUTE, LOCK};
+pub use handler::{ANNOUNCE, BLOCK, COMPUTE, LOCK, compute};
 
 use clap::{Args, ValueEnum};
 use std::io::{self, BufRead, Write};
