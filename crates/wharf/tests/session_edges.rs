@@ -218,3 +218,95 @@ fn behind_an_address_that_accepts_and_closes_the_next_is_tried() {
     client.stop();
     assert!(matches!(*client.wait(), GaveUp::Stopped));
 }
+
+// --- An end beside a send ---
+
+#[test]
+fn whatever_a_sender_is_at_when_another_thread_aborts_arrives_or_is_told_as_lost() {
+    const ROUNDS: u64 = 300;
+    const BYTES: usize = 100;
+    let theatre = Theatre::new();
+    let service = service(Service::builder());
+    let (casting, (tell, links), (say, ends)) = (theatre.casting(), channel(), channel());
+    let address = service.listen("127.0.0.1:0", move |_| {
+        let (tell, say) = (tell.clone(), say.clone());
+        let actor = casting.actor().opened(move |link| tell.send(link.clone()).unwrap());
+        actor.closed(move |_, _| _ = say.send(()))
+    });
+    let address = address.unwrap();
+    for round in 0..ROUNDS {
+        let mut peer = client(address);
+        let link = next(&links);
+        let reader = thread::spawn(move || {
+            let (mut received, mut into) = (0_u64, [0; 4096]);
+            loop {
+                match peer.read(&mut into) {
+                    Ok(0) => return (received, true),
+                    Ok(bytes) => received += bytes as u64,
+                    Err(_) => return (received, false),
+                }
+            }
+        });
+        let senders = [(); 2].map(|()| {
+            let link = link.clone();
+            thread::spawn(move || {
+                let sent = std::iter::repeat_with(|| link.send(vec![7; BYTES])).take_while(Result::is_ok).count();
+                (sent * BYTES) as u64
+            })
+        });
+        while link.stats().messages_sent < 5 && link.is_open() {
+            thread::yield_now();
+        }
+        let moment = Instant::now();
+        while moment.elapsed() < Duration::from_micros(round % 50) {
+            std::hint::spin_loop();
+        }
+        link.abort();
+        let accepted: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        next(&ends);
+        let (received, clean) = reader.join().unwrap();
+        let lost = link.stats().lost_bytes;
+        assert_eq!(link.stats().accepted_bytes, accepted);
+        let what = format!("{accepted} bytes were accepted, {received} came, {lost} are told as lost (round {round})");
+        assert!(received + lost >= accepted, "{what}");
+        assert!(!clean || (received, lost) == (accepted, 0), "the peer hears a clean end: {what}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_has_not_arrived_is_counted_to_the_byte_also_where_a_send_is_the_first_to_hear_of_the_reset() {
+    use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+    let theatre = Theatre::new();
+    let service = service(Service::builder());
+    let (casting, (tell, links), (say, ends)) = (theatre.casting(), channel(), channel());
+    let address = service.listen("127.0.0.1:0", move |_| {
+        let (tell, say) = (tell.clone(), say.clone());
+        let actor = casting.actor().received(move |link, _| {
+            // Nobody receives from now on, who could hear of it.
+            link.pause();
+            tell.send(link.clone()).unwrap();
+        });
+        actor.closed(move |_, _| _ = say.send(()))
+    });
+    let mut peer = client(address.unwrap());
+    set_socket_recv_buffer_size(&peer, 16 * 1024).unwrap();
+    peer.write_all(b"?").unwrap();
+    let link = next(&links);
+    link.send(vec![7; 200_000]).unwrap();
+    let there = || rustix::io::ioctl_fionread(&peer).unwrap();
+    let mut before = 0;
+    eventually("the peer's system takes no more", || {
+        thread::sleep(100 * MS);
+        let now = there();
+        now > 0 && std::mem::replace(&mut before, now) == now
+    });
+    set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    eventually("a send hears of the reset", || link.send(vec![7; 10]).is_err());
+    link.resume();
+    next(&ends);
+    eventually("the session is over", || service.stats().sessions == 0);
+    let stats = link.stats();
+    assert_eq!(stats.accepted_bytes - stats.lost_bytes, before, "{stats:?}");
+}

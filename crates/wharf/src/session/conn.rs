@@ -268,6 +268,8 @@ pub(super) struct Sending {
     /// The sending side is to be shut when the outbox has gone out; and it was.
     finishing: bool,
     pub(super) shut: bool,
+    /// The system was given the end, which counts as a byte there.
+    pub(super) ended: bool,
     /// Why it ends, once that is decided.
     pub(super) reason: Option<Closed>,
     /// Something that was accepted for sending is lost, or the session's time was over.
@@ -285,6 +287,8 @@ pub(super) struct Sending {
     pub(super) look: Look,
     /// Bytes of messages that left the outbox to be sent; that are lost, and of which that was told.
     pub(super) launched: u64,
+    /// Those of them that TLS has in hand, and the stream was not given yet.
+    pub(super) sealing: u64,
     pub(super) lost: u64,
     pub(super) told_lost: u64,
     /// What is lost of what left the outbox is known.
@@ -666,6 +670,7 @@ impl Conn {
                 sealed_off: false,
                 finishing: false,
                 shut: false,
+                ended: false,
                 reason: None,
                 cut: false,
                 groups: Vec::new(),
@@ -675,6 +680,7 @@ impl Conn {
                 swept: false,
                 look: Look::default(),
                 launched: 0,
+                sealing: 0,
                 lost: 0,
                 told_lost: 0,
                 reckoned: false,
@@ -1162,20 +1168,25 @@ impl Conn {
     }
 
     fn send_waiting<'a>(self: &'a Arc<Self>, mut sending: MutexGuard<'a, Sending>) -> MutexGuard<'a, Sending> {
-        if sending.busy || sending.phase == Phase::Connecting {
+        if sending.busy || sending.reckoned || sending.phase == Phase::Connecting {
             return sending;
         }
         sending.left = false;
         let Some(stream) = sending.stream.clone() else { return sending };
         sending.busy = true;
         loop {
+            if sending.reckoned {
+                // The stream is being closed, and what waits is lost: neither more of it nor an end goes out ahead of that.
+                sending.busy = false;
+                return sending;
+            }
             let Load { buffers: mut messages, messages: number } = sending.next();
             let seal = self.tls.as_ref().and_then(|tls| Some((tls, sending.ask_tls(&messages)?)));
             if messages.is_empty() && seal.is_none() {
                 sending.busy = false;
                 match sending.phase {
                     Phase::Open | Phase::Closing if sending.ends() => {
-                        sending.shut = true;
+                        (sending.shut, sending.ended) = (true, true);
                         drop(sending);
                         // A failure means that the connection is gone, which the receive notices.
                         let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -1189,22 +1200,39 @@ impl Conn {
                 }
                 return sending;
             }
+            // What is taken out of the outbox is accounted for under the same lock: however soon the session is ended by
+            // another thread, that one knows what has not gone out.
+            match seal {
+                Some(_) => sending.sealing = length(&messages),
+                None => self.give(&messages, number > 0),
+            }
             drop(sending);
             self.flying_messages.store(number, Ordering::Relaxed);
             if let Some((tls, last)) = seal {
-                let bytes: u64 = messages.iter().map(|message| message.len() as u64).sum();
-                messages = match tls.seal(messages, last) {
-                    Ok(sealed) => sealed,
+                let sealed = tls.seal(messages, last);
+                let mut sending = self.lock();
+                let bytes = std::mem::take(&mut sending.sealing);
+                match sealed {
+                    Ok(_) if sending.reckoned => {
+                        sending.busy = false;
+                        sending.outbox.landed();
+                        self.account(&mut sending);
+                        self.made_room();
+                        return sending;
+                    }
+                    Ok(sealed) => {
+                        self.give(&sealed, number > 0);
+                        messages = sealed;
+                    }
                     Err(error) => {
-                        self.lock().lost += bytes;
+                        if !sending.reckoned {
+                            sending.launched -= bytes;
+                            sending.lost += bytes;
+                        }
+                        drop(sending);
                         return self.send_failed(error);
                     }
-                };
-            }
-            let bytes: u64 = messages.iter().map(|message| message.len() as u64).sum();
-            count(&self.given, bytes);
-            if number > 0 {
-                self.given_data.store(self.given.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
             }
             let outcome = match messages.len() {
                 // TLS had nothing to say after all.
@@ -1225,6 +1253,14 @@ impl Conn {
             sending.outbox.landed();
             self.account(&mut sending);
             self.made_room();
+        }
+    }
+
+    /// Counts what the stream is given next. Under the session's lock.
+    fn give(&self, buffers: &[Buffer], has_messages: bool) {
+        count(&self.given, length(buffers));
+        if has_messages {
+            self.given_data.store(self.given.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -1313,6 +1349,10 @@ impl Drop for Conn {
             }
         }
     }
+}
+
+fn length(buffers: &[Buffer]) -> u64 {
+    buffers.iter().map(|buffer| buffer.len() as u64).sum()
 }
 
 /// Counts in a figure that one thread at a time writes, the one that receives or the one that sends: without an atomic

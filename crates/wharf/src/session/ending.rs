@@ -56,7 +56,7 @@ impl Conn {
         // What was sent to a process of this machine is there, also after this end is closed.
         let unheard = if self.is_local { 0 } else { stream.unacknowledged().unwrap_or(0) };
         // The end of the stream is no message.
-        let unheard = unheard.saturating_sub(u64::from(sending.shut));
+        let unheard = unheard.saturating_sub(u64::from(sending.ended));
         let arrived = stream.bytes_taken().saturating_sub(unheard);
         given.saturating_sub(arrived)
     }
@@ -94,11 +94,11 @@ impl Conn {
         }
         self.count_taken(stream);
         let untaken = self.given_data.load(Ordering::Relaxed).saturating_sub(stream.bytes_taken());
-        let hard = untaken > 0 || sending.cut || sending.outbox.waiting_bytes() > 0;
+        let hard = untaken + sending.sealing > 0 || sending.cut || sending.outbox.waiting_bytes() > 0;
         // A reset throws away what the system has taken.
         let lost = if unheard || hard { self.owes(sending, stream).max(untaken) } else { 0 };
         // Records of TLS are longer than their content.
-        let lost = lost.min(sending.launched);
+        let lost = (lost + sending.sealing).min(sending.launched);
         sending.lost += lost;
         sending.cut |= lost > 0;
     }
@@ -129,7 +129,7 @@ impl Conn {
     pub(super) fn over(self: &Arc<Self>, reason: Closed) {
         // Said when the lock is free: the logger is the program's.
         let say = log::log_enabled!(log::Level::Debug);
-        let graceful = reason.is_peers_end();
+        let peers_end = reason.is_peers_end();
         let broken = matches!(reason, Closed::Failed(_));
         let (stream, groups, unsent, unhandled, stays, hard, words) = {
             let mut sending = self.lock();
@@ -137,6 +137,8 @@ impl Conn {
                 return;
             }
             let unhandled = sending.inbox.clear();
+            // This side may have ended it at once, and closed the stream, before the peer's end came.
+            let graceful = peers_end && !sending.reckoned;
             // One that this side ends as well has a limit, which stays.
             sending.patient = sending.phase == Phase::Open;
             sending.phase = Phase::Over;
@@ -198,6 +200,7 @@ impl Conn {
     ) -> MutexGuard<'a, Sending> {
         if self.owes(&sending, stream) > 0 {
             if !std::mem::replace(&mut sending.shut, true) {
+                sending.ended = true;
                 drop(sending);
                 // A failure means that the connection is gone, which the sweep notices.
                 let _ = stream.shutdown(std::net::Shutdown::Write);
