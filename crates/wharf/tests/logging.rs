@@ -1,13 +1,16 @@
-//! The program's logger is code of the program: it may ask sessions and clients how they are, whatever it is told.
+//! The program's logger is code of the program: it may ask sessions and clients how they are, and use files of a port,
+//! whatever it is told.
 
 mod common;
 
 use common::theatre::{Theatre, client, next, service};
-use common::{dead_address, eventually};
+use common::{DEADLINE, dead_address, eventually};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
+use wharf::CompletionPort;
+use wharf::fs::File;
 use wharf::session::{Link, Reconnect, Reconnecting, Service, SlowConsumer};
 
 /// Asks everybody about each record.
@@ -15,6 +18,7 @@ struct Curious;
 
 static LINKS: Mutex<Vec<Link>> = Mutex::new(Vec::new());
 static CLIENT: OnceLock<Reconnecting> = OnceLock::new();
+static FILE: Mutex<Option<File<(), ()>>> = Mutex::new(None);
 static RECORDS: AtomicUsize = AtomicUsize::new(0);
 
 impl log::Log for Curious {
@@ -26,6 +30,8 @@ impl log::Log for Curious {
         let links = LINKS.lock().unwrap().clone();
         links.iter().for_each(|link| _ = link.stats());
         let _ = CLIENT.get().map(Reconnecting::state);
+        let file = FILE.lock().unwrap().clone();
+        let _ = file.map(|file| file.sync(()));
         if record.args().to_string().contains("session") {
             RECORDS.fetch_add(1, Ordering::SeqCst);
         }
@@ -34,10 +40,35 @@ impl log::Log for Curious {
     fn flush(&self) {}
 }
 
+fn tell_the_curious() {
+    // The other test may have done so.
+    let _ = log::set_logger(&Curious);
+    log::set_max_level(log::LevelFilter::Trace);
+}
+
+#[test]
+fn a_logger_may_use_a_file_of_the_port_whose_file_engine_it_is_told_about() {
+    tell_the_curious();
+    let port = CompletionPort::<(), ()>::new().unwrap();
+    let path = std::env::temp_dir().join(format!("wharf-logging-{}", std::process::id()));
+    let file = port.associate(std::fs::File::create(&path).unwrap(), ()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    *FILE.lock().unwrap() = Some(file.clone());
+    let (tell, has_come_back) = channel();
+    std::thread::spawn(move || {
+        // The first operation that waits starts the file engine.
+        file.sync(()).unwrap();
+        tell.send(()).unwrap();
+    });
+    has_come_back.recv_timeout(DEADLINE).expect("the call waits for the logger, and the logger for the call");
+    // Its own packet, and that of the logger's.
+    (0..2).for_each(|_| drop(port.get_timeout(DEADLINE).unwrap()));
+    *FILE.lock().unwrap() = None;
+}
+
 #[test]
 fn a_logger_may_ask_the_session_and_the_client_that_it_is_told_about() {
-    log::set_logger(&Curious).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
+    tell_the_curious();
     let theatre = Theatre::new();
     let service = service(Service::builder().memory_limit(1 << 20).outbox(16 << 20, SlowConsumer::Disconnect));
     let (casting, (tell, links)) = (theatre.casting(), channel());

@@ -159,7 +159,15 @@ impl Drop for PortDriver {
 
 impl PortDriver {
     fn pump(&self) -> Result<&Pump<file::Errand>, &std::io::Error> {
-        self.pump.get_or_init(|| Pump::start(self.files)).as_ref()
+        let mut is_new = false;
+        let pump = self.pump.get_or_init(|| {
+            is_new = true;
+            Pump::start(self.files)
+        });
+        if let (true, Ok(pump)) = (is_new, pump) {
+            log::info!("files: {}", pump.why);
+        }
+        pump.as_ref()
     }
 
     /// An engine reported readiness: remember what stays, and queue the directions that wait for it.

@@ -108,10 +108,13 @@ pub(crate) struct Pump<J: Job> {
     mailbox: Arc<Mailbox<J>>,
     /// Rings at the ring's thread; `None` where there is no ring.
     bell: Option<Arc<rustix::fd::OwnedFd>>,
+    /// What it was started with, and why.
+    pub(crate) why: String,
 }
 
 impl<J: Job> Pump<J> {
-    /// Starts it, and says which engine runs and why.
+    /// Starts it. The caller says which engine runs (`why`), when it holds no lock: the logger is the program's, and may write
+    /// with a file of the same port.
     pub(crate) fn start(which: FileEngine) -> io::Result<Pump<J>> {
         Pump::start_by(which, ring::start)
     }
@@ -123,19 +126,15 @@ impl<J: Job> Pump<J> {
     ) -> io::Result<Pump<J>> {
         let mailbox = Mailbox::new();
         let why = match which {
-            FileEngine::Threads => "chosen by the program or WHARF_ENGINE".to_owned(),
+            FileEngine::Threads => "a pool of threads (chosen by the program or WHARF_ENGINE)".to_owned(),
             FileEngine::Auto | FileEngine::Ring => match ring(&mailbox) {
-                Ok(bell) => {
-                    log::info!("files: io_uring");
-                    return Ok(Pump { mailbox, bell: Some(bell) });
-                }
+                Ok(bell) => return Ok(Pump { mailbox, bell: Some(bell), why: "io_uring".to_owned() }),
                 Err(error) if which == FileEngine::Ring => return Err(error),
-                Err(error) => format!("the kernel gives no io_uring: {error}"),
+                Err(error) => format!("a pool of threads (the kernel gives no io_uring: {error})"),
             },
         };
-        log::info!("files: a pool of threads ({why})");
         mailbox.lock().pool = Some(threads::Pool::default());
-        Ok(Pump { mailbox, bell: None })
+        Ok(Pump { mailbox, bell: None, why })
     }
 
     /// What it runs on.
