@@ -127,6 +127,11 @@ impl Device {
         last
     }
 
+    /// Gives up the open reference of a device that was given away, unless somebody still uses the handle.
+    pub(crate) fn leave_alone(&self) -> bool {
+        self.users.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Whoever owns a direction now keeps the handle open until it lets go. Called once the directions are closed.
     pub(crate) fn lend_to_owners(&self) {
         for direction in [&self.receive, &self.send] {

@@ -552,7 +552,11 @@ impl Port {
         }
         device.deregister(self.engine());
         device.give_away();
-        device.leave(self.engine());
+        // A plain call of another thread (an address, an option) may be under way on the handle, which its next owner may
+        // close. Such calls do not wait.
+        while !device.leave_alone() {
+            std::thread::yield_now();
+        }
         Ok(device.handle)
     }
 

@@ -719,6 +719,7 @@ mod tests {
     use crate::engine::fake::Fake;
     use crate::queue::Wake;
     use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
 
     /// A port on a fake engine without faults.
     fn port() -> (Port, Arc<Fake>) {
@@ -746,6 +747,27 @@ mod tests {
             let left = device.0.direction(side).lock().let_go(false);
             port.turn_over(&device.0, side, left);
         }
+    }
+
+    #[test]
+    fn a_device_is_not_given_up_while_a_call_on_its_handle_is_under_way() {
+        let (port, fake) = port();
+        let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
+        let given = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let call = |_| {
+                scope.spawn(|| {
+                    port.give_up(&device).expect("nothing is outstanding");
+                    given.store(true, Ordering::SeqCst);
+                });
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!given.load(Ordering::SeqCst), "its next owner may close it under the call");
+                Ok(())
+            };
+            port.with_handle(&device, call).unwrap();
+        });
+        assert!(given.load(Ordering::SeqCst));
+        assert!(port.with_handle(&device, |_| Ok(())).is_err());
     }
 
     #[test]
