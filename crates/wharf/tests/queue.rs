@@ -714,6 +714,28 @@ fn a_thread_that_was_found_blocked_counts_again_once_it_computes() {
 }
 
 #[test]
+fn a_port_with_nothing_to_do_does_not_tick_whoever_sleeps() {
+    let ledger = Ledger::new();
+    let port = port(1, Wake::default());
+    let (tell, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let _crew = Crew::start(&port, 3, move |_, _| drop(told.lock().unwrap().recv_timeout(DEADLINE)));
+    eventually("all wait", || port.stats().waiting == 3);
+    post(&port, &ledger, 1);
+    eventually("the first has its packet", || port.stats().waiting == 2);
+    // Takes the slot of the first, and nobody wants it of the second.
+    post(&port, &ledger, 2);
+    eventually("the second has its packet", || port.stats().waiting == 1);
+    eventually("the timer has gone off for the last time", || {
+        let before = port.stats().ticks;
+        thread::sleep(Duration::from_millis(100));
+        port.stats().ticks == before
+    });
+    tell.send(()).unwrap();
+    tell.send(()).unwrap();
+}
+
+#[test]
 fn blocking_may_nest_and_a_panic_in_it_ends_it() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());

@@ -120,17 +120,23 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     #[inline(never)]
-    fn settle(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
+    fn settle(&self, state: Guard<'_, State<T>>, urgent: bool) {
+        if self.wake_for(state, urgent) {
+            let (state, freed) = self.look(self.state.lock());
+            // Once: whom another look is due for is left to who settles next, or to the timer.
+            self.wake_for(state, freed);
+        }
+    }
+
+    /// Returns whether a look is due.
+    fn wake_for(&self, mut state: Guard<'_, State<T>>, urgent: bool) -> bool {
         let wakes = state.settle(&self.watch, urgent);
         drop(state);
         wakes.signal();
         if wakes.kick {
             self.driver.kick();
         }
-        if wakes.look {
-            let state = self.look(self.state.lock());
-            self.release(state.0, state.1);
-        }
+        wakes.look
     }
 
     /// Appends an entry. A closed queue gives it back, to be freed by the caller.
@@ -314,7 +320,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.release(state, false); // guard: a departure with work settles
                 return Ok((Taken::Work(work), None));
             }
-            let poll_due = state.poll_is_due() && self.has_sources(&mut state);
+            let last = polled && deadline.has_passed();
+            let poll_due = !last && state.poll_is_due() && self.has_sources(&mut state);
             // A worker that has led leaves the entries for which others were woken to them: they began to wait later
             // (C-05), and would wake for nothing. One that comes back from its handler does not (C-07).
             let spoken_for = polled && state.fifo.len() <= state.promised;
@@ -340,7 +347,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.works_in_a_row = 0;
                 continue;
             }
-            if !state.leader && !state.does_without_leader() && !(polled && deadline.has_passed()) {
+            if !state.leader && !state.does_without_leader() && !last {
                 (state, ticked) = self.lead(state, deadline);
                 polled = true;
                 continue;
@@ -447,7 +454,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// slot (C-08) and the rest of its batch, who computes again gets it back (C-09), who is gone is forgotten. The
     /// looking is done without the lock; a worker that has come back meanwhile is left alone, because its stay has
     /// another number. Returns whether a slot became free.
-    fn look<'a>(&'a self, state: Guard<'a, State<T>>) -> (Guard<'a, State<T>>, bool) {
+    fn look<'a>(&'a self, mut state: Guard<'a, State<T>>) -> (Guard<'a, State<T>>, bool) {
         let suspects = state.suspects(self.watch.tick());
         if suspects.is_empty() {
             return (state, false);
@@ -752,7 +759,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         // Not who has just started, nor who does the engine's work.
         let mut workers = state.workers.iter().flatten().peekable();
         let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
-        let wanted = state.has_room() && (!state.fifo.is_empty() || all_blocked) && !state.anybody_inside();
+        let wanted = state.has_room() && (state.has_entries_left() || all_blocked) && !state.anybody_inside();
         // Work that is left is taken in the next turn.
         let wanted = wanted && ticked;
         let work = if wanted { None } else { state.take_work() };

@@ -14,8 +14,9 @@
 //! the timer fetches one.
 //!
 //! **The timer is never pushed beyond what it is about.** It goes off at the latest one tick after the oldest of these:
-//! the beginning of a stay outside `get` whose slot or batch is wanted (or the last look at it), the last poll while
-//! nobody leads, the insertion of an entry that a free slot could take. Packets that flow beside push it on only as far
+//! the beginning of a stay outside `get` whose slot or batch is wanted (or the last look at it, or the last time that this
+//! was thought over before it was wanted), the last poll while nobody leads, the insertion of an entry that a free slot could
+//! take. Packets that flow beside push it on only as far
 //! as these have moved on ([`State::review`]).
 //!
 //! **Who looks.** While packets flow, whoever settles finds out in passing that a look is due, a quarter of a tick
@@ -54,11 +55,12 @@ const SERVICE_SAMPLE_EVERY: u64 = 8;
 /// So many queued entries are a burst.
 const BURST: usize = 8;
 /// A worker that was found blocked is looked at again when it has slept this part of the time longer, but not more
-/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks. The longer it sleeps, the less
-/// does a late look matter: a look costs 2 to 3 us, and hundreds may sleep.
+/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks, unless so many sleep that their
+/// turn comes later. The longer it sleeps, the less does a late look matter: a look costs 2 to 3 us, and hundreds may sleep.
 const PART_OF_A_SLEEP: u32 = 32;
 const LONGEST_SLEEP_UNSEEN: u32 = 64;
-/// So many workers are looked at in one go, those first that were not seen for longest: 50 us at most.
+/// So many workers are looked at in one go, 50 us at most: first who has a slot, then who was not seen for longest. Of those
+/// that were found blocked before, no more than these are looked at in a tick.
 pub(super) const LOOKS_AT_A_TIME: usize = 16;
 /// So many pieces of engine work may be taken in a row while an entry could be taken, or a poll is due.
 pub(super) const WORKS_IN_A_ROW: u32 = 2;
@@ -153,6 +155,8 @@ pub(super) struct State<T> {
     review_at: Instant,
     /// The timer goes off once in a tick at most: what it is about may go on, as a pool without a thread to spare.
     next_tick: Instant,
+    /// Before that nobody who was written off is looked at again.
+    next_round: Instant,
     /// Between the last two ticks no worker came for an entry.
     stalled: bool,
     removed_at_tick: u64,
@@ -217,6 +221,7 @@ impl<T> State<T> {
             marked_at: clock,
             review_at: clock,
             next_tick: clock,
+            next_round: clock,
             stalled: false,
             removed_at_tick: 0,
             armed_until: None,
@@ -467,7 +472,7 @@ impl<T> State<T> {
     }
 
     /// Entries for which nobody was woken. The others are as good as taken: who wakes settles again.
-    fn has_entries_left(&self) -> bool {
+    pub(super) fn has_entries_left(&self) -> bool {
         self.fifo.len() > self.promised + self.coming()
     }
 
@@ -481,29 +486,38 @@ impl<T> State<T> {
     fn look_due(&self, worker: &Worker<T>, tick: Duration) -> Option<Instant> {
         if let Some(asleep_since) = worker.blocked_since.filter(|_| worker.written_off) {
             let slept = self.clock.saturating_duration_since(asleep_since);
-            return Some(worker.seen + (slept / PART_OF_A_SLEEP).clamp(tick, tick * LONGEST_SLEEP_UNSEEN));
+            let look = worker.seen + (slept / PART_OF_A_SLEEP).clamp(tick, tick * LONGEST_SLEEP_UNSEEN);
+            return Some(look.max(self.next_round));
         }
         let slots_wanted = self.has_entries_left() && !self.has_room();
         // Where all are outside the supervisor leads, and may have to start another.
         let supervised_alone = self.supervisor.is_some() && !self.anybody_inside();
-        // guard: a batch is taken from a worker that does not come back [without: let wanted = slots_wanted || supervised_alone;]
-        let wanted = slots_wanted || supervised_alone || worker.holds;
+        // The timer keeps the count up to date, and ends when all have come back or are found blocked.
+        let recount = self.written_off > 0;
+        // guard: a batch is taken from a worker that does not come back [without: let wanted = slots_wanted || supervised_alone || recount;]
+        let wanted = slots_wanted || supervised_alone || recount || worker.holds;
         (worker.counted && wanted).then(|| worker.seen + tick)
     }
 
-    /// Whom to look at now: who was not seen for longest first.
-    pub(super) fn suspects(&self, tick: Duration) -> Vec<(usize, u64, Arc<Shared<T>>)> {
-        let workers = self.workers.iter().enumerate();
-        let mut suspects: Vec<_> = workers
-            .filter_map(|(index, worker)| {
-                let worker = worker.as_ref()?;
-                let due = self.look_due(worker, tick)? <= self.clock + tick / 4;
-                due.then(|| (worker.seen, index, worker.stay, worker.shared.clone()))
-            })
-            .collect();
-        suspects.sort_unstable_by_key(|&(seen, index, ..)| (seen, index));
-        suspects.truncate(LOOKS_AT_A_TIME);
-        suspects.into_iter().map(|(_, index, stay, shared)| (index, stay, shared)).collect()
+    /// Whom to look at now: first who has a slot, then who was not seen for longest.
+    pub(super) fn suspects(&mut self, tick: Duration) -> Vec<(usize, u64, Arc<Shared<T>>)> {
+        let mut due: Vec<_> = Vec::new();
+        for (index, worker) in self.workers.iter().enumerate() {
+            let Some(worker) = worker else { continue };
+            if self.look_due(worker, tick).is_some_and(|look| look <= self.clock + tick / 4) {
+                due.push((worker.written_off, worker.seen, index));
+            }
+        }
+        due.sort_unstable();
+        due.truncate(LOOKS_AT_A_TIME);
+        if due.iter().any(|&(written_off, ..)| written_off) {
+            self.next_round = self.clock + tick;
+        }
+        let suspect = |(_, _, index): (bool, Instant, usize)| {
+            let worker = self.worker(index);
+            (index, worker.stay, worker.shared.clone())
+        };
+        due.into_iter().map(suspect).collect()
     }
 
     /// Moves the mark on if all entries up to it were taken.

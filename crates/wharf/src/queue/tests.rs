@@ -1,6 +1,8 @@
 //! The order in which one thread is handed engine work, entries and polls, on a driver that does what the test says.
 
 use super::*;
+use std::sync::mpsc;
+use std::thread;
 
 /// What a poll brings each time.
 struct Source {
@@ -82,5 +84,57 @@ fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing(
         let polls = queue.driver.polls.load(Ordering::Relaxed);
         assert!(polls >= works / 4, "{polls} polls beside {works} pieces of work");
     });
+    queue.close();
+}
+
+/// Someone who sleeps enrolls so many workers, who were found blocked; beside them one runs.
+fn written_off(queue: &Arc<Queue<u32, Source>>, many: usize) -> (thread::JoinHandle<()>, mpsc::Sender<()>) {
+    let (end, ended) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    let enrolling = queue.clone();
+    let sleeper = thread::spawn(move || {
+        (0..many).for_each(|_| drop(enrolling.enroll()));
+        tell.send(()).unwrap();
+        let _ = ended.recv();
+    });
+    told.recv().unwrap();
+    let running = queue.enroll().number;
+    let mut state = queue.state.lock();
+    while state.worker(0).shared.probe.look() != ThreadState::Blocked {
+        thread::yield_now();
+    }
+    state.read_clock();
+    let clock = state.clock;
+    for index in 0..many {
+        state.go_out_uncounted(index);
+        let worker = state.worker(index);
+        (worker.written_off, worker.blocked_since, worker.seen) = (true, Some(clock), clock);
+    }
+    state.written_off = many;
+    state.go_out(running, 0, false);
+    (sleeper, end)
+}
+
+#[test]
+fn who_settles_beside_many_who_sleep_looks_at_few() {
+    let queue = queue(None);
+    queue.supervise().unwrap();
+    let (sleeper, end) = written_off(&queue, 200);
+    let mut looks = 0;
+    let start = now();
+    let seen = |state: &State<u32>| state.workers.iter().flatten().map(|worker| worker.seen).collect::<Vec<_>>();
+    let mut before = seen(&queue.state.lock());
+    while start.elapsed() < 50 * TICK {
+        queue.release(queue.state.lock(), false);
+        let after = seen(&queue.state.lock());
+        let at_once = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        assert!(at_once <= state::LOOKS_AT_A_TIME, "{at_once} looks in one go");
+        (before, looks) = (after, looks + at_once);
+    }
+    let ticks = start.elapsed().div_duration_f64(TICK);
+    let most = 2.0 * state::LOOKS_AT_A_TIME as f64 * ticks;
+    assert!(looks > 0 && (looks as f64) < most, "{looks} looks in {ticks} ticks");
+    drop(end);
+    sleeper.join().unwrap();
     queue.close();
 }
