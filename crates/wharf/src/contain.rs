@@ -10,8 +10,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Calls `free`, which may run the program's code. A panic in there is logged and goes no further.
 pub(crate) fn contain(free: impl FnOnce()) {
     let Err(payload) = catch_unwind(AssertUnwindSafe(free)) else { return };
-    log::error!("a closed port freed a context whose destructor panicked");
+    say(|| log::error!("a closed port freed a context whose destructor panicked"));
     discard(payload);
+}
+
+/// Tells the log, where a panic would end more than the line: the program's logger may panic as well.
+pub(crate) fn say(line: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(line)) {
+        discard(payload);
+    }
 }
 
 /// Drops what a panic carried. That is the program's as well, and what it panics with when it is dropped, too: the latter is

@@ -10,7 +10,7 @@
 //! is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none is left or its
 //! time is over. Packets in the queue stay there.
 
-use crate::contain::discard;
+use crate::contain::{discard, say};
 use crate::queue::{Deadline, Grow, Nothing, Park, Taken, Tended, WorkerId, WorkerState};
 use crate::raw::{self, Completion, Note};
 use std::io;
@@ -423,7 +423,8 @@ impl Pool {
                     return false;
                 }
                 self.lock().panics += 1;
-                log::error!("a handler panicked: {}; the worker goes on with the next packet", message(&*panic));
+                let words = message(&*panic);
+                say(|| log::error!("a handler panicked: {words}; the worker goes on with the next packet"));
                 discard(panic);
             }
         }
@@ -467,7 +468,7 @@ impl Grow for Pool {
                 return false;
             }
         }
-        log::debug!("all workers are outside, one more is started: {}", self.blocked());
+        say(|| log::debug!("all workers are outside, one more is started: {}", self.blocked()));
         let started = self.start_worker(true);
         let mut state = self.lock();
         let Err(error) = started else {
@@ -477,10 +478,10 @@ impl Grow for Pool {
         let wait = FIRST_RETRY.saturating_mul(1 << state.failures.min(16)).min(LAST_RETRY);
         state.failures += 1;
         state.retry_at = Some(Instant::now() + wait);
-        let say = state.failure_said.may_say();
+        let may_say = state.failure_said.may_say();
         drop(state);
-        if say {
-            log::warn!("no further worker can be started: {error}; packets wait until one comes back");
+        if may_say {
+            say(|| log::warn!("no further worker can be started: {error}; packets wait until one comes back"));
         }
         false
     }
@@ -494,11 +495,10 @@ impl Grow for Pool {
             }
             state.exhaustion_said = true;
         }
-        log::warn!(
-            "all {} workers are busy or blocked and no more are allowed; packets wait: {}",
-            self.workers.most,
-            self.blocked()
-        );
+        let (most, blocked) = (self.workers.most, self.blocked());
+        say(|| {
+            log::warn!("all {most} workers are busy or blocked and no more are allowed; packets wait: {blocked}");
+        });
     }
 }
 

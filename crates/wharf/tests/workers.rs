@@ -790,6 +790,50 @@ fn a_thread_that_cannot_be_started_is_tried_again_and_told_once_a_second() {
 }
 
 #[cfg(unix)]
+struct Fragile;
+
+#[cfg(unix)]
+impl log::Log for Fragile {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        panic!("a logger that panics");
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(unix)]
+#[test]
+fn a_logger_that_panics_costs_a_pool_no_thread_and_no_growth() {
+    in_child("a_logger_that_panics_costs_a_pool_no_thread_and_no_growth", || {
+        log::set_logger(&Fragile).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let ledger = Ledger::new();
+        let port = port(2, Wake::default());
+        let gate = Arc::new(Gate::default());
+        let _closing = Closing(port.clone(), gate.clone());
+        let handler_gate = gate.clone();
+        let pool = port
+            .run(Workers::new(1).most(2), move |packet: Taken| {
+                packet.context.arrive();
+                assert_ne!(packet.context.number, 0, "the handler of this packet panics");
+                blocking(|| handler_gate.pass());
+            })
+            .unwrap();
+        (0..4).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
+        eventually("the pool has grown, and is exhausted", || gate.waiting() == 2 && pool.report().exhausted);
+        gate.open();
+        eventually("all packets are handled", || port.stats().queued == 0 && port.stats().waiting == 2);
+        let report = pool.report();
+        assert_eq!((report.workers, report.panics), (2, 1));
+        pool.shutdown(DEADLINE);
+    });
+}
+
+#[cfg(unix)]
 #[test]
 fn descriptors_that_were_short_for_a_while_leave_no_ticking() {
     in_child("descriptors_that_were_short_for_a_while_leave_no_ticking", || {

@@ -87,6 +87,28 @@ fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing(
     queue.close();
 }
 
+#[test]
+fn a_supervisor_starts_nobody_for_an_entry_that_a_worker_is_on_its_way_to() {
+    let source = Source { entry: None, polls: AtomicU64::new(0) };
+    let queue = Arc::new(Queue::new(2, Wake::Adaptive, |_| Ok(source)).unwrap());
+    let park = queue.supervise().unwrap();
+    let blocked = queue.enroll().number;
+    let coming = queue.enroll().number;
+    {
+        let mut state = queue.state.lock();
+        state.go_out_uncounted(blocked);
+        state.worker(blocked).blocking = true;
+        // It was woken, and has not run yet.
+        state.worker(coming).promised = true;
+        (state.active, state.promised) = (1, 1);
+    }
+    queue.insert(7).unwrap();
+    for _ in 0..20 {
+        assert!(matches!(queue.tend(&park), Tended::Nothing));
+    }
+    queue.close();
+}
+
 /// Someone who sleeps enrolls so many workers, who were found blocked; beside them one runs.
 fn written_off(queue: &Arc<Queue<u32, Source>>, many: usize) -> (thread::JoinHandle<()>, mpsc::Sender<()>) {
     let (end, ended) = mpsc::channel();
