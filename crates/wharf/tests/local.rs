@@ -6,6 +6,7 @@ mod common;
 
 use common::{Ledger, Port, Stream, Token, errno, eventually, next, next_received, next_sent, pending, port, quiet};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -144,6 +145,26 @@ fn a_pipe_that_nobody_reads_any_more_is_told_as_broken() {
     assert_eq!(errno(&next_sent(&port).2), EPIPE);
     // No address, no shutdown: it is no socket.
     assert_eq!(errno(&to.local_addr()), ENOTSOCK);
+}
+
+#[test]
+fn a_pipe_that_cannot_be_shut_goes_on_sending() {
+    let (ledger, port) = fresh();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let to: Stream = port.associate(writer, 2).unwrap();
+    pending(to.disconnect(ledger.token(1)).unwrap());
+    let packet = next(&port);
+    let Event::Disconnected { result, .. } = packet.event else { panic!("{packet:?}") };
+    assert_eq!(errno(&result), ENOTSOCK);
+    for how in [Shutdown::Write, Shutdown::Both] {
+        assert_eq!(errno(&to.shutdown(how)), ENOTSOCK);
+    }
+    pending(to.send("on it goes", ledger.token(2)).expect("nothing was shut"));
+    assert_eq!(next_sent(&port).2.unwrap(), 10);
+    let mut came = [0; 10];
+    reader.read_exact(&mut came).unwrap();
+    assert_eq!(&came, b"on it goes");
+    quiet(&port, &ledger);
 }
 
 #[test]

@@ -627,6 +627,9 @@ impl Port {
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
+        if device.kind == DeviceKind::Handle && how != Shutdown::Read {
+            return Err(errno::ENOTSOCK);
+        }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             device.shut.fetch_or(shut::RECEIVE, Ordering::AcqRel);
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
-use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH};
+use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use crate::operation::Operation;
 use crate::sync::{Arc, Guard};
 use std::net::{Shutdown, SocketAddr};
@@ -552,7 +552,13 @@ impl Port {
             },
             Kind::Disconnected => match engine.shutdown(device.handle, Shutdown::Write) {
                 Ok(()) => Attempt::Done { bytes: 0, short: false },
-                Err(error) => Attempt::Failed(error),
+                Err(error) => {
+                    if error == ENOTSOCK {
+                        // A pipe, say, has no sides: nothing was shut, and sending goes on.
+                        device.shut.fetch_and(!(shut::SEND | shut::SEND_IN_ANY_CASE), Ordering::AcqRel);
+                    }
+                    Attempt::Failed(error)
+                }
             },
             Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
                 Ok(count) => Attempt::Sent(count),
