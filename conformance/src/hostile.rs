@@ -84,6 +84,14 @@ pub fn rows_at_a_time() -> Option<usize> {
     matches!(current(), Some(Surroundings::Descriptors(_))).then_some(1)
 }
 
+/// How many of `usual` connections at once there are descriptors for.
+pub fn at_once(usual: u64) -> u64 {
+    match current() {
+        Some(Surroundings::Descriptors(count)) => usual.min(count / 16 * 4).max(4),
+        _ => usual,
+    }
+}
+
 /// Puts the process, which has one thread yet, and its children into such surroundings, for good.
 pub fn enter(surroundings: Surroundings) -> io::Result<()> {
     match surroundings {

@@ -160,17 +160,17 @@ fn order(b: &Bench) {
         assert_eq!((context, result.unwrap().1), (number, client.local_addr().unwrap()));
     }
     // Two hundred at once, whose clients come from several threads: by their packets the accepts are in the order of issue.
-    const CLIENTS: u64 = 200;
+    let count = crate::hostile::at_once(200);
     let listener = port.listen("127.0.0.1:0", 2).unwrap();
-    (0..CLIENTS).for_each(|number| drop(listener.accept(number).unwrap()));
+    (0..count).for_each(|number| drop(listener.accept(number).unwrap()));
     let address = listener.local_addr().unwrap();
     let clients: Vec<Peer> = thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(move || (0..CLIENTS / 4).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>()))
+            .map(|_| scope.spawn(move || (0..count / 4).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>()))
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let mut addresses: Vec<_> = (0..CLIENTS)
+    let mut addresses: Vec<_> = (0..count)
         .map(|number| {
             let (context, result) = accepted(&port);
             assert_eq!(context, number);
@@ -265,7 +265,7 @@ fn cancel(b: &Bench) {
     }
     // In a burst of clients, with three workers: each accept ends once, with a connection or as cancelled, and each
     // connection goes to one of them.
-    const ACCEPTS: u64 = 120;
+    let accepts = crate::hostile::at_once(120);
     let port = b.limited(3);
     let listener = port.listen("127.0.0.1:0", 2).unwrap();
     let address = listener.local_addr().unwrap();
@@ -276,9 +276,9 @@ fn cancel(b: &Bench) {
         assert!(matches!(win32, 0 | 995), "{packet:?}");
         seen.lock().unwrap().push((packet.context, win32 == 0));
     });
-    let ids: Vec<_> = (0..ACCEPTS).map(|number| pending(listener.accept(number).unwrap())).collect();
+    let ids: Vec<_> = (0..accepts).map(|number| pending(listener.accept(number).unwrap())).collect();
     let clients = thread::scope(|scope| {
-        let clients = scope.spawn(|| (0..ACCEPTS / 2).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>());
+        let clients = scope.spawn(|| (0..accepts / 2).map(|_| b.connect(address).unwrap()).collect::<Vec<_>>());
         ids.iter().rev().step_by(2).for_each(|&id| _ = listener.cancel(id));
         clients.join().unwrap()
     });
@@ -286,10 +286,10 @@ fn cancel(b: &Bench) {
         ends.lock().unwrap().iter().filter(|(_, connected)| *connected).count() == clients.len()
     });
     listener.cancel_all();
-    eventually("each accept has ended", || ends.lock().unwrap().len() == ACCEPTS as usize);
+    eventually("each accept has ended", || ends.lock().unwrap().len() == accepts as usize);
     let mut contexts: Vec<u64> = ends.lock().unwrap().iter().map(|(context, _)| *context).collect();
     contexts.sort_unstable();
-    assert!(contexts.into_iter().eq(0..ACCEPTS), "each once");
+    assert!(contexts.into_iter().eq(0..accepts), "each once");
     drop(crew);
 }
 
