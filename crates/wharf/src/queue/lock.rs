@@ -14,8 +14,9 @@ mod system {
     use std::hint::spin_loop;
     use std::sync::{Mutex, PoisonError, TryLockError};
 
-    /// How long a thread that finds the lock taken looks away, first and at most, in processor pauses, which take 10 to
-    /// 130 ns each; and how often it looks before it sleeps. In all 5 to 50 us, about what a sleep costs.
+    /// Exponential back-off: how long a thread that finds the lock taken waits before it looks again, first and at most, in
+    /// processor pauses, which take 10 to 130 ns each; and how often it looks before it sleeps. In all 5 to 50 us, about what
+    /// a sleep costs.
     const FIRST_PAUSE: u32 = 4;
     const LONGEST_PAUSE: u32 = 32;
     const LOOKS: u32 = 16;
