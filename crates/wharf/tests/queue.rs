@@ -719,7 +719,7 @@ fn a_port_with_nothing_to_do_does_not_tick_whoever_sleeps() {
     let port = port(1, Wake::default());
     let (tell, told) = mpsc::channel::<()>();
     let told = Mutex::new(told);
-    let _crew = Crew::start(&port, 3, move |_, _| drop(told.lock().unwrap().recv_timeout(DEADLINE)));
+    let _crew = Crew::start(&port, 3, move |_, _| told.lock().unwrap().recv_timeout(DEADLINE).unwrap());
     eventually("all wait", || port.stats().waiting == 3);
     post(&port, &ledger, 1);
     eventually("the first has its packet", || port.stats().waiting == 2);

@@ -115,7 +115,9 @@ fn written_off(queue: &Arc<Queue<u32, Source>>, many: usize) -> (thread::JoinHan
     let (tell, told) = mpsc::channel();
     let enrolling = queue.clone();
     let sleeper = thread::spawn(move || {
-        (0..many).for_each(|_| drop(enrolling.enroll()));
+        for _ in 0..many {
+            enrolling.enroll();
+        }
         tell.send(()).unwrap();
         let _ = ended.recv();
     });
