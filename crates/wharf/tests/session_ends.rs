@@ -443,7 +443,7 @@ fn a_shutdown_waits_for_sessions_that_linger_whoever_looks_at_them() {
                 peer
             })
             .collect();
-        eventually("all are over", || service.stats().sessions == 0 && service.stats().accepted == SESSIONS as u64);
+        eventually("all are over", || service.stats().accepted == SESSIONS as u64 && service.stats().sessions == 0);
         let begun = Instant::now();
         let report = service.shutdown(DEADLINES);
         assert!(begun.elapsed() >= DEADLINES, "it came back after {:?}: {report:?}", begun.elapsed());
