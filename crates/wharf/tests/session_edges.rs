@@ -275,7 +275,7 @@ fn whatever_a_sender_is_at_when_another_thread_aborts_arrives_or_is_told_as_lost
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_has_not_arrived_is_counted_to_the_byte_also_where_a_send_is_the_first_to_hear_of_the_reset() {
+fn what_has_not_arrived_is_counted_to_the_byte_whatever_meets_the_reset_first() {
     use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
     let theatre = Theatre::new();
     let service = service(Service::builder());
@@ -289,24 +289,30 @@ fn what_has_not_arrived_is_counted_to_the_byte_also_where_a_send_is_the_first_to
         });
         actor.closed(move |_, _| _ = say.send(()))
     });
-    let mut peer = client(address.unwrap());
-    set_socket_recv_buffer_size(&peer, 16 * 1024).unwrap();
-    peer.write_all(b"?").unwrap();
-    let link = next(&links);
-    link.send(vec![7; 200_000]).unwrap();
-    let there = || rustix::io::ioctl_fionread(&peer).unwrap();
-    let mut before = 0;
-    eventually("the peer's system takes no more", || {
-        thread::sleep(100 * MS);
-        let now = there();
-        now > 0 && std::mem::replace(&mut before, now) == now
-    });
-    set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
-    drop(peer);
-    eventually("a send hears of the reset", || link.send(vec![7; 10]).is_err());
-    link.resume();
-    next(&ends);
-    eventually("the session is over", || service.stats().sessions == 0);
-    let stats = link.stats();
-    assert_eq!(stats.accepted_bytes - stats.lost_bytes, before, "{stats:?}");
+    let address = address.unwrap();
+    for first in ["send", "close"] {
+        let mut peer = client(address);
+        set_socket_recv_buffer_size(&peer, 16 * 1024).unwrap();
+        peer.write_all(b"?").unwrap();
+        let link = next(&links);
+        link.send(vec![7; 200_000]).unwrap();
+        let there = || rustix::io::ioctl_fionread(&peer).unwrap();
+        let mut before = 0;
+        eventually("the peer's system takes no more", || {
+            thread::sleep(100 * MS);
+            let now = there();
+            now > 0 && std::mem::replace(&mut before, now) == now
+        });
+        set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        match first {
+            "send" => eventually("a send hears of the reset", || link.send(vec![7; 10]).is_err()),
+            _ => link.close(),
+        }
+        link.resume();
+        next(&ends);
+        eventually("the session is over", || service.stats().sessions == 0);
+        let stats = link.stats();
+        assert_eq!(stats.accepted_bytes - stats.lost_bytes, before, "{first}: {stats:?}");
+    }
 }

@@ -1186,7 +1186,9 @@ impl Conn {
                 sending.busy = false;
                 match sending.phase {
                     Phase::Open | Phase::Closing if sending.ends() => {
-                        (sending.shut, sending.ended) = (true, true);
+                        sending.shut = true;
+                        // A connection that is gone takes no end.
+                        sending.ended = !stream.is_broken();
                         drop(sending);
                         // A failure means that the connection is gone, which the receive notices.
                         let _ = stream.shutdown(std::net::Shutdown::Write);

@@ -200,7 +200,7 @@ impl Conn {
     ) -> MutexGuard<'a, Sending> {
         if self.owes(&sending, stream) > 0 {
             if !std::mem::replace(&mut sending.shut, true) {
-                sending.ended = true;
+                sending.ended = !stream.is_broken();
                 drop(sending);
                 // A failure means that the connection is gone, which the sweep notices.
                 let _ = stream.shutdown(std::net::Shutdown::Write);
