@@ -124,6 +124,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         if self.wake_for(state, urgent) {
             let (state, freed) = self.look(self.state.lock());
             // Once: whom another look is due for is left to who settles next, or to the timer.
+            // guard: a slot that a look freed goes to another [without: drop((state, freed));]
             self.wake_for(state, freed);
         }
     }
