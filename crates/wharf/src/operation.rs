@@ -337,6 +337,19 @@ struct Rare {
     shutdown: bool,
 }
 
+impl Rare {
+    fn of(sink: Sink, buffers: &Buffers) -> Option<Box<Rare>> {
+        let sink = Some(sink).filter(|sink| !matches!(sink, Sink::Port));
+        let place = match buffers {
+            Buffers::Many(pieces) if pieces.len() > PIECES_MAX => {
+                Some(Place { total: buffers.total(), ..Place::default() })
+            }
+            _ => None,
+        };
+        (sink.is_some() || place.is_some()).then(|| Box::new(Rare { sink, place, ..Rare::default() }))
+    }
+}
+
 /// How far an operation is in its list of pieces or parts: without it, each call would start over from the first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
@@ -422,16 +435,10 @@ impl Parts {
 impl Operation {
     #[inline]
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
-        let mut rare = match sink {
-            Sink::Port => None,
-            other => Some(Box::new(Rare { sink: Some(other), ..Rare::default() })),
+        let rare = match (&sink, &buffers) {
+            (Sink::Port, Buffers::None | Buffers::One(_) | Buffers::Pooled) => None,
+            _ => Rare::of(sink, &buffers),
         };
-        if let Buffers::Many(pieces) = &buffers
-            && pieces.len() > PIECES_MAX
-        {
-            let place = Place { total: buffers.total(), ..Place::default() };
-            rare.get_or_insert_default().place = Some(place);
-        }
         Operation { serial: 0, token, buffers, done: 0, kind, rare }
     }
 

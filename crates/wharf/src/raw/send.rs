@@ -664,7 +664,16 @@ pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Ba
 
 /// The first pieces, the last of them shortened, that have so many bytes at most; nothing where all have. And how many
 /// bytes they have.
+#[inline]
 fn cut(pieces: &[RawBuffer], most: usize) -> (Option<Vec<RawBuffer>>, usize) {
+    match pieces {
+        // What nearly all are.
+        [only] if only.length <= most => (None, only.length),
+        _ => cut_many(pieces, most),
+    }
+}
+
+fn cut_many(pieces: &[RawBuffer], most: usize) -> (Option<Vec<RawBuffer>>, usize) {
     let mut bytes = 0;
     for (at, piece) in pieces.iter().enumerate() {
         if piece.length > most - bytes {
