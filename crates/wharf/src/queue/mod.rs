@@ -761,6 +761,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut workers = state.workers.iter().flatten().peekable();
         let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
         let wanted = state.has_room() && (state.has_entries_left() || all_blocked) && !state.anybody_inside();
+        // A poll was made, and entries are not the supervisor's to take: work comes again.
+        state.works_in_a_row = 0;
         // Work that is left is taken in the next turn.
         let wanted = wanted && ticked;
         let work = if wanted { None } else { state.take_work() };

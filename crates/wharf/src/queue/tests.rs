@@ -60,6 +60,26 @@ fn work_that_begets_work_does_not_hold_back_a_poll() {
 }
 
 #[test]
+fn a_supervisor_goes_on_with_work_that_begets_work() {
+    let queue = queue(None);
+    let park = queue.supervise().unwrap();
+    queue.insert(7).unwrap();
+    assert!(matches!(queue.get(Deadline::Never), Ok(Taken::Entry(7))));
+    blocking(|| {
+        queue.insert_work(0).unwrap();
+        let mut works = 0;
+        for _ in 0..1000 {
+            if let Tended::Work(work) = queue.tend(&park) {
+                works += 1;
+                queue.insert_work(work).unwrap();
+            }
+        }
+        assert!(works > 500, "{works} pieces of work in 1000 turns");
+    });
+    queue.close();
+}
+
+#[test]
 fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing() {
     let queue = queue(Some(1));
     let park = queue.supervise().unwrap();
