@@ -1220,6 +1220,35 @@ fn a_worker_that_flows_gets_the_batch_of_one_that_blocks() {
 }
 
 #[test]
+fn a_look_that_comes_late_leaves_a_worker_alone_that_has_taken_again() {
+    explore(|| {
+        let bed = Bed::prompt(1, Wake::Adaptive);
+        bed.insert(1);
+        bed.take();
+        let leader = bed.worker(Bed::get_until_closed);
+        until_somebody_is_inside(&bed);
+        let looker = bed.worker(|bed| {
+            pass_until(now() + TICK * 2);
+            // Whoever inserts finds out that the worker has been out for two ticks, and looks.
+            bed.insert(2);
+        });
+        let again = bed.queue.take_again();
+        compute(true);
+        join([looker]);
+        if let Some(entry) = again {
+            bed.end(entry);
+            let state = bed.queue.state.lock();
+            assert!(state.workers.iter().flatten().any(|worker| worker.counted), "it computes, and has no slot");
+        }
+        compute(false);
+        unbind();
+        bed.close();
+        join([leader]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
 fn an_entry_that_a_free_slot_could_take_is_not_left_behind() {
     explore_within(PREEMPTIONS_WHERE_MANY, || {
         let bed = Bed::new(2, Wake::Adaptive);
