@@ -32,12 +32,6 @@ impl<J: Job> Jobs<J> {
         self.line.push_back(Some(job));
     }
 
-    pub(super) fn push_front(&mut self, job: J) {
-        self.first -= 1;
-        self.places.insert(job.id(), self.first);
-        self.line.push_front(Some(job));
-    }
-
     pub(super) fn pop_front(&mut self) -> Option<J> {
         let job = self.line.pop_front().flatten()?;
         self.first += 1;
@@ -59,6 +53,16 @@ impl<J: Job> Jobs<J> {
             self.line.pop_front();
             self.first += 1;
         }
+    }
+}
+
+/// What the ring does with the jobs for which it has no room.
+#[cfg(any(test, target_os = "linux"))]
+impl<J: Job> Jobs<J> {
+    pub(super) fn push_front(&mut self, job: J) {
+        self.first -= 1;
+        self.places.insert(job.id(), self.first);
+        self.line.push_front(Some(job));
     }
 
     /// Puts all of another queue behind its own.

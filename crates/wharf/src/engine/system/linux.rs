@@ -4,7 +4,7 @@ use super::super::Handle;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 use rustix::thread::futex;
@@ -190,23 +190,31 @@ pub(crate) fn send_flags(more: bool) -> SendFlags {
 }
 
 /// The offset of a transfer that goes on where the last one ended, as those of pipes do.
-const NO_OFFSET: u64 = u64::MAX;
+const NO_OFFSET: libc::off64_t = -1;
 
 /// Reads from what is no socket without waiting, whatever mode it is in; `EOPNOTSUPP` where it does not offer that: pipes
 /// before Linux 6.4, terminals.
+#[allow(unsafe_code)]
 pub(crate) fn read_now(from: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
-    match rustix::io::preadv2(from, into, NO_OFFSET, ReadWriteFlags::NOWAIT) {
-        Err(Errno::NOSYS) => Err(Errno::OPNOTSUPP),
-        result => result,
-    }
+    let count = i32::try_from(into.len()).unwrap_or(i32::MAX);
+    // SAFETY: the slices are laid out as iovec, as std promises, and stay borrowed until the call returns.
+    moved_now(unsafe { libc::preadv2(from.as_raw_fd(), into.as_mut_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
 }
 
 /// Writes, as `read_now` reads.
+#[allow(unsafe_code)]
 pub(crate) fn write_now(to: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    match rustix::io::pwritev2(to, from, NO_OFFSET, ReadWriteFlags::NOWAIT) {
-        Err(Errno::NOSYS) => Err(Errno::OPNOTSUPP),
-        result => result,
-    }
+    let count = i32::try_from(from.len()).unwrap_or(i32::MAX);
+    // SAFETY: as above; the memory is only read.
+    moved_now(unsafe { libc::pwritev2(to.as_raw_fd(), from.as_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
+}
+
+/// What a call that moves bytes without waiting came to. Nothing may come between it and this: the error is in `errno`.
+fn moved_now(moved: isize) -> Result<usize, Errno> {
+    usize::try_from(moved).map_err(|_| match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::ENOSYS) | None => Errno::OPNOTSUPP,
+        Some(error) => Errno::from_raw_os_error(error),
+    })
 }
 
 /// What a socket needs to be told so that its sends raise no signal: nothing, the flags do.
