@@ -300,10 +300,10 @@ mod tests {
                         });
                     }
                     let another = posts.another();
-                    scope.spawn(move || (0..500).for_each(|number| assert!(another.post((0, 0, number)))));
+                    let other = scope.spawn(move || (0..500).for_each(|number| assert!(another.post((0, 0, number)))));
                     (500..1000).for_each(|number| assert!(posts.post((0, 0, number))));
-                    // Behind everything else: the other producer is done soon, and an end may be taken before that.
-                    thread::sleep(Duration::from_millis(100));
+                    // The ends come behind everything else.
+                    other.join().unwrap();
                     (0..consumers * 3).for_each(|_| _ = posts.post((0, LAST, 0)));
                 });
                 let mut taken = taken.into_inner().unwrap();
