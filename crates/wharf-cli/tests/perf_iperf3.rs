@@ -769,7 +769,8 @@ fn files_arrive_as_they_were_sent_in_both_directions() {
         pairs.extend([(Wharf, Stock), (Stock, Wharf)]);
     }
     for (number, (client_is, server_is)) in pairs.into_iter().enumerate() {
-        for reverse in [false, true] {
+        let (mut attempt, mut directions) = (1, vec![true, false]);
+        while let Some(&reverse) = directions.last() {
             let to = folder.file(&format!("to-{number}-{reverse}"));
             let (at_server, at_client) = if reverse { (&from, &to) } else { (&to, &from) };
             let (server, port) = serving(server_is, &["-1", "-F", at_server]);
@@ -787,10 +788,18 @@ fn files_arrive_as_they_were_sent_in_both_directions() {
             let report = report_of(&what, &output);
             let server = server.finish();
             assert!(server.status.success(), "{what}: {}", String::from_utf8_lossy(&server.stderr));
-            assert!(std::fs::read(&to).unwrap() == content, "{what}: what arrived is something else");
+            // A stock server stops reading when the client's end arrives, on a busy machine ahead of the last data.
+            let whole = std::fs::read(&to).unwrap() == content;
+            if !whole && server_is == Stock && attempt < TRIES {
+                std::fs::remove_file(&to).unwrap();
+                attempt += 1;
+                continue;
+            }
+            assert!(whole, "{what}: what arrived is something else");
             if client_is == Wharf {
                 assert_eq!(report["end"]["streams"][0]["diskfile"]["size"], 3_000_001, "{what}");
             }
+            directions.pop();
         }
     }
     let output = client(Wharf, 1, &["-F", &folder.file("none")]);
