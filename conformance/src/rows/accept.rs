@@ -237,7 +237,14 @@ fn close_while_they_come(b: &Bench) {
             listener.close();
             clients.join().unwrap()
         });
-        // The handler drops what it got, and the listener's end resets what was waiting: each client sees an end.
+        // The handler drops what it got, and the listener's end resets what was waiting. Linux's system at times gives up a
+        // connection that comes in the moment of the listener's end without telling its client, so what is open is asked.
+        let real = matches!(clients.first(), Some(Peer::Std(_)));
+        if real && crate::system::has_connections(address.port()).is_some() {
+            let closed = || crate::system::has_connections(address.port()) == Some(false);
+            eventually("no connection stays open that nobody got", closed);
+            continue;
+        }
         for client in &mut clients {
             let read = client.read(&mut [0; 1]);
             assert!(read.map_or_else(|error| error.raw_os_error() == Some(ECONNRESET), |bytes| bytes == 0));

@@ -15,6 +15,19 @@ pub fn memory() -> Option<rustix::fd::OwnedFd> {
     Some(rustix::fs::memfd_create("conformance", rustix::fs::MemfdFlags::CLOEXEC).unwrap())
 }
 
+/// Whether a connection that a listener on this port of 127.0.0.1 took, or would have taken, is still open at this end.
+pub fn has_connections(port: u16) -> Option<bool> {
+    /// `TCP_ESTABLISHED`.
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{port:04X}");
+    let open = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next(), words.nth(1)) == (Some(&local), Some(ESTABLISHED))
+    };
+    Some(table.lines().any(open))
+}
+
 /// Resident bytes.
 pub fn resident() -> io::Result<usize> {
     let pages: usize = std::fs::read_to_string("/proc/self/statm")?

@@ -14,6 +14,10 @@ pub fn terminal() -> Option<(rustix::fd::OwnedFd, std::fs::File)> {
     None
 }
 
+pub fn has_connections(_port: u16) -> Option<bool> {
+    None
+}
+
 /// The most that was resident so far, which does not fall, and grows as what is resident does.
 #[allow(unsafe_code)]
 pub fn resident() -> io::Result<usize> {

@@ -27,6 +27,10 @@ pub fn direct(options: &mut OpenOptions) {
     options.custom_flags(FILE_FLAG_NO_BUFFERING);
 }
 
+pub fn has_connections(_port: u16) -> Option<bool> {
+    None
+}
+
 /// Resident bytes.
 #[allow(unsafe_code)]
 pub fn resident() -> io::Result<usize> {

@@ -7,10 +7,12 @@ use common::*;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
+use wharf::raw::{self, CompletionEvent, DeviceKind, Post, Sink};
 use wharf::{Buffer, CompletionPort};
 
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static FREED: AtomicUsize = AtomicUsize::new(0);
+static FREED_RAW: AtomicUsize = AtomicUsize::new(0);
 
 /// A context whose destructor panics.
 struct Bomb;
@@ -163,5 +165,52 @@ fn an_operation_that_a_closed_port_ends_later_is_freed_beside_others_that_panic(
         }
         eventually("every context is freed", || FREED.load(SeqCst) == MADE.load(SeqCst));
         eventually("every descriptor is closed", || descriptors() == before);
+    });
+}
+
+#[test]
+fn the_last_handle_of_a_raw_port_closes_it_and_its_devices() {
+    in_child("the_last_handle_of_a_raw_port_closes_it_and_its_devices", || {
+        let wait = CompletionEvent::new();
+        for closed_before in [false, true] {
+            let before = descriptors();
+            let freed = FREED_RAW.load(SeqCst);
+            let port = raw::Port::new(raw::Config {
+                concurrency: 1,
+                wake: wharf::Wake::default(),
+                pool_buffer_bytes: 4096,
+                pool_keep: 4,
+                files: wharf::FileEngine::default(),
+                sockets: wharf::SocketEngine::default(),
+                dispose: |_| {
+                    FREED_RAW.fetch_add(1, SeqCst);
+                },
+            })
+            .unwrap();
+            let (server, mut peer) = pair();
+            server.set_nonblocking(true).unwrap();
+            port.adopt(server, DeviceKind::Stream, 1).unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = port.adopt(listener, DeviceKind::Listener, 1).unwrap();
+            let clone = port.clone();
+            port.post(Post { key: 1, token: 1, bytes: 0 }).unwrap();
+            port.accept(&listener, 2, Sink::Event(wait.clone())).unwrap();
+            if closed_before {
+                port.close();
+            }
+            drop(port);
+            peer.set_nonblocking(true).unwrap();
+            let open = std::io::Read::read(&mut peer, &mut [0; 4]).unwrap_err();
+            assert_eq!(open.kind(), std::io::ErrorKind::WouldBlock, "another handle is there");
+            peer.set_nonblocking(false).unwrap();
+            drop(clone);
+            assert_eq!(FREED_RAW.load(SeqCst), freed + 1, "the packet that was queued");
+            let ended = wait.wait(Some(DEADLINE)).expect("the accept that was outstanding has ended");
+            assert_eq!((ended.token, ended.error), (2, wharf::raw::ECANCELED));
+            assert_eq!(std::io::Read::read(&mut peer, &mut [0; 4]).unwrap(), 0, "the socket is closed");
+            drop(peer);
+            assert_eq!(descriptors(), before, "closed before: {closed_before}");
+        }
     });
 }

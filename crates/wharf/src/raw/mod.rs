@@ -82,7 +82,8 @@ pub(crate) enum Entry {
     Tick(u64),
 }
 
-/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`].
+/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`], or until the last handle of
+/// the port goes.
 #[derive(Clone, Debug)]
 pub struct Device(pub(crate) Arc<Inner>);
 
@@ -150,7 +151,17 @@ pub(crate) struct PortDriver {
 
 impl Drop for PortDriver {
     fn drop(&mut self) {
-        if !self.home.is_here() {
+        let here = self.home.is_here();
+        // Nobody has the port any more, so nobody works on a device. No lock is taken: in a child it may be held for good.
+        for device in self.devices.get_mut().iter() {
+            if here {
+                device.deregister(&*self.engine);
+                device.leave(&*self.engine);
+            } else {
+                device.close_copy(&*self.engine);
+            }
+        }
+        if !here {
             // The thread that it would end, and what wakes that, are the parent's.
             std::mem::forget(self.pump.take());
         }
@@ -240,10 +251,22 @@ impl Driver<Entry> for PortDriver {
     }
 }
 
-/// A completion port of the raw layer. Clones name the same port.
+/// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
+/// ([`close`](Port::close)), and so are its devices.
 #[derive(Clone)]
 pub struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
+    /// Only held; not by the port that it closes.
+    _last: Option<Arc<Last>>,
+}
+
+/// Closes the port when its last handle goes.
+struct Last(Arc<Queue<Entry, PortDriver>>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        Port { queue: self.0.clone(), _last: None }.close();
+    }
 }
 
 impl std::fmt::Debug for Port {
@@ -288,7 +311,9 @@ impl Port {
                 dispose: config.dispose,
             })
         })?;
-        Ok(Port { queue: Arc::new(queue) })
+        let queue = Arc::new(queue);
+        let last = Last(queue.clone());
+        Ok(Port { queue, _last: Some(Arc::new(last)) })
     }
 
     fn driver(&self) -> &PortDriver {

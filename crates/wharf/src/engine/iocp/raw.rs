@@ -92,7 +92,8 @@ pub enum Released {
     Handle(OwnedHandle),
 }
 
-/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`].
+/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`], or until the last handle of
+/// the port goes.
 #[derive(Clone, Debug)]
 pub struct Device(pub(crate) Arc<Inner>);
 
@@ -465,7 +466,8 @@ pub(super) fn finish(device: &Inner, mut record: Box<Record>, error: i32, payloa
     (sink, Completion { key, token, bytes, error, kind, device, more: false, payload, named_memory })
 }
 
-/// A completion port of the raw layer. Clones name the same port.
+/// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
+/// ([`close`](Port::close)), and so are its devices.
 #[derive(Clone)]
 pub struct Port {
     pub(crate) queue: Arc<Queue>,
@@ -1149,13 +1151,15 @@ fn drain(queue: &Queue, deadline: Instant) -> bool {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // A raw port that nobody has closed: what it holds is freed, and nothing that the kernel may still write to.
+        // What it holds is freed, and nothing that the kernel may still write to.
+        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
         if self.is_closed() {
             while !drain(self, Instant::now() + CLOSING) {}
+            devices.iter().for_each(|device| device.leave());
             return;
         }
+        // A raw port that nobody has closed.
         self.close();
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
         for device in &devices {
             for side in [Side::Receive, Side::Send] {
                 let (_, waiting) = cancel_lane(device, side, Which::AllAndClose);
@@ -1168,5 +1172,6 @@ impl Drop for Queue {
         while !drain(self, Instant::now() + CLOSING) {
             log::warn!("a port waits for operations that a driver does not give up");
         }
+        devices.iter().for_each(|device| device.leave());
     }
 }
