@@ -172,6 +172,7 @@ impl Buffers {
     }
 
     /// Bytes in all.
+    #[inline]
     pub fn total(&self) -> usize {
         match self {
             Buffers::None => 0,
@@ -433,7 +434,8 @@ impl Parts {
 }
 
 impl Operation {
-    #[inline]
+    // Always: built in its place, once a message.
+    #[inline(always)]
     pub(crate) fn new(kind: Kind, token: usize, sink: Sink, buffers: Buffers) -> Operation {
         let rare = match (&sink, &buffers) {
             (Sink::Port, Buffers::None | Buffers::One(_) | Buffers::Pooled) => None,
@@ -496,6 +498,7 @@ impl Operation {
     }
 
     /// Bytes that it moves in all.
+    #[inline]
     pub(crate) fn total(&self) -> usize {
         match self.rare.as_deref() {
             Some(Rare { parts: Some(parts), .. }) => parts.total(),

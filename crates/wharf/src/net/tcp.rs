@@ -171,6 +171,7 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// The buffer and the context come back, and no packet will come, when the stream is not connected, is known to be
     /// reset, was shut for receiving or is closed, when the port is closed, or when the buffer is shared memory.
     #[doc(alias = "WSARecv")]
+    #[inline]
     pub fn recv(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
         shared.issue_into(buffer.into(), context, |into, token| {
@@ -224,6 +225,7 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// The buffer and the context come back, and no packet will come, when the stream is not connected, is known to be
     /// reset, was shut for sending or is closed, or when the port is closed.
     #[doc(alias = "WSASend")]
+    #[inline]
     pub fn send(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
         let buffer = buffer.into();

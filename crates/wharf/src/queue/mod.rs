@@ -213,9 +213,14 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        let me = binding::bound(self)?.number;
+        self.take_again_as(binding::bound(self)?)
+    }
+
+    /// [`take_again`](Queue::take_again) by a thread that knows which worker it is.
+    #[inline]
+    pub(crate) fn take_again_as(&self, me: WorkerId) -> Option<T> {
         let mut state = self.state.lock();
-        let taken = state.take_again(me, || self.driver.has_sources())?;
+        let taken = state.take_again(me.number, || self.driver.has_sources())?;
         self.release(state, false);
         Some(taken)
     }

@@ -488,7 +488,13 @@ impl Port {
     }
 
     fn check(&self) -> Result<(), i32> {
-        if !self.is_home() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
+        if self.is_home() { self.is_open() } else { Err(EBADF) }
+    }
+
+    /// [`check`](Port::check) of a call that has found out already that it is [at home](Port::is_home).
+    #[inline]
+    fn is_open(&self) -> Result<(), i32> {
+        if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
@@ -756,6 +762,12 @@ impl Port {
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
         if self.is_home() { self.queue.take_again() } else { None }
+    }
+
+    /// [`take_again`](Port::take_again) by a worker that has just [bound](crate::queue::bind) itself, at home.
+    #[inline]
+    pub(crate) fn take_again_as(&self, me: crate::queue::WorkerId) -> Option<Entry> {
+        self.queue.take_again_as(me)
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.

@@ -138,7 +138,7 @@ impl Port {
     }
 
     fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
-        self.check()?;
+        self.is_open()?;
         let mut direction = device.receive.lock();
         if direction.closed {
             return Err(EBADF);

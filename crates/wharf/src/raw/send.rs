@@ -287,7 +287,7 @@ impl Port {
     /// The send side, to issue something there.
     #[inline]
     pub(super) fn open_send_side<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
-        self.check()?;
+        self.is_open()?;
         let direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
@@ -592,6 +592,7 @@ impl Port {
     }
 
     /// Offers some memory to the system: as much as one turn may move.
+    #[inline]
     pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
         match device.failed_send.load(Ordering::Acquire) {
             0 => {}

@@ -907,6 +907,11 @@ impl Port {
         None
     }
 
+    #[inline]
+    pub(crate) fn take_again_as(&self, _me: crate::queue::WorkerId) -> Option<Entry> {
+        None
+    }
+
     /// Takes the next packet. `None` waits for ever, zero does not wait.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
         self.get_until(Deadline::after(timeout))
