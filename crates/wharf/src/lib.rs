@@ -62,15 +62,13 @@ pub mod fake {
     pub use crate::engine::fake::{Listener, Mail, Network, Peer};
 }
 #[cfg(not(loom))]
-mod fork;
-#[cfg(not(loom))]
 pub mod fs;
 #[cfg(not(loom))]
 pub mod net;
 #[cfg(not(loom))]
-mod operation;
+mod notifier;
 #[cfg(not(loom))]
-mod os;
+mod operation;
 #[cfg(not(loom))]
 mod packet;
 #[cfg(not(loom))]
@@ -91,6 +89,7 @@ pub mod session;
 #[cfg(not(loom))]
 mod spare;
 mod sync;
+mod sys;
 #[cfg(not(loom))]
 mod word;
 #[cfg(not(loom))]

@@ -9,8 +9,8 @@
 //! again. An address or a descriptor number never identifies anything.
 
 use crate::buffer::PoolBuffer;
-use crate::fork::Home;
-pub use crate::os::Handle;
+use crate::sys::fork::Home;
+pub use crate::sys::{Handle, RawBuffer};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -71,34 +71,6 @@ impl Side {
         if serial & 1 == 0 { Side::Receive } else { Side::Send }
     }
 }
-
-/// A piece of memory that belongs to an operation until its packet was taken.
-#[derive(Clone, Copy, Debug)]
-pub struct RawBuffer {
-    /// Its first byte.
-    pub pointer: *mut u8,
-    /// How many bytes may be read (send) or written (receive).
-    pub length: usize,
-}
-
-impl RawBuffer {
-    /// What is left of it behind its first `done` bytes.
-    #[inline]
-    pub(crate) fn rest(&self, done: usize) -> RawBuffer {
-        RawBuffer { pointer: self.pointer.wrapping_add(done), length: self.length - done }
-    }
-
-    /// Its first bytes, as many as that at most.
-    #[inline]
-    pub(crate) fn first(&self, most: usize) -> RawBuffer {
-        RawBuffer { pointer: self.pointer, length: self.length.min(most) }
-    }
-}
-
-#[allow(unsafe_code)]
-// SAFETY: a RawBuffer is an address and a length. Whoever issues an operation with it promises (see `raw`) that the
-// memory is the operation's alone, or shared and read only, until the packet; so any thread may touch it for it.
-unsafe impl Send for RawBuffer {}
 
 /// Where the bytes of an operation are.
 #[derive(Debug)]

@@ -47,7 +47,7 @@ pub enum Event<K, C> {
         /// The listener, for the next accept.
         listener: TcpListener<K, C>,
         /// The connection, which belongs to no port yet, in non-blocking mode.
-        result: io::Result<crate::os::UnixStream>,
+        result: io::Result<crate::sys::UnixStream>,
     },
     /// A child process has ended.
     Exited {
@@ -196,13 +196,13 @@ impl<K, C> Packet<K, C> {
         // A pipe's end is a success of 0 bytes here, and a broken pipe there (row Q-05).
         if let Event::Received { stream, buffer, result: Ok(0) } = &self.event
             && buffer.capacity() > 0
-            && crate::os::class_of(&stream.0.device) == Class::Pipe
+            && stream.0.device.class() == Class::Pipe
         {
             return NtStatus::PIPE_BROKEN;
         }
         let class = match &self.event {
             Event::Sent { stream, .. } | Event::SentVectored { stream, .. } | Event::Received { stream, .. } => {
-                crate::os::class_of(&stream.0.device)
+                stream.0.device.class()
             }
             Event::Connected { .. } => Class::Connect,
             Event::Read { .. } | Event::Written { .. } | Event::Synced { .. } => Class::File,
@@ -212,7 +212,7 @@ impl<K, C> Packet<K, C> {
         };
         match self.error() {
             None => NtStatus::SUCCESS,
-            Some(error) => crate::os::nt_status(error.raw_os_error().unwrap_or(0), class),
+            Some(error) => crate::error::nt_status_of_number(error.raw_os_error().unwrap_or(0), class),
         }
     }
 

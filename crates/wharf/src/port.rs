@@ -4,8 +4,7 @@ use crate::associate::{Associate, Shared};
 use crate::buffer::Buffer;
 use crate::fs::File;
 use crate::net::{Addresses, FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
-pub use crate::os::Notifier;
-use crate::os::{Handle, Owned};
+pub use crate::notifier::Notifier;
 use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
 use crate::process::Child;
 use crate::queue::{Deadline, Wake, WorkerReport};
@@ -14,6 +13,7 @@ use crate::raw::{
     SocketEngine,
 };
 use crate::record::{Memory, Record, RepeatRecord, TimerRecord};
+use crate::sys::{Handle, Owned};
 use crate::word;
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
@@ -445,7 +445,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         handler: impl Fn(Packet<K, C>) + Send + Sync + 'static,
     ) -> io::Result<WorkerPool> {
         if !self.is_home() {
-            return Err(crate::fork::refusal());
+            return Err(crate::error::forked());
         }
         WorkerPool::start(self.owner.0.clone(), workers, move |completion| handler(assemble(completion)))
     }
@@ -704,7 +704,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
         }
         Kind::Exited => {
             let child = Child(shared);
-            Event::Exited { child, result: result(bytes).map(crate::os::exit_status) }
+            Event::Exited { child, result: result(bytes).map(crate::sys::child_status) }
         }
         Kind::Connected => Event::Connected { stream: Stream(shared), result: result(0).map(drop) },
         Kind::Received => {

@@ -1,10 +1,10 @@
 //! Child processes: their end is a packet.
 
 use crate::associate::{Associate, Outcome, Shared, adopt, device};
-use crate::engine::system;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
+use crate::sys;
 use rustix::fd::OwnedFd;
 use rustix::process::Signal;
 use std::io;
@@ -33,7 +33,7 @@ impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
     type Device = Child<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
-        match system::child(self.id()) {
+        match sys::child(self.id()) {
             Ok(fd) => match adopt::<K, C, OwnedFd>(port, fd, DeviceKind::Handle, key) {
                 Ok(shared) => Ok(Child(shared)),
                 Err(rejected) => Err(Rejected { error: rejected.error, source: self, key: rejected.key }),
@@ -60,6 +60,6 @@ impl<K: Key, C: Context> Child<K, C> {
         let signal = Signal::from_named_raw(number).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{number} is no signal's number; SIGTERM is 15"))
         })?;
-        self.0.with_fd(|fd| Ok(system::signal(fd, signal)?))
+        self.0.with_fd(|fd| Ok(sys::signal(fd, signal)?))
     }
 }

@@ -1,10 +1,10 @@
 //! Child processes: their end is a packet.
 
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
-use crate::os::Owned;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Sink};
+use crate::sys::Owned;
 use std::io;
 use std::os::windows::io::{AsHandle, OwnedHandle};
 use std::sync::Arc;

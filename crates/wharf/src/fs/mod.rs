@@ -41,10 +41,10 @@ impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
 
     fn associate(self, port: &raw::Port, key: K) -> Result<File<K, C>, Rejected<Self, K>> {
         // Here for the sake of the words; the raw layer has only a number for it.
-        if let Err(error) = raw::file_traits(crate::os::of_file(&self)) {
+        if let Err(error) = raw::file_traits(crate::sys::of_file(&self)) {
             return Err(Rejected { error, source: self, key });
         }
-        match crate::os::for_port(self) {
+        match crate::sys::for_overlapped(self) {
             Ok(file) => adopt(port, file, DeviceKind::File, key).map(File),
             Err((error, source)) => Err(Rejected { error, source, key }),
         }
@@ -155,6 +155,6 @@ impl<K: Key, C: Context> File<K, C> {
     /// Operations are outstanding, or it is closed.
     pub fn release(self) -> Result<std::fs::File, Rejected<Self, ()>> {
         let release = |(error, shared)| Rejected { error, source: File(shared), key: () };
-        self.0.release().map(crate::os::from_port).map_err(release)
+        self.0.release().map(crate::sys::for_waiting).map_err(release)
     }
 }

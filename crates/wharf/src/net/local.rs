@@ -78,5 +78,5 @@ fn can_be_waited_for(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) fn standard_input() -> io::Result<OwnedFd> {
     let input = std::io::stdin();
     can_be_waited_for(input.as_fd())?;
-    crate::engine::system::standard_input()
+    crate::sys::standard_input()
 }

@@ -44,10 +44,10 @@ pub use tcp::{Stream, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
 use crate::associate::{Shared, adopt};
-use crate::os::Owned;
 use crate::packet::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
+use crate::sys::Owned;
 use std::sync::Arc;
 
 /// Associates a socket, and then puts it into non-blocking mode: a source that is refused comes back in the mode it had. No

@@ -35,7 +35,7 @@ impl FileMessage {
     }
 
     fn parts(&self) -> io::Result<Vec<Part>> {
-        let (handle, offset) = (crate::os::of_file(&self.file), self.offset);
+        let (handle, offset) = (crate::sys::of_file(&self.file), self.offset);
         let file = match self.length {
             Some(length) => Part::File { handle, offset, length },
             None => Part::FileToEnd { handle, offset, told: self.told_behind_offset()? },

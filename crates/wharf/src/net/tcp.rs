@@ -3,11 +3,11 @@
 use super::{Addresses, adopt_socket};
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::os::{self, Owned};
 use crate::packet::{Event, Packet, Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
 use crate::record::Memory;
+use crate::sys::{self, Owned};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 use std::io;
@@ -39,7 +39,7 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = TcpListener<K, C>;
 
     fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
-        match os::is_listening(&self) {
+        match sys::is_listening(&self) {
             Ok(true) => {}
             Ok(false) => {
                 let error =
@@ -74,7 +74,7 @@ fn has_port(socket: &std::net::TcpStream) -> bool {
 pub(crate) fn listen(address: impl Addresses) -> io::Result<std::net::TcpListener> {
     let mut listened = Err(io::ErrorKind::InvalidInput.into());
     for address in address.addresses()? {
-        listened = os::listen(&address, BACKLOG);
+        listened = sys::listen(&address, BACKLOG);
         if listened.is_ok() {
             break;
         }
@@ -85,7 +85,7 @@ pub(crate) fn listen(address: impl Addresses) -> io::Result<std::net::TcpListene
 /// A connection that was taken without a packet.
 pub(crate) enum Came {
     Tcp(std::net::TcpStream, SocketAddr),
-    Local(os::UnixStream),
+    Local(sys::UnixStream),
 }
 
 impl<K: Key, C: Context> TcpListener<K, C> {

@@ -3,10 +3,10 @@
 use super::adopt_socket;
 use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::os;
 use crate::packet::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Incoming, Outgoing, Sink};
+use crate::sys;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -227,12 +227,12 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
     /// Segmentation offload: a send of more than this many bytes goes out as several datagrams of that size, the last
     /// perhaps shorter, for the cost of little more than one. `None` ends it.
     pub fn set_segment_bytes(&self, bytes: Option<u16>) -> io::Result<()> {
-        self.0.with_fd(|fd| os::set_segment_bytes(fd, bytes.unwrap_or(0)))
+        self.0.with_fd(|fd| sys::set_segment_bytes(fd, bytes.unwrap_or(0)))
     }
 
     /// Receive offload: several datagrams of one peer that came together may be received as one, and the packet says how
     /// long each is (`segment_bytes`). Give buffers of 64 KiB.
     pub fn set_receive_offload(&self, on: bool) -> io::Result<()> {
-        self.0.with_fd(|fd| os::set_receive_offload(fd, on))
+        self.0.with_fd(|fd| sys::set_receive_offload(fd, on))
     }
 }

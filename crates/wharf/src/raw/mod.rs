@@ -44,11 +44,13 @@ use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
-use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
+use crate::engine::{Engine, Events, PIECES_MAX, Readiness};
+use crate::error::Class;
 use crate::operation::{Operation, PortNumber};
-use crate::os::Owned;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
+use crate::sys::Owned;
+use crate::sys::errno;
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
@@ -93,6 +95,11 @@ impl Device {
         self.0.number
     }
 
+    /// What it is, as far as the errors of a stream are concerned.
+    pub(crate) fn class(&self) -> Class {
+        if self.0.kind == DeviceKind::Handle { Class::Pipe } else { Class::Stream }
+    }
+
     /// A listener for streams of the machine's own.
     pub(crate) fn is_local(&self) -> bool {
         self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
@@ -126,7 +133,7 @@ impl Device {
 }
 
 pub(crate) struct PortDriver {
-    home: crate::fork::Home,
+    home: crate::sys::fork::Home,
     /// No other port of the process has it, or had it.
     number: PortNumber,
     engine: Arc<dyn Engine>,
@@ -294,7 +301,7 @@ impl Port {
         let number = PortNumber::next()?;
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
-                home: crate::fork::Home::here(),
+                home: crate::sys::fork::Home::here(),
                 number,
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
@@ -614,7 +621,7 @@ impl Port {
     ) -> std::io::Result<R> {
         let device = match self.own(device) {
             Ok(device) => device,
-            Err(EBADF) => return Err(crate::fork::refusal()),
+            Err(EBADF) => return Err(crate::error::forked()),
             Err(error) => return Err(std::io::Error::from_raw_os_error(error)),
         };
         if !device.enter() {

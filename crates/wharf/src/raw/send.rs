@@ -15,9 +15,9 @@ use super::{
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
-use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use crate::operation::Operation;
 use crate::sync::{Arc, Guard};
+use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;

@@ -1365,5 +1365,5 @@ pub(super) fn count(figure: &AtomicU64, more: u64) {
 
 /// The system's coarse clock: its reading costs next to nothing, and it moves 100 to 1000 times a second. Never 0.
 fn tick_ms() -> u64 {
-    crate::os::coarse_ms().max(1)
+    crate::sys::coarse_ms().max(1)
 }

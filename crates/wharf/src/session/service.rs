@@ -834,7 +834,7 @@ impl Inner {
     }
 
     pub(super) fn at_home(&self) -> io::Result<()> {
-        if self.is_home() { Ok(()) } else { Err(crate::fork::refusal()) }
+        if self.is_home() { Ok(()) } else { Err(crate::error::forked()) }
     }
 
     fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {

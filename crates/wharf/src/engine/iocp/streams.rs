@@ -5,16 +5,16 @@
 //! hands; the rest waits in the lane.
 
 use super::device::{Device as Inner, phase, shut, traits};
-use super::numbers::{
-    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
-    EWOULDBLOCK, is_broken,
-};
 use super::queue::{Queue, key};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use super::sys::{self, AcceptRoom, Called, OVERLAPPED};
 use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
+use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
+use crate::sys::errno::{
+    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
+    EWOULDBLOCK, is_broken,
+};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

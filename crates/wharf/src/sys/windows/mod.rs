@@ -1,15 +1,16 @@
 //! Windows: sockets and files are of two kinds, each with handles of its own.
 
+pub(crate) mod calls;
+pub(crate) mod errno;
+
 use super::{LocalName, Owned};
-use crate::error::{Class, NtStatus};
-use crate::raw;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::windows::io::{
-    AsHandle, AsRawHandle, AsRawSocket, BorrowedHandle, BorrowedSocket, FromRawHandle, FromRawSocket, IntoRawHandle,
-    IntoRawSocket, OwnedHandle, RawHandle,
+    AsRawHandle, AsRawSocket, BorrowedSocket, FromRawHandle, FromRawSocket, IntoRawHandle, IntoRawSocket, OwnedHandle,
+    RawHandle,
 };
 use std::os::windows::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -26,7 +27,7 @@ fn of_handle(handle: RawHandle) -> Handle {
     handle.expose_provenance() as Handle
 }
 
-fn to_handle(handle: Handle) -> RawHandle {
+pub(crate) fn to_handle(handle: Handle) -> RawHandle {
     std::ptr::with_exposed_provenance_mut(handle as usize)
 }
 
@@ -69,12 +70,6 @@ impl Owned for UnixStream {
     }
 }
 
-/// What a device has where descriptors are all of one kind: not here, `release` gives back what was associated.
-macro_rules! by_descriptor {
-    ($device:ident) => {};
-}
-pub(crate) use by_descriptor;
-
 /// # Safety
 ///
 /// The socket stays open as long as the borrow is used.
@@ -101,9 +96,14 @@ pub(crate) fn of_file(file: &std::fs::File) -> Handle {
     of_handle(file.as_raw_handle())
 }
 
-/// The file as a port can use it: opened once more, for operations that do not wait, if it was opened for others.
-pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error, std::fs::File)> {
-    match raw::overlapped(of_file(&file)) {
+/// Another handle for a file that was opened for operations that wait; none for one that was not.
+fn overlapped(handle: Handle) -> Result<Option<Handle>, i32> {
+    if calls::waits(handle) { calls::reopen(handle, true).map(Some) } else { Ok(None) }
+}
+
+/// The file as calls that do not wait can use it: opened once more, for operations that do not wait, if it was opened for others.
+pub(crate) fn for_overlapped(file: std::fs::File) -> Result<std::fs::File, (io::Error, std::fs::File)> {
+    match overlapped(of_file(&file)) {
         Ok(None) => Ok(file),
         #[allow(unsafe_code)]
         // SAFETY: it was opened just now, and is nobody else's.
@@ -113,8 +113,8 @@ pub(crate) fn for_port(file: std::fs::File) -> Result<std::fs::File, (io::Error,
 }
 
 /// The file as everybody else can use it: opened once more, for operations that wait. Should that fail it is given as it is.
-pub(crate) fn from_port(file: std::fs::File) -> std::fs::File {
-    match raw::waiting(of_file(&file)) {
+pub(crate) fn for_waiting(file: std::fs::File) -> std::fs::File {
+    match calls::reopen(of_file(&file), false) {
         #[allow(unsafe_code)]
         // SAFETY: it was opened just now, and is nobody else's.
         Ok(handle) => unsafe { std::fs::File::from_handle(handle) },
@@ -183,54 +183,12 @@ pub(crate) fn coarse_ms() -> u64 {
 }
 
 /// How a child ended, of the number in its completion.
-pub(crate) fn exit_status(number: usize) -> ExitStatus {
+pub(crate) fn child_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(number as u32)
-}
-
-/// What a stream is, as far as its errors are concerned: the system's numbers tell pipes apart themselves.
-pub(crate) fn class_of(_stream: &raw::Device) -> Class {
-    Class::Stream
-}
-
-/// The status of an operation that ended with this error number of the system's.
-pub(crate) fn nt_status(number: i32, class: Class) -> NtStatus {
-    crate::error::nt_status_of_code(number.cast_unsigned(), class)
-}
-
-/// The Winsock code of a call that failed at once with this number.
-pub(crate) fn winsock(number: i32) -> u32 {
-    match number.cast_unsigned() {
-        code @ 10_000..12_000 => code,
-        code => crate::error::winsock(crate::error::nt_status_of_code(code, Class::Any)),
-    }
-}
-
-/// Whether the number says that the peer broke the connection off.
-pub(crate) fn is_reset(number: i32) -> bool {
-    number == raw::ECONNRESET || number == raw::EPIPE
 }
 
 /// Where a socket of the machine's own comes from.
 pub(crate) fn local_peer(socket: &UnixStream) -> (Option<LocalName>, Option<[u32; 3]>) {
     let UnixStream(()) = socket;
     (None, None)
-}
-
-/// See [`CompletionPort::notifier`](crate::CompletionPort::notifier).
-#[derive(Debug)]
-pub struct Notifier(raw::Port);
-
-impl Notifier {
-    pub(crate) fn new(port: &raw::Port) -> io::Result<Notifier> {
-        Ok(Notifier(port.clone()))
-    }
-}
-
-/// The port's own handle (row P-40): for waiting, and for nothing else.
-impl AsHandle for Notifier {
-    #[allow(unsafe_code)]
-    fn as_handle(&self) -> BorrowedHandle<'_> {
-        // SAFETY: the port is open as long as it is held here.
-        unsafe { BorrowedHandle::borrow_raw(to_handle(self.0.notifier_handle())) }
-    }
 }

@@ -1,8 +1,8 @@
 //! The system's calls, with what each needs said once. All `unsafe` that is about arguments alone stands here.
 
-use super::numbers::EINVAL;
-use crate::operation::RawBuffer;
-use crate::os::Handle;
+use super::Handle;
+use super::errno::EINVAL;
+use crate::sys::RawBuffer;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use windows_sys::Win32::Storage::FileSystem as fs;
 use windows_sys::Win32::System::IO as ov;
 use windows_sys::Win32::System::Threading as threads;
 
-pub(super) use ov::{OVERLAPPED, OVERLAPPED_ENTRY};
+pub(crate) use ov::{OVERLAPPED, OVERLAPPED_ENTRY};
 
 #[allow(unsafe_code)]
 mod nt {
@@ -21,21 +21,21 @@ mod nt {
 
     #[link(name = "ntdll", kind = "raw-dylib")]
     unsafe extern "system" {
-        pub(super) fn NtQueryIoCompletion(
+        pub(crate) fn NtQueryIoCompletion(
             port: HANDLE,
             class: u32,
             information: *mut c_void,
             length: u32,
             returned: *mut u32,
         ) -> NTSTATUS;
-        pub(super) fn NtSetInformationFile(
+        pub(crate) fn NtSetInformationFile(
             file: HANDLE,
             status: *mut c_void,
             information: *const c_void,
             length: u32,
             class: u32,
         ) -> NTSTATUS;
-        pub(super) fn NtQueryInformationFile(
+        pub(crate) fn NtQueryInformationFile(
             file: HANDLE,
             status: *mut c_void,
             information: *mut c_void,
@@ -47,7 +47,7 @@ mod nt {
 
 /// What an issuing call came to.
 #[derive(Debug)]
-pub(super) enum Called {
+pub(crate) enum Called {
     /// A packet will come.
     Pending,
     /// It has succeeded, with so many bytes; whether a packet comes is a matter of the device's mode.
@@ -56,11 +56,11 @@ pub(super) enum Called {
     Failed(i32),
 }
 
-pub(super) fn handle(handle: Handle) -> base::HANDLE {
+pub(crate) fn handle(handle: Handle) -> base::HANDLE {
     std::ptr::with_exposed_provenance_mut(handle as usize)
 }
 
-pub(super) fn number(handle: base::HANDLE) -> Handle {
+pub(crate) fn number(handle: base::HANDLE) -> Handle {
     handle.expose_provenance() as Handle
 }
 
@@ -68,7 +68,7 @@ fn socket(handle: Handle) -> ws::SOCKET {
     handle as ws::SOCKET
 }
 
-pub(super) fn last_error() -> i32 {
+pub(crate) fn last_error() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(EINVAL)
 }
 
@@ -91,13 +91,13 @@ fn called(failed: bool, bytes: u32) -> Called {
 
 /// The Win32 code of a status.
 #[allow(unsafe_code)]
-pub(super) fn code_of(status: u32) -> u32 {
+pub(crate) fn code_of(status: u32) -> u32 {
     // SAFETY: a function of numbers.
     unsafe { base::RtlNtStatusToDosError(status.cast_signed()) }
 }
 
 /// A status whose code this is, of those that this crate makes itself: the form that carries a Win32 code.
-pub(super) fn status_of(code: i32) -> usize {
+pub(crate) fn status_of(code: i32) -> usize {
     // Facility 7, Win32, of an error: `RtlNtStatusToDosError` takes the code out again.
     (0xC007_0000_u32 | (code.cast_unsigned() & 0xFFFF)) as usize
 }
@@ -106,7 +106,7 @@ pub(super) fn status_of(code: i32) -> usize {
 
 /// A port's handle. Closed when dropped.
 #[derive(Debug)]
-pub(super) struct Completions(base::HANDLE);
+pub(crate) struct Completions(base::HANDLE);
 
 #[allow(unsafe_code)]
 // SAFETY: the kernel's object may be used by any thread at any time; the handle is closed once, by the owner.
@@ -117,7 +117,7 @@ unsafe impl Sync for Completions {}
 
 /// How a wait ended that brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPacket {
+pub(crate) enum NoPacket {
     TimedOut,
     /// A call was queued to the thread (see [`interrupt`]), or the port is gone.
     Interrupted,
@@ -125,7 +125,7 @@ pub(super) enum NoPacket {
 
 impl Completions {
     #[allow(unsafe_code)]
-    pub(super) fn new(concurrency: usize) -> io::Result<Completions> {
+    pub(crate) fn new(concurrency: usize) -> io::Result<Completions> {
         let limit = u32::try_from(concurrency).unwrap_or(u32::MAX);
         // SAFETY: without a file no handle is read (row P-01).
         let port = unsafe { ov::CreateIoCompletionPort(base::INVALID_HANDLE_VALUE, std::ptr::null_mut(), 0, limit) };
@@ -133,7 +133,7 @@ impl Completions {
     }
 
     #[allow(unsafe_code)]
-    pub(super) fn associate(&self, file: Handle, key: usize) -> Result<(), i32> {
+    pub(crate) fn associate(&self, file: Handle, key: usize) -> Result<(), i32> {
         // SAFETY: the port's handle is open; that of the file is the caller's, and a bad one is refused.
         let port = unsafe { ov::CreateIoCompletionPort(handle(file), self.0, key, 0) };
         if port.is_null() { Err(last_error()) } else { Ok(()) }
@@ -141,14 +141,14 @@ impl Completions {
 
     /// Queues a packet. It fails when the kernel has no memory for it.
     #[allow(unsafe_code)]
-    pub(super) fn post(&self, bytes: u32, key: usize, token: usize) -> bool {
+    pub(crate) fn post(&self, bytes: u32, key: usize, token: usize) -> bool {
         // SAFETY: the port's handle is open; the address is a number for the kernel, which does not look behind it.
         unsafe { ov::PostQueuedCompletionStatus(self.0, bytes, key, std::ptr::with_exposed_provenance(token)) != 0 }
     }
 
     /// Waits for packets; returns how many came. `None`: as long as it takes.
     #[allow(unsafe_code)]
-    pub(super) fn get(&self, into: &mut [OVERLAPPED_ENTRY], wait_ms: Option<u32>) -> Result<usize, NoPacket> {
+    pub(crate) fn get(&self, into: &mut [OVERLAPPED_ENTRY], wait_ms: Option<u32>) -> Result<usize, NoPacket> {
         let mut count = 0;
         let most = u32::try_from(into.len()).unwrap_or(u32::MAX);
         let wait = wait_ms.unwrap_or(threads::INFINITE);
@@ -167,14 +167,14 @@ impl Completions {
 
     /// How many packets are queued.
     #[allow(unsafe_code)]
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         let mut depth: u32 = 0;
         // SAFETY: class 0 (IoCompletionBasicInformation) writes one LONG.
         let status = unsafe { nt::NtQueryIoCompletion(self.0, 0, (&raw mut depth).cast(), 4, std::ptr::null_mut()) };
         if status >= 0 { depth as usize } else { 0 }
     }
 
-    pub(super) fn number(&self) -> Handle {
+    pub(crate) fn number(&self) -> Handle {
         number(self.0)
     }
 }
@@ -189,7 +189,7 @@ impl Drop for Completions {
 
 /// Takes a file out of its port. Systems before Windows 8.1 cannot.
 #[allow(unsafe_code)]
-pub(super) fn dissociate(it: Handle) {
+pub(crate) fn dissociate(it: Handle) {
     const REPLACE_COMPLETION: u32 = 61;
     // FILE_COMPLETION_INFORMATION: no port, no key.
     let (mut status, nothing) = ([0_usize; 2], [0_usize; 2]);
@@ -210,9 +210,9 @@ pub(super) fn dissociate(it: Handle) {
 
 /// A handle of a thread, by which its wait can be ended.
 #[derive(Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     handle: base::HANDLE,
-    pub(super) number: u32,
+    pub(crate) number: u32,
 }
 
 #[allow(unsafe_code)]
@@ -225,7 +225,7 @@ unsafe impl Sync for Thread {}
 impl Thread {
     /// The calling one.
     #[allow(unsafe_code)]
-    pub(super) fn here() -> Thread {
+    pub(crate) fn here() -> Thread {
         // SAFETY: functions of the calling thread; a failure gives a null handle, which is looked at.
         let (handle, number) = unsafe {
             let number = threads::GetCurrentThreadId();
@@ -236,7 +236,7 @@ impl Thread {
 
     /// Ends the thread's present alertable wait, or its next one.
     #[allow(unsafe_code)]
-    pub(super) fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         unsafe extern "system" fn nothing(_: usize) {}
         if !self.handle.is_null() {
             // SAFETY: the handle is open, and the function does nothing.
@@ -260,18 +260,18 @@ impl Drop for Thread {
 /// A socket address as the system has it: large enough for both families.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(super) struct Address(ws::SOCKADDR_STORAGE);
+pub(crate) struct Address(ws::SOCKADDR_STORAGE);
 
 impl Address {
     #[allow(unsafe_code)]
-    pub(super) fn none() -> Address {
+    pub(crate) fn none() -> Address {
         // SAFETY: plain numbers, for which zero is a value.
         Address(unsafe { std::mem::zeroed() })
     }
 
     /// With its length.
     #[allow(unsafe_code)]
-    pub(super) fn of(address: &SocketAddr) -> (Address, i32) {
+    pub(crate) fn of(address: &SocketAddr) -> (Address, i32) {
         let mut it = Address::none();
         // SAFETY: the storage is as large and as strictly aligned as either form of an address.
         let length = unsafe {
@@ -298,7 +298,7 @@ impl Address {
     }
 
     #[allow(unsafe_code)]
-    pub(super) fn get(&self) -> Option<SocketAddr> {
+    pub(crate) fn get(&self) -> Option<SocketAddr> {
         // SAFETY: as in `of`; which form it has is looked at first, and every bit pattern is one of plain numbers.
         unsafe {
             match self.0.ss_family {
@@ -321,14 +321,14 @@ impl Address {
 
 /// Where the kernel puts who sent a datagram.
 #[repr(C)]
-pub(super) struct FromRoom {
-    pub(super) address: Address,
+pub(crate) struct FromRoom {
+    pub(crate) address: Address,
     length: i32,
     flags: u32,
 }
 
 impl FromRoom {
-    pub(super) fn new() -> Box<FromRoom> {
+    pub(crate) fn new() -> Box<FromRoom> {
         Box::new(FromRoom { address: Address::none(), length: size_of::<Address>() as i32, flags: 0 })
     }
 }
@@ -338,9 +338,9 @@ const ROOM: usize = size_of::<Address>() + 16;
 
 /// A connection's socket, and where an accept puts its addresses.
 #[repr(C)]
-pub(super) struct AcceptRoom {
+pub(crate) struct AcceptRoom {
     room: [u8; 2 * ROOM],
-    pub(super) socket: Handle,
+    pub(crate) socket: Handle,
 }
 
 impl Drop for AcceptRoom {
@@ -354,14 +354,14 @@ impl Drop for AcceptRoom {
 const NO_SOCKET: Handle = Handle::MAX;
 
 impl AcceptRoom {
-    pub(super) fn new(family: u16) -> Result<Box<AcceptRoom>, i32> {
+    pub(crate) fn new(family: u16) -> Result<Box<AcceptRoom>, i32> {
         let socket = open_socket(family)?;
         Ok(Box::new(AcceptRoom { room: [0; 2 * ROOM], socket }))
     }
 
     /// The connection, with its other end, once the accept has succeeded; `None` if it is gone already.
     #[allow(unsafe_code)]
-    pub(super) fn take(mut self: Box<Self>, listener: Handle) -> Option<(Handle, SocketAddr)> {
+    pub(crate) fn take(mut self: Box<Self>, listener: Handle) -> Option<(Handle, SocketAddr)> {
         let value = socket(listener);
         // SAFETY: the option takes a socket's number, which lives through the call.
         let taken = unsafe {
@@ -412,13 +412,13 @@ impl AcceptRoom {
 
 // --- Sockets ---
 
-pub(super) fn family_of(address: &SocketAddr) -> u16 {
+pub(crate) fn family_of(address: &SocketAddr) -> u16 {
     if address.is_ipv4() { ws::AF_INET } else { ws::AF_INET6 }
 }
 
 /// A stream socket that can be associated, not inherited, in non-blocking mode.
 #[allow(unsafe_code)]
-pub(super) fn open_socket(family: u16) -> Result<Handle, i32> {
+pub(crate) fn open_socket(family: u16) -> Result<Handle, i32> {
     let flags = ws::WSA_FLAG_OVERLAPPED | ws::WSA_FLAG_NO_HANDLE_INHERIT;
     // SAFETY: numbers only.
     let made =
@@ -433,26 +433,26 @@ pub(super) fn open_socket(family: u16) -> Result<Handle, i32> {
 }
 
 /// std starts Winsock when it makes its first socket; so it makes one.
-pub(super) fn start_winsock() {
+pub(crate) fn start_winsock() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| drop(std::net::UdpSocket::bind("127.0.0.1:0")));
 }
 
 #[allow(unsafe_code)]
-pub(super) fn close_socket(handle: Handle) {
+pub(crate) fn close_socket(handle: Handle) {
     // SAFETY: called once, by the owner.
     unsafe { ws::closesocket(socket(handle)) };
 }
 
 #[allow(unsafe_code)]
-pub(super) fn close_handle(it: Handle) {
+pub(crate) fn close_handle(it: Handle) {
     // SAFETY: called once, by the owner.
     unsafe { base::CloseHandle(handle(it)) };
 }
 
 /// Cancels all operations on a handle, or one.
 #[allow(unsafe_code)]
-pub(super) fn cancel(it: Handle, one: Option<*mut OVERLAPPED>) -> bool {
+pub(crate) fn cancel(it: Handle, one: Option<*mut OVERLAPPED>) -> bool {
     // SAFETY: the structure's address is a name for the kernel; the handle is open, or refused.
     unsafe { ov::CancelIoEx(handle(it), one.unwrap_or(std::ptr::null_mut())) != 0 }
 }
@@ -463,7 +463,7 @@ pub(super) fn cancel(it: Handle, one: Option<*mut OVERLAPPED>) -> bool {
 ///
 /// The structure is alive.
 #[allow(unsafe_code)]
-pub(super) unsafe fn is_pending(overlapped: *const OVERLAPPED) -> bool {
+pub(crate) unsafe fn is_pending(overlapped: *const OVERLAPPED) -> bool {
     // SAFETY: by the contract; the kernel may write at the same time, so it is read as it is in memory.
     let status = unsafe { (&raw const (*overlapped).Internal).read_volatile() };
     status == base::STATUS_PENDING as usize
@@ -471,7 +471,7 @@ pub(super) unsafe fn is_pending(overlapped: *const OVERLAPPED) -> bool {
 
 /// From now on a success inside the issuing call queues no packet.
 #[allow(unsafe_code)]
-pub(super) fn skip_on_success(it: Handle) -> bool {
+pub(crate) fn skip_on_success(it: Handle) -> bool {
     // FILE_SKIP_COMPLETION_PORT_ON_SUCCESS
     // SAFETY: numbers only.
     unsafe { fs::SetFileCompletionNotificationModes(handle(it), 1) != 0 }
@@ -489,17 +489,17 @@ fn name_of(
     if result == 0 { address.get() } else { None }
 }
 
-pub(super) fn address_of(it: Handle) -> Option<SocketAddr> {
+pub(crate) fn address_of(it: Handle) -> Option<SocketAddr> {
     name_of(it, ws::getsockname)
 }
 
-pub(super) fn peer_of(it: Handle) -> Option<SocketAddr> {
+pub(crate) fn peer_of(it: Handle) -> Option<SocketAddr> {
     name_of(it, ws::getpeername)
 }
 
 /// Binds to an address, or to any of a family.
 #[allow(unsafe_code)]
-pub(super) fn bind(it: Handle, address: &SocketAddr) -> Result<(), i32> {
+pub(crate) fn bind(it: Handle, address: &SocketAddr) -> Result<(), i32> {
     let (address, length) = Address::of(address);
     // SAFETY: the address is as long as said.
     let result = unsafe { ws::bind(socket(it), (&raw const address.0).cast(), length) };
@@ -534,7 +534,7 @@ fn extension(it: Handle, id: &windows_sys::core::GUID) -> Result<*const (), i32>
 ///
 /// `overlapped` stays valid until its packet.
 #[allow(unsafe_code)]
-pub(super) unsafe fn connect(it: Handle, peer: &SocketAddr, overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn connect(it: Handle, peer: &SocketAddr, overlapped: *mut OVERLAPPED) -> Called {
     let function = match extension(it, &ws::WSAID_CONNECTEX) {
         Ok(function) => function,
         Err(error) => return Called::Failed(error),
@@ -560,7 +560,7 @@ pub(super) unsafe fn connect(it: Handle, peer: &SocketAddr, overlapped: *mut OVE
 
 /// A connect has succeeded: from now on the socket knows its names.
 #[allow(unsafe_code)]
-pub(super) fn connected(it: Handle) {
+pub(crate) fn connected(it: Handle) {
     // SAFETY: the option has no value (row N-08).
     unsafe { ws::setsockopt(socket(it), ws::SOL_SOCKET, ws::SO_UPDATE_CONNECT_CONTEXT, std::ptr::null(), 0) };
 }
@@ -568,7 +568,7 @@ pub(super) fn connected(it: Handle) {
 /// Ends the sending side, at once and without a packet: all that was sent before has gone to the system then, so that
 /// `DisconnectEx` would have nothing to wait for (docs/decisions/0009-disconnect.md).
 #[allow(unsafe_code)]
-pub(super) fn shut_sending(it: Handle) -> Called {
+pub(crate) fn shut_sending(it: Handle) -> Called {
     // SAFETY: numbers only.
     match unsafe { ws::shutdown(socket(it), ws::SD_SEND) } {
         0 => Called::Now(0),
@@ -580,7 +580,7 @@ pub(super) fn shut_sending(it: Handle) -> Called {
 ///
 /// `overlapped` and `room` stay valid until the packet.
 #[allow(unsafe_code)]
-pub(super) unsafe fn accept(listener: Handle, room: *mut AcceptRoom, overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn accept(listener: Handle, room: *mut AcceptRoom, overlapped: *mut OVERLAPPED) -> Called {
     let mut bytes = 0;
     // SAFETY: the room has two addresses' lengths; by the contract it and the structure stay.
     let done = unsafe {
@@ -609,7 +609,7 @@ fn pieces(buffers: &[RawBuffer]) -> Vec<ws::WSABUF> {
 ///
 /// `overlapped` and the memory stay valid until the packet.
 #[allow(unsafe_code)]
-pub(super) unsafe fn receive(it: Handle, into: &[RawBuffer], overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn receive(it: Handle, into: &[RawBuffer], overlapped: *mut OVERLAPPED) -> Called {
     let pieces = pieces(into);
     let (mut bytes, mut flags) = (0, 0);
     // SAFETY: the array is read during the call; the rest by the contract.
@@ -625,7 +625,7 @@ pub(super) unsafe fn receive(it: Handle, into: &[RawBuffer], overlapped: *mut OV
 ///
 /// The memory is valid for writing.
 #[allow(unsafe_code)]
-pub(super) unsafe fn receive_now(it: Handle, into: &RawBuffer) -> Result<usize, i32> {
+pub(crate) unsafe fn receive_now(it: Handle, into: &RawBuffer) -> Result<usize, i32> {
     let pieces = pieces(std::slice::from_ref(into));
     let (mut bytes, mut flags) = (0, 0);
     // SAFETY: by the contract. The socket is in non-blocking mode.
@@ -639,7 +639,7 @@ pub(super) unsafe fn receive_now(it: Handle, into: &RawBuffer) -> Result<usize, 
 ///
 /// As for [`receive`].
 #[allow(unsafe_code)]
-pub(super) unsafe fn send(it: Handle, from: &[RawBuffer], overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn send(it: Handle, from: &[RawBuffer], overlapped: *mut OVERLAPPED) -> Called {
     let pieces = pieces(from);
     let mut bytes = 0;
     // SAFETY: as in `receive`.
@@ -652,7 +652,7 @@ pub(super) unsafe fn send(it: Handle, from: &[RawBuffer], overlapped: *mut OVERL
 ///
 /// As for [`receive`], and `from` stays valid, too.
 #[allow(unsafe_code)]
-pub(super) unsafe fn receive_from(
+pub(crate) unsafe fn receive_from(
     it: Handle,
     into: &[RawBuffer],
     from: *mut FromRoom,
@@ -687,7 +687,7 @@ pub(super) unsafe fn receive_from(
 ///
 /// As for [`receive`].
 #[allow(unsafe_code)]
-pub(super) unsafe fn send_to(
+pub(crate) unsafe fn send_to(
     it: Handle,
     from: &[RawBuffer],
     to: Option<&SocketAddr>,
@@ -719,7 +719,7 @@ pub(super) unsafe fn send_to(
 
 /// Whether refusals of datagrams fail later receives.
 #[allow(unsafe_code)]
-pub(super) fn report_refusals(it: Handle, on: bool) -> Result<(), i32> {
+pub(crate) fn report_refusals(it: Handle, on: bool) -> Result<(), i32> {
     let on: u32 = on.into();
     let mut bytes = 0;
     // SAFETY: in goes a BOOL, which lives through the call.
@@ -740,10 +740,10 @@ pub(super) fn report_refusals(it: Handle, on: bool) -> Result<(), i32> {
 }
 
 /// Memory that is sent before and behind a file. Nothing says that the kernel reads it during the call only, so it stays.
-pub(super) struct Around(ws::TRANSMIT_FILE_BUFFERS);
+pub(crate) struct Around(ws::TRANSMIT_FILE_BUFFERS);
 
 impl Around {
-    pub(super) fn new(head: &RawBuffer, tail: &RawBuffer) -> Box<Around> {
+    pub(crate) fn new(head: &RawBuffer, tail: &RawBuffer) -> Box<Around> {
         Box::new(Around(ws::TRANSMIT_FILE_BUFFERS {
             Head: head.pointer.cast(),
             HeadLength: head.length as u32,
@@ -759,7 +759,7 @@ impl Around {
 ///
 /// `overlapped`, `around` and the memory stay valid until the packet.
 #[allow(unsafe_code)]
-pub(super) unsafe fn transmit(
+pub(crate) unsafe fn transmit(
     it: Handle,
     file: Handle,
     bytes: u32,
@@ -787,7 +787,7 @@ fn file_called(done: i32, bytes: u32) -> Called {
 ///
 /// `overlapped` and the memory stay valid until the packet.
 #[allow(unsafe_code)]
-pub(super) unsafe fn read(it: Handle, into: &RawBuffer, overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn read(it: Handle, into: &RawBuffer, overlapped: *mut OVERLAPPED) -> Called {
     let mut bytes = 0;
     // SAFETY: by the contract.
     let done = unsafe { fs::ReadFile(handle(it), into.pointer.cast(), into.length as u32, &raw mut bytes, overlapped) };
@@ -798,7 +798,7 @@ pub(super) unsafe fn read(it: Handle, into: &RawBuffer, overlapped: *mut OVERLAP
 ///
 /// As for [`read`].
 #[allow(unsafe_code)]
-pub(super) unsafe fn write(it: Handle, from: &RawBuffer, overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn write(it: Handle, from: &RawBuffer, overlapped: *mut OVERLAPPED) -> Called {
     let mut bytes = 0;
     // SAFETY: by the contract.
     let done =
@@ -808,19 +808,19 @@ pub(super) unsafe fn write(it: Handle, from: &RawBuffer, overlapped: *mut OVERLA
 
 /// Writes what the cache holds of a file to the disk; it takes as long as that takes.
 #[allow(unsafe_code)]
-pub(super) fn flush(it: Handle) -> i32 {
+pub(crate) fn flush(it: Handle) -> i32 {
     // SAFETY: numbers only.
     if unsafe { fs::FlushFileBuffers(handle(it)) } != 0 { 0 } else { last_error() }
 }
 
 #[allow(unsafe_code)]
-pub(super) fn is_disk_file(it: Handle) -> bool {
+pub(crate) fn is_disk_file(it: Handle) -> bool {
     // SAFETY: numbers only.
     unsafe { fs::GetFileType(handle(it)) == fs::FILE_TYPE_DISK }
 }
 
 #[allow(unsafe_code)]
-pub(super) fn file_length(it: Handle) -> Result<u64, i32> {
+pub(crate) fn file_length(it: Handle) -> Result<u64, i32> {
     let mut length = 0;
     // SAFETY: the number lives through the call.
     if unsafe { fs::GetFileSizeEx(handle(it), &raw mut length) } == 0 {
@@ -841,19 +841,19 @@ fn file_number(it: Handle, class: u32) -> Option<u32> {
 }
 
 /// The rights that a file was opened with.
-pub(super) fn file_rights(it: Handle) -> Option<u32> {
+pub(crate) fn file_rights(it: Handle) -> Option<u32> {
     file_number(it, 8)
 }
 
 /// Whether a file's operations wait: it was not opened for overlapped use.
-pub(super) fn waits(it: Handle) -> bool {
+pub(crate) fn waits(it: Handle) -> bool {
     const SYNCHRONOUS: u32 = 0x10 | 0x20;
     file_number(it, 16).is_none_or(|mode| mode & SYNCHRONOUS != 0)
 }
 
 /// Another handle for the same file, with the same rights, for operations that do not wait, or for those that do.
 #[allow(unsafe_code)]
-pub(super) fn reopen(it: Handle, overlapped: bool) -> Result<Handle, i32> {
+pub(crate) fn reopen(it: Handle, overlapped: bool) -> Result<Handle, i32> {
     const NO_INTERMEDIATE_BUFFERING: u32 = 8;
     const WRITE_THROUGH: u32 = 2;
     let rights = file_rights(it).ok_or_else(last_error)?;
@@ -875,7 +875,7 @@ pub(super) fn reopen(it: Handle, overlapped: bool) -> Result<Handle, i32> {
 
 /// How a process ended.
 #[allow(unsafe_code)]
-pub(super) fn exit_code(process: Handle) -> u32 {
+pub(crate) fn exit_code(process: Handle) -> u32 {
     let mut code = 0;
     // SAFETY: the number lives through the call.
     unsafe { threads::GetExitCodeProcess(handle(process), &raw mut code) };
@@ -883,14 +883,14 @@ pub(super) fn exit_code(process: Handle) -> u32 {
 }
 
 #[allow(unsafe_code)]
-pub(super) fn terminate(process: Handle) -> Result<(), i32> {
+pub(crate) fn terminate(process: Handle) -> Result<(), i32> {
     // SAFETY: numbers only.
     if unsafe { threads::TerminateProcess(handle(process), 1) } != 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Has one of the system's threads call `call` when the process has ended.
 #[allow(unsafe_code)]
-pub(super) fn when_ended(
+pub(crate) fn when_ended(
     process: Handle,
     call: unsafe extern "system" fn(*mut std::ffi::c_void, bool),
     context: usize,
@@ -913,7 +913,7 @@ pub(super) fn when_ended(
 /// Ends such a wait, whether `call` was called or not, and waits for a call that is under way. True: there is none, and will
 /// be none. Not to be called by `call` itself.
 #[allow(unsafe_code)]
-pub(super) fn end_wait(wait: usize) -> bool {
+pub(crate) fn end_wait(wait: usize) -> bool {
     let wait = std::ptr::with_exposed_provenance_mut(wait);
     // SAFETY: the wait was registered, and is ended once. The second value is no event, it asks to wait for the call.
     unsafe { threads::UnregisterWaitEx(wait, base::INVALID_HANDLE_VALUE) != 0 }
@@ -921,7 +921,7 @@ pub(super) fn end_wait(wait: usize) -> bool {
 
 /// Has one of the system's threads call `call`.
 #[allow(unsafe_code)]
-pub(super) fn in_another_thread(call: unsafe extern "system" fn(*mut std::ffi::c_void) -> u32, context: usize) -> bool {
+pub(crate) fn in_another_thread(call: unsafe extern "system" fn(*mut std::ffi::c_void) -> u32, context: usize) -> bool {
     // SAFETY: the function is called once, with the context, which is a number here.
     unsafe {
         threads::QueueUserWorkItem(
@@ -933,7 +933,7 @@ pub(super) fn in_another_thread(call: unsafe extern "system" fn(*mut std::ffi::c
 }
 
 /// An address of the same family that means any.
-pub(super) fn any_of(peer: &SocketAddr) -> SocketAddr {
+pub(crate) fn any_of(peer: &SocketAddr) -> SocketAddr {
     let any: IpAddr = if peer.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     SocketAddr::new(any, 0)
 }

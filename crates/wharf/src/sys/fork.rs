@@ -1,4 +1,4 @@
-//! Is this still the process that made the port?
+//! Is this still the process that made something that a fork does not give to a child?
 //!
 //! After `fork` the child shares the parent's epoll set: a `DEL` from the child would edit the parent's. The check has
 //! to be cheap, because it stands before every call: a page that the kernel wipes in the child (`MADV_WIPEONFORK`),
@@ -7,7 +7,6 @@
 //! It comes before any lock: another thread of the parent may have held the lock at the moment of the fork, and the child
 //! has no thread that would release it.
 
-use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,15 +17,9 @@ enum Mark {
     Process(u32),
 }
 
-/// The process a port was made in.
+/// A process, told apart from the children that it forks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Home(Mark);
-
-/// What a call in a forked child fails with.
-pub(crate) fn refusal() -> io::Error {
-    let what = "the port belongs to the parent process; make a new one after fork";
-    io::Error::new(io::ErrorKind::NotConnected, what)
-}
 
 impl Home {
     /// This process. A child that makes ports of its own gets a mark of its own.

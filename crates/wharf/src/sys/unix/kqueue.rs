@@ -3,10 +3,7 @@
 //!
 //! Checked by the compiler and by nothing else: see docs/verification.md.
 
-use super::super::Handle;
-use super::super::Pieces;
-use super::super::datagram;
-use crate::operation::{Datagram, RawBuffer};
+use super::Handle;
 use rustix::event::kqueue::{
     Event, EventFilter, EventFlags, ProcessEvents, UserDefinedFlags, UserFlags, kevent, kqueue,
 };
@@ -17,7 +14,6 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, Socke
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -228,18 +224,19 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<Socket
 
 /// Whether a socket listens.
 #[allow(unsafe_code)]
-pub(crate) fn is_listening(socket: &impl AsFd) -> Result<bool, Errno> {
+pub(crate) fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
     let (mut listens, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: the room is as large as said.
     let told = unsafe {
         let (socket, value) = (socket.as_fd().as_raw_fd(), (&raw mut listens).cast());
         libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, value, &raw mut length)
     };
-    match Errno::from_io_error(&io::Error::last_os_error()) {
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
         _ if told == 0 => Ok(listens != 0),
         // An older system does not tell; the first accept will.
-        Some(Errno::NOPROTOOPT) => Ok(true),
-        error => Err(error.unwrap_or(Errno::IO)),
+        Some(libc::ENOPROTOOPT) => Ok(true),
+        _ => Err(error),
     }
 }
 
@@ -348,51 +345,6 @@ pub(crate) fn credentials(socket: &UnixStream) -> Option<[u32; 3]> {
 
 /// Flags of a `sendmsg` that raises no signal: datagrams raise none.
 pub(crate) const SENDMSG: i32 = 0;
-
-/// One datagram into each of `into`, as many as there are.
-pub(crate) fn receive_many(handle: Handle, into: &Pieces, taken: &mut Vec<Datagram>) -> Result<(), i32> {
-    let mut rest = into.all();
-    for (at, count) in into.counts().enumerate() {
-        let (own, others) = rest.split_at(count);
-        rest = others;
-        match datagram::receive(handle, own) {
-            Ok(one) => taken.push(one),
-            Err(error) if at == 0 => return Err(error),
-            // Told by the next call, or meant for it: nothing is lost that a call without blocking has not taken.
-            Err(_) => break,
-        }
-    }
-    Ok(())
-}
-
-/// Each of `from` as one datagram, to the address beside it. Returns how many the system took; an error is the first's.
-pub(crate) fn send_many(handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-    let mut rest = from.all();
-    for (at, (count, to)) in from.counts().zip(to).enumerate() {
-        let (own, others): (&[RawBuffer], _) = rest.split_at(count);
-        rest = others;
-        match datagram::send(handle, own, to.as_ref()) {
-            Ok(()) => {}
-            Err(error) if at == 0 => return Err(error),
-            Err(_) => return Ok(at),
-        }
-    }
-    Ok(from.len())
-}
-
-/// Only Linux keeps a list of refusals.
-pub(crate) fn keep_refusals(_handle: Handle, keep: bool) -> Result<(), i32> {
-    if keep { Err(libc::EOPNOTSUPP) } else { Ok(()) }
-}
-
-pub(crate) fn refusal(_handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-    Err(libc::EAGAIN)
-}
-
-/// The length of the pieces that receive offload has put together: there is none.
-pub(crate) fn segment(_header: &libc::msghdr) -> usize {
-    0
-}
 
 fn no_offload(asked: bool) -> io::Result<()> {
     if asked {

@@ -1,6 +1,6 @@
 //! Linux, and Android with the same kernel.
 
-use super::super::Handle;
+use super::Handle;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -172,8 +172,8 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<Socket
 }
 
 /// Whether a socket listens.
-pub(crate) fn is_listening(socket: &impl AsFd) -> Result<bool, Errno> {
-    rustix::net::sockopt::socket_acceptconn(socket)
+pub(crate) fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
 }
 
 /// Both ends of a pipe, in non-blocking mode.
@@ -257,9 +257,23 @@ pub(crate) fn credentials(socket: &UnixStream) -> Option<[u32; 3]> {
 
 // --- Datagrams ---
 
-pub(crate) use super::super::datagram::linux::{
-    keep_refusals, receive_many, refusal, segment, send_many, set_receive_offload, set_segment_bytes,
-};
+/// Segmentation offload of a socket; 0 ends it.
+pub(crate) fn set_segment_bytes(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
+    set_datagram_option(socket, libc::UDP_SEGMENT, i32::from(bytes))
+}
+
+/// Receive offload of a socket.
+pub(crate) fn set_receive_offload(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_datagram_option(socket, libc::UDP_GRO, i32::from(on))
+}
+
+#[allow(unsafe_code)]
+fn set_datagram_option(socket: BorrowedFd<'_>, option: i32, value: i32) -> io::Result<()> {
+    let (from, length) = (std::ptr::from_ref(&value).cast(), size_of_val(&value) as libc::socklen_t);
+    // SAFETY: the value is an int that lives for the length of the call, and the descriptor is open.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, option, from, length) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// Flags of a `sendmsg` that raises no signal.
 pub(crate) const SENDMSG: i32 = libc::MSG_NOSIGNAL;

@@ -1,12 +1,22 @@
 //! What all devices of the safe layer have in common: how they come to a port and leave it, and how operations are
 //! issued on them.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(crate) use unix::by_descriptor;
+#[cfg(windows)]
+pub(crate) use windows::by_descriptor;
+
 use crate::buffer::Buffer;
-use crate::os::{self, Owned};
 use crate::packet::{Packet, Refused, Rejected};
 use crate::port::{Context, Key, assemble};
 use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId, RawBuffer};
 use crate::record::{Memory, Record};
+use crate::sys::{self, Owned};
 use crate::word;
 use rustix::fd::BorrowedFd;
 use std::io;
@@ -84,7 +94,7 @@ impl<K, C> Drop for Shared<K, C> {
 /// What all kinds of devices have in common: `$device` holds an `Arc<Shared>`.
 macro_rules! device {
     ($device:ident) => {
-        $crate::os::by_descriptor!($device);
+        $crate::associate::by_descriptor!($device);
 
         impl<K, C> Clone for $device<K, C> {
             fn clone(&self) -> Self {
@@ -164,7 +174,7 @@ pub(crate) fn adopt<K, C, S: Owned>(
 /// The error of a call that was not accepted, with its cause where the number alone would mislead.
 pub(crate) fn refusal(port: &raw::Port, error: i32) -> io::Error {
     if error == raw::EBADF && !port.is_home() {
-        return crate::fork::refusal();
+        return crate::error::forked();
     }
     if error == raw::EBADF {
         let what = if port.is_closed() { "the port is closed" } else { "the device is closed" };
@@ -186,7 +196,7 @@ impl<K: Key, C: Context> Shared<K, C> {
         self.port.with_handle(&self.device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
-            call(unsafe { os::borrow(handle) })
+            call(unsafe { sys::borrow(handle) })
         })
     }
 
@@ -196,7 +206,7 @@ impl<K: Key, C: Context> Shared<K, C> {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
             unsafe {
-                os::with_file(handle, call)
+                sys::with_file(handle, call)
             }
         })
     }
