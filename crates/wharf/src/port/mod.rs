@@ -1,20 +1,37 @@
 //! The completion port: one queue into which everything completes, and the threads that serve it.
 
-use crate::associate::{Associate, Shared};
-use crate::buffer::Buffer;
-use crate::fs::File;
-use crate::net::{Addresses, FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
-pub use crate::notifier::Notifier;
-use crate::packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
-use crate::process::Child;
-use crate::queue::{Deadline, Wake, WorkerReport};
-use crate::raw::{
-    self, Cancel, Completion, DeviceInfo, Empty, Entry, FileEngine, Kind, OperationId, Payload, Post, Sink,
-    SocketEngine,
-};
-use crate::record::{Memory, Record, RepeatRecord, TimerRecord};
-use crate::sys::{Handle, Owned};
-use crate::word;
+mod assemble;
+pub(crate) mod associate;
+mod batch;
+pub mod fs;
+pub mod net;
+mod notifier;
+mod options;
+pub(crate) mod packet;
+pub mod process;
+mod record;
+pub(crate) mod refused;
+mod spare;
+mod stats;
+mod types;
+mod word;
+
+pub(crate) use assemble::assemble;
+pub use batch::Batch;
+pub use notifier::Notifier;
+pub use options::Builder;
+pub use stats::PortStats;
+pub use types::{Context, Key};
+
+use crate::port::assemble::{assemble_post, posted, unposted};
+use crate::port::associate::Associate;
+use crate::port::fs::File;
+use crate::port::net::{Addresses, Stream, TcpListener, TcpStream, UdpSocket};
+use crate::port::packet::Packet;
+use crate::port::record::{RepeatRecord, TimerRecord};
+use crate::port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
+use crate::queue::{Deadline, WorkerReport};
+use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId, Sink};
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
 use std::fs::OpenOptions;
@@ -24,14 +41,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a device's key has to be: it is copied into every packet. `()`, a number, an `Arc` are good ones.
-pub trait Key: Clone + Send + Sync + 'static {}
-impl<K: Clone + Send + Sync + 'static> Key for K {}
-
-/// What an operation's context has to be: it travels from the issuing thread to the one that takes the packet.
-pub trait Context: Send + 'static {}
-impl<C: Send + 'static> Context for C {}
 
 /// An I/O completion port.
 ///
@@ -98,133 +107,6 @@ impl<K, C> fmt::Debug for CompletionPort<K, C> {
     }
 }
 
-/// Options of a port.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    concurrency: usize,
-    wake: Wake,
-    pool_buffer_bytes: usize,
-    pool_keep: usize,
-    files: Option<FileEngine>,
-    sockets: Option<SocketEngine>,
-}
-
-/// Large receive buffers were worth more than any other tuning with clients that pipeline.
-const POOL_BUFFER_BYTES: usize = 16 * 1024;
-/// 4 MiB of idle buffers at most.
-const POOL_KEEP: usize = 256;
-
-impl Default for Builder {
-    fn default() -> Self {
-        Builder {
-            concurrency: 0,
-            wake: Wake::default(),
-            pool_buffer_bytes: POOL_BUFFER_BYTES,
-            pool_keep: POOL_KEEP,
-            files: None,
-            sockets: None,
-        }
-    }
-}
-
-impl Builder {
-    /// How many threads may run at the same time. 0, the default: as many as the machine has processors.
-    pub fn concurrency(mut self, limit: usize) -> Self {
-        self.concurrency = limit;
-        self
-    }
-
-    /// How soon a further thread is woken while others are active. Default: [`Wake::Adaptive`].
-    pub fn wake(mut self, wake: Wake) -> Self {
-        self.wake = wake;
-        self
-    }
-
-    /// Bytes in a buffer of the port's pool (16 KiB), and how many unused ones it keeps (256).
-    pub fn pool(mut self, buffer_bytes: usize, keep: usize) -> Self {
-        self.pool_buffer_bytes = buffer_bytes;
-        self.pool_keep = keep;
-        self
-    }
-
-    /// What tells which sockets are ready. Without this call, the environment variable `WHARF_ENGINE` decides (`poll`, or
-    /// anything else); without that, [`SocketEngine::Auto`].
-    pub fn socket_engine(mut self, engine: SocketEngine) -> Self {
-        self.sockets = Some(engine);
-        self
-    }
-
-    /// What runs file operations that have to wait. Without this call, the environment variable `WHARF_ENGINE` decides
-    /// (`auto`, `io_uring` or `threads`); without that, [`FileEngine::Auto`].
-    pub fn file_engine(mut self, engine: FileEngine) -> Self {
-        self.files = Some(engine);
-        self
-    }
-
-    /// Makes the port.
-    ///
-    /// # Errors
-    ///
-    /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more once a
-    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine; and `InvalidInput`: buffers of no bytes.
-    pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
-        let raw = raw::Port::new(self.config::<K, C>()?)?;
-        Ok(CompletionPort::from_raw(raw))
-    }
-
-    pub(crate) fn config<K: Key, C: Context>(&self) -> io::Result<raw::Config> {
-        if self.pool_buffer_bytes == 0 {
-            let what = "buffers of 0 bytes can receive nothing; give pool 1 byte or more";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
-        Ok(raw::Config {
-            files,
-            sockets: self.sockets.unwrap_or_else(SocketEngine::from_environment),
-            concurrency: self.concurrency,
-            wake: self.wake,
-            pool_buffer_bytes: self.pool_buffer_bytes,
-            pool_keep: self.pool_keep,
-            dispose: |completion| drop(assemble::<K, C>(completion)),
-        })
-    }
-}
-
-/// A port's figures at one moment. Totals count since the port was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PortStats {
-    /// Which engine drives it.
-    pub engine: &'static str,
-    /// What runs file operations that have to wait; `None` as long as none had to.
-    pub files: Option<&'static str>,
-    /// Associated devices.
-    pub devices: usize,
-    /// Entries in the queue: packets, and sockets with something to receive.
-    pub queued: usize,
-    /// How many threads may run at the same time.
-    pub concurrency: usize,
-    /// Threads outside `get` that are not known to be blocked: they count as running.
-    pub active: usize,
-    /// Threads inside `get`.
-    pub waiting: usize,
-    /// Threads outside `get` that are known to be blocked: by their own word ([`blocking`](crate::blocking)) or, where
-    /// `write_offs` is told, as the kernel says.
-    pub blocked: usize,
-    /// Entries that came into the queue.
-    pub inserted: u64,
-    /// Entries that left it.
-    pub removed: u64,
-    /// Threads woken, the leader included. `None` where the kernel keeps the queue (Windows) and does not tell.
-    pub wakes: Option<u64>,
-    /// Waits in the engine.
-    pub polls: u64,
-    /// Times the dead-man's timer went off. `None` where the kernel keeps the queue: there is no such timer.
-    pub ticks: Option<u64>,
-    /// Threads found blocked. `None` where the kernel keeps the queue: it lets others run in their place, and does not tell.
-    pub write_offs: Option<u64>,
-}
-
 impl<K: Key, C: Context> CompletionPort<K, C> {
     /// A port with the default options.
     pub fn new() -> io::Result<Self> {
@@ -280,7 +162,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// Address in use, not permitted, not of this machine; the last address's error when there are several.
     pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<TcpListener<K, C>> {
-        let listener = crate::net::listen(address)?;
+        let listener = crate::port::net::listen(address)?;
         Ok(self.associate(listener, key)?)
     }
 
@@ -340,7 +222,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// The system's: no such file, no permission; and what is no file: a directory, a pipe.
     pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions, key: K) -> io::Result<File<K, C>> {
-        crate::fs::open(&self.owner.0, path.as_ref(), options, key)
+        crate::port::fs::open(&self.owner.0, path.as_ref(), options, key)
     }
 
     /// The standard input, if it is a terminal or a pipe, opened anew so that nobody who shares it is disturbed.
@@ -349,7 +231,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// It is a file (associate that), a socket, or closed.
     pub fn stdin(&self, key: K) -> io::Result<Stream<K, C>> {
-        let input = crate::net::standard_input()?;
+        let input = crate::port::net::standard_input()?;
         Ok(self.associate(input, key)?)
     }
 
@@ -555,220 +437,5 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// own. It may be readable when the `get` then finds nothing; waiting on it takes no packet.
     pub fn notifier(&self) -> io::Result<Notifier> {
         Notifier::new(&self.owner.0)
-    }
-}
-
-/// Packets that were taken together: see [`CompletionPort::get_many`]. Belongs to the thread that took it.
-pub struct Batch<K: Key, C: Context> {
-    port: raw::Port,
-    first: Option<Completion>,
-    held: raw::Held<Entry>,
-    // Not Send: the packets are held by the worker that took them.
-    types: PhantomData<*const (K, C)>,
-}
-
-impl<K: Key, C: Context> Batch<K, C> {
-    /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`]), and a socket that
-    /// seemed to have something may turn out to have nothing.
-    pub fn len(&self) -> usize {
-        if self.port.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
-    }
-
-    /// Whether none is left.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<K: Key, C: Context> fmt::Debug for Batch<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({} packets)", self.len())
-    }
-}
-
-impl<K: Key, C: Context> Iterator for Batch<K, C> {
-    type Item = Packet<K, C>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Packet<K, C>> {
-        if !self.port.is_home() {
-            // A forked child: the packets are the parent's.
-            return None;
-        }
-        if let Some(first) = self.first.take() {
-            return Some(assemble(first));
-        }
-        match self.held.next()? {
-            Entry::Post(post) => Some(assemble_post(post)),
-            other => self.port.execute(other).or_else(|| self.port.next_of(&self.held)).map(assemble),
-        }
-    }
-}
-
-impl<K: Key, C: Context> Drop for Batch<K, C> {
-    fn drop(&mut self) {
-        if !self.port.is_home() {
-            return;
-        }
-        let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
-        let rest = self.held.drain();
-        if first.is_some() || !rest.is_empty() {
-            self.port.queue.give_back(first.into_iter().chain(rest));
-        }
-    }
-}
-
-#[inline]
-fn posted<K, C>(bytes: usize, key: K, context: C) -> Post {
-    Post { key: word::pack(key), token: word::pack(context), bytes }
-}
-
-/// Makes a typed packet of what [`posted`] made.
-#[inline]
-#[allow(unsafe_code)]
-fn assemble_post<K: Key, C: Context>(Post { key, token, bytes }: Post) -> Packet<K, C> {
-    // SAFETY: a port's posts are made by `posted::<K, C>`, the only caller of `raw::Port::post` for it, and each is
-    // taken out once.
-    let (key, context) = unsafe { (word::unpack::<K>(key), word::unpack::<C>(token)) };
-    Packet { key, context, event: Event::Posted { bytes } }
-}
-
-fn unposted<K: Key, C: Context>(post: Post, reason: UnpostedReason) -> Unposted<K, C> {
-    let Packet { key, context, .. } = assemble_post(post);
-    Unposted { reason, key, context }
-}
-
-/// Makes a typed packet of a raw one that this port's own calls issued.
-pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
-    match completion.kind {
-        Kind::Posted => {
-            let Completion { key, token, bytes, .. } = completion;
-            assemble_post(Post { key, token, bytes })
-        }
-        Kind::Elapsed | Kind::Signal => assemble_repeating(completion),
-        _ => assemble_operation(completion),
-    }
-}
-
-/// The packet of a timer or a signal.
-fn assemble_repeating<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
-    let Completion { token, bytes, error, kind, .. } = completion;
-    let (key, context) =
-        if RepeatRecord::<K, C>::is_token(token) { RepeatRecord::take(token) } else { TimerRecord::from_token(token) };
-    let event = match kind {
-        Kind::Signal => Event::Signal { result: ended(error, i32::try_from(bytes).unwrap_or(0)) },
-        _ => Event::Elapsed { result: ended(error, bytes as u64) },
-    };
-    Packet { key, context, event }
-}
-
-#[allow(unsafe_code)]
-fn owned<S: Owned>(handle: Handle) -> S {
-    // SAFETY: an accepted connection's descriptor is owned by its packet, and this is the packet's one unpacking.
-    unsafe { S::from_handle(handle) }
-}
-
-fn ended<T>(error: i32, value: T) -> io::Result<T> {
-    if error == 0 { Ok(value) } else { Err(io::Error::from_raw_os_error(error)) }
-}
-
-/// The packet of an operation of a device.
-fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
-    let Completion { key, token, bytes, error, kind, more: _, payload, device: _, named_memory } = completion;
-    let (context, memory) = if named_memory {
-        Record::from_token(token)
-    } else {
-        #[allow(unsafe_code)]
-        // SAFETY: the token of an operation without memory was packed by `Shared::issue_plain`, with this C, and its one
-        // completion is taken here.
-        (unsafe { word::unpack::<C>(token) }, Memory::None)
-    };
-    #[allow(unsafe_code)]
-    // SAFETY: every operation of the safe layer is issued with a handle held, on a device whose key is its address, and
-    // this is its one completion.
-    let shared = unsafe { Shared::<K, C>::from_key(key) };
-    let key = shared.key.clone();
-    let result = |value| ended(error, value);
-    let event = match kind {
-        Kind::Accepted => {
-            let listener = TcpListener(shared);
-            let local = listener.0.device.is_local();
-            match payload {
-                Payload::Accepted(accepted) => match accepted.peer {
-                    Some(peer) => Event::Accepted { listener, result: Ok((owned(accepted.handle), peer)) },
-                    None => Event::AcceptedLocal { listener, result: Ok(owned(accepted.handle)) },
-                },
-                _ if local => Event::AcceptedLocal { listener, result: Err(io::Error::from_raw_os_error(error)) },
-                _ => Event::Accepted { listener, result: Err(io::Error::from_raw_os_error(error)) },
-            }
-        }
-        Kind::Exited => {
-            let child = Child(shared);
-            Event::Exited { child, result: result(bytes).map(crate::sys::child_status) }
-        }
-        Kind::Connected => Event::Connected { stream: Stream(shared), result: result(0).map(drop) },
-        Kind::Received => {
-            let mut buffer = match payload {
-                Payload::Pooled(buffer) => Buffer::pooled(buffer),
-                _ => memory.into_one(),
-            };
-            if error == 0 {
-                buffer.received(bytes);
-            }
-            Event::Received { stream: Stream(shared), buffer, result: result(bytes) }
-        }
-        Kind::Readable => Event::Readable { stream: Stream(shared), result: result(0).map(drop) },
-        Kind::Sent => match memory {
-            Memory::Many(buffers) => Event::SentVectored { stream: Stream(shared), buffers, result: result(bytes) },
-            one => Event::Sent { stream: Stream(shared), buffer: one.into_one(), result: result(bytes) },
-        },
-        Kind::SentFile => {
-            let Memory::File(message) = memory else { unreachable!("a send of a file has its message") };
-            let result = match error {
-                raw::ENODATA => Err(ended_early(bytes, &message)),
-                _ => result(bytes),
-            };
-            Event::SentFile { stream: Stream(shared), message, result }
-        }
-        Kind::ReceivedFrom => {
-            let (what, pooled) = match payload {
-                Payload::Datagram(datagram) => (Some(datagram.0), datagram.1),
-                _ => (None, None),
-            };
-            let mut buffer = pooled.map_or_else(|| memory.into_one(), Buffer::pooled);
-            buffer.received(what.map_or(0, |what| what.bytes));
-            let (from, segment_bytes) = what.map_or((None, 0), |what| (what.from, what.segment));
-            Event::ReceivedFrom { socket: UdpSocket(shared), buffer, from, segment_bytes, result: result(bytes) }
-        }
-        Kind::SentTo => Event::SentTo { socket: UdpSocket(shared), buffer: memory.into_one(), result: result(bytes) },
-        Kind::Read => {
-            let mut buffer = memory.into_one();
-            if error == 0 {
-                buffer.received(bytes);
-            }
-            Event::Read { file: File(shared), buffer, result: result(bytes) }
-        }
-        Kind::Written => Event::Written { file: File(shared), buffer: memory.into_one(), result: result(bytes) },
-        Kind::Synced => Event::Synced { file: File(shared), result: result(0).map(drop) },
-        Kind::Disconnected => Event::Disconnected { stream: Stream(shared), result: result(0).map(drop) },
-        Kind::Posted | Kind::Elapsed | Kind::Signal => unreachable!("no device has issued it"),
-    };
-    Packet { key, context, event }
-}
-
-fn ended_early(sent: usize, message: &FileMessage) -> io::Error {
-    let of_file = sent.saturating_sub(message.head.len());
-    let why = format!("the file ended {of_file} bytes behind offset {}: it has been truncated?", message.offset);
-    io::Error::new(io::ErrorKind::UnexpectedEof, why)
-}
-
-impl From<Empty> for GetError {
-    fn from(empty: Empty) -> GetError {
-        match empty {
-            Empty::TimedOut => GetError::TimedOut,
-            Empty::Abandoned => GetError::Abandoned,
-            Empty::Forked => GetError::Forked,
-            Empty::NoRoom => GetError::NoRoom,
-        }
     }
 }

@@ -5,8 +5,8 @@
 //! A timer has no device: its token is the address of a [`TimerRecord`], or of a counted [`RepeatRecord`].
 
 use crate::buffer::Buffer;
-use crate::net::FileMessage;
-use crate::spare;
+use crate::port::net::FileMessage;
+use crate::port::spare;
 use std::sync::Arc;
 
 pub(crate) enum Memory {

@@ -12,12 +12,13 @@ pub(crate) use unix::by_descriptor;
 pub(crate) use windows::by_descriptor;
 
 use crate::buffer::Buffer;
-use crate::packet::{Packet, Refused, Rejected};
+use crate::port::packet::Packet;
+use crate::port::record::{Memory, Record};
+use crate::port::refused::{Refused, Rejected};
+use crate::port::word;
 use crate::port::{Context, Key, assemble};
 use crate::raw::{self, Buffers, DeviceKind, Issued, OperationId, RawBuffer};
-use crate::record::{Memory, Record};
 use crate::sys::{self, Owned};
-use crate::word;
 use rustix::fd::BorrowedFd;
 use std::io;
 use std::marker::PhantomData;
@@ -94,7 +95,7 @@ impl<K, C> Drop for Shared<K, C> {
 /// What all kinds of devices have in common: `$device` holds an `Arc<Shared>`.
 macro_rules! device {
     ($device:ident) => {
-        $crate::associate::by_descriptor!($device);
+        $crate::port::associate::by_descriptor!($device);
 
         impl<K, C> Clone for $device<K, C> {
             fn clone(&self) -> Self {

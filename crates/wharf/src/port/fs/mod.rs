@@ -15,9 +15,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use crate::associate::{Associate, Outcome, Shared, adopt, device};
 use crate::buffer::Buffer;
-use crate::packet::{Refused, Rejected};
+use crate::port::associate::{Associate, Outcome, Shared, adopt, device};
+use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
 use std::io;

@@ -30,7 +30,6 @@ macro_rules! socket {
 }
 
 mod address;
-#[cfg_attr(windows, path = "local_windows.rs")]
 mod local;
 mod send_file;
 mod tcp;
@@ -43,8 +42,8 @@ pub(crate) use tcp::{Came, listen};
 pub use tcp::{Stream, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
-use crate::associate::{Shared, adopt};
-use crate::packet::Rejected;
+use crate::port::associate::{Shared, adopt};
+use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
 use crate::sys::Owned;

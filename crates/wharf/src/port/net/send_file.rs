@@ -1,12 +1,12 @@
 //! Sending a file on a stream, with bytes before and behind it: what `TransmitFile` does.
 
 use super::Stream;
-use crate::associate::Outcome;
 use crate::buffer::Buffer;
-use crate::packet::Refused;
+use crate::port::associate::Outcome;
+use crate::port::record::Memory;
+use crate::port::refused::Refused;
 use crate::port::{Context, Key};
 use crate::raw::{Part, Sink};
-use crate::record::Memory;
 use std::io;
 use std::sync::Arc;
 

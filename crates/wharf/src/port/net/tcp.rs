@@ -1,12 +1,13 @@
 //! TCP: listeners and streams.
 
 use super::{Addresses, adopt_socket};
-use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::packet::{Event, Packet, Refused, Rejected};
+use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::packet::{Event, Packet};
+use crate::port::record::Memory;
+use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
-use crate::record::Memory;
 use crate::sys::{self, Owned};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;

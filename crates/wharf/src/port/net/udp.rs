@@ -1,9 +1,9 @@
 //! UDP: sockets that send and receive datagrams.
 
 use super::adopt_socket;
-use crate::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::buffer::Buffer;
-use crate::packet::{Refused, Rejected};
+use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Buffers, DeviceKind, Incoming, Outgoing, Sink};
 use crate::sys;

@@ -1,7 +1,7 @@
-//! Child processes: their end is a packet.
+//! A child is named by a descriptor, which is readable when it has ended.
 
-use crate::associate::{Associate, Outcome, Shared, adopt, device};
-use crate::packet::{Refused, Rejected};
+use crate::port::associate::{Associate, Outcome, Shared, adopt, device};
+use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
 use crate::sys;

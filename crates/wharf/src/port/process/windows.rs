@@ -1,7 +1,7 @@
-//! Child processes: their end is a packet.
+//! A child is named by a handle, which the system waits for.
 
-use crate::associate::{Associate, Outcome, Shared, device, refusal};
-use crate::packet::{Refused, Rejected};
+use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Sink};
 use crate::sys::Owned;

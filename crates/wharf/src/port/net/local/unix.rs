@@ -3,10 +3,10 @@
 //! All of them are [`Stream`]s, so a handler need not know which it has. What a kind does not offer (the address of a pipe)
 //! fails with the system's error.
 
-use super::{Stream, TcpListener, UdpSocket, adopt_socket};
-use crate::associate::Associate;
+use super::super::{Stream, TcpListener, UdpSocket, adopt_socket};
 use crate::device::traits;
-use crate::packet::Rejected;
+use crate::port::associate::Associate;
+use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,9 +1,9 @@
 //! What is not of the network does not complete into a port on Windows: pipes that a program inherits and the console were
 //! not opened for overlapped use, and cannot be opened anew. Association says so.
 
-use super::Stream;
-use crate::associate::Associate;
-use crate::packet::Rejected;
+use super::super::Stream;
+use crate::port::associate::Associate;
+use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw;
 use std::io::{self, PipeReader, PipeWriter};
