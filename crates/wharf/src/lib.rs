@@ -95,6 +95,7 @@ pub use port::associate::Outcome;
 pub use port::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use port::packet::{Event, Packet};
+#[cfg(not(loom))]
 pub use port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
 #[cfg(not(loom))]
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};

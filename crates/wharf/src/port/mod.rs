@@ -176,7 +176,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         Ok(self.associate(socket, key)?)
     }
 
-    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`]) says so.
+    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`](crate::Event::Connected)) says so.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// Connects a socket that the caller has made: bound to an address, with its buffers sized, whatever has to be done
     /// before the connection is. It is put into non-blocking mode. The stream can be used when its packet
-    /// ([`Event::Connected`]) says so.
+    /// ([`Event::Connected`](crate::Event::Connected)) says so.
     ///
     /// # Errors
     ///
@@ -334,7 +334,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     // --- Timers and signals ---
 
-    /// One packet ([`Event::Elapsed`]) after `after`.
+    /// One packet ([`Event::Elapsed`](crate::Event::Elapsed)) after `after`.
     pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
         let token = TimerRecord::into_token(key, context);
         // A one-shot timer delivers one packet, so nothing is ever retained.
@@ -369,7 +369,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         })
     }
 
-    /// A packet ([`Event::Signal`]) for each arrival of a signal in the process, `SIGINT` (Ctrl+C) say, until it is
+    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process, `SIGINT` (Ctrl+C) say, until it is
     /// cancelled. Signals that come faster than they are taken are merged, as POSIX does. Handlers that the program
     /// had before still run.
     ///
