@@ -51,6 +51,8 @@ pub(crate) mod shut {
     pub(crate) const SEND: u8 = 2;
     /// A disconnect is outstanding, and a shutdown was asked for beside it: it comes also if the disconnect is cancelled.
     pub(crate) const SEND_IN_ANY_CASE: u8 = 4;
+    /// The system has taken the end of the stream.
+    pub(crate) const TAKEN: u8 = 8;
 }
 
 #[derive(Debug)]

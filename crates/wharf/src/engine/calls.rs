@@ -8,10 +8,9 @@
 //! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
 //! holder that does one while another does the other, both between two system calls of this thread.
 
-use super::{Handle, PIECES_MAX, Pieces, datagram};
+use super::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
+use super::{Handle, PIECES_MAX, Pieces, datagram, system};
 use crate::operation::{Datagram, RawBuffer};
-use crate::sys;
-use crate::sys::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -20,6 +19,7 @@ use rustix::time::Timespec;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 /// As many pieces are listed on the stack.
 const PIECES_FEW: usize = 64;
@@ -72,7 +72,7 @@ fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
     if blocked {
         // Whatever the result: some bytes may have been taken before.
         if !was_pending {
-            sys::take_pending(&pipe);
+            system::take_pending(&pipe);
         }
         // SAFETY: as above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
@@ -110,7 +110,7 @@ fn no_waiting(handle: Handle) {
 
 pub(super) fn open_stream(peer: &SocketAddr) -> Result<Handle, i32> {
     let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    sys::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
+    system::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
 }
 
 #[inline]
@@ -133,7 +133,7 @@ pub(super) fn peek(handle: Handle) -> Result<(), i32> {
 
 #[inline]
 pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
-    let flags = sys::send_flags(more);
+    let flags = system::send_flags(more);
     let fd = borrow(handle);
     if let [piece] = from {
         let bytes = readable(piece);
@@ -178,7 +178,7 @@ fn send_file_by_hand(handle: Handle, file: Handle, offset: u64, count: usize) ->
 fn send_file_by_system(handle: Handle, file: Handle, offset: u64, count: usize) -> Result<usize, i32> {
     // Unlike `send` it has no flags: neither for the mode nor for the signal.
     no_waiting(handle);
-    without_sigpipe(|| retry(|| sys::send_file(borrow(handle), borrow(file), offset, count)))
+    without_sigpipe(|| retry(|| system::send_file(borrow(handle), borrow(file), offset, count)))
 }
 
 pub(super) fn receive_from(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
@@ -190,19 +190,19 @@ pub(super) fn send_to(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr
 }
 
 pub(super) fn receive_many(handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
-    datagram::receive_many(handle, into, found)
+    system::receive_many(handle, into, found)
 }
 
 pub(super) fn send_many(handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-    datagram::send_many(handle, from, to)
+    system::send_many(handle, from, to)
 }
 
 pub(super) fn keep_refusals(handle: Handle, keep: bool) -> Result<(), i32> {
-    datagram::keep_refusals(handle, keep)
+    system::keep_refusals(handle, keep)
 }
 
 pub(super) fn refusal(handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-    datagram::refusal(handle)
+    system::refusal(handle)
 }
 
 pub(super) fn has_peer(handle: Handle) -> bool {
@@ -218,7 +218,7 @@ pub(super) fn is_bound(handle: Handle) -> bool {
 pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
     let mut pieces: Vec<IoSliceMut<'_>> =
         into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-    match retry(|| sys::read_now(borrow(handle), &mut pieces)) {
+    match retry(|| system::read_now(borrow(handle), &mut pieces)) {
         Err(EOPNOTSUPP) => {
             is_readable(handle)?;
             no_waiting(handle);
@@ -230,7 +230,7 @@ pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
 
 pub(super) fn write(handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
     let pieces: Vec<IoSlice<'_>> = from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
-    without_sigpipe(|| match retry(|| sys::write_now(borrow(handle), &pieces)) {
+    without_sigpipe(|| match retry(|| system::write_now(borrow(handle), &pieces)) {
         Err(EOPNOTSUPP) => {
             no_waiting(handle);
             retry(|| rustix::io::writev(borrow(handle), &pieces))
@@ -249,13 +249,13 @@ pub(super) fn is_readable(handle: Handle) -> Result<(), i32> {
 }
 
 pub(super) fn exit_status(handle: Handle) -> Result<i32, i32> {
-    retry(|| sys::exit_status(borrow(handle)))?.ok_or(Errno::AGAIN.raw_os_error())
+    retry(|| system::exit_status(borrow(handle)))?.ok_or(Errno::AGAIN.raw_os_error())
 }
 
 pub(super) fn accept(handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
     is_readable(handle)?;
     no_waiting(handle);
-    let (fd, peer) = retry(|| sys::accept(borrow(handle)))?;
+    let (fd, peer) = retry(|| system::accept(borrow(handle)))?;
     // Another kind of address is that of a Unix socket.
     Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }
@@ -305,6 +305,20 @@ pub(super) fn shutdown(handle: Handle, how: Shutdown) -> Result<(), i32> {
     rustix::net::shutdown(borrow(handle), how).map_err(Errno::raw_os_error)
 }
 
+/// Whether a stream's connection is known to be broken, though nobody receives.
+pub(super) fn is_broken(handle: Handle) -> bool {
+    let fd = borrow(handle);
+    let mut ready = [PollFd::new(&fd, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // What cannot be asked is not there any more.
+    rustix::event::poll(&mut ready, Some(&now)).is_err() || ready[0].revents().contains(PollFlags::ERR)
+}
+
+/// The close of this stream resets its connection, and throws away what was not sent or not acknowledged.
+pub(super) fn reset_when_closed(handle: Handle) {
+    let _ = sockopt::set_socket_linger(borrow(handle), Some(Duration::ZERO));
+}
+
 /// Does not wait, also where the socket has a linger time: what was sent is delivered all the same, by the system.
 #[allow(unsafe_code)]
 pub(super) fn close(handle: Handle) {
@@ -335,8 +349,8 @@ fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::errno::EAGAIN;
     use super::*;
-    use crate::sys::errno::EAGAIN;
     use rustix::fd::AsRawFd;
     use std::net::{TcpListener, TcpStream};
 

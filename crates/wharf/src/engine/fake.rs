@@ -31,12 +31,11 @@ pub use peers::{Listener, Mail, Peer};
 #[cfg(test)]
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 
-use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness};
-use crate::operation::{Datagram, RawBuffer};
-use crate::sys;
-use crate::sys::errno::{
+use super::errno::{
     EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,
 };
+use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness, system};
+use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -45,8 +44,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The lowest handle; the numbers below belong to nobody.
-const FIRST_HANDLE: Handle = 100;
+/// The lowest handle: above any descriptor of the system's, so that a call past the engine reaches nobody.
+const FIRST_HANDLE: Handle = 1 << 28;
 /// How long a `poll` without an end waits before it says that the dead-man's timer went off.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -145,9 +144,14 @@ struct Connection {
     given: VecDeque<u8>,
     /// The peer has closed its end: what is sent is answered by a reset.
     gone: bool,
+    /// Its close is to reset it, by the port's wish.
+    hard: bool,
     /// The socket was closed in such a way that its peer sees a reset.
-    #[cfg_attr(not(feature = "fake"), allow(dead_code))]
     broken: bool,
+    /// Bytes that were sent and not read when the socket was closed.
+    unread_when_closed: usize,
+    /// The address that was connected to.
+    target: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -203,6 +207,8 @@ struct Socket {
     pending: u8,
     /// Bits that a poll has reported.
     reported: u8,
+    /// The address that it connects to.
+    target: Option<SocketAddr>,
     /// Calls under way: all, and by direction.
     calls: u32,
     under_way: [Option<Call>; 2],
@@ -247,7 +253,8 @@ impl Net {
         if let State::Stream(connection) = state {
             self.connections[connection].handle = Some(handle);
         }
-        let socket = Socket { state, device: None, pending: 0, reported: 0, calls: 0, under_way: [None; 2] };
+        let socket =
+            Socket { state, device: None, pending: 0, reported: 0, target: None, calls: 0, under_way: [None; 2] };
         self.sockets[usize::try_from(handle - FIRST_HANDLE).unwrap()] = Some(socket);
         handle
     }
@@ -270,7 +277,10 @@ impl Net {
             handle: None,
             given: VecDeque::new(),
             gone: false,
+            hard: false,
             broken: false,
+            unread_when_closed: 0,
+            target: None,
         });
         self.connections.len() - 1
     }
@@ -422,6 +432,15 @@ pub(crate) struct View {
     pub(crate) shut: bool,
     pub(crate) space: usize,
     pub(crate) peeked: u64,
+    /// Bytes that were sent, and how many of them the peer has read.
+    pub(crate) sent: usize,
+    pub(crate) read: usize,
+    /// The port's socket was closed; so that its peer sees a reset, by the port's wish or not; and with so much on its
+    /// way.
+    pub(crate) closed: bool,
+    pub(crate) hard: bool,
+    pub(crate) broken: bool,
+    pub(crate) unread_when_closed: usize,
 }
 
 /// See the top of this file.
@@ -485,7 +504,7 @@ impl Fake {
     fn wake(&self) {
         self.woken.notify_all();
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|bell| {
-            sys::raise(&bell);
+            system::raise(&bell);
         });
     }
 
@@ -557,6 +576,7 @@ impl Fake {
         match connection {
             Some(connection) => {
                 net.connections[connection].handle = Some(handle);
+                net.connections[connection].target = net.socket(handle).target;
                 net.socket(handle).state = State::Stream(connection);
                 net.edge(handle, Readiness::SEND);
             }
@@ -587,6 +607,42 @@ impl Fake {
         }
         drop(net);
         self.wake();
+    }
+
+    /// The peer writes these bytes: on a connection whose peer never writes the pattern. After the socket's close a
+    /// kernel answers by a reset.
+    pub(crate) fn peer_says(&self, connection: usize, bytes: &[u8]) {
+        let mut net = self.net();
+        let one = &mut net.connections[connection];
+        if one.closed {
+            one.broken = true;
+        } else if !one.finished && !one.reset {
+            one.given.extend(bytes);
+            one.written += bytes.len() as u64;
+            net.arrival(connection, Readiness::RECEIVE);
+        }
+        drop(net);
+        self.wake();
+    }
+
+    /// Sockets that are connecting, and to where.
+    pub(crate) fn connecting(&self) -> Vec<(Handle, SocketAddr)> {
+        let net = self.net();
+        let handles = net.sockets.iter().enumerate().filter_map(|(index, socket)| {
+            let socket = socket.as_ref().filter(|socket| matches!(socket.state, State::Connecting))?;
+            Some((FIRST_HANDLE + Handle::try_from(index).unwrap(), socket.target?))
+        });
+        handles.collect()
+    }
+
+    /// The last connection that was made to this address.
+    pub(crate) fn connection_to(&self, target: SocketAddr) -> Option<usize> {
+        self.net().connections.iter().rposition(|one| one.target == Some(target))
+    }
+
+    /// When the next poll is to say that time is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.net().deadline
     }
 
     /// The peer sends an urgent byte: a mark behind what was written.
@@ -641,6 +697,12 @@ impl Fake {
             shut: one.shut,
             space: one.space(),
             peeked: one.peeked,
+            sent: one.sent.len(),
+            read: one.read,
+            closed: one.closed,
+            hard: one.hard,
+            broken: one.broken,
+            unread_when_closed: one.unread_when_closed,
         }
     }
 
@@ -974,11 +1036,12 @@ impl Engine for Fake {
         })
     }
 
-    fn connect(&self, handle: Handle, _peer: &SocketAddr) -> Result<(), i32> {
+    fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
         self.call(Call::Connect, handle, |net| {
             net.scripted(Call::Connect)?;
             assert!(matches!(net.socket(handle).state, State::Fresh), "a connect of what is no fresh socket");
             net.socket(handle).reported = 0;
+            net.socket(handle).target = Some(*peer);
             let connect = net.faults.connect;
             if net.chance(connect) {
                 match net.rng.u8(..5) {
@@ -988,6 +1051,7 @@ impl Engine for Fake {
                         let capacity = net.rng.usize(8..256);
                         let connection = net.new_connection(capacity);
                         net.connections[connection].handle = Some(handle);
+                        net.connections[connection].target = Some(*peer);
                         net.socket(handle).state = State::Stream(connection);
                         // A registration from an earlier attempt reports it.
                         net.edge(handle, Readiness::SEND);
@@ -1036,6 +1100,7 @@ impl Engine for Fake {
                 // It was made and nobody has heard of it: the peer sees a reset.
                 let one = &mut net.connections[connection];
                 one.closed = true;
+                one.broken = true;
                 one.handle = None;
             }
         });
@@ -1043,9 +1108,27 @@ impl Engine for Fake {
 
     fn unacknowledged(&self, handle: Handle) -> Option<u64> {
         let mut net = self.net();
-        let connection = net.stream(handle);
+        let State::Stream(connection) = net.socket(handle).state else { return Some(0) };
         let one = &net.connections[connection];
-        Some((one.sent.len() - one.read) as u64)
+        let unread = one.sent.len() - one.read;
+        // The end comes behind all of it.
+        Some(unread as u64 + u64::from(one.shut && unread > 0))
+    }
+
+    fn is_broken(&self, handle: Handle) -> bool {
+        let mut net = self.net();
+        match net.socket(handle).state {
+            State::Stream(connection) => net.connections[connection].error,
+            State::Refused(_) => true,
+            _ => false,
+        }
+    }
+
+    fn reset_when_closed(&self, handle: Handle) {
+        let mut net = self.net();
+        if let State::Stream(connection) = net.socket(handle).state {
+            net.connections[connection].hard = true;
+        }
     }
 
     fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {
@@ -1073,6 +1156,9 @@ impl Engine for Fake {
             State::Stream(connection) => {
                 let one = &mut net.connections[connection];
                 one.closed = true;
+                // As a kernel does: what its program did not receive is answered by a reset.
+                one.broken = one.hard || one.unread() > 0;
+                one.unread_when_closed = one.sent.len() - one.read;
                 one.handle = None;
             }
             State::Mailbox(mailbox) => net.mailboxes[mailbox].close(),

@@ -26,9 +26,11 @@
 //!
 //! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.
 //!
-//! The platform corners, where Unixes differ and no engine helps, stand in [`sys`](crate::sys); in this folder `files/ring.rs`
-//! (io_uring) and `datagram/`; and in `error/table.rs` the numbers. `poll.rs` asks whether `poll` tells that the peer has shut
-//! its side.
+//! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
+//! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
+//! folder `os/` (what Windows has otherwise), `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
+//! `error/table.rs`. Beside these, modules are chosen by system where they are declared, and `poll.rs` asks whether `poll`
+//! tells that the peer has shut its side.
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
@@ -37,12 +39,14 @@ mod choice;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
+pub(crate) mod errno;
 // In the library's own tests, and for the suite in `conformance/`.
 #[cfg(any(test, feature = "fake"))]
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
+pub(crate) mod system;
 
 pub use choice::SocketEngine;
 
@@ -64,7 +68,8 @@ impl SocketEngine {
     }
 }
 
-pub(crate) use crate::sys::Handle;
+/// A system's number for a socket.
+pub(crate) type Handle = i32;
 
 /// Readiness of one device, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,6 +184,14 @@ pub(crate) trait Engine: Send + Sync {
     /// Bytes that the system took for sending on a stream and that the peer's system has not acknowledged, the end of the stream
     /// counting as one. `None`: the system does not tell.
     fn unacknowledged(&self, handle: Handle) -> Option<u64>;
+    /// Whether a stream's connection is known to be broken, though nobody receives.
+    fn is_broken(&self, handle: Handle) -> bool {
+        calls::is_broken(handle)
+    }
+    /// The close of this stream, which comes next, resets its connection.
+    fn reset_when_closed(&self, handle: Handle) {
+        calls::reset_when_closed(handle);
+    }
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32>;
     /// Begins to connect. `ECONNRESET` says that the connection was made, and has been reset since.
     fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32>;

@@ -2,6 +2,7 @@
 //! the end that tells a peer that not all has come.
 
 use super::{Device, Port};
+use crate::device::shut;
 use std::sync::atomic::Ordering;
 
 impl Port {
@@ -22,5 +23,26 @@ impl Port {
         let bytes = self.engine().unacknowledged(device.handle);
         self.leave(device);
         bytes
+    }
+
+    /// The same without the end of the stream, where the system has taken that: bytes that were sent, and no more.
+    pub(crate) fn unacknowledged_bytes(&self, device: &Device) -> Option<u64> {
+        // Looked at before: what the system is just taking is no byte that was acknowledged.
+        let ended = self.own(device).ok()?.shut.load(Ordering::Acquire) & shut::TAKEN != 0;
+        Some(self.unacknowledged(device)?.saturating_sub(u64::from(ended)))
+    }
+
+    /// Whether a stream's connection is known to be broken, though nobody receives; or is closed.
+    pub(crate) fn is_broken(&self, device: &Device) -> bool {
+        let look = self.with_handle(device, |handle| Ok(self.engine().is_broken(handle)));
+        look.unwrap_or(true)
+    }
+
+    /// The close of a stream, which comes next, resets its connection.
+    pub(crate) fn reset_when_closed(&self, device: &Device) {
+        let _ = self.with_handle(device, |handle| {
+            self.engine().reset_when_closed(handle);
+            Ok(())
+        });
     }
 }

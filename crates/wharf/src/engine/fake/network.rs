@@ -14,11 +14,10 @@
 
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
-use crate::engine::{Engine, calls};
+use crate::engine::{Engine, calls, errno, system};
 use crate::operation::{Datagram, RawBuffer};
 use crate::port::{Builder, CompletionPort, Context, Key};
 use crate::raw;
-use crate::sys::{self, errno};
 use fastrand::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -192,7 +191,7 @@ fn names() -> io::Result<(StdStream, StdStream)> {
 
 /// Waits until the kernel has done for a name what it was asked.
 fn until_ready(name: impl AsFd, what: PollFlags) {
-    let wait = sys::timespec(NAMES_PATIENCE);
+    let wait = system::timespec(NAMES_PATIENCE);
     let _ = poll(&mut [PollFd::new(&name, what)], Some(&wait));
 }
 
@@ -235,7 +234,7 @@ impl Shared {
                 self.fake.net().mailboxes[mailbox].carries(LONGEST);
                 handle
             }
-            SocketType::STREAM if sys::is_listening(&fd).is_ok_and(|listens| listens) => {
+            SocketType::STREAM if system::is_listening(&fd) == Ok(true) => {
                 let handle = self.fake.listening();
                 if let Some(address) = address {
                     names.doors.insert(address, Door::Port(name, handle));
@@ -343,7 +342,7 @@ struct Wired {
 
 impl Wired {
     fn new(network: Arc<Shared>, watch: BorrowedFd<'_>) -> io::Result<Wired> {
-        let bell = Arc::new(sys::event()?);
+        let bell = Arc::new(system::event()?);
         network.fake.bells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bell));
         let port = {
             let mut names = network.names();
@@ -432,7 +431,7 @@ impl Engine for Wired {
         let until = wait.map(|wait| Instant::now() + wait);
         loop {
             // Before looking: what comes behind it rings again.
-            sys::lower(&self.bell);
+            system::lower(&self.bell);
             let kicked = self.kicked.swap(false, Ordering::AcqRel);
             if self.deadline().take_if(|at| *at <= Instant::now()).is_some() {
                 events.deadline_passed = true;
@@ -454,8 +453,8 @@ impl Engine for Wired {
                 break;
             }
             let mut waits = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&self.watch, PollFlags::IN)];
-            let interrupted = poll(&mut waits, left.map(sys::timespec).as_ref()).is_err();
-            events.ticked |= !waits[1].revents().is_empty() && sys::take_expiry(&self.watch);
+            let interrupted = poll(&mut waits, left.map(system::timespec).as_ref()).is_err();
+            events.ticked |= !waits[1].revents().is_empty() && system::take_expiry(&self.watch);
             if interrupted || events.ticked {
                 break;
             }
@@ -470,12 +469,12 @@ impl Engine for Wired {
 
     fn kick(&self) {
         self.kicked.store(true, Ordering::Release);
-        sys::raise(&self.bell);
+        system::raise(&self.bell);
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
         *self.deadline() = at;
-        sys::raise(&self.bell);
+        system::raise(&self.bell);
     }
 
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
@@ -611,6 +610,14 @@ impl Engine for Wired {
         self.on(name, Engine::unacknowledged)
     }
 
+    fn is_broken(&self, name: Handle) -> bool {
+        self.on(name, Engine::is_broken)
+    }
+
+    fn reset_when_closed(&self, name: Handle) {
+        self.on(name, Engine::reset_when_closed);
+    }
+
     fn shutdown(&self, name: Handle, how: Shutdown) -> Result<(), i32> {
         self.on(name, |fake, handle| fake.shutdown(handle, how))
     }
@@ -626,8 +633,7 @@ impl Engine for Wired {
             let never_taken = match &mut net.socket(handle).state {
                 State::Listener(backlog) => std::mem::take(backlog),
                 &mut State::Stream(connection) => {
-                    let one = &mut net.connections[connection];
-                    one.broken = hard || one.unread() > 0;
+                    net.connections[connection].hard |= hard;
                     VecDeque::new()
                 }
                 _ => VecDeque::new(),

@@ -5,19 +5,22 @@
 //! hands; the rest waits in the lane.
 
 use super::device::{Device as Inner, phase, shut, traits};
-use super::queue::{Queue, key};
-use super::raw::{Concluded, Device, Issued, Port};
-use super::record::{Extra, Record};
-use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
-use crate::raw::DeviceKind;
-use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
-use crate::sys::errno::{
+use super::numbers::{
     EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
     EWOULDBLOCK, is_broken,
 };
+use super::queue::{Queue, key};
+use super::raw::{Concluded, Device, Issued, Port};
+use super::record::{Extra, Record};
+use super::sys::{self, AcceptRoom, Called, OVERLAPPED};
+use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::raw::DeviceKind;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What came of a send that has no record, where that is possible.
 #[allow(dead_code)]
@@ -154,6 +157,35 @@ impl Port {
 
     /// What the peer has not acknowledged: Windows does not tell, always `None`.
     pub fn unacknowledged(&self, _device: &Device) -> Option<u64> {
+        None
+    }
+
+    /// Whether a stream's connection is known to be broken, though nobody receives; or is closed.
+    pub(crate) fn is_broken(&self, device: &Device) -> bool {
+        let look = self.with_handle(device, |handle| {
+            #[allow(unsafe_code)]
+            // SAFETY: `with_handle` keeps the socket open for the length of the call.
+            let socket = unsafe { crate::os::borrow(handle) };
+            let mut ready = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut ready, Some(&now))?;
+            Ok(ready[0].revents().contains(PollFlags::ERR))
+        });
+        look.unwrap_or(true)
+    }
+
+    /// The close of a stream, which comes next, resets its connection.
+    pub(crate) fn reset_when_closed(&self, device: &Device) {
+        let _ = self.with_handle(device, |handle| {
+            #[allow(unsafe_code)]
+            // SAFETY: as above.
+            let socket = unsafe { crate::os::borrow(handle) };
+            Ok(sockopt::set_socket_linger(socket, Some(Duration::ZERO))?)
+        });
+    }
+
+    /// Not told either.
+    pub(crate) fn unacknowledged_bytes(&self, _device: &Device) -> Option<u64> {
         None
     }
 

@@ -1,21 +1,13 @@
 //! Datagrams in and out: what the system's `recvmsg` tells beside the bytes (who sent it, whether it was cut off, and with
 //! receive offload how long the pieces are) is not to be had through simpler calls. What only Linux offers stands in
-//! `linux.rs`, and what takes its place elsewhere in `kqueue.rs`.
+//! `linux.rs`.
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod kqueue;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod linux;
+pub(super) mod linux;
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) use kqueue::*;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) use linux::*;
-
-use super::PIECES_MAX;
+use super::{Handle, PIECES_MAX, system};
 pub(super) use crate::operation::Datagram;
 use crate::operation::RawBuffer;
-use crate::sys::{self, Handle};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -99,7 +91,7 @@ pub(super) fn receive(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i3
 
 fn found(bytes: usize, header: &libc::msghdr, address: &Address) -> Datagram {
     let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
-    Datagram { bytes, from: to_std(address), truncated, segment: segment(header) }
+    Datagram { bytes, from: to_std(address), truncated, segment: system::segment(header) }
 }
 
 #[allow(unsafe_code)]
@@ -165,7 +157,7 @@ pub(super) fn send(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) 
     let header = header(&mut pieces, to.as_mut().map(|(address, length)| (address, *length)));
     // SAFETY: the header names memory that lives here and is as long as it says; the pieces are unchanged until the
     // operation's packet (see `raw`), and the descriptor is open (see `calls::borrow`).
-    retry(|| unsafe { libc::sendmsg(handle, &header, sys::SENDMSG | libc::MSG_DONTWAIT) }).map(drop)
+    retry(|| unsafe { libc::sendmsg(handle, &header, system::SENDMSG | libc::MSG_DONTWAIT) }).map(drop)
 }
 
 /// Whether the socket is connected to a peer.
