@@ -6,9 +6,9 @@
 //! served unbound, registered for the one call only.
 
 use super::words::WorkerId;
-use crate::sync::Arc;
 #[cfg(not(loom))]
-use crate::sys::fork::Home;
+use crate::fork::Home;
+use crate::sync::Arc;
 use std::cell::RefCell;
 use std::sync::Weak;
 

@@ -27,6 +27,7 @@ mod model;
 #[cfg(all(unix, not(loom)))]
 mod notify;
 mod park;
+mod probe;
 mod signal;
 mod state;
 #[cfg(all(test, not(loom)))]
@@ -42,11 +43,11 @@ pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken,
 pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
-use crate::sys::probe::{Probe, ThreadState};
 use binding::Bindable;
 use lock::BusyLock;
 pub(crate) use park::Park;
 use park::Woke;
+use probe::{Probe, ThreadState};
 use state::{Shared, State, Worker};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -212,14 +213,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        self.take_again_as(binding::bound(self)?)
-    }
-
-    /// [`take_again`](Queue::take_again) by a thread that knows which worker it is.
-    #[inline]
-    pub(crate) fn take_again_as(&self, me: WorkerId) -> Option<T> {
+        let me = binding::bound(self)?.number;
         let mut state = self.state.lock();
-        let taken = state.take_again(me.number, || self.driver.has_sources())?;
+        let taken = state.take_again(me, || self.driver.has_sources())?;
         self.release(state, false);
         Some(taken)
     }

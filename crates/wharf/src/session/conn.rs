@@ -43,10 +43,10 @@ use super::service::{Handling, Inner, Node, Op, Stream, after};
 use super::tape::Tape;
 #[cfg(feature = "tls")]
 use super::tls::{TlsError, TlsErrorKind, TlsInfo};
-use super::{Session, Tls, payload};
+use super::{Session, Tls, payload, time};
+use crate::associate::Outcome;
 use crate::buffer::Buffer;
-use crate::port::associate::Outcome;
-use crate::port::packet::Event;
+use crate::packet::Event;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -149,8 +149,9 @@ pub struct LinkStats {
     /// Bytes of messages that were accepted for sending, and not dropped for newer ones.
     pub accepted_bytes: u64,
     /// Bytes of these that are lost: the session ended, or its connection broke, before they had arrived. See
-    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](super::Builder::linger). Over TLS what has gone out is
-    /// counted with its records, and not less than was lost.
+    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](super::Builder::linger). Not less than was lost: over TLS
+    /// what has gone out is counted with its records, and what the peer takes at the very moment of the end may be
+    /// counted, too.
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`].
     pub dropped: u64,
@@ -268,8 +269,6 @@ pub(super) struct Sending {
     /// The sending side is to be shut when the outbox has gone out; and it was.
     finishing: bool,
     pub(super) shut: bool,
-    /// The system was given the end, which counts as a byte there.
-    pub(super) ended: bool,
     /// Why it ends, once that is decided.
     pub(super) reason: Option<Closed>,
     /// Something that was accepted for sending is lost, or the session's time was over.
@@ -278,6 +277,8 @@ pub(super) struct Sending {
     /// When a graceful end turns into an abrupt one, a handshake into a failure, and a connect into the next address's.
     /// See `ending.rs` for these.
     pub(super) limit: Option<Instant>,
+    /// When its graceful end does, also where the connection is still to be made, for which the limit may be shorter.
+    pub(super) ends_by: Option<Instant>,
     /// The limit begins anew whenever the peer takes something.
     pub(super) patient: bool,
     /// All has arrived, and so long the peer may take to end its side.
@@ -670,11 +671,11 @@ impl Conn {
                 sealed_off: false,
                 finishing: false,
                 shut: false,
-                ended: false,
                 reason: None,
                 cut: false,
                 groups: Vec::new(),
                 limit: None,
+                ends_by: None,
                 patient: false,
                 hear_until: None,
                 swept: false,
@@ -731,6 +732,25 @@ impl Conn {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Sending> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody holds its lock at this moment.
+    #[cfg(all(test, unix))]
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.sending.try_lock().is_ok()
+    }
+
+    /// Whether it is known what is lost, or just being found out.
+    #[cfg(all(test, unix))]
+    pub(super) fn is_reckoned(&self) -> bool {
+        self.sending.try_lock().map_or(true, |sending| sending.reckoned)
+    }
+
+    /// Whether it is decided that it ends, and why.
+    #[cfg(all(test, unix))]
+    pub(super) fn is_to_end(&self) -> bool {
+        let sending = self.lock();
+        sending.reason.is_some() || matches!(sending.phase, Phase::Closing | Phase::Over)
     }
 
     /// Nothing more is said on a tape at the end of the outbox.
@@ -854,9 +874,8 @@ impl Conn {
             let mut sending = self.lock();
             if matches!(sending.phase, Phase::Connecting | Phase::Handshake) {
                 sending.phase = if sending.reason.is_some() { Phase::Closing } else { Phase::Open };
-                if sending.phase == Phase::Open {
-                    sending.limit = None;
-                }
+                // What was to be done before had its own limit.
+                sending.limit = sending.ends_by;
             }
         }
         self.opened_us.store(self.coarse_us.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -1187,14 +1206,12 @@ impl Conn {
                 match sending.phase {
                     Phase::Open | Phase::Closing if sending.ends() => {
                         sending.shut = true;
-                        // A connection that is gone takes no end.
-                        sending.ended = !stream.is_broken();
                         drop(sending);
                         // A failure means that the connection is gone, which the receive notices.
                         let _ = stream.shutdown(std::net::Shutdown::Write);
                         sending = self.lock();
-                        if sending.phase == Phase::Closing && self.owes(&sending, &stream) == 0 {
-                            sending.hear_until = Some(Instant::now() + HEAR_OUT);
+                        if sending.phase == Phase::Closing && self.owes(&stream) == 0 {
+                            sending.hear_until = Some(time::now() + HEAR_OUT);
                         }
                     }
                     Phase::Over => return self.finish_over(sending, &stream),
@@ -1365,5 +1382,5 @@ pub(super) fn count(figure: &AtomicU64, more: u64) {
 
 /// The system's coarse clock: its reading costs next to nothing, and it moves 100 to 1000 times a second. Never 0.
 fn tick_ms() -> u64 {
-    crate::sys::coarse_ms().max(1)
+    time::coarse_ms().max(1)
 }

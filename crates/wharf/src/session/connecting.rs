@@ -61,8 +61,7 @@ impl Inner {
                 sending.connecting.attempt += 1;
                 let limit = sending.connecting.limit.map(after);
                 // One that is being closed has a limit for all of it.
-                let closing = sending.limit.filter(|_| sending.reason.is_some());
-                sending.limit = closing.into_iter().chain(limit).min();
+                sending.limit = sending.ends_by.into_iter().chain(limit).min();
                 (peer, sending.connecting.attempt, limit.is_some())
             };
             conn.set_peer(peer.into());

@@ -48,15 +48,13 @@ fn close(stream: &Stream, hard: bool) {
 
 impl Conn {
     /// Bytes of messages, as they are on the wire, that were given to the stream and have not arrived.
-    pub(super) fn owes(&self, sending: &Sending, stream: &Stream) -> u64 {
+    pub(super) fn owes(&self, stream: &Stream) -> u64 {
         let given = self.given_data.load(Ordering::Relaxed);
         if given == 0 {
             return 0;
         }
         // What was sent to a process of this machine is there, also after this end is closed.
-        let unheard = if self.is_local { 0 } else { stream.unacknowledged().unwrap_or(0) };
-        // The end of the stream is no message.
-        let unheard = unheard.saturating_sub(u64::from(sending.ended));
+        let unheard = if self.is_local { 0 } else { stream.unacknowledged_bytes().unwrap_or(0) };
         let arrived = stream.bytes_taken().saturating_sub(unheard);
         given.saturating_sub(arrived)
     }
@@ -64,7 +62,8 @@ impl Conn {
     /// Whether the peer has taken something since the last look; settles that nothing is left to look for, if so.
     pub(super) fn takes(&self, sending: &mut Sending, stream: &Stream) -> bool {
         let given = self.given.load(Ordering::Relaxed);
-        let look = Look { given, taken: stream.bytes_taken(), unacknowledged: stream.unacknowledged() };
+        // Without the end of the stream: that this side gives it is nothing that the peer has taken.
+        let look = Look { given, taken: stream.bytes_taken(), unacknowledged: stream.unacknowledged_bytes() };
         let before = std::mem::replace(&mut sending.look, look);
         if look.unacknowledged.unwrap_or(0) == 0 && look.taken == given {
             self.settled.store(given, Ordering::Relaxed);
@@ -82,7 +81,7 @@ impl Conn {
     /// Bytes that the peer has taken since this was last asked.
     pub(super) fn taken_since(&self) -> u64 {
         let Some(stream) = self.stream() else { return 0 };
-        let arrived = stream.bytes_taken().saturating_sub(stream.unacknowledged().unwrap_or(0));
+        let arrived = stream.bytes_taken().saturating_sub(stream.unacknowledged_bytes().unwrap_or(0));
         arrived.saturating_sub(self.arrived_then.swap(arrived, Ordering::Relaxed))
     }
 
@@ -96,7 +95,7 @@ impl Conn {
         let untaken = self.given_data.load(Ordering::Relaxed).saturating_sub(stream.bytes_taken());
         let hard = untaken + sending.sealing > 0 || sending.cut || sending.outbox.waiting_bytes() > 0;
         // A reset throws away what the system has taken.
-        let lost = if unheard || hard { self.owes(sending, stream).max(untaken) } else { 0 };
+        let lost = if unheard || hard { self.owes(stream).max(untaken) } else { 0 };
         // Records of TLS are longer than their content.
         let lost = (lost + sending.sealing).min(sending.launched);
         sending.lost += lost;
@@ -147,16 +146,14 @@ impl Conn {
             let stream = sending.stream.clone();
             // After the peer's end it may still read what was accepted for it; after a failure nobody does.
             let stays = match &stream {
-                Some(stream) if graceful => {
-                    sending.busy || sending.left || self.is_tls() || self.owes(&sending, stream) > 0
-                }
+                Some(stream) if graceful => sending.busy || sending.left || self.is_tls() || self.owes(stream) > 0,
                 _ => false,
             };
             let unsent = if graceful { VecDeque::new() } else { sending.give_up() };
             if let (Some(stream), false) = (&stream, stays) {
                 self.reckon(&mut sending, stream, broken);
             }
-            let hard = sending.cut && !graceful;
+            let hard = sending.lost > 0 && !graceful;
             sending.outbox.settle();
             self.account(&mut sending);
             if !stays {
@@ -198,9 +195,8 @@ impl Conn {
         mut sending: MutexGuard<'a, Sending>,
         stream: &Stream,
     ) -> MutexGuard<'a, Sending> {
-        if self.owes(&sending, stream) > 0 {
+        if self.owes(stream) > 0 {
             if !std::mem::replace(&mut sending.shut, true) {
-                sending.ended = !stream.is_broken();
                 drop(sending);
                 // A failure means that the connection is gone, which the sweep notices.
                 let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -227,7 +223,7 @@ impl Conn {
                 self.reckon(&mut sending, stream, false);
             }
             self.account(&mut sending);
-            (stream, unsent, sending.cut)
+            (stream, unsent, sending.lost > 0)
         };
         drop(unsent);
         if let Some(stream) = stream {
@@ -270,7 +266,7 @@ impl Conn {
             if let Some(stream) = &stream {
                 self.reckon(&mut sending, stream, late);
             }
-            let hard = sending.cut || sending.outbox.waiting_bytes() > 0;
+            let hard = sending.lost > 0 || sending.outbox.waiting_bytes() > 0;
             sending.cut |= late;
             (stream, hard, sending.take_hold(|_| true))
         };
@@ -319,6 +315,9 @@ impl Conn {
     pub(super) fn close_until(self: &Arc<Self>, until: Instant) {
         self.close(Closed::Shutdown);
         let mut sending = self.lock();
+        if sending.ends_by.is_some() {
+            sending.ends_by = Some(until);
+        }
         if matches!(sending.phase, Phase::Closing | Phase::Over) && sending.limit.is_some() {
             sending.limit = Some(until);
             sending.patient = false;
@@ -331,7 +330,12 @@ impl Conn {
         let Some(service) = self.service.upgrade() else { return };
         let limit = service.linger_limit();
         let mut sending = self.lock();
-        sending.limit = Some(sending.limit.map_or(limit, |earlier| earlier.min(limit)));
+        let end = *sending.ends_by.get_or_insert(limit);
+        let earlier = match sending.phase {
+            Phase::Connecting | Phase::Handshake => sending.limit,
+            Phase::Open | Phase::Closing | Phase::Over => None,
+        };
+        sending.limit = Some(earlier.map_or(end, |earlier| earlier.min(end)));
         drop(sending);
         service.sweep_later(self);
     }
@@ -348,8 +352,9 @@ impl Conn {
             }
             Lingers::Late => {
                 // The next address is tried, or the session ends, when the packet of the connect comes.
+                // Should it have been made this moment, its peer must not take that for all that is said to it.
                 sending.connecting.late = true;
-                (VecDeque::new(), false)
+                (VecDeque::new(), true)
             }
             Lingers::Arrived => (VecDeque::new(), false),
             Lingers::Cut => {
@@ -400,7 +405,7 @@ impl Conn {
         match sending.phase {
             // It had a handshake to do, and has done it. Whoever sets a limit again has it looked at again.
             Phase::Open => return Lingers::Done,
-            Phase::Connecting if late && sending.reason.is_none() => return Lingers::Late,
+            Phase::Connecting if late && sending.ends_by.is_none_or(|end| end > now) => return Lingers::Late,
             Phase::Handshake if late => {
                 // What was accepted for it is lost for that, also when it was to be closed.
                 sending.reason = Some(Closed::HandshakeTimeout);
@@ -410,7 +415,7 @@ impl Conn {
             Phase::Closing | Phase::Over => {}
         }
         let all_given = sending.shut && !sending.busy;
-        if all_given && self.owes(sending, &stream) == 0 {
+        if all_given && self.owes(&stream) == 0 {
             let hear_until = *sending.hear_until.get_or_insert(now + HEAR_OUT);
             let heard_out = sending.phase == Phase::Over || hear_until <= now || late;
             return if heard_out { Lingers::Arrived } else { Lingers::On };

@@ -25,8 +25,8 @@
 use super::conn::Conn;
 use super::service::{Inner, Node, Op, lock};
 use super::tape::Tape;
+use super::time::coarse_ms;
 use crate::queue::before_blocking;
-use crate::sys::coarse_ms;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, Weak};
 

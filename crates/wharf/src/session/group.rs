@@ -1,12 +1,12 @@
 //! Groups: one message to many sessions, sharing one copy of its bytes.
 
+use super::ById;
 use super::conn::Link;
 use super::gather::{self, Saying};
 use super::memory::Charge;
 use super::tape::Tape;
 use crate::buffer::Buffer;
-use crate::sys::fork::Home;
-use std::collections::HashMap;
+use crate::fork::Home;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -69,7 +69,7 @@ pub struct GroupStats {
 
 #[derive(Debug, Default)]
 struct Members {
-    by_id: HashMap<u64, Link>,
+    by_id: ById<Link>,
     /// The members as a list, made when first needed after a change: broadcasting must not hold the lock while it
     /// sends, and copying the map for each message would cost more than the sends.
     list: Option<Arc<[Link]>>,

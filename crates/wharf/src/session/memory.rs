@@ -34,6 +34,7 @@
 
 use super::conn::{Closed, Conn};
 use super::service::Inner;
+use super::time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -175,7 +176,7 @@ impl Largest {
     }
 
     fn look(&mut self, service: &Inner) {
-        let begin = Instant::now();
+        let begin = time::now();
         let mut all = service.holders();
         service.memory.looks.fetch_add(1, Ordering::Relaxed);
         self.least = 1;
@@ -185,7 +186,7 @@ impl Largest {
             all.truncate(CANDIDATES);
         }
         self.candidates = all.into_iter().map(|(holds, conn)| Candidate { holds, conn }).collect();
-        let now = Instant::now();
+        let now = time::now();
         self.fresh_until = now.checked_add(LOOK_AGAIN.max((now - begin) * LOOKING_SHARE));
     }
 }
@@ -430,7 +431,7 @@ impl Inner {
         if self.largest(Some((conn, bytes))).is_some_and(|largest| largest.drop_oldest(bytes) > 0) {
             return true;
         }
-        let begin = Instant::now();
+        let begin = time::now();
         let nothing = |until: &Option<Instant>| until.is_some_and(|until| begin < until);
         if nothing(&self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner)) {
             return false;
@@ -445,7 +446,7 @@ impl Inner {
             }
         }
         if !dropped {
-            let again = LOOK_AGAIN.max(begin.elapsed() * LOOKING_SHARE);
+            let again = LOOK_AGAIN.max(time::since(begin) * LOOKING_SHARE);
             *self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner) = begin.checked_add(again);
         }
         dropped
@@ -462,7 +463,7 @@ impl Inner {
         let most = {
             let mut largest = self.memory.largest.lock().unwrap_or_else(PoisonError::into_inner);
             let is_fresh =
-                self.has_many_sessions(CANDIDATES) && largest.fresh_until.is_some_and(|until| Instant::now() < until);
+                self.has_many_sessions(CANDIDATES) && largest.fresh_until.is_some_and(|until| time::now() < until);
             let known = if is_fresh { largest.first(&mut unneeded) } else { None };
             known.or_else(|| {
                 largest.look(self);

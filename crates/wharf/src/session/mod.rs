@@ -93,8 +93,11 @@ mod payload;
 mod peer;
 mod rate;
 mod reconnect;
+#[cfg(all(test, unix))]
+mod schedules;
 mod service;
 mod tape;
+mod time;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -120,6 +123,15 @@ use no_tls::{ClientTls, ServerTls, Tls};
 use tls::Tls;
 
 use crate::buffer::Buffer;
+
+/// By the sessions' numbers.
+type ById<T> = std::collections::HashMap<u64, T, Hashing>;
+
+#[cfg(not(test))]
+type Hashing = std::hash::RandomState;
+/// In the same order in each run, so that a schedule can be repeated.
+#[cfg(test)]
+type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// What one connection does, at either end. See the [module](self).
 pub trait Session: Send + 'static {

@@ -8,6 +8,7 @@
 //! one timer is set for the first. Without limited sessions there is no timer and no clock is read.
 
 use super::conn::Conn;
+use super::time;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -167,11 +168,11 @@ struct Waiting {
 
 impl Rates {
     pub(super) fn new() -> Rates {
-        Rates { born: Instant::now(), waiting: Mutex::default() }
+        Rates { born: time::now(), waiting: Mutex::default() }
     }
 
     pub(super) fn now_ns(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(time::since(self.born).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Has a session wait. The caller then sets a timer, if it is told to, outside its locks.
@@ -217,7 +218,7 @@ impl Rates {
     }
 
     fn until(&self, tick: u64) -> Duration {
-        Duration::from_nanos(tick.saturating_mul(TICK_NS)).saturating_sub(self.born.elapsed())
+        Duration::from_nanos(tick.saturating_mul(TICK_NS)).saturating_sub(time::since(self.born))
     }
 }
 

@@ -14,9 +14,9 @@
 
 use super::conn::{Closed, Link};
 use super::service::{Inner, Node, Op, Service};
-use super::{ClientTls, Session, payload};
+use super::{ClientTls, Session, payload, time};
 use crate::buffer::Buffer;
-use crate::port::net::Addresses;
+use crate::net::Addresses;
 use crate::raw::OperationId;
 use std::fmt;
 use std::io;
@@ -522,7 +522,7 @@ impl Control {
             if state.attempt != number {
                 return;
             }
-            state.opened = Some(Instant::now());
+            state.opened = Some(time::now());
             state.connected_count += 1;
             state.link = Some(link.clone());
             state.timer.take()
@@ -542,7 +542,7 @@ impl Control {
                 return;
             }
             state.alive = false;
-            let held = state.opened.take().map(|at| at.elapsed());
+            let held = state.opened.take().map(time::since);
             let link = state.link.take();
             let timer = state.timer.take();
             let next = if state.ended.is_some() {

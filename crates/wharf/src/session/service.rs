@@ -11,15 +11,15 @@ use super::rate::{Rate, Rates};
 use super::reconnect::{Control, GaveUp};
 #[cfg(feature = "tls")]
 use super::tls::ClientTls;
-use super::{ServerTls, Session, Tls};
-use crate::port::net::{Addresses, TcpStream};
-use crate::port::packet::{Event, Packet};
+use super::{ById, ServerTls, Session, Tls, time};
+use crate::net::{Addresses, TcpStream};
+use crate::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
 use crate::raw::OperationId;
 use crate::worker::{PoolReport, WorkerPool, Workers};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -28,7 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often sessions that linger are looked at; and how often while a shutdown waits for the last of them.
-const SWEEP: Duration = Duration::from_millis(200);
+pub(super) const SWEEP: Duration = Duration::from_millis(200);
 const FINISH_LOOK: Duration = Duration::from_millis(10);
 
 /// How often sessions are looked at for time-outs, in the smallest of them; and the least time between two looks, as
@@ -304,12 +304,27 @@ impl Builder {
     pub fn start(self) -> io::Result<Service> {
         self.options.check()?;
         let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
+        let workers = self.workers.clone();
+        let inner = self.over(port);
+        let handler = Arc::downgrade(&inner);
+        let pool = inner.port.run(workers, move |packet| {
+            if let Some(inner) = handler.upgrade() {
+                inner.work(packet);
+            }
+        })?;
+        let service = Service { inner, pool: Some(pool) };
+        service.inner.begin()?;
+        Ok(service)
+    }
+
+    /// A service on a port, without workers.
+    pub(super) fn over(self, port: CompletionPort<Node, Op>) -> Arc<Inner> {
         let smallest = self.options.idle_timeout.into_iter().chain(self.options.handshake_timeout).min();
         let timeouts = smallest.map(|smallest| Timeouts {
             period: (smallest / LOOKS_PER_TIMEOUT).max(LOOK_LEAST),
-            last: Mutex::new(Instant::now()),
+            last: Mutex::new(time::now()),
         });
-        let inner = Arc::new(Inner {
+        Arc::new(Inner {
             port,
             timeouts,
             coarse_us: Arc::default(),
@@ -318,7 +333,7 @@ impl Builder {
             options: self.options,
             totals: Totals::default(),
             next_id: AtomicU64::new(1),
-            sessions: Mutex::new(HashMap::new()),
+            sessions: Mutex::default(),
             none_left: Condvar::new(),
             listeners: Mutex::new(Vec::new()),
             socket_files: Mutex::new(Vec::new()),
@@ -333,23 +348,10 @@ impl Builder {
             shutting_down: AtomicBool::new(false),
             workers_most: self.workers.limit(),
             workers_waiting: AtomicUsize::new(0),
-        });
-        let handler = Arc::downgrade(&inner);
-        let pool = inner.port.run(self.workers, move |packet| {
-            if let Some(inner) = handler.upgrade() {
-                WORKER_OF.set(Arc::as_ptr(&inner).addr());
-                inner.handle(packet);
-            }
-        })?;
-        let service = Service { inner, pool: Some(pool) };
-        if let Some(timeouts) = &service.inner.timeouts {
-            service.inner.port.interval(timeouts.period, Node::Service, Op::Timeouts)?;
-        }
-        Ok(service)
+        })
     }
 }
 
-/// The look for sessions whose time is over.
 struct Timeouts {
     period: Duration,
     last: Mutex<Instant>,
@@ -499,7 +501,7 @@ pub(super) struct Inner {
     pub(super) rates: Rates,
     pub(super) memory: Memory,
     next_id: AtomicU64,
-    pub(super) sessions: Mutex<HashMap<u64, Arc<Conn>>>,
+    pub(super) sessions: Mutex<ById<Arc<Conn>>>,
     pub(super) none_left: Condvar,
     pub(super) listeners: Mutex<Vec<Listener>>,
     pub(super) socket_files: Mutex<Vec<SocketFile>>,
@@ -568,7 +570,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// That time from now on; a century where the clock cannot express it.
 pub(super) fn after(time: Duration) -> Instant {
-    let now = Instant::now();
+    let now = time::now();
     now.checked_add(time).unwrap_or(now + Duration::from_secs(3_000_000_000))
 }
 
@@ -599,6 +601,12 @@ impl Service {
         }
     }
 
+    /// One whose packets the caller handles, with [`Inner::work`].
+    #[cfg(all(test, unix))]
+    pub(super) fn without_workers(inner: Arc<Inner>) -> Service {
+        Service { inner, pool: None }
+    }
+
     /// Listens on an address, and makes a session of each connection. Returns the address, with the real port where 0
     /// was asked for. May be called for several addresses.
     pub fn listen<S: Session>(
@@ -606,7 +614,7 @@ impl Service {
         address: impl Addresses,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        self.adopt_listener(crate::port::net::listen(address)?, make)
+        self.adopt_listener(crate::net::listen(address)?, make)
     }
 
     /// Like [`listen`](Service::listen), over TLS: a session's `opened` is called when its handshake is done, and its
@@ -618,7 +626,7 @@ impl Service {
         tls: ServerTls,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        self.adopt_listener_tls(crate::port::net::listen(address)?, tls, make)
+        self.adopt_listener_tls(crate::net::listen(address)?, tls, make)
     }
 
     /// Like [`listen`](Service::listen), on a socket that listens already.
@@ -798,13 +806,13 @@ impl Service {
             let late: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
             late.iter().for_each(|conn| conn.cut_off(Closed::Shutdown));
             // Their handlers hear of it, if they return.
-            inner.wait_for_sessions(Instant::now() + Duration::from_millis(500));
+            inner.wait_for_sessions(time::now() + Duration::from_millis(500));
         }
         inner.finish_lingering(until);
-        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let left = until.saturating_duration_since(time::now()).max(Duration::from_millis(100));
         // A worker that waits for all of them waits for itself.
         let left = if inner.is_worker() { Duration::ZERO } else { left };
-        let report = self.pool.take().expect("taken here only").shutdown(left);
+        let workers_left = self.pool.take().map_or(0, |pool| pool.shutdown(left).workers);
         self.inner.end_all();
         let aborted = sessions.iter().filter(|conn| conn.is_cut()).count();
         let add = |(accepted, lost), (more_accepted, more_lost)| (accepted + more_accepted, lost + more_lost);
@@ -815,7 +823,7 @@ impl Service {
             accepted_bytes,
             delivered_bytes: accepted_bytes - lost_bytes,
             lost_bytes,
-            workers_left: report.workers,
+            workers_left,
         }
     }
 }
@@ -834,7 +842,21 @@ impl Inner {
     }
 
     pub(super) fn at_home(&self) -> io::Result<()> {
-        if self.is_home() { Ok(()) } else { Err(crate::error::forked()) }
+        if self.is_home() { Ok(()) } else { Err(crate::fork::refusal()) }
+    }
+
+    /// Sessions are looked at for time-outs from now on.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        match &self.timeouts {
+            Some(timeouts) => self.port.interval(timeouts.period, Node::Service, Op::Timeouts).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// What a worker does with a packet.
+    pub(super) fn work(self: &Arc<Self>, packet: Packet<Node, Op>) {
+        WORKER_OF.set(Arc::as_ptr(self).addr());
+        self.handle(packet);
     }
 
     fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {
@@ -892,7 +914,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn has_room(&self, sessions: &HashMap<u64, Arc<Conn>>) -> bool {
+    pub(super) fn has_room(&self, sessions: &ById<Arc<Conn>>) -> bool {
         sessions.len() < self.options.max_sessions && !self.shutting_down.load(Ordering::SeqCst)
     }
 
@@ -951,6 +973,11 @@ impl Inner {
         drop(removed);
     }
 
+    #[cfg(all(test, unix))]
+    pub(super) fn open_sessions(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
     /// How many are left when the time is over.
     fn wait_for_sessions(&self, until: Instant) -> usize {
         self.wait_while(until, |others| others > 0)
@@ -971,17 +998,17 @@ impl Inner {
         let own = self.own_session();
         let mut sessions = lock(&self.sessions);
         while wait(sessions.len() - usize::from(sessions.contains_key(&own))) {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(time::now());
             if left.is_zero() {
                 break;
             }
-            sessions = self.none_left.wait_timeout(sessions, left).unwrap_or_else(PoisonError::into_inner).0;
+            sessions = time::wait(&self.sessions, sessions, &self.none_left, left);
         }
         sessions.len()
     }
 
     /// Those that are open, and those that linger.
-    fn all_sessions(&self) -> Vec<Arc<Conn>> {
+    pub(super) fn all_sessions(&self) -> Vec<Arc<Conn>> {
         let mut all = lock(&self.sessions).clone();
         let lingering = lock(&self.lingering).all().cloned().collect::<Vec<_>>();
         all.extend(lingering.into_iter().map(|conn| (conn.id(), conn)));
@@ -1093,7 +1120,7 @@ impl Inner {
         let Some(timeouts) = &self.timeouts else { return };
         // Another worker looks already: this look is late, and the other is enough.
         let Ok(mut last) = timeouts.last.try_lock() else { return };
-        let now = Instant::now();
+        let now = time::now();
         let passed = (now - *last).min(2 * timeouts.period);
         *last = now;
         let passed_us = passed.as_micros() as u64;
@@ -1129,14 +1156,14 @@ impl Inner {
 
     fn sweep(&self) {
         self.sweeping.store(false, Ordering::Release);
-        self.look_at_lingering(Instant::now());
+        self.look_at_lingering(time::now());
         if !lock(&self.lingering).waiting.is_empty() {
             self.arm_sweep();
         }
     }
 
     /// Looks at each session that lingers. While it does, others still find them all in the list.
-    fn look_at_lingering(&self, now: Instant) {
+    pub(super) fn look_at_lingering(&self, now: Instant) {
         let _turn = lock(&self.sweep_turn);
         let mut looked_at = {
             let mut lingering = lock(&self.lingering);
@@ -1157,13 +1184,13 @@ impl Inner {
     fn finish_lingering(&self, until: Instant) {
         let own = self.own_session();
         loop {
-            let now = Instant::now();
+            let now = time::now();
             self.look_at_lingering(now);
             let waiting = lock(&self.lingering).all().any(|conn| conn.id() != own && conn.stream().is_some());
             if !waiting || now >= until {
                 return;
             }
-            std::thread::sleep(FINISH_LOOK.min(until - now));
+            time::sleep(FINISH_LOOK.min(until - now));
         }
     }
 
