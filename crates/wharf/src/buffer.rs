@@ -4,7 +4,7 @@
 //! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
 //! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
 
-use crate::fork::Home;
+use crate::sys::fork::Home;
 use std::alloc::Layout;
 use std::fmt;
 use std::mem::ManuallyDrop;

@@ -199,7 +199,7 @@ impl Direction {
     }
 
     /// The owner lets go, after an attempt that showed whether more is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn let_go(&mut self, drained: bool) -> Left {
         self.drained = drained && !std::mem::take(&mut self.edge);
         self.run_none();

@@ -42,8 +42,6 @@
 #![cfg_attr(windows, allow(dead_code))]
 
 #[cfg(not(loom))]
-mod associate;
-#[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]
 mod contain;
@@ -62,37 +60,19 @@ pub mod fake {
     pub use crate::engine::fake::{Listener, Mail, Network, Peer};
 }
 #[cfg(not(loom))]
-mod fork;
-#[cfg(not(loom))]
-pub mod fs;
-#[cfg(not(loom))]
-pub mod net;
-#[cfg(not(loom))]
 mod operation;
 #[cfg(not(loom))]
-mod os;
-#[cfg(not(loom))]
-mod packet;
-#[cfg(not(loom))]
 mod port;
-#[cfg(not(loom))]
-#[cfg_attr(windows, path = "process_windows.rs")]
-pub mod process;
 #[cfg(unix)]
 mod queue;
 #[cfg(all(unix, not(loom)))]
 pub mod raw;
-#[cfg(not(loom))]
-mod record;
 #[cfg(all(test, unix, not(loom)))]
 mod schedules;
 #[cfg(not(loom))]
 pub mod session;
-#[cfg(not(loom))]
-mod spare;
 mod sync;
-#[cfg(not(loom))]
-mod word;
+mod sys;
 #[cfg(not(loom))]
 mod worker;
 
@@ -106,17 +86,21 @@ use iocp::queue;
 pub use iocp::raw;
 
 #[cfg(not(loom))]
-pub use associate::Outcome;
-#[cfg(not(loom))]
 pub use buffer::Buffer;
-#[cfg(not(loom))]
-pub use net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use operation::{Cancel, OperationId};
 #[cfg(not(loom))]
-pub use packet::{Event, GetError, Packet, Refused, Rejected, Unposted, UnpostedReason};
+pub use port::associate::Outcome;
+#[cfg(not(loom))]
+pub use port::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
+#[cfg(not(loom))]
+pub use port::packet::{Event, Packet};
+#[cfg(not(loom))]
+pub use port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
 #[cfg(not(loom))]
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
+#[cfg(not(loom))]
+pub use port::{fs, net, process};
 pub use queue::{Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
 pub use raw::{DeviceInfo, DeviceKind, FileEngine, SocketEngine};

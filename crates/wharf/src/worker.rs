@@ -384,7 +384,7 @@ impl Pool {
         // A handler that forks returns twice. In the child the thread ends: what it would wait for is the parent's.
         while self.is_home() {
             // Before the look at `stopping`: whoever sets it after that interrupts this worker.
-            member.enter();
+            let me = member.enter();
             if self.stopping.load(Ordering::Acquire) {
                 return false;
             }
@@ -393,7 +393,7 @@ impl Pool {
             }
             // A pool that shrinks a little later is no worse.
             let may_end = || self.surplus.load(Ordering::Relaxed);
-            let again = self.port.take_again().map(Taken::Entry).ok_or(());
+            let again = me.and_then(|me| self.port.take_again_as(me)).map(Taken::Entry).ok_or(());
             let taken =
                 again.or_else(|()| queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))));
             let completion = match taken {
@@ -511,13 +511,19 @@ struct Member<'a> {
 
 impl Member<'_> {
     /// The thread belongs to the pool's port. After a handler that has used another port it does so as another worker.
-    fn enter(&mut self) {
-        let queue = &self.pool.port.queue;
-        let id = crate::queue::bind(queue);
+    #[inline]
+    fn enter(&mut self) -> Option<WorkerId> {
+        let id = crate::queue::bind(&self.pool.port.queue);
         if id != self.id {
-            self.note = id.map(|id| queue.note(id));
-            self.replace(id);
+            self.become_another(id);
         }
+        id
+    }
+
+    #[cold]
+    fn become_another(&mut self, id: Option<WorkerId>) {
+        self.note = id.map(|id| self.pool.port.queue.note(id));
+        self.replace(id);
     }
 
     fn replace(&mut self, id: Option<WorkerId>) {

@@ -8,9 +8,10 @@
 //! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
 //! holder that does one while another does the other, both between two system calls of this thread.
 
-use super::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
-use super::{Handle, PIECES_MAX, Pieces, datagram, system};
+use super::{Handle, PIECES_MAX, Pieces, datagram};
 use crate::operation::{Datagram, RawBuffer};
+use crate::sys;
+use crate::sys::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -72,7 +73,7 @@ fn without_sigpipe<T>(call: impl FnOnce() -> Result<T, i32>) -> Result<T, i32> {
     if blocked {
         // Whatever the result: some bytes may have been taken before.
         if !was_pending {
-            system::take_pending(&pipe);
+            sys::take_pending(&pipe);
         }
         // SAFETY: as above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
@@ -110,7 +111,7 @@ fn no_waiting(handle: Handle) {
 
 pub(super) fn open_stream(peer: &SocketAddr) -> Result<Handle, i32> {
     let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    system::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
+    sys::socket(family, SocketType::STREAM, false).map(IntoRawFd::into_raw_fd).map_err(Errno::raw_os_error)
 }
 
 #[inline]
@@ -133,7 +134,7 @@ pub(super) fn peek(handle: Handle) -> Result<(), i32> {
 
 #[inline]
 pub(super) fn send(handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
-    let flags = system::send_flags(more);
+    let flags = sys::send_flags(more);
     let fd = borrow(handle);
     if let [piece] = from {
         let bytes = readable(piece);
@@ -178,7 +179,7 @@ fn send_file_by_hand(handle: Handle, file: Handle, offset: u64, count: usize) ->
 fn send_file_by_system(handle: Handle, file: Handle, offset: u64, count: usize) -> Result<usize, i32> {
     // Unlike `send` it has no flags: neither for the mode nor for the signal.
     no_waiting(handle);
-    without_sigpipe(|| retry(|| system::send_file(borrow(handle), borrow(file), offset, count)))
+    without_sigpipe(|| retry(|| sys::send_file(borrow(handle), borrow(file), offset, count)))
 }
 
 pub(super) fn receive_from(handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
@@ -190,19 +191,19 @@ pub(super) fn send_to(handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr
 }
 
 pub(super) fn receive_many(handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
-    system::receive_many(handle, into, found)
+    datagram::receive_many(handle, into, found)
 }
 
 pub(super) fn send_many(handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-    system::send_many(handle, from, to)
+    datagram::send_many(handle, from, to)
 }
 
 pub(super) fn keep_refusals(handle: Handle, keep: bool) -> Result<(), i32> {
-    system::keep_refusals(handle, keep)
+    datagram::keep_refusals(handle, keep)
 }
 
 pub(super) fn refusal(handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-    system::refusal(handle)
+    datagram::refusal(handle)
 }
 
 pub(super) fn has_peer(handle: Handle) -> bool {
@@ -218,7 +219,7 @@ pub(super) fn is_bound(handle: Handle) -> bool {
 pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
     let mut pieces: Vec<IoSliceMut<'_>> =
         into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
-    match retry(|| system::read_now(borrow(handle), &mut pieces)) {
+    match retry(|| sys::read_now(borrow(handle), &mut pieces)) {
         Err(EOPNOTSUPP) => {
             is_readable(handle)?;
             no_waiting(handle);
@@ -230,7 +231,7 @@ pub(super) fn read(handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
 
 pub(super) fn write(handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
     let pieces: Vec<IoSlice<'_>> = from.iter().take(PIECES_MAX).map(|piece| IoSlice::new(readable(piece))).collect();
-    without_sigpipe(|| match retry(|| system::write_now(borrow(handle), &pieces)) {
+    without_sigpipe(|| match retry(|| sys::write_now(borrow(handle), &pieces)) {
         Err(EOPNOTSUPP) => {
             no_waiting(handle);
             retry(|| rustix::io::writev(borrow(handle), &pieces))
@@ -249,13 +250,13 @@ pub(super) fn is_readable(handle: Handle) -> Result<(), i32> {
 }
 
 pub(super) fn exit_status(handle: Handle) -> Result<i32, i32> {
-    retry(|| system::exit_status(borrow(handle)))?.ok_or(Errno::AGAIN.raw_os_error())
+    retry(|| sys::exit_status(borrow(handle)))?.ok_or(Errno::AGAIN.raw_os_error())
 }
 
 pub(super) fn accept(handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
     is_readable(handle)?;
     no_waiting(handle);
-    let (fd, peer) = retry(|| system::accept(borrow(handle)))?;
+    let (fd, peer) = retry(|| sys::accept(borrow(handle)))?;
     // Another kind of address is that of a Unix socket.
     Ok((fd.into_raw_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }
@@ -349,8 +350,8 @@ fn initialised<'a>(piece: &RawBuffer) -> &'a mut [u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::errno::EAGAIN;
     use super::*;
+    use crate::sys::errno::EAGAIN;
     use rustix::fd::AsRawFd;
     use std::net::{TcpListener, TcpStream};
 

@@ -190,7 +190,7 @@ impl Engine for Epoll {
     }
 
     fn unacknowledged(&self, handle: Handle) -> Option<u64> {
-        super::system::unacknowledged(borrow(handle))
+        crate::sys::unacknowledged(borrow(handle))
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {

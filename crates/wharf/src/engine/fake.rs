@@ -31,11 +31,12 @@ pub use peers::{Listener, Mail, Peer};
 #[cfg(test)]
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 
-use super::errno::{
+use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness};
+use crate::operation::{Datagram, RawBuffer};
+use crate::sys;
+use crate::sys::errno::{
     EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,
 };
-use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness, system};
-use crate::operation::{Datagram, RawBuffer};
 use fastrand::Rng;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -504,7 +505,7 @@ impl Fake {
     fn wake(&self) {
         self.woken.notify_all();
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|bell| {
-            system::raise(&bell);
+            sys::raise(&bell);
         });
     }
 

@@ -26,11 +26,9 @@
 //!
 //! `epoll.rs` does so with edges that the system gives, `poll.rs` with edges made from levels.
 //!
-//! The platform corners, where Unixes differ and no engine helps: `system/` (descriptors as events and timers, words to
-//! sleep on, children, transfers of files), `errno.rs`, `files/ring.rs` (io_uring), `datagram/linux.rs`; outside of this
-//! folder `os/` (what Windows has otherwise), `queue/probe/` (is a thread blocked?), `fork.rs` (a mark that a forked child lacks) and the numbers in
-//! `error/table.rs`. Beside these, modules are chosen by system where they are declared, and `poll.rs` asks whether `poll`
-//! tells that the peer has shut its side.
+//! The platform corners, where Unixes differ and no engine helps, stand in [`sys`](crate::sys); in this folder `files/ring.rs`
+//! (io_uring) and `datagram/`; and in `error/table.rs` the numbers. `poll.rs` asks whether `poll` tells that the peer has shut
+//! its side.
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
@@ -39,14 +37,12 @@ mod choice;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
-pub(crate) mod errno;
 // In the library's own tests, and for the suite in `conformance/`.
 #[cfg(any(test, feature = "fake"))]
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
-pub(crate) mod system;
 
 pub use choice::SocketEngine;
 
@@ -68,8 +64,7 @@ impl SocketEngine {
     }
 }
 
-/// A system's number for a socket.
-pub(crate) type Handle = i32;
+pub(crate) use crate::sys::Handle;
 
 /// Readiness of one device, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

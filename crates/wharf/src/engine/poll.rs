@@ -16,10 +16,10 @@
 //! came between a call that found nothing and its arming.
 
 use super::calls;
-use super::errno::{EAGAIN, EEXIST};
-use super::system;
 use super::{Engine, Events, Handle, Pieces, Readiness};
 use crate::operation::{Datagram, RawBuffer};
+use crate::sys;
+use crate::sys::errno::{EAGAIN, EEXIST};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
@@ -40,7 +40,7 @@ pub(crate) struct Poll {
 }
 
 struct Mirror {
-    set: system::Set,
+    set: sys::Set,
     /// Goes off at the deadline.
     deadline: OwnedFd,
 }
@@ -49,7 +49,7 @@ impl Mirror {
     fn set_deadline(&self, at: Option<Instant>) {
         // A zero would disarm it.
         let after = |at: Instant| at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
-        system::set_timer(&self.deadline, at.map_or(Duration::ZERO, after));
+        sys::set_timer(&self.deadline, at.map_or(Duration::ZERO, after));
     }
 }
 
@@ -69,7 +69,7 @@ struct Registered {
 
 impl Poll {
     pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Poll> {
-        let (bell, rope) = system::pipe()?;
+        let (bell, rope) = sys::pipe()?;
         let tick = tick.try_clone_to_owned()?;
         Ok(Poll { state: Mutex::default(), bell, rope, tick, mirror: OnceLock::new() })
     }
@@ -98,7 +98,7 @@ impl Poll {
     fn make_mirror(&self) -> Option<&Mirror> {
         let state = self.lock();
         if self.mirror.get().is_none() {
-            let mirror = Mirror { set: system::Set::new().ok()?, deadline: system::timer().ok()? };
+            let mirror = Mirror { set: sys::Set::new().ok()?, deadline: sys::timer().ok()? };
             mirror.set_deadline(state.deadline);
             for own in [&self.bell, &self.tick, &mirror.deadline] {
                 mirror.set.enter(own.as_fd()).ok()?;
@@ -180,7 +180,7 @@ impl Engine for Poll {
 
     fn register(&self, handle: Handle, device: u64) -> Result<(), i32> {
         calls::is_open(handle)?;
-        system::without_signal(handle);
+        sys::without_signal(handle);
         let mut state = self.lock();
         if state.handles.contains_key(&handle) {
             return Err(EEXIST);
@@ -259,7 +259,7 @@ impl Engine for Poll {
             while rustix::io::read(&self.bell, &mut [0_u8; 64]).is_ok_and(|bytes| bytes == 64) {}
         }
         // Taken, so that it falls silent; unless somebody has armed it anew in between.
-        if asking[1].revents != 0 && system::take_expiry(&self.tick) {
+        if asking[1].revents != 0 && sys::take_expiry(&self.tick) {
             found.ticked = true;
         }
     }
@@ -356,7 +356,7 @@ impl Engine for Poll {
     }
 
     fn unacknowledged(&self, handle: Handle) -> Option<u64> {
-        system::unacknowledged(calls::borrow(handle))
+        sys::unacknowledged(calls::borrow(handle))
     }
 
     fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {

@@ -20,11 +20,22 @@
 //! it was and may ask for ESHUTDOWN or ENOTCONN instead.
 
 mod table;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 use std::fmt;
 use std::io;
 
 pub use table::{Class, markdown};
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+#[cfg(windows)]
+pub(crate) use windows::of_status;
 
 use table::{FALLBACK, IMMEDIATE, Row, TABLE};
 
@@ -221,7 +232,7 @@ pub fn winsock_from_errno(errno: i32) -> u32 {
 /// The status of an operation of this class that ended with this error number of the system's: an errno, or on Windows a
 /// code ([`nt_status_of_code`]).
 pub fn nt_status_of_number(number: i32, class: Class) -> NtStatus {
-    if number == 0 { NtStatus::SUCCESS } else { crate::os::nt_status(number, class) }
+    if number == 0 { NtStatus::SUCCESS } else { system::status_of(number, class) }
 }
 
 /// The `io::Error` of an errno. It keeps the number, whatever it is: `raw_os_error` gives it back.
@@ -293,7 +304,7 @@ impl ErrorExt for io::Error {
 
     fn is_reset(&self) -> bool {
         match self.raw_os_error() {
-            Some(number) => crate::os::is_reset(number),
+            Some(number) => system::is_reset(number),
             None => self.kind() == io::ErrorKind::ConnectionReset,
         }
     }
@@ -302,7 +313,7 @@ impl ErrorExt for io::Error {
         match self.raw_os_error() {
             // 0 is success for nt_status, but this is an error all the same (someone read errno too late).
             Some(0) => NtStatus::UNMAPPED,
-            Some(number) => crate::os::nt_status(number, class),
+            Some(number) => system::status_of(number, class),
             None => nt_status_of_kind(self.kind()),
         }
     }
@@ -313,10 +324,16 @@ impl ErrorExt for io::Error {
 
     fn winsock(&self) -> u32 {
         match self.raw_os_error() {
-            Some(number) if number != 0 => crate::os::winsock(number),
+            Some(number) if number != 0 => system::winsock_of(number),
             _ => winsock(self.nt_status(Class::Any)),
         }
     }
+}
+
+/// What a call in a forked child fails with.
+pub(crate) fn forked() -> io::Error {
+    let what = "the port belongs to the parent process; make a new one after fork";
+    io::Error::new(io::ErrorKind::NotConnected, what)
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 //! served unbound, registered for the one call only.
 
 use super::words::WorkerId;
-#[cfg(not(loom))]
-use crate::fork::Home;
 use crate::sync::Arc;
+#[cfg(not(loom))]
+use crate::sys::fork::Home;
 use std::cell::RefCell;
 use std::sync::Weak;
 

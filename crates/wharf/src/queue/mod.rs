@@ -27,7 +27,6 @@ mod model;
 #[cfg(all(unix, not(loom)))]
 mod notify;
 mod park;
-mod probe;
 mod signal;
 mod state;
 #[cfg(all(test, not(loom)))]
@@ -43,11 +42,11 @@ pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken,
 pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
+use crate::sys::probe::{Probe, ThreadState};
 use binding::Bindable;
 use lock::BusyLock;
 pub(crate) use park::Park;
 use park::Woke;
-use probe::{Probe, ThreadState};
 use state::{Shared, State, Worker};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -213,9 +212,14 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        let me = binding::bound(self)?.number;
+        self.take_again_as(binding::bound(self)?)
+    }
+
+    /// [`take_again`](Queue::take_again) by a thread that knows which worker it is.
+    #[inline]
+    pub(crate) fn take_again_as(&self, me: WorkerId) -> Option<T> {
         let mut state = self.state.lock();
-        let taken = state.take_again(me, || self.driver.has_sources())?;
+        let taken = state.take_again(me.number, || self.driver.has_sources())?;
         self.release(state, false);
         Some(taken)
     }

@@ -8,10 +8,10 @@
 //! timer is *stopped* it never goes off: what must happen, must happen promptly. Threads are taken to be blocked by
 //! whoever looks, unless they say that they compute.
 
-use super::probe::compute;
 use super::signal::{self, Signal, Word};
 use super::*;
 use crate::sync::pass_until;
+use crate::sys::probe::compute;
 use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use std::sync::Mutex as Untracked;

@@ -1,7 +1,7 @@
 //! The bell of a port: an event descriptor that is readable while something is queued (row P-40), for programs that
 //! wait in a loop of their own. It exists only once somebody asked for it.
 
-use crate::engine::system;
+use crate::sys;
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new() -> std::io::Result<Bell> {
-        Ok(Bell { event: Arc::new(system::event()?), raised: false })
+        Ok(Bell { event: Arc::new(sys::event()?), raised: false })
     }
 
     pub(super) fn event(&self) -> &Arc<OwnedFd> {
@@ -27,9 +27,9 @@ impl Bell {
         }
         self.raised = raise;
         if raise {
-            system::raise(&self.event);
+            sys::raise(&self.event);
         } else {
-            system::lower(&self.event);
+            sys::lower(&self.event);
         }
     }
 }

@@ -16,9 +16,9 @@ pub(crate) enum Woke {
 #[cfg(not(loom))]
 mod system {
     use super::Woke;
-    use crate::engine::system::{self, Word};
     use crate::queue::signal::{self, EMPTY, Event, Signal};
     use crate::sync::Arc;
+    use crate::sys::{self, Word};
     use rustix::fd::OwnedFd;
     use std::sync::atomic::Ordering;
     use std::time::Instant;
@@ -39,11 +39,11 @@ mod system {
 
     impl Event for OwnedFd {
         fn make() -> Option<OwnedFd> {
-            system::event().ok()
+            sys::event().ok()
         }
 
         fn raise(&self) {
-            system::raise(self);
+            sys::raise(self);
         }
     }
 

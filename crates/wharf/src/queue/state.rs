@@ -38,10 +38,10 @@
 //! and promises are weighed against the entries.
 
 use super::park::Park;
-use super::probe::Probe;
 use super::watch::Watch;
 use super::words::Wake;
 use crate::sync::{Arc, Lock, now};
+use crate::sys::probe::Probe;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

@@ -12,9 +12,9 @@
 
 #[cfg(not(loom))]
 mod system {
-    use crate::engine::system;
     use crate::queue::park::{Park, Woke};
     use crate::sync::Arc;
+    use crate::sys;
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
     use rustix::io::Errno;
@@ -28,7 +28,7 @@ mod system {
 
     impl Watch {
         pub(crate) fn new(tick: Duration) -> std::io::Result<Watch> {
-            Ok(Watch { timer: system::timer()?, tick })
+            Ok(Watch { timer: sys::timer()?, tick })
         }
 
         /// For the engine, which shows it to the leader.
@@ -44,11 +44,11 @@ mod system {
         pub(crate) fn arm(&self, at: Instant, clock: Instant) {
             // Zero would disarm it.
             let after = at.saturating_duration_since(clock).max(Duration::from_nanos(1));
-            system::set_timer(&self.timer, after);
+            sys::set_timer(&self.timer, after);
         }
 
         pub(crate) fn disarm(&self) {
-            system::set_timer(&self.timer, Duration::ZERO);
+            sys::set_timer(&self.timer, Duration::ZERO);
         }
 
         /// Sleeps until the timer goes off, `park` is signalled or the deadline has passed.
@@ -65,7 +65,7 @@ mod system {
             let event = &*event;
             loop {
                 if park.is_signalled() {
-                    system::lower(event);
+                    sys::lower(event);
                     return Woke::Signalled;
                 }
                 let timeout = match deadline {
@@ -75,7 +75,7 @@ mod system {
                         if left.is_zero() {
                             return Woke::TimedOut;
                         }
-                        Some(system::timespec(left))
+                        Some(sys::timespec(left))
                     }
                 };
                 let mut fds = [PollFd::new(event, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
@@ -85,7 +85,7 @@ mod system {
                 let ready = fds.map(|fd| fd.revents().contains(PollFlags::IN));
                 if ready[0] {
                     // Possibly an old signal: the word decides.
-                    system::lower(event);
+                    sys::lower(event);
                 } else if ready[1] && self.consume() {
                     return Woke::Tick;
                 }
@@ -94,7 +94,7 @@ mod system {
 
         /// Takes the expiry; false when somebody re-armed the timer in between.
         pub(crate) fn consume(&self) -> bool {
-            system::take_expiry(&self.timer)
+            sys::take_expiry(&self.timer)
         }
     }
 }

@@ -16,11 +16,11 @@ use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
 use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
-use crate::engine::errno::{
-    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
-};
 use crate::operation::Operation;
 use crate::sync::Arc;
+use crate::sys::errno::{
+    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+};
 use std::sync::atomic::Ordering;
 
 /// Datagrams in one system call. With more the gain for each is small, and other devices of the port wait longer.

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::contain::contain;
 use crate::device::{Device as Inner, traits};
-use crate::engine::errno::{EACCES, ENOSYS};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::engine::{Handle, PIECES_MAX};
 use crate::operation::Operation;
+use crate::sys::errno::{EACCES, ENOSYS};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -285,7 +285,7 @@ pub(crate) fn traits_of(handle: i32) -> io::Result<u8> {
     }
     let flags = rustix::fs::fcntl_getfl(fd)?;
     let access = flags & rustix::fs::OFlags::RWMODE;
-    let mut found = if crate::engine::system::is_direct(flags) { traits::DIRECT } else { 0 };
+    let mut found = if crate::sys::is_direct(flags) { traits::DIRECT } else { 0 };
     if access != rustix::fs::OFlags::WRONLY {
         found |= traits::READ;
     }

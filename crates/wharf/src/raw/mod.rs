@@ -44,11 +44,13 @@ use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
-use crate::engine::{Engine, Events, PIECES_MAX, Readiness, errno};
+use crate::engine::{Engine, Events, PIECES_MAX, Readiness};
+use crate::error::Class;
 use crate::operation::{Operation, PortNumber};
-use crate::os::Owned;
 use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Lock};
+use crate::sys::Owned;
+use crate::sys::errno;
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
@@ -93,6 +95,11 @@ impl Device {
         self.0.number
     }
 
+    /// What it is, as far as the errors of a stream are concerned.
+    pub(crate) fn class(&self) -> Class {
+        if self.0.kind == DeviceKind::Handle { Class::Pipe } else { Class::Stream }
+    }
+
     /// A listener for streams of the machine's own.
     pub(crate) fn is_local(&self) -> bool {
         self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
@@ -126,7 +133,7 @@ impl Device {
 }
 
 pub(crate) struct PortDriver {
-    home: crate::fork::Home,
+    home: crate::sys::fork::Home,
     /// No other port of the process has it, or had it.
     number: PortNumber,
     engine: Arc<dyn Engine>,
@@ -294,7 +301,7 @@ impl Port {
         let number = PortNumber::next()?;
         let queue = Queue::new(limit, config.wake, |watch| {
             Ok(PortDriver {
-                home: crate::fork::Home::here(),
+                home: crate::sys::fork::Home::here(),
                 number,
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
@@ -488,7 +495,13 @@ impl Port {
     }
 
     fn check(&self) -> Result<(), i32> {
-        if !self.is_home() || self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
+        if self.is_home() { self.is_open() } else { Err(EBADF) }
+    }
+
+    /// [`check`](Port::check) of a call that has found out already that it is [at home](Port::is_home).
+    #[inline]
+    fn is_open(&self) -> Result<(), i32> {
+        if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
     /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
@@ -608,7 +621,7 @@ impl Port {
     ) -> std::io::Result<R> {
         let device = match self.own(device) {
             Ok(device) => device,
-            Err(EBADF) => return Err(crate::fork::refusal()),
+            Err(EBADF) => return Err(crate::error::forked()),
             Err(error) => return Err(std::io::Error::from_raw_os_error(error)),
         };
         if !device.enter() {
@@ -756,6 +769,12 @@ impl Port {
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
         if self.is_home() { self.queue.take_again() } else { None }
+    }
+
+    /// [`take_again`](Port::take_again) by a worker that has just [bound](crate::queue::bind) itself, at home.
+    #[inline]
+    pub(crate) fn take_again_as(&self, me: crate::queue::WorkerId) -> Option<Entry> {
+        self.queue.take_again_as(me)
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.

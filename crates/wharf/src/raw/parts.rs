@@ -11,10 +11,10 @@ use super::send::{Attempt, BYTES_PER_TURN, failed_send};
 use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX, Port, Sink};
 use crate::contain::contain;
 use crate::device::Device as Inner;
-use crate::engine::errno::{self, EACCES, ENOSYS, ENOTCONN};
 use crate::engine::files::{Job, Look, Work, look, size_told};
 use crate::operation::{Operation, Part, Parts};
 use crate::sync::Arc;
+use crate::sys::errno::{self, EACCES, ENOSYS, ENOTCONN};
 
 /// Bytes of a file that are looked at and sent at a time, and that are fetched at a time.
 const WINDOW: u64 = BYTES_PER_TURN as u64;

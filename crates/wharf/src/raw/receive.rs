@@ -9,9 +9,9 @@ use super::{
 use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::Turn;
-use crate::engine::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
 use crate::operation::Operation;
 use crate::sync::Arc;
+use crate::sys::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ impl Port {
     }
 
     fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
-        self.check()?;
+        self.is_open()?;
         let mut direction = device.receive.lock();
         if direction.closed {
             return Err(EBADF);

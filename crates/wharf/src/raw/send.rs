@@ -15,9 +15,9 @@ use super::{
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
-use crate::engine::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use crate::operation::Operation;
 use crate::sync::{Arc, Guard};
+use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -287,7 +287,7 @@ impl Port {
     /// The send side, to issue something there.
     #[inline]
     pub(super) fn open_send_side<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
-        self.check()?;
+        self.is_open()?;
         let direction = device.send.lock();
         if direction.closed {
             return Err(EBADF);
@@ -595,6 +595,7 @@ impl Port {
     }
 
     /// Offers some memory to the system: as much as one turn may move.
+    #[inline]
     pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
         match device.failed_send.load(Ordering::Acquire) {
             0 => {}

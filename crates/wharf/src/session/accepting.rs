@@ -10,7 +10,7 @@ use super::peer::Peer;
 use super::service::{Inner, Listening, Make, Node, Op, Stream, lock};
 use super::{ServerTls, Session, Tls, payload};
 use crate::error::ErrorExt;
-use crate::net::{Came, TcpListener};
+use crate::port::net::{Came, TcpListener};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -44,9 +44,9 @@ use super::tape::Tape;
 #[cfg(feature = "tls")]
 use super::tls::{TlsError, TlsErrorKind, TlsInfo};
 use super::{Session, Tls, payload, time};
-use crate::associate::Outcome;
 use crate::buffer::Buffer;
-use crate::packet::Event;
+use crate::port::associate::Outcome;
+use crate::port::packet::Event;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;

@@ -6,7 +6,7 @@ use super::gather::{self, Saying};
 use super::memory::Charge;
 use super::tape::Tape;
 use crate::buffer::Buffer;
-use crate::fork::Home;
+use crate::sys::fork::Home;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

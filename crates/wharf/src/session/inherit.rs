@@ -100,14 +100,14 @@ fn take(number: i32) -> io::Result<OwnedFd> {
 }
 
 fn listener(number: i32, socket: OwnedFd) -> io::Result<InheritedSocket> {
-    let what = |error| invalid(format!("descriptor {number} of LISTEN_FDS is no socket ({error})"));
-    let stream = sockopt::socket_type(&socket).map_err(what)? == SocketType::STREAM;
-    if !stream || !crate::engine::system::is_listening(&socket).map_err(what)? {
+    let what = |error: io::Error| invalid(format!("descriptor {number} of LISTEN_FDS is no socket ({error})"));
+    let stream = sockopt::socket_type(&socket).map_err(|error| what(error.into()))? == SocketType::STREAM;
+    if !stream || !crate::sys::is_listening(&socket).map_err(what)? {
         return Err(invalid(format!(
             "descriptor {number} of LISTEN_FDS does not listen for streams; a systemd unit needs ListenStream= and Accept=no"
         )));
     }
-    match rustix::net::getsockname(&socket).map_err(what)?.address_family() {
+    match rustix::net::getsockname(&socket).map_err(|error| what(error.into()))?.address_family() {
         AddressFamily::UNIX => Ok(InheritedSocket::Local(socket.into())),
         AddressFamily::INET | AddressFamily::INET6 => Ok(InheritedSocket::Tcp(socket.into())),
         other => Err(invalid(format!("descriptor {number} of LISTEN_FDS is of address family {}", other.as_raw()))),

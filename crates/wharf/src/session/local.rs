@@ -174,7 +174,7 @@ fn address(name: &Path) -> io::Result<SocketAddrUnix> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let address = match bytes.strip_prefix(b"@") {
-        Some(name) => crate::engine::system::abstract_name(name),
+        Some(name) => crate::sys::abstract_name(name),
         None => SocketAddrUnix::new(name),
     };
     address.map_err(|error| match error {
@@ -187,7 +187,7 @@ fn address(name: &Path) -> io::Result<SocketAddrUnix> {
 }
 
 fn socket() -> Result<OwnedFd, Errno> {
-    crate::engine::system::socket(AddressFamily::UNIX, SocketType::STREAM, false)
+    crate::sys::socket(AddressFamily::UNIX, SocketType::STREAM, false)
 }
 
 fn connect(name: &Path) -> io::Result<UnixStream> {

@@ -5,7 +5,7 @@ use super::Session;
 use super::conn::Link;
 use super::peer::LocalPeer;
 use super::service::{Inner, Listening, Service};
-use crate::os::UnixStream;
+use crate::sys::UnixStream;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Who is at the other end.
 
-use crate::os::{LocalName as Name, UnixStream, local_peer};
+use crate::sys::{LocalName as Name, UnixStream, local_peer};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -29,9 +29,9 @@ use super::outbox::SlowConsumer;
 use super::rate::Rate;
 use super::service::{Builder, Inner, Node, Op, Service, Stream};
 use super::{framing::LengthPrefix, time};
-use crate::associate::Shared;
 use crate::engine::Engine;
 use crate::engine::fake::{Call, Fake, When};
+use crate::port::associate::Shared;
 use crate::port::{Builder as PortBuilder, CompletionPort};
 use crate::queue::Wake;
 use crate::raw::{self, DeviceKind};
@@ -368,7 +368,7 @@ impl Schedule {
                     empty = 0;
                     inner.work(packet);
                 }
-                Err(crate::packet::GetError::TimedOut) => empty += 1,
+                Err(crate::port::refused::GetError::TimedOut) => empty += 1,
                 Err(_) => return,
             }
             packets += 1;
@@ -491,7 +491,7 @@ impl Schedule {
                     party.link = Some(Link(conn.clone()));
                     party.connection = Some(connection);
                 }
-                let stream: Stream = crate::net::Stream(Shared::new(port, device, Node::Session(conn.clone())));
+                let stream: Stream = crate::port::net::Stream(Shared::new(port, device, Node::Session(conn.clone())));
                 inner.attach(&conn, stream.clone());
                 if served {
                     conn.opened(&stream);

@@ -12,8 +12,8 @@ use super::reconnect::{Control, GaveUp};
 #[cfg(feature = "tls")]
 use super::tls::ClientTls;
 use super::{ById, ServerTls, Session, Tls, time};
-use crate::net::{Addresses, TcpStream};
-use crate::packet::{Event, Packet};
+use crate::port::net::{Addresses, TcpStream};
+use crate::port::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::queue::{Wake, WorkerReport};
 use crate::raw::OperationId;
@@ -614,7 +614,7 @@ impl Service {
         address: impl Addresses,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        self.adopt_listener(crate::net::listen(address)?, make)
+        self.adopt_listener(crate::port::net::listen(address)?, make)
     }
 
     /// Like [`listen`](Service::listen), over TLS: a session's `opened` is called when its handshake is done, and its
@@ -626,7 +626,7 @@ impl Service {
         tls: ServerTls,
         make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
     ) -> io::Result<SocketAddr> {
-        self.adopt_listener_tls(crate::net::listen(address)?, tls, make)
+        self.adopt_listener_tls(crate::port::net::listen(address)?, tls, make)
     }
 
     /// Like [`listen`](Service::listen), on a socket that listens already.
@@ -842,7 +842,7 @@ impl Inner {
     }
 
     pub(super) fn at_home(&self) -> io::Result<()> {
-        if self.is_home() { Ok(()) } else { Err(crate::fork::refusal()) }
+        if self.is_home() { Ok(()) } else { Err(crate::error::forked()) }
     }
 
     /// Sessions are looked at for time-outs from now on.

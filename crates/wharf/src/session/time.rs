@@ -59,7 +59,7 @@ pub(super) fn coarse_ms() -> u64 {
     if let Some(world) = world() {
         return u64::try_from(world.age().as_millis()).unwrap_or(u64::MAX) + 1;
     }
-    crate::os::coarse_ms()
+    crate::sys::coarse_ms()
 }
 
 /// Waits until it is notified, or so long.

@@ -6,12 +6,11 @@
 //!
 //! They are called by number: not every C library of the kernel has them by name.
 
-use super::{Address, Handle, NO_CONTROL};
+use super::{Address, NO_CONTROL};
 use super::{control, found, from_std, header, iovec, no_address, retry, socklen, to_std};
 use crate::engine::Pieces;
 use crate::operation::Datagram;
-use rustix::fd::{AsRawFd, BorrowedFd};
-use std::io;
+use crate::sys::Handle;
 use std::net::SocketAddr;
 
 /// One datagram into each of `into`, as many as there are.
@@ -130,16 +129,6 @@ pub(crate) fn refusal(handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> 
             return Ok((i32::try_from(error.ee_errno).unwrap_or(libc::EIO), to_std(&address)));
         }
     }
-}
-
-/// Segmentation offload of a socket; 0 ends it.
-pub(crate) fn set_segment_bytes(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
-    set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, i32::from(bytes)).map_err(io::Error::from_raw_os_error)
-}
-
-/// Receive offload of a socket.
-pub(crate) fn set_receive_offload(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, i32::from(on)).map_err(io::Error::from_raw_os_error)
 }
 
 #[allow(unsafe_code)]

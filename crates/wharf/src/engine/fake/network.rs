@@ -14,10 +14,11 @@
 
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
-use crate::engine::{Engine, calls, errno, system};
+use crate::engine::{Engine, calls};
 use crate::operation::{Datagram, RawBuffer};
 use crate::port::{Builder, CompletionPort, Context, Key};
 use crate::raw;
+use crate::sys::{self, errno};
 use fastrand::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -191,7 +192,7 @@ fn names() -> io::Result<(StdStream, StdStream)> {
 
 /// Waits until the kernel has done for a name what it was asked.
 fn until_ready(name: impl AsFd, what: PollFlags) {
-    let wait = system::timespec(NAMES_PATIENCE);
+    let wait = sys::timespec(NAMES_PATIENCE);
     let _ = poll(&mut [PollFd::new(&name, what)], Some(&wait));
 }
 
@@ -234,7 +235,7 @@ impl Shared {
                 self.fake.net().mailboxes[mailbox].carries(LONGEST);
                 handle
             }
-            SocketType::STREAM if system::is_listening(&fd) == Ok(true) => {
+            SocketType::STREAM if sys::is_listening(&fd).is_ok_and(|listens| listens) => {
                 let handle = self.fake.listening();
                 if let Some(address) = address {
                     names.doors.insert(address, Door::Port(name, handle));
@@ -342,7 +343,7 @@ struct Wired {
 
 impl Wired {
     fn new(network: Arc<Shared>, watch: BorrowedFd<'_>) -> io::Result<Wired> {
-        let bell = Arc::new(system::event()?);
+        let bell = Arc::new(sys::event()?);
         network.fake.bells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bell));
         let port = {
             let mut names = network.names();
@@ -431,7 +432,7 @@ impl Engine for Wired {
         let until = wait.map(|wait| Instant::now() + wait);
         loop {
             // Before looking: what comes behind it rings again.
-            system::lower(&self.bell);
+            sys::lower(&self.bell);
             let kicked = self.kicked.swap(false, Ordering::AcqRel);
             if self.deadline().take_if(|at| *at <= Instant::now()).is_some() {
                 events.deadline_passed = true;
@@ -453,8 +454,8 @@ impl Engine for Wired {
                 break;
             }
             let mut waits = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&self.watch, PollFlags::IN)];
-            let interrupted = poll(&mut waits, left.map(system::timespec).as_ref()).is_err();
-            events.ticked |= !waits[1].revents().is_empty() && system::take_expiry(&self.watch);
+            let interrupted = poll(&mut waits, left.map(sys::timespec).as_ref()).is_err();
+            events.ticked |= !waits[1].revents().is_empty() && sys::take_expiry(&self.watch);
             if interrupted || events.ticked {
                 break;
             }
@@ -469,12 +470,12 @@ impl Engine for Wired {
 
     fn kick(&self) {
         self.kicked.store(true, Ordering::Release);
-        system::raise(&self.bell);
+        sys::raise(&self.bell);
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
         *self.deadline() = at;
-        system::raise(&self.bell);
+        sys::raise(&self.bell);
     }
 
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {

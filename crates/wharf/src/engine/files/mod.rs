@@ -15,8 +15,8 @@ mod ring;
 mod threads;
 
 use super::Handle;
-use super::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
-use super::system::{self, Place};
+use crate::sys::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
+use crate::sys::{self, Place};
 use jobs::Jobs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -271,11 +271,11 @@ fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], now: bool) -> Re
         // completion (see `raw`), which the job's owner, the caller, has not sent; the descriptor is open meanwhile.
         let done = unsafe {
             match work {
-                Work::Read { offset } => system::read_file(handle, pieces, offset, now),
-                Work::Write { offset } => system::write_file(handle, pieces, Place::At(offset), now),
-                Work::Append => system::write_file(handle, pieces, Place::End, now),
-                Work::Sync { data_only: false } => system::sync(handle),
-                Work::Sync { data_only: true } => system::sync_data(handle),
+                Work::Read { offset } => sys::read_file(handle, pieces, offset, now),
+                Work::Write { offset } => sys::write_file(handle, pieces, Place::At(offset), now),
+                Work::Append => sys::write_file(handle, pieces, Place::End, now),
+                Work::Sync { data_only: false } => sys::sync(handle),
+                Work::Sync { data_only: true } => sys::sync_data(handle),
             }
         };
         match usize::try_from(done) {

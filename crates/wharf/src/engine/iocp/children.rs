@@ -5,12 +5,12 @@
 //! is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
 use super::device::{Device as Inner, traits};
-use super::numbers::{ECANCELED, EINVAL};
 use super::queue::key;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Pointer, Record};
-use super::sys::{self, Called, Completions};
 use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::sys::calls::{self as sys, Called, Completions};
+use crate::sys::errno::{ECANCELED, EINVAL};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 struct Told {
     completions: Arc<Completions>,
     record: Pointer,
-    process: crate::os::Handle,
+    process: crate::sys::Handle,
     /// The packet is queued, or about to be: by whoever has set this.
     posted: AtomicBool,
 }

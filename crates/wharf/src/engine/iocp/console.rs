@@ -6,9 +6,9 @@
 //! the system gives: the program ends by itself.
 
 use super::raw::{Port, Repeating, Retain};
-use super::sys::Completions;
 use crate::operation::{Cancel, Completion, Kind, OperationId, Sink};
 use crate::sync::Lock;
+use crate::sys::calls::Completions;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use windows_sys::Win32::System::Console as console;
@@ -74,7 +74,7 @@ unsafe extern "system" fn told(event: u32) -> i32 {
 
 impl Port {
     /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
-    /// packet says [`ECANCELED`](super::numbers::ECANCELED). Fails for a signal that Windows does not know: see above.
+    /// packet says [`ECANCELED`](crate::sys::errno::ECANCELED). Fails for a signal that Windows does not know: see above.
     #[allow(unsafe_code)]
     pub fn signal(
         &self,
@@ -100,7 +100,7 @@ impl Port {
         });
         let mut sources = self.driver().signals.sources.lock();
         if sources.closed {
-            return Err(std::io::Error::from_raw_os_error(super::numbers::EBADF));
+            return Err(std::io::Error::from_raw_os_error(crate::sys::errno::EBADF));
         }
         sources.last_serial += 2;
         let serial = sources.last_serial + 1;

@@ -1,13 +1,13 @@
 //! Datagrams: one call for each; the kernel has no call for several.
 
 use super::device::Device as Inner;
-use super::numbers::{EBADF, EINVAL, EMSGSIZE};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{pieces_left, pieces_or_nothing};
-use super::sys::{self, Called, FromRoom, OVERLAPPED};
 use crate::operation::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
 use crate::raw::{DeviceKind, Incoming, Outgoing};
+use crate::sys::calls::{self as sys, Called, FromRoom, OVERLAPPED};
+use crate::sys::errno::{EBADF, EINVAL, EMSGSIZE};
 use std::net::SocketAddr;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.

@@ -6,9 +6,9 @@
 
 use super::record::{Pointer, Record};
 use crate::operation::{PortNumber, Side};
-use crate::os::Handle;
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
+use crate::sys::Handle;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -116,7 +116,7 @@ impl Device {
         let old = self.handle.swap(handle, Ordering::AcqRel);
         // Whoever entered before has the old one, perhaps.
         if self.users.load(Ordering::SeqCst) == 1 {
-            super::sys::close_socket(old);
+            crate::sys::calls::close_socket(old);
         } else {
             self.retired.lock().push(old);
         }
@@ -150,12 +150,12 @@ impl Device {
     /// Ends what `enter` began, or the open reference.
     pub(crate) fn leave(&self) {
         if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.retired.lock().drain(..).for_each(super::sys::close_socket);
+            self.retired.lock().drain(..).for_each(crate::sys::calls::close_socket);
             if !self.released.load(Ordering::Acquire) {
                 if self.is_socket() {
-                    super::sys::close_socket(self.handle());
+                    crate::sys::calls::close_socket(self.handle());
                 } else {
-                    super::sys::close_handle(self.handle());
+                    crate::sys::calls::close_handle(self.handle());
                 }
             }
         }

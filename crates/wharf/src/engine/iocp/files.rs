@@ -1,15 +1,15 @@
 //! Files: reads and writes at offsets, and syncs. Operations of one file know no order among each other (row F-08).
 
 use super::device::{Device as Inner, traits};
-use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA};
 use super::queue::key;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{nothing, pieces_left};
-use super::sys::{self, Called, OVERLAPPED};
 use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
-use crate::os::Handle;
 use crate::raw::DeviceKind;
+use crate::sys::Handle;
+use crate::sys::calls::{self as sys, Called, OVERLAPPED};
+use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA};
 
 /// Bytes of one call. The kernel's own limit is 4 GiB.
 const CALL_MAX: usize = 1 << 30;
@@ -19,7 +19,7 @@ impl Port {
     /// bytes, or none (row F-02).
     ///
     /// Fails at once with `ERROR_ACCESS_DENIED` (5: not open for reading, row F-10), `WSAEINVAL` (not a file, or an offset
-    /// beyond what a file can have, row F-06) or [`EBADF`](super::numbers::EBADF) (the device or the port is closed).
+    /// beyond what a file can have, row F-06) or [`EBADF`](crate::sys::errno::EBADF) (the device or the port is closed).
     ///
     /// # Safety
     ///
@@ -113,16 +113,6 @@ pub(crate) fn file_traits(handle: Handle) -> std::io::Result<u8> {
             "it is no file on a disk: a directory, a pipe, a console?",
         )
     })
-}
-
-/// Another handle for a file that was opened for operations that wait; `None`: it was not.
-pub(crate) fn overlapped(handle: Handle) -> Result<Option<Handle>, i32> {
-    if sys::waits(handle) { sys::reopen(handle, true).map(Some) } else { Ok(None) }
-}
-
-/// Another handle for a file, for operations that wait.
-pub(crate) fn waiting(handle: Handle) -> Result<Handle, i32> {
-    sys::reopen(handle, false)
 }
 
 #[allow(unsafe_code)]

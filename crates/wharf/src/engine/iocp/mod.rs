@@ -27,8 +27,8 @@
 //! **Closing the port** cancels what is outstanding and takes the packets, so that no memory is freed under the kernel: by
 //! the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.
 //!
-//! **Files here**: `sys.rs` the calls, `record.rs` and `device.rs` the memory, `queue.rs` threads and waiting, `raw.rs` the
-//! port, then one file for each kind of operation.
+//! **Files here**: `record.rs` and `device.rs` the memory, `queue.rs` threads and waiting, `raw.rs` the
+//! port, then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
 
 mod children;
 #[path = "../choice.rs"]
@@ -37,10 +37,8 @@ mod console;
 mod datagrams;
 mod device;
 mod files;
-mod numbers;
 pub(crate) mod queue;
 pub mod raw;
 mod record;
 mod streams;
-mod sys;
 mod transmit;

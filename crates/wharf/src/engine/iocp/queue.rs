@@ -11,8 +11,8 @@
 //! queued to it, which ends its wait, or its next one.
 
 use super::raw::{Entry, PortDriver};
-use super::sys::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use crate::sync::{Arc, Lock};
+use crate::sys::calls::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

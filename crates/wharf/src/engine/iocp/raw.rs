@@ -20,33 +20,34 @@ mod timer;
 mod words;
 
 pub use super::choice::{FileEngine, SocketEngine};
-pub use super::numbers::{EBADF, ECANCELED};
-pub(crate) use super::numbers::{ECONNRESET, EINVAL, EMSGSIZE, ENODATA, EPIPE};
 pub(crate) use super::queue::{Held, Note};
 pub(crate) use super::streams::Now;
 pub use crate::operation::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
     RawBuffer, Sink,
 };
+pub use crate::sys::errno::{EBADF, ECANCELED};
+pub(crate) use crate::sys::errno::{EINVAL, EMSGSIZE, ENODATA};
 pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use timer::PERIOD_LEAST;
 pub(super) use timer::{Repeating, Retain};
 
-pub(crate) use super::files::{file_traits, overlapped, waiting};
+pub(crate) use super::files::file_traits;
 
 use super::console::Signals;
 use super::device::{Device as Inner, Devices, phase, shut, traits};
-use super::numbers::{self, EBUSY, ENOTCONN, ESHUTDOWN};
 use super::queue::{Queue, Ticker, key};
 use super::record::{Extra, Pointer, Record};
-use super::sys::{self, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::buffer::Pool;
 use crate::contain::contain;
+use crate::error::Class;
 use crate::operation::{Operation, PortNumber, Side};
-use crate::os::Owned;
 use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use crate::sync::{Arc, Guard, Lock};
+use crate::sys::Owned;
+use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
+use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
@@ -101,6 +102,11 @@ impl Device {
     /// Its number: slot and generation, never 0 and never used again for another device of the port.
     pub fn number(&self) -> u64 {
         self.0.number
+    }
+
+    /// What it is, as far as the errors of a stream are concerned: the system's numbers tell pipes apart themselves.
+    pub(crate) fn class(&self) -> Class {
+        Class::Stream
     }
 
     pub(crate) fn is_local(&self) -> bool {
@@ -445,7 +451,7 @@ fn finished(queue: &Queue, Ended(pointer, bytes): Ended, closing: bool) -> Vec<(
     queue.driver().outstanding.fetch_sub(1, Ordering::AcqRel);
     let device = record.device.clone();
     let status = record.overlapped.Internal as u32;
-    let error = numbers::of_status(status, device.is_socket());
+    let error = crate::error::of_status(status, device.is_socket());
     let mut ended = Vec::with_capacity(1);
     let mut lane = device.lane(record.side()).lock();
     lane.issued.remove(&record.operation.serial);
@@ -904,6 +910,11 @@ impl Port {
     /// The common case elsewhere: the calling worker comes back, and something is there for it. Here only the kernel knows.
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
+        None
+    }
+
+    #[inline]
+    pub(crate) fn take_again_as(&self, _me: crate::queue::WorkerId) -> Option<Entry> {
         None
     }
 

@@ -2,10 +2,10 @@
 
 use super::children::Wait;
 use super::device::Device;
-use super::sys::{AcceptRoom, Around, Completions, FromRoom, OVERLAPPED};
 use crate::buffer::PoolBuffer;
 use crate::operation::{Kind, Operation, Side};
 use crate::sync::Arc;
+use crate::sys::calls::{AcceptRoom, Around, Completions, FromRoom, OVERLAPPED};
 use std::net::SocketAddr;
 
 /// See [`super`]. The kernel knows it by the address of its first field.

@@ -5,16 +5,16 @@
 //! hands; the rest waits in the lane.
 
 use super::device::{Device as Inner, phase, shut, traits};
-use super::numbers::{
-    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
-    EWOULDBLOCK, is_broken,
-};
 use super::queue::{Queue, key};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use super::sys::{self, AcceptRoom, Called, OVERLAPPED};
 use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
+use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
+use crate::sys::errno::{
+    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
+    EWOULDBLOCK, is_broken,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 use std::convert::Infallible;
@@ -165,7 +165,7 @@ impl Port {
         let look = self.with_handle(device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the socket open for the length of the call.
-            let socket = unsafe { crate::os::borrow(handle) };
+            let socket = unsafe { crate::sys::borrow(handle) };
             let mut ready = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
             let now = Timespec { tv_sec: 0, tv_nsec: 0 };
             rustix::event::poll(&mut ready, Some(&now))?;
@@ -179,7 +179,7 @@ impl Port {
         let _ = self.with_handle(device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: as above.
-            let socket = unsafe { crate::os::borrow(handle) };
+            let socket = unsafe { crate::sys::borrow(handle) };
             Ok(sockopt::set_socket_linger(socket, Some(Duration::ZERO))?)
         });
     }

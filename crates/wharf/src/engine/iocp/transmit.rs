@@ -2,13 +2,13 @@
 //! between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
 use super::device::Device as Inner;
-use super::numbers::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{may_issue, note_broken, nothing, rest_of};
-use super::sys::{self, Around, Called, OVERLAPPED};
 use crate::operation::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
+use crate::sys::calls::{self as sys, Around, Called, OVERLAPPED};
+use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 
 /// Bytes of a file in one call: the system's own limit is 2 GiB less two bytes (row T-02).
 const CALL_MAX: u64 = 1 << 30;

@@ -1,0 +1,68 @@
+//! Packets that were taken together.
+
+use super::assemble::{assemble, assemble_post};
+use super::packet::Packet;
+use super::{Context, Key};
+use crate::raw::{self, Completion, Entry};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Packets that were taken together: see [`CompletionPort::get_many`](super::CompletionPort::get_many). Belongs to the thread that took it.
+pub struct Batch<K: Key, C: Context> {
+    pub(super) port: raw::Port,
+    pub(super) first: Option<Completion>,
+    pub(super) held: raw::Held<Entry>,
+    // Not Send: the packets are held by the worker that took them.
+    pub(super) types: PhantomData<*const (K, C)>,
+}
+
+impl<K: Key, C: Context> Batch<K, C> {
+    /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`](super::CompletionPort::get_many)), and a socket that
+    /// seemed to have something may turn out to have nothing.
+    pub fn len(&self) -> usize {
+        if self.port.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K: Key, C: Context> fmt::Debug for Batch<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} packets)", self.len())
+    }
+}
+
+impl<K: Key, C: Context> Iterator for Batch<K, C> {
+    type Item = Packet<K, C>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Packet<K, C>> {
+        if !self.port.is_home() {
+            // A forked child: the packets are the parent's.
+            return None;
+        }
+        if let Some(first) = self.first.take() {
+            return Some(assemble(first));
+        }
+        match self.held.next()? {
+            Entry::Post(post) => Some(assemble_post(post)),
+            other => self.port.execute(other).or_else(|| self.port.next_of(&self.held)).map(assemble),
+        }
+    }
+}
+
+impl<K: Key, C: Context> Drop for Batch<K, C> {
+    fn drop(&mut self) {
+        if !self.port.is_home() {
+            return;
+        }
+        let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
+        let rest = self.held.drain();
+        if first.is_some() || !rest.is_empty() {
+            self.port.queue.give_back(first.into_iter().chain(rest));
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The completion port: one queue into which everything completes, and the threads that serve it.
+
+mod assemble;
+pub(crate) mod associate;
+mod batch;
+pub mod fs;
+pub mod net;
+mod notifier;
+mod options;
+pub(crate) mod packet;
+pub mod process;
+mod record;
+pub(crate) mod refused;
+mod spare;
+mod stats;
+mod types;
+mod word;
+
+pub(crate) use assemble::assemble;
+pub use batch::Batch;
+pub use notifier::Notifier;
+pub use options::Builder;
+pub use stats::PortStats;
+pub use types::{Context, Key};
+
+use crate::port::assemble::{assemble_post, posted, unposted};
+use crate::port::associate::Associate;
+use crate::port::fs::File;
+use crate::port::net::{Addresses, Stream, TcpListener, TcpStream, UdpSocket};
+use crate::port::packet::Packet;
+use crate::port::record::{RepeatRecord, TimerRecord};
+use crate::port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
+use crate::queue::{Deadline, WorkerReport};
+use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId, Sink};
+use crate::worker::{WorkerPool, Workers};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An I/O completion port.
+///
+/// Devices are [associated](CompletionPort::associate) with it under a key `K`; operations are issued on them with a
+/// context `C`, and each accepted operation comes back as exactly one [`Packet`] with both, taken by exactly one
+/// [`get`](CompletionPort::get) in any thread. Of the threads that call `get` at most
+/// [`concurrency`](Builder::concurrency) run at a time; when one of them blocks, another takes its place.
+///
+/// ```
+/// use wharf::{CompletionPort, Event};
+/// let port = CompletionPort::<&str, u32>::new()?;
+/// port.post(7, "key", 42).unwrap();
+/// let packet = port.get()?;
+/// assert_eq!((packet.key, packet.context), ("key", 42));
+/// assert!(matches!(packet.event, Event::Posted { bytes: 7 }));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Clones name the same port. It is closed by [`close`](CompletionPort::close), or when the last clone is dropped;
+/// devices do not keep it open.
+///
+/// # Ordering
+///
+/// Packets leave the queue first in, first out; what two threads then do with two packets may overlap (rows D-15,
+/// D-16). Waiting threads are released last in, first out (C-05). Receives of one stream complete in the order of
+/// issue, and so do its sends.
+///
+/// # Who does the port's work
+///
+/// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers and
+/// accepting. A pool ([`run`](CompletionPort::run)) has a thread more that does so while all its workers are outside `get`.
+/// A port that only threads of the program's own serve stands still while none of them is inside: what waits goes on with
+/// the next `get`.
+///
+/// # Not guaranteed
+///
+/// That exactly `concurrency` threads run: a blocked thread that wakes runs on beside its replacement (C-09), and
+/// blocking that was not announced by [`blocking`](crate::blocking) is noticed after one or two ticks of 1 ms.
+#[doc(alias = "CreateIoCompletionPort")]
+#[doc(alias = "IOCP")]
+pub struct CompletionPort<K, C> {
+    owner: Arc<Owner>,
+    types: PhantomData<fn() -> (K, C)>,
+}
+
+/// Closes the port when its last handle goes.
+struct Owner(raw::Port);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<K, C> Clone for CompletionPort<K, C> {
+    fn clone(&self) -> Self {
+        CompletionPort { owner: self.owner.clone(), types: PhantomData }
+    }
+}
+
+impl<K, C> fmt::Debug for CompletionPort<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.owner.0.fmt(f)
+    }
+}
+
+impl<K: Key, C: Context> CompletionPort<K, C> {
+    /// A port with the default options.
+    pub fn new() -> io::Result<Self> {
+        Builder::default().build()
+    }
+
+    /// Options for a port.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_raw(raw: raw::Port) -> Self {
+        CompletionPort { owner: Arc::new(Owner(raw)), types: PhantomData }
+    }
+
+    /// The layer below, for what needs numbers and addresses instead of types.
+    ///
+    /// ```compile_fail
+    /// # use wharf::{CompletionPort, raw::Port};
+    /// fn below(port: &CompletionPort<(), ()>) -> &Port {
+    ///     port.raw()
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// No completion of an operation that is issued through it may reach this port's queue, whose packets are taken for
+    /// the typed layer's own: give each an event or a callback as sink, and do not post.
+    #[allow(unsafe_code)]
+    pub unsafe fn raw(&self) -> &raw::Port {
+        &self.owner.0
+    }
+
+    // --- Devices ---
+
+    /// Associates a socket with the port, under a key. The device is closed by its `close`, or when the last handle
+    /// to it is dropped; an outstanding operation holds a handle, which its packet gives back.
+    ///
+    /// A socket, pipe or terminal is put into non-blocking mode, which all duplicates of it share, those of other processes
+    /// too. Whoever else has one finds it so; one who sets it back disturbs no operation of the port.
+    ///
+    /// # Errors
+    ///
+    /// The source and the key come back when the port is closed, when the system's limits are reached, or when the
+    /// source is not in a state to be associated (a stream that is not connected).
+    pub fn associate<S: Associate<K, C>>(&self, source: S, key: K) -> Result<S::Device, Rejected<S, K>> {
+        source.associate(&self.owner.0, key)
+    }
+
+    /// A listening socket on one of the addresses, associated with the port.
+    ///
+    /// # Errors
+    ///
+    /// Address in use, not permitted, not of this machine; the last address's error when there are several.
+    pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<TcpListener<K, C>> {
+        let listener = crate::port::net::listen(address)?;
+        Ok(self.associate(listener, key)?)
+    }
+
+    /// A datagram socket on one of the addresses, associated with the port. With port 0 the system chooses one.
+    ///
+    /// # Errors
+    ///
+    /// Address in use, not permitted, not of this machine.
+    pub fn bind(&self, address: impl Addresses, key: K) -> io::Result<UdpSocket<K, C>> {
+        let socket = std::net::UdpSocket::bind(&address.addresses()?[..])?;
+        Ok(self.associate(socket, key)?)
+    }
+
+    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`](crate::Event::Connected)) says so.
+    ///
+    /// # Errors
+    ///
+    /// What can be told without trying: no descriptor, no such address. A refusal comes as a packet.
+    pub fn connect(&self, peer: SocketAddr, key: K, context: C) -> Result<TcpStream<K, C>, Refused<C, ()>> {
+        match TcpStream::open(&self.owner.0, &peer, key) {
+            Ok(stream) => match stream.connect(peer, context) {
+                Ok(_) => Ok(stream),
+                Err(refused) => Err(refused),
+            },
+            Err(error) => Err(Refused { error, context, buffer: () }),
+        }
+    }
+
+    /// Connects a socket that the caller has made: bound to an address, with its buffers sized, whatever has to be done
+    /// before the connection is. It is put into non-blocking mode. The stream can be used when its packet
+    /// ([`Event::Connected`](crate::Event::Connected)) says so.
+    ///
+    /// # Errors
+    ///
+    /// What can be told without trying: the port is closed, the peer is the unspecified address. The context comes back; the
+    /// socket is closed. A refusal comes as a packet.
+    pub fn connect_with(
+        &self,
+        socket: std::net::TcpStream,
+        peer: SocketAddr,
+        key: K,
+        context: C,
+    ) -> Result<TcpStream<K, C>, Refused<C, ()>> {
+        match TcpStream::unconnected(&self.owner.0, socket, key) {
+            Ok(stream) => match stream.connect(peer, context) {
+                Ok(_) => Ok(stream),
+                Err(refused) => Err(refused),
+            },
+            Err(error) => Err(Refused { error, context, buffer: () }),
+        }
+    }
+
+    /// Opens a file, with std's options (`custom_flags(O_DIRECT)` for direct I/O), and associates it with the port. A plain
+    /// call, which may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The system's: no such file, no permission; and what is no file: a directory, a pipe.
+    pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions, key: K) -> io::Result<File<K, C>> {
+        crate::port::fs::open(&self.owner.0, path.as_ref(), options, key)
+    }
+
+    /// The standard input, if it is a terminal or a pipe, opened anew so that nobody who shares it is disturbed.
+    ///
+    /// # Errors
+    ///
+    /// It is a file (associate that), a socket, or closed.
+    pub fn stdin(&self, key: K) -> io::Result<Stream<K, C>> {
+        let input = crate::port::net::standard_input()?;
+        Ok(self.associate(input, key)?)
+    }
+
+    /// The associated devices: the list that Windows keeps and does not show.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        self.owner.0.devices()
+    }
+
+    // --- Packets ---
+
+    /// Queues a packet of the program's own.
+    ///
+    /// Never blocks. Unlimited: for a limit see [`try_post`](CompletionPort::try_post).
+    ///
+    /// # Errors
+    ///
+    /// The port is closed; key and context come back.
+    #[doc(alias = "PostQueuedCompletionStatus")]
+    #[inline]
+    pub fn post(&self, bytes: usize, key: K, context: C) -> Result<(), Unposted<K, C>> {
+        self.owner.0.post(posted(bytes, key, context)).map_err(|post| unposted(post, UnpostedReason::Closed))
+    }
+
+    /// Like [`post`](CompletionPort::post), unless `limit` entries are queued already.
+    pub fn try_post(&self, bytes: usize, key: K, context: C, limit: usize) -> Result<(), Unposted<K, C>> {
+        self.owner.0.try_post(posted(bytes, key, context), limit).map_err(|(post, closed)| {
+            unposted(post, if closed { UnpostedReason::Closed } else { UnpostedReason::Full })
+        })
+    }
+
+    /// Takes the next packet, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Abandoned`] when the port is closed.
+    #[doc(alias = "GetQueuedCompletionStatus")]
+    #[inline]
+    pub fn get(&self) -> Result<Packet<K, C>, GetError> {
+        self.get_after(None)
+    }
+
+    /// Takes the next packet, waiting for at most `timeout`. Zero does not wait: it looks once whether there is one,
+    /// on the sockets too.
+    #[doc(alias = "GetQueuedCompletionStatus")]
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Packet<K, C>, GetError> {
+        self.get_after(Some(timeout))
+    }
+
+    #[inline]
+    fn get_after(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
+        match self.owner.0.take_again() {
+            Some(Entry::Post(post)) => Ok(assemble_post(post)),
+            other => self.get_slowly(other, timeout),
+        }
+    }
+
+    #[inline(never)]
+    fn get_slowly(&self, entry: Option<Entry>, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
+        let raw = &self.owner.0;
+        match entry.and_then(|entry| raw.execute(entry)) {
+            Some(completion) => Ok(assemble(completion)),
+            None => Ok(assemble(raw.get(timeout)?)),
+        }
+    }
+
+    /// Waits for a packet, and takes up to `most` that are there then, in the order of the queue. `None` waits as
+    /// long as it takes.
+    ///
+    /// The batch counts as one running thread (row D-51). Packets that were not walked through go back to the head of
+    /// the queue when the batch is dropped, when the thread announces that it [blocks](crate::blocking) or is found
+    /// blocked, and when it calls `get` again; so a handler that blocks holds no packet hostage.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](CompletionPort::get); and [`GetError::NoRoom`] when `most` is 0 (row D-46).
+    #[doc(alias = "GetQueuedCompletionStatusEx")]
+    pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
+        let raw = &self.owner.0;
+        let (first, held) = raw.get_many(most, Deadline::after(timeout))?;
+        Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData })
+    }
+
+    /// Starts threads that take packets and call `handler` with each. The pool grows when all its threads are blocked
+    /// and shrinks when they are idle. Where several pools serve a port, the first of them that may grow does, when the
+    /// threads of all of them are blocked.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to start a thread; or a [name](Workers::name) that no thread can have.
+    pub fn run(
+        &self,
+        workers: Workers,
+        handler: impl Fn(Packet<K, C>) + Send + Sync + 'static,
+    ) -> io::Result<WorkerPool> {
+        if !self.is_home() {
+            return Err(crate::error::forked());
+        }
+        WorkerPool::start(self.owner.0.clone(), workers, move |completion| handler(assemble(completion)))
+    }
+
+    // --- Timers and signals ---
+
+    /// One packet ([`Event::Elapsed`](crate::Event::Elapsed)) after `after`.
+    pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
+        let token = TimerRecord::into_token(key, context);
+        // A one-shot timer delivers one packet, so nothing is ever retained.
+        self.owner.0.timer(after, None, 0, token, Sink::Port, |_| {}).map_err(|error| {
+            let (_, context) = TimerRecord::<K, C>::from_token(token);
+            Refused { error: io::Error::from_raw_os_error(error), context, buffer: () }
+        })
+    }
+
+    /// A packet every `period`, the first after one period, until it is cancelled. While one is queued no further one
+    /// is; the next then tells how many periods have passed.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: the period is shorter than a microsecond, which is as near as timers get. Or the port is closed.
+    pub fn interval(&self, period: Duration, key: K, context: C) -> io::Result<OperationId>
+    where
+        C: Clone + Sync,
+    {
+        if period < raw::PERIOD_LEAST {
+            let what = format!(
+                "a period of {period:?} cannot be kept: it has to be 1 µs or more; what is to run all the \
+                                time is posted anew by its handler"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let token = RepeatRecord::new(key, context).into_token();
+        let retain = RepeatRecord::<K, C>::retain;
+        self.owner.0.timer(period, Some(period), 0, token, Sink::Port, retain).map_err(|error| {
+            RepeatRecord::<K, C>::release(token);
+            io::Error::from_raw_os_error(error)
+        })
+    }
+
+    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process, `SIGINT` (Ctrl+C) say, until it is
+    /// cancelled. Signals that come faster than they are taken are merged, as POSIX does. Handlers that the program
+    /// had before still run.
+    ///
+    /// # Errors
+    ///
+    /// The signal cannot be caught (`SIGKILL`, `SIGSTOP`, and those that report a fault), or the port is closed.
+    pub fn signal(&self, number: i32, key: K, context: C) -> io::Result<OperationId>
+    where
+        C: Clone + Sync,
+    {
+        let token = RepeatRecord::new(key, context).into_token();
+        let retain = RepeatRecord::<K, C>::retain;
+        self.owner.0.signal(number, 0, token, Sink::Port, retain).inspect_err(|_| {
+            RepeatRecord::<K, C>::release(token);
+        })
+    }
+
+    /// Asks that an operation ends. Whatever the answer, its one packet comes (a timer's or signal's last one).
+    #[doc(alias = "CancelIoEx")]
+    pub fn cancel(&self, operation: OperationId) -> Cancel {
+        self.owner.0.cancel(operation)
+    }
+
+    // --- The port ---
+
+    /// Is this the process that made the port, and no forked child?
+    pub(crate) fn is_home(&self) -> bool {
+        self.owner.0.is_home()
+    }
+
+    /// Closes the port: every waiting thread returns [`GetError::Abandoned`], and what is queued or outstanding is
+    /// freed with its buffers and contexts, without a packet.
+    pub fn close(&self) {
+        self.owner.0.close();
+    }
+
+    /// The port's figures.
+    pub fn stats(&self) -> PortStats {
+        let raw = &self.owner.0;
+        let queue = raw.stats();
+        PortStats {
+            engine: raw.engine_name(),
+            files: raw.file_engine(),
+            devices: raw.device_count(),
+            queued: queue.queued,
+            concurrency: queue.limit,
+            active: queue.active,
+            waiting: queue.waiting,
+            blocked: queue.blocked,
+            inserted: queue.inserted,
+            removed: queue.removed,
+            wakes: queue.wakes,
+            polls: queue.polls,
+            ticks: queue.ticks,
+            write_offs: queue.write_offs,
+        }
+    }
+
+    /// The threads that belong to the port: what each does, and who is blocked, for how long and where.
+    pub fn workers(&self) -> Vec<WorkerReport> {
+        self.owner.0.workers()
+    }
+
+    /// A descriptor that is readable while a `get` would find something, for programs that wait in a loop of their
+    /// own. It may be readable when the `get` then finds nothing; waiting on it takes no packet.
+    pub fn notifier(&self) -> io::Result<Notifier> {
+        Notifier::new(&self.owner.0)
+    }
+}

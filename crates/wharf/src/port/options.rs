@@ -1,0 +1,99 @@
+//! How a port is made.
+
+use super::assemble::assemble;
+use super::{CompletionPort, Context, Key};
+use crate::queue::Wake;
+use crate::raw::{self, FileEngine, SocketEngine};
+use std::io;
+
+/// Options of a port.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    concurrency: usize,
+    wake: Wake,
+    pool_buffer_bytes: usize,
+    pool_keep: usize,
+    files: Option<FileEngine>,
+    sockets: Option<SocketEngine>,
+}
+
+/// Large receive buffers were worth more than any other tuning with clients that pipeline.
+const POOL_BUFFER_BYTES: usize = 16 * 1024;
+/// 4 MiB of idle buffers at most.
+const POOL_KEEP: usize = 256;
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            concurrency: 0,
+            wake: Wake::default(),
+            pool_buffer_bytes: POOL_BUFFER_BYTES,
+            pool_keep: POOL_KEEP,
+            files: None,
+            sockets: None,
+        }
+    }
+}
+
+impl Builder {
+    /// How many threads may run at the same time. 0, the default: as many as the machine has processors.
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        self.concurrency = limit;
+        self
+    }
+
+    /// How soon a further thread is woken while others are active. Default: [`Wake::Adaptive`].
+    pub fn wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
+        self
+    }
+
+    /// Bytes in a buffer of the port's pool (16 KiB), and how many unused ones it keeps (256).
+    pub fn pool(mut self, buffer_bytes: usize, keep: usize) -> Self {
+        self.pool_buffer_bytes = buffer_bytes;
+        self.pool_keep = keep;
+        self
+    }
+
+    /// What tells which sockets are ready. Without this call, the environment variable `WHARF_ENGINE` decides (`poll`, or
+    /// anything else); without that, [`SocketEngine::Auto`].
+    pub fn socket_engine(mut self, engine: SocketEngine) -> Self {
+        self.sockets = Some(engine);
+        self
+    }
+
+    /// What runs file operations that have to wait. Without this call, the environment variable `WHARF_ENGINE` decides
+    /// (`auto`, `io_uring` or `threads`); without that, [`FileEngine::Auto`].
+    pub fn file_engine(mut self, engine: FileEngine) -> Self {
+        self.files = Some(engine);
+        self
+    }
+
+    /// Makes the port.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more once a
+    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine; and `InvalidInput`: buffers of no bytes.
+    pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
+        let raw = raw::Port::new(self.config::<K, C>()?)?;
+        Ok(CompletionPort::from_raw(raw))
+    }
+
+    pub(crate) fn config<K: Key, C: Context>(&self) -> io::Result<raw::Config> {
+        if self.pool_buffer_bytes == 0 {
+            let what = "buffers of 0 bytes can receive nothing; give pool 1 byte or more";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
+        Ok(raw::Config {
+            files,
+            sockets: self.sockets.unwrap_or_else(SocketEngine::from_environment),
+            concurrency: self.concurrency,
+            wake: self.wake,
+            pool_buffer_bytes: self.pool_buffer_bytes,
+            pool_keep: self.pool_keep,
+            dispose: |completion| drop(assemble::<K, C>(completion)),
+        })
+    }
+}
