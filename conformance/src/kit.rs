@@ -28,13 +28,11 @@ use crate::judge::NotTried;
 use crate::setting::{Setting, wake_name};
 
 pub mod peer;
-// What the library's own tests have as well.
-#[path = "../../crates/wharf/tests/common/plain.rs"]
-mod plain;
 pub mod system;
 pub use peer::*;
-pub use plain::*;
 pub use system::*;
+// What the library's own tests have as well.
+pub use wharf_testkit::plain::*;
 
 /// What drives the ports under test. A system has some of them.
 #[allow(dead_code)]

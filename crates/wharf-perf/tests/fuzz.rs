@@ -1,14 +1,16 @@
 //! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage as
 //! its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
 
-#[path = "../../wharf/fuzz/blind.rs"]
-mod blind;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-use blind::Blind;
+use wharf_testkit::blind::Blind;
 
-const BLIND: Blind = Blind { mutations: 15_000, telling: b"{}[]\",:-9e1\x00\x04\x7F\x80\xFF" };
+const BLIND: Blind = Blind {
+    corpus: concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus"),
+    mutations: 15_000,
+    telling: b"{}[]\",:-9e1\x00\x04\x7F\x80\xFF",
+};
 
 #[test]
 fn states_frames_and_errors_are_found_however_the_stream_is_cut() {

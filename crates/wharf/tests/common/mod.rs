@@ -6,10 +6,9 @@
 #![allow(dead_code)]
 
 pub mod numbers;
-mod plain;
 pub mod theatre;
 
-pub use plain::*;
+pub use wharf_testkit::plain::*;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};

@@ -1,4 +1,4 @@
-//! Waiting with a deadline, std's sockets and bytes: what the tests here and the conformance suite both need.
+//! Waiting with a deadline, std's sockets and bytes: what the library's tests and the conformance suite both need.
 
 use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::thread;
@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until `holds` does, looking every millisecond.
+///
+/// # Panics
+///
+/// When it does not hold after [`DEADLINE`].
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;
@@ -18,6 +22,10 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits like [`eventually`], but computes all the while: the thread is never blocked.
+///
+/// # Panics
+///
+/// As for [`eventually`].
 #[track_caller]
 pub fn spin_until(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;
@@ -35,7 +43,11 @@ pub fn burn(time: Duration) {
     }
 }
 
-/// Both ends of a connection.
+/// Both ends of a connection: the accepted one, then the one that connected.
+///
+/// # Panics
+///
+/// When the machine makes none.
 pub fn pair() -> (StdStream, StdStream) {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -51,6 +63,10 @@ pub fn pair() -> (StdStream, StdStream) {
 
 /// Small buffers on both ends, so that a send of megabytes does not fit. Not smaller than this: the loopback device's
 /// segments of 64 KiB would then each wait for a delayed acknowledgement.
+///
+/// # Panics
+///
+/// When the system refuses them.
 pub fn small_buffers(ends: [&StdStream; 2]) {
     const BYTES: usize = 64 * 1024;
     for end in ends {

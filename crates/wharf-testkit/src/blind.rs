@@ -1,6 +1,5 @@
-//! Fuzzing without a guide, for `cargo test`: a target over its corpus, and over mutations of it from a fixed seed, which are
-//! the same everywhere. An input that fails is printed, to be put into the corpus. It is taken in by the fuzz tests of this
-//! package and of `wharf-perf`; the corpus is the package's own.
+//! Fuzzing without a guide, for `cargo test`: a target over its corpus, and over mutations of it from a fixed seed, which
+//! are the same everywhere. An input that fails is printed, to be put into the corpus. The corpus is the caller's own.
 
 use fastrand::Rng;
 use std::path::Path;
@@ -9,7 +8,10 @@ use std::path::Path;
 const BYTES_MAX: usize = 2048;
 
 /// How a package's targets are tried.
+#[derive(Clone, Copy, Debug)]
 pub struct Blind {
+    /// The folder with a folder of inputs for each target.
+    pub corpus: &'static str,
     /// Mutations of each target's corpus.
     pub mutations: usize,
     /// Bytes on which its parsers decide.
@@ -27,8 +29,8 @@ impl Drop for Input<'_> {
     }
 }
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+fn inputs(corpus: &str, name: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(corpus).join(name);
     let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     // Directories have no order, and the mutations are to be the same everywhere.
@@ -64,8 +66,13 @@ fn mutate(rng: &mut Rng, corpus: &[Vec<u8>], telling: &[u8]) -> Vec<u8> {
 }
 
 impl Blind {
+    /// Calls `target` with each input of the corpus of this name, and then with mutations of them.
+    ///
+    /// # Panics
+    ///
+    /// When the target does, or when the corpus has lost its inputs.
     pub fn fuzz(&self, name: &str, seed: u64, target: fn(&[u8])) {
-        let corpus = corpus(name);
+        let corpus = inputs(self.corpus, name);
         let mut rng = Rng::with_seed(seed);
         let mutations = std::iter::repeat_with(|| mutate(&mut rng, &corpus, self.telling)).take(self.mutations);
         for data in corpus.iter().cloned().chain(mutations) {
