@@ -15,11 +15,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wharf::CompletionPort;
 use wharf_perf::client::{self, Outcome};
-use wharf_perf::output::Sink;
-use wharf_perf::parameters::Protocol;
+use wharf_perf::measure::summary::Summary;
 use wharf_perf::protocol::code;
+use wharf_perf::protocol::parameters::Protocol;
+use wharf_perf::report::log::Sink;
 use wharf_perf::server;
-use wharf_perf::summary::Summary;
 
 /// What a shell reports of a command line that was not understood; clap ends with it, too.
 const WRONG_USAGE: i32 = 2;
@@ -93,8 +93,8 @@ fn serve(options: &Serve) -> Result<(), String> {
     server::serve(&settings, sink).map_err(|failure| failure.text)
 }
 
-/// Starts this program anew in the background, with the same options, and returns when it listens: what goes wrong before that
-/// is still said here.
+/// Starts this program anew in the background, with the same options, and returns when it listens: what goes wrong
+/// before that is still said here.
 fn detach() -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("it cannot go to the background (-D): {error}");
     let mut child = system::background(&mut Command::new(std::env::current_exe().map_err(wrong)?))
@@ -219,7 +219,8 @@ fn phases(options: &Run) -> &'static [Option<&'static str>] {
     }
 }
 
-/// A test; of two phases both, in one session or, if the server has only tests of one, in two. False: the user wants no more.
+/// A test; of two phases both, in one session or, if the server has only tests of one, in two. False: the user wants no
+/// more.
 fn one_test(
     options: &Run,
     settings: &client::Options,
@@ -269,7 +270,7 @@ fn one_test(
             let engines = tally.of.len();
             let number = (round as usize - 1) * engines + engine + 1;
             let runs = options.repeat as usize * engines;
-            wharf_perf::plot::draw(outcome, &title, &numbered(file, runs, number, phases.len(), reverse))?;
+            wharf_perf::report::plot::draw(outcome, &title, &numbered(file, runs, number, phases.len(), reverse))?;
         }
     }
     last.first = first;

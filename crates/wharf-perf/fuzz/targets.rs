@@ -1,18 +1,24 @@
-//! What is fuzzed of everything that a stranger can send: each target is a plain function of some bytes that panics when a rule is
-//! broken. `tests/fuzz.rs` calls them in `cargo test`, the programs in `fuzz_targets/` under libfuzzer.
+//! What is fuzzed of everything that a stranger can send: each target is a plain function of some bytes that panics
+//! when a rule is broken. `tests/fuzz.rs` calls them in `cargo test`, the programs in `fuzz_targets/` under libfuzzer.
 
 use serde_json::Value;
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
-use wharf_perf::datagram::{Account, Header, is_hello, is_reply};
-use wharf_perf::json;
-use wharf_perf::parameters::{self, Parameters, Protocol};
-use wharf_perf::protocol::{Cookie, Decoder, frame};
-use wharf_perf::report::book::{Book, remote_half};
+use wharf_perf::measure::account::Account;
+use wharf_perf::measure::book::{Book, remote_half};
+use wharf_perf::measure::figures::{DiskFile, End, Half, Role, Snapshot, Start, StreamEnd, StreamInfo};
+use wharf_perf::measure::verify::Checker;
+use wharf_perf::protocol::client::{ClientAction, ClientControl, ClientPhase};
+use wharf_perf::protocol::datagram::{Header, is_hello, is_reply};
+use wharf_perf::protocol::json;
+use wharf_perf::protocol::parameters::{self, Parameters, Protocol};
+use wharf_perf::protocol::results::Results;
+use wharf_perf::protocol::server::{ServerAction, ServerControl, ServerPhase};
+use wharf_perf::protocol::{Cookie, Decoder, Failure, frame};
 use wharf_perf::report::human::Human;
+use wharf_perf::report::json as report_json;
 use wharf_perf::report::sides::Sides;
-use wharf_perf::report::{self, DiskFile, End, Half, Role, Snapshot, Start, StreamEnd, StreamInfo};
-use wharf_perf::results::Results;
-use wharf_perf::verify::Checker;
+use wharf_perf::report::units::Format;
 
 /// Takes the first bytes of an input as parameters; what is missing is 0.
 fn parameters_of<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {
@@ -39,7 +45,8 @@ fn has_controls(text: &str) -> bool {
     text.chars().any(|letter| letter.is_control() && letter != '\t' && letter != '\n')
 }
 
-/// The control connection: what is waited for (two bits each), cuts, then the stream. However it is cut, the same is found.
+/// The control connection: what is waited for (two bits each), cuts, then the stream. However it is cut, the same is
+/// found.
 pub fn control(data: &[u8]) {
     const FRAME_BYTES_MAX: usize = 300;
     let ([kinds, cuts], stream) = parameters_of(data);
@@ -72,6 +79,133 @@ pub fn control(data: &[u8]) {
     if let Some(cookie) = Cookie::parse(stream) {
         assert!(cookie.text().len() == 36 && !has_controls(cookie.text()));
     }
+}
+
+/// What a control connection's end has done with its bytes: whatever it was asked for is done at once, and so the same comes of
+/// them however they are cut.
+fn driven<A>(stream: &[u8], cuts: u8, mut push: impl FnMut(&[u8]), mut next: impl FnMut(bool) -> Option<A>) {
+    for piece in pieces(stream, cuts) {
+        push(piece);
+        while next(false).is_some() {}
+    }
+    while next(true).is_some() {}
+}
+
+fn look_at_failure(failure: &Failure) {
+    assert!(!has_controls(&failure.text) && !failure.text.is_empty(), "{failure:?}");
+}
+
+/// The client's end of the control connection as a whole: cuts, whether two phases are wanted, then what the server says.
+pub fn client(data: &[u8]) {
+    let ([cuts, two_phase], stream) = parameters_of(data);
+    let found = |cuts: u8| {
+        let control = RefCell::new(ClientControl::new(two_phase & 1 == 1));
+        control.borrow_mut().connected();
+        let seen = RefCell::new(Vec::new());
+        driven(
+            stream,
+            cuts,
+            |piece| control.borrow_mut().push(piece).unwrap(),
+            |ended| {
+                let control = &mut *control.borrow_mut();
+                let before = (control.phase(), control.round());
+                let action = control.next(ended)?;
+                match &action {
+                    ClientAction::SendParameters => assert_eq!(before, (ClientPhase::Greeting, 1)),
+                    ClientAction::MakeStreams => {
+                        assert_eq!(before.0, ClientPhase::Asked);
+                        control.streams_made();
+                    }
+                    ClientAction::Begin => assert_eq!(before.0, ClientPhase::Ready),
+                    ClientAction::Run => {
+                        assert_eq!(before.0, ClientPhase::Started);
+                        control.stopped();
+                        control.counted();
+                        control.told();
+                    }
+                    ClientAction::SendResults => {
+                        assert_eq!(before.0, ClientPhase::Told);
+                        control.results_sent(vec![1], false);
+                    }
+                    ClientAction::TakeResults(results) => {
+                        assert_eq!(before.0, ClientPhase::Results);
+                        assert!(results.streams.iter().all(|stream| stream.id == 1), "{results:?}");
+                    }
+                    ClientAction::Finish => {
+                        assert_eq!(before.0, ClientPhase::Display);
+                        match control.is_first_of_two() {
+                            true => control.second_phase(),
+                            false => control.drain(),
+                        }
+                    }
+                    ClientAction::AwaitError => {}
+                    ClientAction::Fail(failure) => {
+                        look_at_failure(failure);
+                        control.close();
+                        assert_eq!(control.next(ended), None, "nothing is heard after the end");
+                    }
+                }
+                assert!(control.round() <= 1 + u32::from(two_phase & 1));
+                seen.borrow_mut().push(format!("{action:?}"));
+                Some(())
+            },
+        );
+        (seen.into_inner(), control.into_inner().phase())
+    };
+    assert_eq!(found(cuts), found(0), "cut by {cuts}");
+}
+
+/// The server's end of the control connection as a whole: cuts, a byte without a meaning, then what the client says.
+pub fn server(data: &[u8]) {
+    const PARAMETERS_BYTES_MAX: usize = 1000;
+    let ([cuts, _], stream) = parameters_of(data);
+    let found = |cuts: u8| {
+        let control = RefCell::new(ServerControl::new(PARAMETERS_BYTES_MAX));
+        let seen = RefCell::new(Vec::new());
+        driven(
+            stream,
+            cuts,
+            |piece| control.borrow_mut().push(piece).unwrap(),
+            |ended| {
+                let control = &mut *control.borrow_mut();
+                let before = (control.phase(), control.round());
+                let action = control.next(ended)?;
+                match &action {
+                    ServerAction::Agree(parameters) => {
+                        assert_eq!(before, (ServerPhase::Greeting, 1));
+                        control.agreed(parameters.two_phase);
+                        control.running();
+                    }
+                    ServerAction::End => {
+                        assert_eq!(before.0, ServerPhase::Running);
+                        control.counted(vec![1]);
+                    }
+                    ServerAction::TakeResults(results) => {
+                        assert_eq!(before.0, ServerPhase::Results);
+                        assert!(results.streams.iter().all(|stream| stream.id == 1), "{results:?}");
+                        control.results_sent();
+                    }
+                    ServerAction::SecondPhase => {
+                        assert_eq!(before, (ServerPhase::Display, 1));
+                        control.running();
+                    }
+                    ServerAction::Goodbye => {
+                        assert_eq!(before.0, ServerPhase::Display);
+                        control.close();
+                    }
+                    ServerAction::GivenUp(failure) | ServerAction::Fail(failure) => {
+                        look_at_failure(failure);
+                        control.drain();
+                        assert_eq!(control.next(ended), None, "nothing is heard after the end");
+                    }
+                }
+                seen.borrow_mut().push(format!("{action:?}"));
+                Some(())
+            },
+        );
+        (seen.into_inner(), control.into_inner().phase())
+    };
+    assert_eq!(found(cuts), found(0), "cut by {cuts}");
 }
 
 /// A client's parameters: what is taken is in range, and is the same when it is written and read again.
@@ -184,21 +318,22 @@ fn report_of(parameters: Parameters, results: &Results, ids: &[i64]) -> (Start, 
 
 /// A report can be written in all forms, holds no control character, and as JSON is JSON.
 fn look_at(start: &Start, end: &End) {
-    let human = Human::new(wharf_perf::units::Format::default(), true, true);
+    let human = Human::new(Format::default(), true, true);
     for line in human.end(start, end) {
         assert!(!has_controls(&line), "{line:?}");
     }
-    let value = report::json::end(end, start);
+    let value = report_json::end(end, start);
     let text = json::pretty(&value);
     assert!(!has_controls(&text) && serde_json::from_str::<Value>(&text).is_ok(), "{text}");
-    let event = report::json::event("wharf", report::json::ours(Some(end), Some(start)));
+    let event = report_json::event("wharf", report_json::ours(Some(end), Some(start)));
     assert!(!has_controls(&event) && serde_json::from_str::<Value>(&event).is_ok(), "{event}");
     let sides = Sides::new((start, end), Some((start, end)));
     assert!(sides.lines().iter().all(|line| !has_controls(line)));
     let _ = (end.throughput(), end.loss_percent(true), end.loss_percent(false), sides.to_json().to_string());
 }
 
-/// Datagrams of 16 bytes each, after a byte that says whether their numbers are wide: the account and the books bear them all.
+/// Datagrams of 16 bytes each, after a byte that says whether their numbers are wide: the account and the books bear
+/// them all.
 pub fn datagrams(data: &[u8]) {
     let ([wide], stream) = parameters_of(data);
     let wide = wide & 1 == 1;

@@ -1,37 +1,25 @@
 //! **Network measurement on the completion port**, compatible with iperf3 on the wire, in both roles.
 //!
-//! | Module | What it knows |
-//! |---|---|
-//! | [`protocol`], [`parameters`], [`results`], [`datagram`] | iperf3's words: bytes in, values out, no sockets |
-//! | [`pace`], [`verify`] | when the next block may go, and what is in it |
-//! | [`report`] | rows, sums and totals, and how people and programs see them |
-//! | [`client`], [`server`] | the tests themselves, on one [`wharf::CompletionPort`] |
-//! | [`plot`], [`summary`] | curves of one test, figures of several |
+//! The folders stand one on the other; each names only those above it in this table.
 //!
-//! In the engine everything is a packet of one port: the control connection, the streams, datagrams, timers and signals. No
-//! stream has a thread; as many workers as the machine has processors take whatever has completed.
+//! | Folder | What it knows |
+//! |---|---|
+//! | [`protocol`] | iperf3's words: bytes in, values and actions out, no sockets |
+//! | [`measure`] | what is counted, when it counts, when the next block may go, and what is in it |
+//! | `surroundings` | the port, sockets, files, what only the system can say, processor time |
+//! | [`report`] | rows, sums and totals, as people and programs see them; curves |
+//! | `stream` | the data path: each stream with one operation outstanding |
+//! | `session` | a test at one end: what client and server do alike |
+//! | [`client`], [`server`] | the tests themselves, on one [`wharf::CompletionPort`] |
+//!
+//! In the engine everything is a packet of one port: the control connection, the streams, datagrams, timers and
+//! signals. No stream has a thread; as many workers as the machine has processors take whatever has completed.
 
 pub mod client;
-pub mod datagram;
-mod flow;
-pub mod json;
-mod latency;
-mod machinery;
-mod op;
-pub mod output;
-pub mod pace;
-pub mod parameters;
-pub mod plot;
+pub mod measure;
 pub mod protocol;
 pub mod report;
-pub mod results;
 pub mod server;
 mod session;
-mod socket;
-pub mod summary;
-mod system;
-pub mod units;
-pub mod verify;
-
-/// What the peer is told.
-pub const VERSION: &str = concat!("wharf ", env!("CARGO_PKG_VERSION"));
+mod stream;
+mod surroundings;

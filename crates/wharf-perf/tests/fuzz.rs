@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage as
-//! its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
+//! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage
+//! as its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
@@ -35,4 +35,14 @@ fn datagrams_cannot_upset_the_books() {
 #[test]
 fn blocks_are_judged_alike_however_the_stream_is_cut() {
     BLIND.fuzz("blocks", 5, targets::blocks);
+}
+
+#[test]
+fn a_server_can_say_anything_and_the_client_ends_in_order() {
+    BLIND.fuzz("client", 6, targets::client);
+}
+
+#[test]
+fn a_client_can_say_anything_and_the_server_ends_in_order() {
+    BLIND.fuzz("server", 7, targets::server);
 }

@@ -1,5 +1,6 @@
-//! Fuzzing without a guide, for `cargo test`: a target over its corpus, and over mutations of it from a fixed seed, which
-//! are the same everywhere. An input that fails is printed, to be put into the corpus. The corpus is the caller's own.
+//! Fuzzing without a guide, for `cargo test`: a target over its corpus, and over mutations of it from a fixed seed,
+//! which are the same everywhere. An input that fails is printed, to be put into the corpus. The corpus is the caller's
+//! own.
 
 use fastrand::Rng;
 use std::path::Path;

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use wharf_perf::output::{Live, Sink};
-use wharf_perf::units::Format;
+use wharf_perf::report::log::{Live, Sink};
+use wharf_perf::report::units::Format;
 
 /// Standard output and standard error, or a file for both.
 #[derive(Clone)]

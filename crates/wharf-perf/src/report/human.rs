@@ -1,9 +1,11 @@
 //! Reports for people who know iperf3.
 
-use super::{End, Half, Interval, Role, Row, Start};
-use crate::parameters::Protocol;
-use crate::results::printable;
-use crate::units::{Format, amount, percent};
+use super::text::{http_date, plain};
+use super::units::{Format, amount, percent};
+use crate::measure::figures::{End, Half, Interval, Role, Row, Start, rate};
+use crate::protocol::json::pretty;
+use crate::protocol::parameters::Protocol;
+use crate::protocol::results::printable;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -34,7 +36,7 @@ impl Human {
         let mut lines = Vec::new();
         let parameters = &start.parameters;
         if self.verbose {
-            lines.push(format!("Time: {}", super::json::http_date(start.time)));
+            lines.push(format!("Time: {}", http_date(start.time)));
             lines.push(format!("Cookie: {}", start.cookie.text()));
             if parameters.protocol == Protocol::Tcp {
                 let how = if parameters.mss > 0 { "" } else { " (default)" };
@@ -144,7 +146,7 @@ impl Human {
 
     fn line(&self, id: Option<i64>, role: &str, start: f64, end: f64, bytes: u64) -> String {
         let id = id.map_or_else(|| "SUM".into(), |id| format!("{id:3}"));
-        let rate = self.format.rate(super::rate(bytes, end - start));
+        let rate = self.format.rate(rate(bytes, end - start));
         format!("[{id}]{role} {start:6.2}-{end:<6.2} sec  {}  {rate}", amount(bytes as f64))
     }
 
@@ -237,7 +239,7 @@ impl Human {
             Some(object) => {
                 lines.extend([String::new(), "Server JSON output:".into()]);
                 // All of its control characters are escaped, but the tabs and ends of lines that were made here.
-                lines.extend(crate::json::pretty(object).lines().map(str::to_owned));
+                lines.extend(pretty(object).lines().map(str::to_owned));
             }
             None => {}
         }
@@ -284,25 +286,16 @@ fn verification_line(end: &End) -> String {
     )
 }
 
-/// An IPv4 address that came as a mapped one, as what it is.
-pub fn plain(address: std::net::SocketAddr) -> std::net::SocketAddr {
-    match address.ip().to_canonical() {
-        // With its scope, without which a link-local address cannot be answered.
-        std::net::IpAddr::V6(_) => address,
-        four => (four, address.port()).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{StreamInfo, TcpSample};
     use super::*;
-    use crate::parameters::Parameters;
+    use crate::measure::figures::{StreamInfo, TcpSample};
     use crate::protocol::Cookie;
+    use crate::protocol::parameters::{Parameters, stream_id};
 
     fn start(parameters: Parameters, sends: &[bool]) -> Start {
         let stream = |(index, sends): (usize, &bool)| StreamInfo {
-            id: crate::parameters::stream_id(index),
+            id: stream_id(index),
             sends: *sends,
             local: "127.0.0.1:59236".parse().unwrap(),
             peer: "[::ffff:127.0.0.1]:5201".parse().unwrap(),
@@ -359,13 +352,6 @@ mod tests {
             human.row("", Protocol::Tcp, &sum),
             "[SUM]   0.00-1.00   sec  2.50 MBytes  21.0 Mbits/sec    0             "
         );
-    }
-
-    #[test]
-    fn mapped_addresses_are_plain_and_others_keep_their_scope() {
-        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 3).into();
-        assert_eq!(plain(scoped), scoped);
-        assert_eq!(plain("[::ffff:1.2.3.4]:5".parse().unwrap()), "1.2.3.4:5".parse().unwrap());
     }
 
     #[test]

@@ -1,24 +1,21 @@
 //! Reports for programs: iperf3's schema, always valid, and our own data under one key, `wharf`.
 
-use super::{End, Half, Interval, Role, Row, Start};
-use crate::parameters::{Parameters, Protocol};
+use super::text::{http_date, plain};
+use crate::measure::figures::{End, Half, Interval, Role, Row, Start};
+use crate::protocol::json::without_controls;
+use crate::protocol::parameters::{Parameters, Protocol};
+use crate::surroundings::system;
 use serde_json::{Map, Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 /// A finite number; JSON has no other.
 fn number(value: f64) -> Value {
     json!(if value.is_finite() { value } else { 0.0 })
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn http_date(time: SystemTime) -> String {
-    let stamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    stamp.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-}
-
 /// What is printed as the system: `uname -a` without its operating system's name.
 pub fn system_info() -> String {
-    crate::system::name()
+    system::name()
 }
 
 /// What is known before a connection is made.
@@ -33,7 +30,7 @@ pub fn start(start: &Start, version: &str) -> Value {
         .streams
         .iter()
         .map(|stream| {
-            let (local, peer) = (super::human::plain(stream.local), super::human::plain(stream.peer));
+            let (local, peer) = (plain(stream.local), plain(stream.peer));
             json!({
                 "socket": stream.id,
                 "local_host": local.ip().to_string(), "local_port": local.port(),
@@ -315,5 +312,5 @@ pub fn ours(end: Option<&End>, start: Option<&Start>) -> Value {
 
 /// One line of `--json-stream`.
 pub fn event(name: &str, data: Value) -> String {
-    crate::json::without_controls(&json!({"event": name, "data": data}).to_string())
+    without_controls(&json!({"event": name, "data": data}).to_string())
 }

@@ -1,7 +1,7 @@
 //! A test in two phases, first from the client to the server and then back: what each end counted, side by side.
 
-use super::{End, Half, Role, Start};
-use crate::parameters::Protocol;
+use crate::measure::figures::{End, Half, Role, Start};
+use crate::protocol::parameters::Protocol;
 use serde_json::{Map, Value, json};
 
 /// Both phases, as both ends saw them.
@@ -168,10 +168,10 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StreamEnd, StreamInfo};
     use super::*;
-    use crate::parameters::Parameters;
+    use crate::measure::figures::{StreamEnd, StreamInfo};
     use crate::protocol::Cookie;
+    use crate::protocol::parameters::Parameters;
 
     /// A phase of 10 blocks of 1000 bytes, of which `received` bytes came.
     fn phase(role: Role, reverse: bool, received: u64) -> (Start, End) {
