@@ -11,7 +11,7 @@
 
 use crate::direction::{Direction, Side, Turn};
 use crate::engine::{Engine, Handle, Readiness};
-use crate::operation::PortNumber;
+use crate::op::PortNumber;
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
 use std::collections::VecDeque;

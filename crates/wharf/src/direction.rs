@@ -16,8 +16,8 @@
 //!
 //! Most connections are idle, with one receive outstanding: that state is kept small.
 
-pub(crate) use crate::operation::Side;
-use crate::operation::{Kind, Operation};
+pub(crate) use crate::op::Side;
+use crate::op::{Kind, Operation};
 use std::collections::{BTreeSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,7 +308,7 @@ impl Operations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::{Buffers, Sink};
+    use crate::op::{Buffers, Sink};
 
     #[test]
     fn readiness_that_arrives_during_a_turn_is_not_lost() {

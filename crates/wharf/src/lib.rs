@@ -42,8 +42,6 @@
 #![cfg_attr(windows, allow(dead_code))]
 
 #[cfg(not(loom))]
-mod buffer;
-#[cfg(not(loom))]
 mod contain;
 #[cfg(all(unix, not(loom)))]
 mod device;
@@ -60,7 +58,7 @@ pub mod fake {
     pub use crate::engine::fake::{Listener, Mail, Network, Peer};
 }
 #[cfg(not(loom))]
-mod operation;
+mod op;
 #[cfg(not(loom))]
 mod port;
 #[cfg(unix)]
@@ -73,6 +71,7 @@ mod schedules;
 pub mod session;
 mod sync;
 mod sys;
+mod threads;
 #[cfg(not(loom))]
 mod worker;
 
@@ -86,9 +85,9 @@ use iocp::queue;
 pub use iocp::raw;
 
 #[cfg(not(loom))]
-pub use buffer::Buffer;
+pub use op::buffer::Buffer;
 #[cfg(not(loom))]
-pub use operation::{Cancel, OperationId};
+pub use op::{Cancel, OperationId};
 #[cfg(not(loom))]
 pub use port::associate::Outcome;
 #[cfg(not(loom))]
@@ -101,9 +100,9 @@ pub use port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
 #[cfg(not(loom))]
 pub use port::{fs, net, process};
-pub use queue::{Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
 pub use raw::{DeviceInfo, DeviceKind, FileEngine, SocketEngine};
+pub use threads::{Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};
 

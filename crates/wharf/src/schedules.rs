@@ -26,11 +26,11 @@ mod turns;
 
 use crate::engine::fake::{Call, Fake, pattern};
 use crate::engine::{Engine, Handle};
-use crate::queue::{Deadline, Wake};
 use crate::raw::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Device, DeviceKind, EBADF, ECANCELED, ECONNRESET,
     ENOTCONN, ESHUTDOWN, Empty, FileEngine, Issued, Kind, OperationId, Payload, Port, Post, RawBuffer, Sink,
 };
+use crate::threads::{Deadline, Wake};
 use fastrand::Rng;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -353,7 +353,7 @@ impl Schedule {
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 4,
             files: FileEngine::default(),
-            sockets: crate::engine::SocketEngine::Auto,
+            sockets: crate::raw::SocketEngine::Auto,
             dispose: disposed,
         };
         let fake = Arc::new(Fake::new(seed));

@@ -11,8 +11,9 @@
 //! time is over. Packets in the queue stay there.
 
 use crate::contain::{discard, say};
-use crate::queue::{Deadline, Grow, Nothing, Park, Taken, Tended, WorkerId, WorkerState};
+use crate::queue::Park;
 use crate::raw::{self, Completion, Note};
+use crate::threads::{Deadline, Grow, Nothing, Taken, Tended, WorkerId, WorkerState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -368,7 +369,7 @@ impl Pool {
             }
             gone.not_needed = gone.pool.work();
             // Before the pool hears of it: whoever waits for the thread finds its slot given back.
-            crate::queue::unbind();
+            crate::threads::unbind();
         });
         started.map(drop).inspect_err(|_| {
             let mut state = self.lock();
@@ -513,7 +514,7 @@ impl Member<'_> {
     /// The thread belongs to the pool's port. After a handler that has used another port it does so as another worker.
     #[inline]
     fn enter(&mut self) -> Option<WorkerId> {
-        let id = crate::queue::bind(&self.pool.port.queue);
+        let id = crate::threads::bind(&self.pool.port.queue);
         if id != self.id {
             self.become_another(id);
         }

@@ -9,7 +9,7 @@
 //! holder that does one while another does the other, both between two system calls of this thread.
 
 use super::{Handle, PIECES_MAX, Pieces, datagram};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::sys;
 use crate::sys::errno::{ECONNRESET, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use rustix::event::{PollFd, PollFlags};

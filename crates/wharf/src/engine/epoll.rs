@@ -6,7 +6,7 @@
 
 use super::calls::{self, borrow};
 use super::{Engine, Events, Handle, Pieces, Readiness};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

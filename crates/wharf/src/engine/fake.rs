@@ -32,7 +32,7 @@ pub use peers::{Listener, Mail, Peer};
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 
 use super::{Engine, Events, Handle, PIECES_MAX, Pieces, Readiness};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::sys;
 use crate::sys::errno::{
     EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,

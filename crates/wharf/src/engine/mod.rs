@@ -33,7 +33,6 @@
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.
 
 mod calls;
-mod choice;
 pub(crate) mod datagram;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod epoll;
@@ -44,12 +43,12 @@ pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod poll;
 
-pub use choice::SocketEngine;
-
-pub(crate) use crate::operation::PIECES_MAX;
-use crate::operation::{Buffers, Datagram, RawBuffer};
+pub(crate) use crate::op::PIECES_MAX;
+use crate::op::{Buffers, Datagram, RawBuffer};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
+
+use crate::op::SocketEngine;
 
 impl SocketEngine {
     /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.

@@ -17,7 +17,7 @@
 
 use super::calls;
 use super::{Engine, Events, Handle, Pieces, Readiness};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::sys;
 use crate::sys::errno::{EAGAIN, EEXIST};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

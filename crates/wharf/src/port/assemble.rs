@@ -8,7 +8,7 @@ use super::process::Child;
 use super::record::{Memory, Record, RepeatRecord, TimerRecord};
 use super::refused::{Unposted, UnpostedReason};
 use super::{Context, Key, word};
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::raw::{self, Completion, Kind, Payload, Post};
 use crate::sys::{Handle, Owned};
 use std::io;

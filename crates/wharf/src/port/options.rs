@@ -2,8 +2,8 @@
 
 use super::assemble::assemble;
 use super::{CompletionPort, Context, Key};
-use crate::queue::Wake;
 use crate::raw::{self, FileEngine, SocketEngine};
+use crate::threads::Wake;
 use std::io;
 
 /// Options of a port.

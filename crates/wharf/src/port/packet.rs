@@ -1,7 +1,7 @@
 //! What comes out of a port.
 
-use crate::buffer::Buffer;
 use crate::error::{Class, NtStatus};
+use crate::op::buffer::Buffer;
 use crate::port::fs::File;
 use crate::port::net::{FileMessage, Stream, TcpListener, UdpSocket};
 use crate::port::process::Child;

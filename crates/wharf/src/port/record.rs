@@ -4,7 +4,7 @@
 //! is the context, as a word, or, where the operation has memory of its own, the address of a [`Record`] with both.
 //! A timer has no device: its token is the address of a [`TimerRecord`], or of a counted [`RepeatRecord`].
 
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::net::FileMessage;
 use crate::port::spare;
 use std::sync::Arc;

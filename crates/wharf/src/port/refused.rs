@@ -1,6 +1,6 @@
 //! What a call says that was refused, or that has no packet: it gives back what it was given.
 
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::raw::Empty;
 use std::fmt;
 use std::io;

@@ -13,14 +13,13 @@
 //! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the dead-man's timer.
 //!
 //! `state.rs` holds the rules and the invariant that every release of the lock restores, `watch.rs` the timer,
-//! `probe.rs` the look at a worker's kernel state, `binding.rs` the thread's side. Lock order: the driver's `found`
+//! [`probe`](crate::sys::probe) the look at a worker's kernel state, [`threads`](crate::threads) the thread's side. Lock order: the driver's `found`
 //! list, then the state, then a worker's `held` list; user code runs under none of them.
 //!
 //! Closing: the flag is set and the entries are taken out under the lock, every waiter and the leader are woken,
 //! and the entries are given to the caller, who frees them outside the lock. Whatever is inserted later comes back
 //! from `insert`. So an entry is either handed out by one `get`, or returned by `close` or `insert`, never both.
 
-mod binding;
 mod lock;
 #[cfg(all(test, loom))]
 mod model;
@@ -32,18 +31,13 @@ mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod watch;
-mod words;
-
-#[cfg(not(loom))]
-pub(crate) use binding::before_blocking;
-pub use binding::blocking;
-pub(crate) use binding::{bind, unbind};
-pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
-pub use words::{Wake, WorkerReport, WorkerState};
 
 use crate::sync::{Arc, Guard, Lock, now};
 use crate::sys::probe::{Probe, ThreadState};
-use binding::Bindable;
+use crate::threads::{
+    Bindable, Deadline, Found, Nothing, Pools, QueueStats, Taken, Tended, Wake, WorkerId, WorkerReport, WorkerState,
+    bind, bound,
+};
 use lock::BusyLock;
 pub(crate) use park::Park;
 use park::Woke;
@@ -212,7 +206,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
-        self.take_again_as(binding::bound(self)?)
+        self.take_again_as(bound(self)?)
     }
 
     /// [`take_again`](Queue::take_again) by a thread that knows which worker it is.

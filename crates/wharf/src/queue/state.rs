@@ -39,9 +39,9 @@
 
 use super::park::Park;
 use super::watch::Watch;
-use super::words::Wake;
 use crate::sync::{Arc, Lock, now};
 use crate::sys::probe::Probe;
+use crate::threads::Wake;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! The order in which one thread is handed engine work, entries and polls, on a driver that does what the test says.
 
 use super::*;
+use crate::threads::blocking;
 use std::sync::mpsc;
 use std::thread;
 

@@ -12,11 +12,11 @@ use super::{
     Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming,
     Issued, Kind, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
-use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, shut, traits};
 use crate::direction::{Direction, Turn};
 use crate::engine::Pieces;
-use crate::operation::Operation;
+use crate::op::Operation;
+use crate::op::buffer::PoolBuffer;
 use crate::sync::Arc;
 use crate::sys::errno::{
     EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,

@@ -12,7 +12,7 @@ use crate::contain::contain;
 use crate::device::{Device as Inner, traits};
 use crate::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::engine::{Handle, PIECES_MAX};
-use crate::operation::Operation;
+use crate::op::Operation;
 use crate::sys::errno::{EACCES, ENOSYS};
 use std::io;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::port::CompletionPort;
-use crate::queue::Wake;
+use crate::threads::Wake;
 use std::sync::mpsc::channel;
 
 /// Set in the process that is to run the test, alone: it forks.

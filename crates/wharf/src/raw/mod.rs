@@ -24,33 +24,33 @@ mod receive;
 mod send;
 mod signal;
 mod timer;
-mod words;
 
-pub use crate::engine::SocketEngine;
-pub use crate::engine::files::FileEngine;
+pub use crate::op::{
+    Config, DeviceInfo, DeviceKind, Empty, FileEngine, Incoming, Issued, Outgoing, Post, SocketEngine,
+};
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use now::Now;
 pub(crate) use parts::ENODATA;
 pub use timer::PERIOD_LEAST;
-pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
-pub use crate::operation::{
+pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
     RawBuffer, Sink,
 };
 
-use crate::buffer::Pool;
 use crate::contain::contain;
 use crate::device::{Device as Inner, Devices, phase, shut, traits};
 use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, PIECES_MAX, Readiness};
 use crate::error::Class;
-use crate::operation::{Operation, PortNumber};
-use crate::queue::{self, Deadline, Driver, Found, Queue, QueueStats, Taken, WorkerReport};
+use crate::op::buffer::Pool;
+use crate::op::{Operation, PortNumber};
+use crate::queue::{self, Driver, Queue};
 use crate::sync::{Arc, Lock};
 use crate::sys::Owned;
 use crate::sys::errno;
+use crate::threads::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
@@ -771,9 +771,9 @@ impl Port {
         if self.is_home() { self.queue.take_again() } else { None }
     }
 
-    /// [`take_again`](Port::take_again) by a worker that has just [bound](crate::queue::bind) itself, at home.
+    /// [`take_again`](Port::take_again) by a worker that has just [bound](crate::threads::bind) itself, at home.
     #[inline]
-    pub(crate) fn take_again_as(&self, me: crate::queue::WorkerId) -> Option<Entry> {
+    pub(crate) fn take_again_as(&self, me: crate::threads::WorkerId) -> Option<Entry> {
         self.queue.take_again_as(me)
     }
 

@@ -10,7 +10,7 @@ use super::{Buffers, Completion, Device, DeviceKind, EINVAL, Issued, Kind, Paylo
 use super::{Port, RawBuffer, Sink};
 use crate::device::Device as Inner;
 use crate::direction::Turn;
-use crate::operation::Operation;
+use crate::op::Operation;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 

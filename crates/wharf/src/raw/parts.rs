@@ -12,7 +12,7 @@ use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PI
 use crate::contain::contain;
 use crate::device::Device as Inner;
 use crate::engine::files::{Job, Look, Work, look, size_told};
-use crate::operation::{Operation, Part, Parts};
+use crate::op::{Operation, Part, Parts};
 use crate::sync::Arc;
 use crate::sys::errno::{self, EACCES, ENOSYS, ENOTCONN};
 

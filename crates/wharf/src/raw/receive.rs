@@ -6,10 +6,10 @@ use super::{
     EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side,
     Sink, entry, finish,
 };
-use crate::buffer::PoolBuffer;
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::Turn;
-use crate::operation::Operation;
+use crate::op::Operation;
+use crate::op::buffer::PoolBuffer;
 use crate::sync::Arc;
 use crate::sys::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
 use std::sync::atomic::Ordering;

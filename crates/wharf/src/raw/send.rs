@@ -15,7 +15,7 @@ use super::{
 };
 use crate::device::{Device as Inner, phase, shut};
 use crate::direction::{Direction, Left, Turn};
-use crate::operation::Operation;
+use crate::op::Operation;
 use crate::sync::{Arc, Guard};
 use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
 use std::net::{Shutdown, SocketAddr};
@@ -736,7 +736,7 @@ mod tests {
     use super::super::{Config, FileEngine, SocketEngine};
     use super::*;
     use crate::engine::fake::Fake;
-    use crate::queue::Wake;
+    use crate::threads::Wake;
     use std::net::SocketAddr;
     use std::sync::atomic::AtomicBool;
 

@@ -1,7 +1,7 @@
 //! Timers: operations whose time comes. They lie in one ordered list; the engine is told the earliest deadline.
 
 use super::{Cancel, Completion, ECANCELED, Entry, Kind, OperationId, Payload, Port, PortDriver, Sink};
-use crate::queue::Found;
+use crate::threads::Found;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::Ordering;

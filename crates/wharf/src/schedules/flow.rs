@@ -11,8 +11,8 @@
 
 use super::{RECEIVE_BYTES, Replay, disposed, from_environment};
 use crate::engine::fake::Fake;
-use crate::queue::{Deadline, Wake};
 use crate::raw::{Config, DeviceKind, FileEngine, Port, Post};
+use crate::threads::{Deadline, Wake};
 use crate::worker::{WorkerPool, Workers};
 use fastrand::Rng;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -143,7 +143,7 @@ fn port(seed: u64, rng: &mut Rng, limit: usize) -> Port {
         pool_buffer_bytes: RECEIVE_BYTES,
         pool_keep: 2,
         files: FileEngine::default(),
-        sockets: crate::engine::SocketEngine::Auto,
+        sockets: crate::raw::SocketEngine::Auto,
         dispose: disposed,
     };
     let fake = Arc::new(Fake::new(seed));

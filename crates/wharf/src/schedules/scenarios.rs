@@ -2,11 +2,11 @@
 
 use super::{RECEIVE_BYTES, disposed};
 use crate::engine::fake::{Call, Fake, When, pattern};
-use crate::queue::Wake;
 use crate::raw::{
     Buffers, Cancel, Completion, Config, Device, DeviceKind, ECANCELED, ECONNRESET, ESHUTDOWN, Empty, FileEngine,
     Issued, Kind, OperationId, Payload, Port, RawBuffer, Sink,
 };
+use crate::threads::Wake;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ impl Scene {
             pool_buffer_bytes: RECEIVE_BYTES,
             pool_keep: 2,
             files: FileEngine::default(),
-            sockets: crate::engine::SocketEngine::Auto,
+            sockets: crate::raw::SocketEngine::Auto,
             dispose: disposed,
         };
         let fake = Arc::new(Fake::quiet());

@@ -44,7 +44,7 @@ use super::tape::Tape;
 #[cfg(feature = "tls")]
 use super::tls::{TlsError, TlsErrorKind, TlsInfo};
 use super::{Session, Tls, payload, time};
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::associate::Outcome;
 use crate::port::packet::Event;
 use std::collections::VecDeque;

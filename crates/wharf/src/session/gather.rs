@@ -26,7 +26,7 @@ use super::conn::Conn;
 use super::service::{Inner, Node, Op, lock};
 use super::tape::Tape;
 use super::time::coarse_ms;
-use crate::queue::before_blocking;
+use crate::threads::before_blocking;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, Weak};
 

@@ -5,7 +5,7 @@ use super::conn::Link;
 use super::gather::{self, Saying};
 use super::memory::Charge;
 use super::tape::Tape;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::sys::fork::Home;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

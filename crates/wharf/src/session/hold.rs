@@ -16,7 +16,7 @@
 use super::conn::{Closed, Conn, Link, Phase, Sending, count};
 use super::rate::{Buckets, Place, Rate};
 use super::service::{Inner, Node, Op};
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

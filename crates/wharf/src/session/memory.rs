@@ -503,7 +503,7 @@ impl Inner {
 mod tests {
     use super::super::{Link, Service, Session, SlowConsumer};
     use super::*;
-    use crate::buffer::Buffer;
+    use crate::op::buffer::Buffer;
 
     #[test]
     fn reservations_never_exceed_the_limit_and_what_is_freed_is_there_again() {

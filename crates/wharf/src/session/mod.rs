@@ -122,7 +122,7 @@ use no_tls::{ClientTls, ServerTls, Tls};
 #[cfg(feature = "tls")]
 use tls::Tls;
 
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 
 /// By the sessions' numbers.
 type ById<T> = std::collections::HashMap<u64, T, Hashing>;

@@ -10,7 +10,7 @@
 use super::framing::FrameError;
 use super::memory::Charge;
 use super::tape::Tape;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;

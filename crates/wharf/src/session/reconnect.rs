@@ -15,7 +15,7 @@
 use super::conn::{Closed, Link};
 use super::service::{Inner, Node, Op, Service};
 use super::{ClientTls, Session, payload, time};
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::net::Addresses;
 use crate::raw::OperationId;
 use std::fmt;

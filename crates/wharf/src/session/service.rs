@@ -15,8 +15,8 @@ use super::{ById, ServerTls, Session, Tls, time};
 use crate::port::net::{Addresses, TcpStream};
 use crate::port::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
-use crate::queue::{Wake, WorkerReport};
 use crate::raw::OperationId;
+use crate::threads::{Wake, WorkerReport};
 use crate::worker::{PoolReport, WorkerPool, Workers};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -1218,7 +1218,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Buffer;
+    use crate::op::buffer::Buffer;
 
     struct Idle;
 

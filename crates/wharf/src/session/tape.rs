@@ -9,7 +9,7 @@
 //! Its lock is taken under the locks of sessions, and nothing else is taken under it.
 
 use super::memory::Charge;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Where a system call takes one datagram, and no list of refusals is kept.
 
 use crate::engine::Pieces;
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::sys::Handle;
 use std::net::SocketAddr;
 

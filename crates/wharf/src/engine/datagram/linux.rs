@@ -9,7 +9,7 @@
 use super::{Address, NO_CONTROL};
 use super::{control, found, from_std, header, iovec, no_address, retry, socklen, to_std};
 use crate::engine::Pieces;
-use crate::operation::Datagram;
+use crate::op::Datagram;
 use crate::sys::Handle;
 use std::net::SocketAddr;
 

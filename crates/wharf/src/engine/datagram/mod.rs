@@ -13,8 +13,8 @@ pub(super) use kqueue::*;
 pub(super) use linux::*;
 
 use super::PIECES_MAX;
-pub(super) use crate::operation::Datagram;
-use crate::operation::RawBuffer;
+pub(super) use crate::op::Datagram;
+use crate::op::RawBuffer;
 use crate::sys::{self, Handle};
 use std::io;
 use std::mem::MaybeUninit;

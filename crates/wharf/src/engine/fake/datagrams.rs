@@ -5,7 +5,7 @@
 //! socket is told, as in Linux: of a connected socket, or of one whose refusals are kept in a list as well.
 
 use super::{Call, EAGAIN, ECONNREFUSED, Fake, Handle, Net, Pieces, Readiness, State, pattern, read, write};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::sys::errno::EMSGSIZE;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};

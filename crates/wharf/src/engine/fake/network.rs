@@ -15,7 +15,7 @@
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
 use crate::engine::{Engine, calls};
-use crate::operation::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer};
 use crate::port::{Builder, CompletionPort, Context, Key};
 use crate::raw;
 use crate::sys::{self, errno};

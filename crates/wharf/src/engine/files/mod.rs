@@ -63,7 +63,7 @@ pub(crate) trait Job: Send + 'static {
     }
 }
 
-pub use super::choice::FileEngine;
+use crate::op::FileEngine;
 
 /// Jobs that wait for the pump.
 struct Mailbox<J> {

@@ -40,7 +40,7 @@ pub(super) fn wake<J: Job>(mailbox: &Arc<Mailbox<J>>, mut mail: MutexGuard<'_, M
         }
         if alone {
             log::warn!("files: no thread can be started ({error}); the caller waits for the disk itself");
-            crate::queue::blocking(|| drain(mailbox));
+            crate::threads::blocking(|| drain(mailbox));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::device::{Device as Inner, traits};
 use super::queue::key;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Pointer, Record};
-use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
 use crate::sys::calls::{self as sys, Called, Completions};
 use crate::sys::errno::{ECANCELED, EINVAL};
 use std::sync::Arc;

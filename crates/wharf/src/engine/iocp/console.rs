@@ -6,7 +6,7 @@
 //! the system gives: the program ends by itself.
 
 use super::raw::{Port, Repeating, Retain};
-use crate::operation::{Cancel, Completion, Kind, OperationId, Sink};
+use crate::op::{Cancel, Completion, Kind, OperationId, Sink};
 use crate::sync::Lock;
 use crate::sys::calls::Completions;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,7 +4,7 @@ use super::device::Device as Inner;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{pieces_left, pieces_or_nothing};
-use crate::operation::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
 use crate::raw::{DeviceKind, Incoming, Outgoing};
 use crate::sys::calls::{self as sys, Called, FromRoom, OVERLAPPED};
 use crate::sys::errno::{EBADF, EINVAL, EMSGSIZE};

@@ -5,7 +5,7 @@
 //! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
 
 use super::record::{Pointer, Record};
-use crate::operation::{PortNumber, Side};
+use crate::op::{PortNumber, Side};
 use crate::raw::DeviceKind;
 use crate::sync::Lock;
 use crate::sys::Handle;

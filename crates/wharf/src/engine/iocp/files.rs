@@ -5,7 +5,7 @@ use super::queue::key;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{nothing, pieces_left};
-use crate::operation::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
 use crate::raw::DeviceKind;
 use crate::sys::Handle;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED};

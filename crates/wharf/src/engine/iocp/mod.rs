@@ -31,8 +31,6 @@
 //! port, then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
 
 mod children;
-#[path = "../choice.rs"]
-pub(crate) mod choice;
 mod console;
 mod datagrams;
 mod device;

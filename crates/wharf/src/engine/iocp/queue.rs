@@ -18,17 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-#[path = "../../queue/binding.rs"]
-mod binding;
-#[path = "../../queue/words.rs"]
-mod words;
-
-use binding::Bindable;
-pub use binding::blocking;
-pub(crate) use binding::{before_blocking, bind, unbind};
-
-pub(crate) use words::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
-pub use words::{Wake, WorkerReport, WorkerState};
+use crate::threads::{
+    Bindable, Deadline, Nothing, Pools, QueueStats, Taken, Tended, WorkerId, WorkerReport, WorkerState, bind,
+};
 
 /// What the kernel's keys say: what kind of packet it is.
 pub(super) mod key {

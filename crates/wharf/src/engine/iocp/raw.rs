@@ -16,19 +16,18 @@
 // Accepting is the kernel's own business here, and never paused.
 #[allow(dead_code)]
 mod timer;
-#[path = "../../raw/words.rs"]
-mod words;
 
-pub use super::choice::{FileEngine, SocketEngine};
 pub(crate) use super::queue::{Held, Note};
 pub(crate) use super::streams::Now;
-pub use crate::operation::{
+pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
     RawBuffer, Sink,
 };
+pub use crate::op::{
+    Config, DeviceInfo, DeviceKind, Empty, FileEngine, Incoming, Issued, Outgoing, Post, SocketEngine,
+};
 pub use crate::sys::errno::{EBADF, ECANCELED};
 pub(crate) use crate::sys::errno::{EINVAL, EMSGSIZE, ENODATA};
-pub use words::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
 
 pub use timer::PERIOD_LEAST;
 pub(super) use timer::{Repeating, Retain};
@@ -39,15 +38,15 @@ use super::console::Signals;
 use super::device::{Device as Inner, Devices, phase, shut, traits};
 use super::queue::{Queue, Ticker, key};
 use super::record::{Extra, Pointer, Record};
-use crate::buffer::Pool;
 use crate::contain::contain;
 use crate::error::Class;
-use crate::operation::{Operation, PortNumber, Side};
-use crate::queue::{Deadline, Found, QueueStats, Taken, WorkerReport};
+use crate::op::buffer::Pool;
+use crate::op::{Operation, PortNumber, Side};
 use crate::sync::{Arc, Guard, Lock};
 use crate::sys::Owned;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
+use crate::threads::{Deadline, Found, QueueStats, Taken, WorkerReport};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
@@ -914,7 +913,7 @@ impl Port {
     }
 
     #[inline]
-    pub(crate) fn take_again_as(&self, _me: crate::queue::WorkerId) -> Option<Entry> {
+    pub(crate) fn take_again_as(&self, _me: crate::threads::WorkerId) -> Option<Entry> {
         None
     }
 

@@ -2,8 +2,8 @@
 
 use super::children::Wait;
 use super::device::Device;
-use crate::buffer::PoolBuffer;
-use crate::operation::{Kind, Operation, Side};
+use crate::op::buffer::PoolBuffer;
+use crate::op::{Kind, Operation, Side};
 use crate::sync::Arc;
 use crate::sys::calls::{AcceptRoom, Around, Completions, FromRoom, OVERLAPPED};
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ impl Record {
         match self.operation.kind {
             Kind::SentFile | Kind::Disconnected => true,
             Kind::Sent => !super::streams::fits_one_call(&self.operation),
-            Kind::Received => matches!(self.operation.buffers, crate::operation::Buffers::Pooled),
+            Kind::Received => matches!(self.operation.buffers, crate::op::Buffers::Pooled),
             _ => false,
         }
     }

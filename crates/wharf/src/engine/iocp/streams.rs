@@ -8,7 +8,7 @@ use super::device::{Device as Inner, phase, shut, traits};
 use super::queue::{Queue, key};
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
-use crate::operation::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::op::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
 use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
 use crate::sys::errno::{

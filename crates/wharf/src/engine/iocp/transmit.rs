@@ -5,7 +5,7 @@ use super::device::Device as Inner;
 use super::raw::{Concluded, Device, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{may_issue, note_broken, nothing, rest_of};
-use crate::operation::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
+use crate::op::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
 use crate::raw::DeviceKind;
 use crate::sys::calls::{self as sys, Around, Called, OVERLAPPED};
 use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};

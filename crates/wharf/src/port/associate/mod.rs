@@ -11,7 +11,7 @@ pub(crate) use unix::by_descriptor;
 #[cfg(windows)]
 pub(crate) use windows::by_descriptor;
 
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::packet::Packet;
 use crate::port::record::{Memory, Record};
 use crate::port::refused::{Refused, Rejected};

@@ -15,7 +15,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::associate::{Associate, Outcome, Shared, adopt, device};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};

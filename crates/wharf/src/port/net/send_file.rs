@@ -1,7 +1,7 @@
 //! Sending a file on a stream, with bytes before and behind it: what `TransmitFile` does.
 
 use super::Stream;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::associate::Outcome;
 use crate::port::record::Memory;
 use crate::port::refused::Refused;

@@ -1,7 +1,7 @@
 //! TCP: listeners and streams.
 
 use super::{Addresses, adopt_socket};
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::port::packet::{Event, Packet};
 use crate::port::record::Memory;

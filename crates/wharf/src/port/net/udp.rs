@@ -1,7 +1,7 @@
 //! UDP: sockets that send and receive datagrams.
 
 use super::adopt_socket;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};

@@ -35,7 +35,7 @@ pub use error::{TlsError, TlsErrorKind};
 
 use super::conn::{Closed, Unsealed};
 use super::payload;
-use crate::buffer::Buffer;
+use crate::op::buffer::Buffer;
 use error::Peer;
 use rustls::{Connection, IoState};
 use std::fmt;

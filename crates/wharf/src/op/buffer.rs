@@ -109,23 +109,23 @@ impl Buffer {
 
     /// Where a receive may write, for as long as the buffer is neither moved from nor dropped.
     #[inline]
-    pub(crate) fn space(&mut self) -> Option<crate::operation::RawBuffer> {
+    pub(crate) fn space(&mut self) -> Option<crate::op::RawBuffer> {
         let vec = match &mut self.0 {
             Memory::Owned(vec) => vec,
             Memory::Pooled(pooled) => &mut pooled.0.memory,
             Memory::Aligned(aligned) => {
                 let (pointer, length) = (aligned.pointer.as_ptr(), aligned.capacity);
-                return Some(crate::operation::RawBuffer { pointer, length });
+                return Some(crate::op::RawBuffer { pointer, length });
             }
             Memory::Shared(_) | Memory::Static(_) => return None,
         };
-        Some(crate::operation::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
+        Some(crate::op::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
     }
 
     /// What a send reads.
     #[inline]
-    pub(crate) fn content(&self) -> crate::operation::RawBuffer {
-        crate::operation::RawBuffer { pointer: self.as_ptr().cast_mut(), length: self.len() }
+    pub(crate) fn content(&self) -> crate::op::RawBuffer {
+        crate::op::RawBuffer { pointer: self.as_ptr().cast_mut(), length: self.len() }
     }
 
     /// A receive has written `length` bytes at the start.
@@ -316,9 +316,9 @@ pub struct PoolBuffer(ManuallyDrop<Box<Slab>>);
 
 impl PoolBuffer {
     /// Where a receive may write.
-    pub(crate) fn space(&mut self) -> crate::operation::RawBuffer {
+    pub(crate) fn space(&mut self) -> crate::op::RawBuffer {
         let memory = &mut self.0.memory;
-        crate::operation::RawBuffer { pointer: memory.as_mut_ptr(), length: memory.capacity() }
+        crate::op::RawBuffer { pointer: memory.as_mut_ptr(), length: memory.capacity() }
     }
 }
 

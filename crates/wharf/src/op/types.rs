@@ -1,8 +1,7 @@
 //! The words of the raw layer, the same whether this crate's engines or the system's kernel executes the operations.
 
-use super::{FileEngine, SocketEngine};
-use crate::operation::{Buffers, Completion, Handle, Kind, OperationId, Payload, Sink};
-use crate::queue::{Nothing, Wake};
+use super::{Buffers, Completion, FileEngine, Handle, Kind, OperationId, Payload, Sink, SocketEngine};
+use crate::threads::{Nothing, Wake};
 use std::net::SocketAddr;
 
 /// What a device is.
@@ -82,7 +81,7 @@ pub struct Config {
     pub dispose: fn(Completion),
 }
 
-/// Why [`Port::get`](super::Port::get) brings no packet.
+/// Why [`Port::get`](crate::raw::Port::get) brings no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Empty {
@@ -106,7 +105,7 @@ impl From<Nothing> for Empty {
     }
 }
 
-/// A send for [`Port::send_to_many`](super::Port::send_to_many).
+/// A send for [`Port::send_to_many`](crate::raw::Port::send_to_many).
 #[derive(Debug)]
 pub struct Outgoing {
     /// The datagram.
@@ -119,7 +118,7 @@ pub struct Outgoing {
     pub sink: Sink,
 }
 
-/// A receive for [`Port::receive_from_many`](super::Port::receive_from_many).
+/// A receive for [`Port::receive_from_many`](crate::raw::Port::receive_from_many).
 #[derive(Debug)]
 pub struct Incoming {
     /// Where the datagram goes.

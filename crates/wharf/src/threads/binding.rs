@@ -5,7 +5,7 @@
 //! how the queue learns that a thread exits; a `get` from another thread-local's destructor, after this one ran, is
 //! served unbound, registered for the one call only.
 
-use super::words::WorkerId;
+use super::types::WorkerId;
 use crate::sync::Arc;
 #[cfg(not(loom))]
 use crate::sys::fork::Home;

@@ -8,7 +8,7 @@
 //! Identity is the port's number, the device's slot and generation, and the serial number; none of them is ever used
 //! again. An address or a descriptor number never identifies anything.
 
-use crate::buffer::PoolBuffer;
+use crate::op::buffer::PoolBuffer;
 use crate::sys::fork::Home;
 pub use crate::sys::{Handle, RawBuffer};
 use std::net::SocketAddr;

@@ -1,0 +1,14 @@
+//! The threads that serve a port, whoever keeps its queue: which port a thread belongs to, and the words that a queue is
+//! spoken to with. The same where this crate keeps the queue and where the system's kernel does.
+
+mod binding;
+mod types;
+
+#[cfg(not(loom))]
+pub(crate) use binding::before_blocking;
+pub use binding::blocking;
+#[cfg(unix)]
+pub(crate) use binding::bound;
+pub(crate) use binding::{Bindable, bind, unbind};
+pub(crate) use types::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
+pub use types::{Wake, WorkerReport, WorkerState};
