@@ -1,7 +1,10 @@
 //! The client: [`run`] makes one test against a server, ours or iperf3's.
 
+mod hello;
 mod options;
+mod progress;
 mod resolve;
+mod state;
 mod test;
 
 pub use crate::report::outcome::Outcome;
@@ -10,7 +13,7 @@ pub use crate::surroundings::processor::use_processor;
 pub use crate::surroundings::socket::{KeepAlive, Origin};
 pub use options::Options;
 
-use crate::protocol::{Cookie, Failure, code};
+use crate::protocol::{Failure, code};
 use crate::report::log::{Log, Sink};
 use crate::report::printer::Printer;
 use crate::session::purpose::Purpose;
@@ -63,7 +66,7 @@ fn run_with(options: &Options, log: &Arc<Log>) -> Outcome {
     }
     printer.line(&format!("Connecting to host {}, port {}", options.host, options.port));
     let (done, over) = channel();
-    let test = ClientTest::new(&port, Cookie::random(), log, printer, options, addresses, file, done);
+    let test = ClientTest::new(&port, options, log, printer, addresses, file, done);
     let pool = match port::run(&port, options.machinery.threads) {
         Ok(pool) => pool,
         Err(error) => return test.cannot_run(Failure::system(code::INIT, &error)),

@@ -2,10 +2,11 @@
 //! the processors that a client may choose.
 
 use super::options::Options;
-use super::pending::{Arrival, PendingConnections, Reception};
+use super::pending::{Admission, Arrival, PendingConnections};
 use super::refused::refuse;
 use super::sockets;
-use super::test::{Place, ServerTest};
+use super::state::Resources;
+use super::test::{ServerTest, TestHost};
 use crate::protocol::{Cookie, Failure, code, datagram, describe, state};
 use crate::report::human::SERVER_RULE;
 use crate::report::log::Log;
@@ -205,7 +206,7 @@ impl Owner for RestingAccept {
     }
 }
 
-impl Reception for Host {
+impl Admission for Host {
     fn arrived(self: Arc<Self>, arrival: Arrival) {
         let Arrival { stream, peer, number, bytes } = arrival;
         let Some(cookie) = Cookie::parse(&bytes) else {
@@ -240,7 +241,7 @@ impl Reception for Host {
     }
 }
 
-impl Place for Host {
+impl Resources for Host {
     fn address(&self) -> SocketAddr {
         self.address
     }
@@ -261,7 +262,9 @@ impl Place for Host {
         state.hellos = Some(socket);
         Ok(())
     }
+}
 
+impl TestHost for Host {
     fn hello_of(&self, from: SocketAddr) {
         let from = plain(from);
         let _ = self.tests().iter().find(|test| test.hello_from(from));

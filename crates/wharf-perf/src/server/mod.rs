@@ -4,10 +4,12 @@
 //! stream of one; then the host hands them to the test, makes a new one, or refuses them.
 
 mod host;
+mod limits;
 mod options;
 mod pending;
 mod refused;
 mod sockets;
+mod state;
 mod test;
 
 pub use options::{Options, PENDING_MAX};

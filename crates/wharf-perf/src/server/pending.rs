@@ -24,8 +24,8 @@ pub(super) struct Arrival {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Who takes the connections then.
-pub(super) trait Reception: Send + Sync {
+/// Takes connections that have said what they are.
+pub(super) trait Admission: Send + Sync {
     fn arrived(self: Arc<Self>, arrival: Arrival);
 }
 
@@ -34,17 +34,17 @@ pub(super) struct PendingConnections {
     port: Port,
     log: Arc<Log>,
     max: usize,
-    /// What a cookie may take.
+    /// What a cookie may take, from its connection on.
     timeout: Duration,
     /// The oldest first.
     list: Mutex<VecDeque<Arc<PendingConnection>>>,
-    /// All that have ever come.
+    /// Connections that have ever come.
     count: AtomicU64,
 }
 
 struct PendingConnection {
     all: Arc<PendingConnections>,
-    reception: Arc<dyn Reception>,
+    admission: Arc<dyn Admission>,
     stream: Stream,
     peer: SocketAddr,
     number: u64,
@@ -75,9 +75,9 @@ impl PendingConnections {
     }
 
     /// A connection has come, and its cookie is waited for.
-    pub(super) fn add(self: &Arc<Self>, stream: Stream, peer: SocketAddr, number: u64, reception: Arc<dyn Reception>) {
+    pub(super) fn add(self: &Arc<Self>, stream: Stream, peer: SocketAddr, number: u64, admission: Arc<dyn Admission>) {
         let (cookie, timer) = (Mutex::default(), Mutex::default());
-        let pending = PendingConnection { all: self.clone(), reception, stream, peer, number, cookie, timer };
+        let pending = PendingConnection { all: self.clone(), admission, stream, peer, number, cookie, timer };
         let pending = Arc::new(pending);
         let oldest = {
             let mut list = self.list();
@@ -134,7 +134,7 @@ impl PendingConnection {
             _ => {
                 if self.take() {
                     let (stream, peer, number) = (self.stream.clone(), self.peer, self.number);
-                    self.reception.clone().arrived(Arrival { stream, peer, number, bytes: cookie });
+                    self.admission.clone().arrived(Arrival { stream, peer, number, bytes: cookie });
                 }
             }
         }
