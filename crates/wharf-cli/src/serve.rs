@@ -129,7 +129,8 @@ fn run<S: Session>(options: &Server, session: impl Fn() -> S + Clone + Send + Sy
     let report = service.shutdown(SHUTDOWN);
     log::info!("signal {signal}: {report:?}, {stats:?}");
     let cut = if report.aborted > 0 { format!(", {} of them cut off", report.aborted) } else { String::new() };
-    eprintln!("ended: {} sessions served, {} at the end{cut}", stats.accepted, stats.sessions);
+    let lost = if report.lost_bytes > 0 { format!(", {} bytes lost", report.lost_bytes) } else { String::new() };
+    eprintln!("ended: {} sessions served, {} at the end{cut}{lost}", stats.accepted, stats.sessions);
     Ok(())
 }
 

@@ -190,6 +190,10 @@ impl Schedule {
         if model.ending {
             return;
         }
+        let is_alive = |party: &&Party| party.link.is_some() && !party.is_over && !party.panicked;
+        let alive = model.parties.iter().filter(is_alive).count();
+        let open = self.running().map_or(0, |inner| inner.open_sessions());
+        assert!(open <= alive, "the service has {open} sessions, and {alive} are not over");
         let smallest = self.limits.idle.into_iter().chain(self.limits.handshake).min().unwrap_or_default();
         let looks = (smallest / 8).max(ms(5)) * 5;
         for (index, party) in model.parties.iter().enumerate() {
@@ -232,6 +236,9 @@ impl Schedule {
         let told = (totals.lost_bytes.load(Ordering::Relaxed), totals.cut.load(Ordering::Relaxed));
         let lost = (lost().sum::<u64>(), lost().filter(|&lost| lost > 0).count() as u64);
         assert_eq!(told, lost, "the service tells of other losses than its sessions");
+        // What is found to be wrong in a handler panics there, is said, and is caught by the session.
+        let panicked = model.parties.iter().filter(|party| party.panicked).count() as u64;
+        assert_eq!(totals.panics.load(Ordering::Relaxed), panicked, "a handler has panicked that was not to");
     }
 
     pub(super) fn check_shutdown(

@@ -185,8 +185,10 @@ impl Schedule {
         let mut model = self.model();
         let party = &mut model.parties[index];
         if party.connection != connection {
+            // Another peer, and nothing is known of it.
             party.connection = connection;
-            party.heard = None;
+            (party.heard, party.gone) = (None, None);
+            (party.said, party.peer_finished, party.peer_reset) = (0, false, false);
         }
     }
 
