@@ -35,8 +35,8 @@ pub(super) fn is_complete(session: &TestSession, moved: u64, silence: Duration) 
     all_sent || broken
 }
 
-/// Whether silence is a failure. A sender that stands still is as bad as a receiver, unless it has sent its file or is to
-/// send less often. A test that has a time ends by it.
+/// Whether silence is a failure. A sender that stands still is as bad as a receiver, unless it has sent its file or is
+/// to send less often. A test that has a time ends by it.
 pub(super) fn must_move(session: &TestSession) -> bool {
     let by_amount = session.parameters.time == 0;
     session.streams.still_receive() || by_amount && session.streams.send_every(session.receive_timeout / 4)

@@ -1,5 +1,5 @@
-//! What a test at the client does, under its lock: connecting, the streams, and the end. What the server says is understood
-//! by [`ClientControl`]; what both ends do alike is in [`TestSession`].
+//! What a test at the client does, under its lock: connecting, the streams, and the end. What the server says is
+//! understood by [`ClientControl`]; what both ends do alike is in [`TestSession`].
 
 use super::hello::Hello;
 use super::options::Options;

@@ -17,8 +17,8 @@ use wharf::Event;
 
 /// The server that a test belongs to. Told under no test's lock.
 pub(super) trait TestHost: Resources {
-    /// A client asks for a datagram stream. It is that of the first test that waits for one from there; anything else is
-    /// a stranger's.
+    /// A client asks for a datagram stream. It is that of the first test that waits for one from there; anything else
+    /// is a stranger's.
     fn hello_of(&self, from: SocketAddr);
     /// A test needs its place no longer.
     fn free(&self, test: &ServerTest);
