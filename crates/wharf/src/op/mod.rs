@@ -4,8 +4,11 @@
 pub(crate) mod buffer;
 mod engines;
 mod operation;
+mod timers;
 mod types;
 
 pub use engines::{FileEngine, SocketEngine};
 pub use operation::*;
+pub(crate) use timers::{Clock, Due, Repeating, Timers};
+pub use timers::{PERIOD_LEAST, Retain};
 pub use types::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};

@@ -172,11 +172,30 @@ pub enum Sink {
     Callback(fn(usize, Completion), usize),
 }
 
+/// What is still to be done with a completion whose event, if there is one, was told.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// A packet is to be queued, or handed out.
+    Packet(Completion),
+    /// A function is to be called.
+    Call(fn(usize, Completion), usize, Completion),
+}
+
 impl Sink {
-    /// Signals the event of an operation that has a packet as well. Before the packet is queued.
-    pub(crate) fn tell_beside(&self, completion: &Completion) {
-        if let Sink::Both(event) = self {
-            event.signal(Completion { payload: Payload::None, ..*completion });
+    /// The one way out: tells the event, before the packet can be seen, and returns what is still to be done.
+    #[inline]
+    pub(crate) fn send(self, completion: Completion) -> Option<Delivery> {
+        match self {
+            Sink::Port => Some(Delivery::Packet(completion)),
+            Sink::Callback(call, context) => Some(Delivery::Call(call, context, completion)),
+            Sink::Event(event) => {
+                event.signal(completion);
+                None
+            }
+            Sink::Both(event) => {
+                event.signal(Completion { payload: Payload::None, ..completion });
+                Some(Delivery::Packet(completion))
+            }
         }
     }
 }

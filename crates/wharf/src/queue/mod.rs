@@ -35,8 +35,8 @@ mod watch;
 use crate::sync::{Arc, Guard, Lock, now};
 use crate::sys::probe::{Probe, ThreadState};
 use crate::threads::{
-    Bindable, Deadline, Found, Nothing, Pools, QueueStats, Taken, Tended, Wake, WorkerId, WorkerReport, WorkerState,
-    bind, bound,
+    Bindable, Deadline, Nothing, Pools, QueueStats, Taken, Tended, Wake, WorkerId, WorkerReport, WorkerState, bind,
+    bound,
 };
 use lock::BusyLock;
 pub(crate) use park::Park;
@@ -53,6 +53,14 @@ const POLL_EVERY: u32 = 64;
 
 /// How long the dead-man's timer lets the queue's head wait.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// What a poll brought.
+pub(crate) struct Found<T> {
+    pub(crate) entries: Vec<T>,
+    pub(crate) work: Vec<T>,
+    /// The dead-man's timer went off.
+    pub(crate) ticked: bool,
+}
 
 /// Where entries come from while nobody handles one.
 pub(crate) trait Driver<T>: Send + Sync {

@@ -25,13 +25,13 @@ mod send;
 mod signal;
 mod timer;
 
+pub use crate::op::PERIOD_LEAST;
 pub use crate::op::{
     Config, DeviceInfo, DeviceKind, Empty, FileEngine, Incoming, Issued, Outgoing, Post, SocketEngine,
 };
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use now::Now;
 pub(crate) use parts::ENODATA;
-pub use timer::PERIOD_LEAST;
 
 pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Datagram, Handle, Kind, OperationId, Part, Payload,
@@ -44,13 +44,15 @@ use crate::direction::{Direction, Left, Side};
 use crate::engine::files::Pump;
 use crate::engine::{Engine, Events, PIECES_MAX, Readiness};
 use crate::error::Class;
+use crate::op::Delivery;
 use crate::op::buffer::Pool;
 use crate::op::{Operation, PortNumber};
+use crate::queue::Found;
 use crate::queue::{self, Driver, Queue};
 use crate::sync::{Arc, Lock};
 use crate::sys::Owned;
 use crate::sys::errno;
-use crate::threads::{Deadline, Found, QueueStats, Taken, WorkerReport};
+use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
@@ -139,7 +141,7 @@ pub(crate) struct PortDriver {
     engine: Arc<dyn Engine>,
     events: Lock<Events>,
     devices: Lock<Devices>,
-    timers: Lock<timer::Timers>,
+    timers: Lock<crate::op::Timers>,
     signals: signal::Signals,
     /// A device or a timer has been there: events may come.
     sources: AtomicBool,
@@ -306,7 +308,7 @@ impl Port {
                 engine: make(watch.as_fd())?,
                 events: Lock::new(Events::default()),
                 devices: Lock::new(Devices::of(number)),
-                timers: Lock::new(timer::Timers::default()),
+                timers: Lock::new(crate::op::Timers::default()),
                 signals: signal::Signals::default(),
                 sources: AtomicBool::new(false),
                 starved: Lock::new(Vec::new()),
@@ -928,14 +930,10 @@ impl Port {
     /// Like [`deliver`](Port::deliver), but a packet for the queue is returned: the caller is inside `get` and hands
     /// it out at once.
     fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
-        match sink {
-            Sink::Port => Some(completion),
-            Sink::Both(_) => {
-                sink.tell_beside(&completion);
-                Some(completion)
-            }
-            other => {
-                self.deliver(other, completion);
+        match sink.send(completion)? {
+            Delivery::Packet(completion) => Some(completion),
+            call => {
+                self.insert(call.into());
                 None
             }
         }
@@ -946,17 +944,18 @@ impl Port {
     }
 }
 
-/// Sends a completion to its sink; what goes there through the queue is returned.
-fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
-    sink.tell_beside(&completion);
-    match sink {
-        Sink::Port | Sink::Both(_) => Some(Entry::Packet(Box::new(completion))),
-        Sink::Callback(call, context) => Some(Entry::Call(call, context, Box::new(completion))),
-        Sink::Event(event) => {
-            event.signal(completion);
-            None
+impl From<Delivery> for Entry {
+    fn from(delivery: Delivery) -> Entry {
+        match delivery {
+            Delivery::Packet(completion) => Entry::Packet(Box::new(completion)),
+            Delivery::Call(call, context, completion) => Entry::Call(call, context, Box::new(completion)),
         }
     }
+}
+
+/// Sends a completion to its sink; what goes there through the queue is returned.
+fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
+    sink.send(completion).map(Entry::from)
 }
 
 /// A file's operations: they are in the pump's hands.

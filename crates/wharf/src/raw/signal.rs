@@ -3,8 +3,8 @@
 //! The handler, which may run at any point of any thread, counts and kicks the engine; the leader makes the packets.
 //! Handlers are chained by `signal-hook-registry`, so a handler that the program had before still runs.
 
-use super::timer::{Repeating, Retain};
 use super::{Cancel, Entry, Kind, OperationId, Port, Sink};
+use crate::op::{Repeating, Retain};
 use crate::sync::Lock;
 use signal_hook_registry::SigId;
 use std::sync::Arc;

@@ -10,5 +10,5 @@ pub use binding::blocking;
 #[cfg(unix)]
 pub(crate) use binding::bound;
 pub(crate) use binding::{Bindable, bind, unbind};
-pub(crate) use types::{Deadline, Found, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
+pub(crate) use types::{Deadline, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
 pub use types::{Wake, WorkerReport, WorkerState};

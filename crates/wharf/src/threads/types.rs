@@ -4,14 +4,6 @@ use crate::sync::now;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// What a poll brought.
-pub(crate) struct Found<T> {
-    pub(crate) entries: Vec<T>,
-    pub(crate) work: Vec<T>,
-    /// The dead-man's timer went off.
-    pub(crate) ticked: bool,
-}
-
 /// What `get` hands out.
 #[derive(Debug)]
 pub(crate) enum Taken<T> {

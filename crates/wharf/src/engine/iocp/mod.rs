@@ -39,4 +39,5 @@ pub(crate) mod queue;
 pub mod raw;
 mod record;
 mod streams;
+mod timers;
 mod transmit;

@@ -331,7 +331,7 @@ impl Queue {
 
     fn fire_due(&self) {
         if self.ticker.deadline().is_some_and(|at| at <= Instant::now()) {
-            super::raw::fire_timers(self);
+            super::timers::fire_timers(self);
         }
     }
 
@@ -506,7 +506,7 @@ impl Queue {
             times.deadline
         };
         if deadline.is_some_and(|at| at <= Instant::now()) {
-            super::raw::fire_timers(self);
+            super::timers::fire_timers(self);
             return Tended::Nothing;
         }
         let anybody = || self.ticker.waiting.load(Ordering::SeqCst) > 0;

@@ -12,11 +12,6 @@
 //!
 //! This layer may change between minor versions until 1.0.
 
-#[path = "../../raw/timer.rs"]
-// Accepting is the kernel's own business here, and never paused.
-#[allow(dead_code)]
-mod timer;
-
 pub(crate) use super::queue::{Held, Note};
 pub(crate) use super::streams::Now;
 pub use crate::op::{
@@ -29,8 +24,8 @@ pub use crate::op::{
 pub use crate::sys::errno::{EBADF, ECANCELED};
 pub(crate) use crate::sys::errno::{EINVAL, EMSGSIZE, ENODATA};
 
-pub use timer::PERIOD_LEAST;
-pub(super) use timer::{Repeating, Retain};
+pub use crate::op::PERIOD_LEAST;
+pub(super) use crate::op::{Repeating, Retain};
 
 pub(crate) use super::files::file_traits;
 
@@ -41,12 +36,12 @@ use super::record::{Extra, Pointer, Record};
 use crate::contain::contain;
 use crate::error::Class;
 use crate::op::buffer::Pool;
-use crate::op::{Operation, PortNumber, Side};
+use crate::op::{Delivery, Operation, PortNumber, Side};
 use crate::sync::{Arc, Guard, Lock};
 use crate::sys::Owned;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
-use crate::threads::{Deadline, Found, QueueStats, Taken, WorkerReport};
+use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
@@ -148,10 +143,10 @@ impl Device {
 pub(crate) struct PortDriver {
     /// No other port of the process has it, or had it.
     number: PortNumber,
-    engine: Arc<Ticker>,
-    timers: Lock<timer::Timers>,
+    pub(super) engine: Arc<Ticker>,
+    pub(super) timers: Lock<crate::op::Timers>,
     pub(super) signals: Signals,
-    sources: AtomicBool,
+    pub(super) sources: AtomicBool,
     pub(super) devices: Lock<Devices>,
     pub(super) pool: std::sync::Arc<Pool>,
     /// Records in the kernel's hands.
@@ -159,19 +154,6 @@ pub(crate) struct PortDriver {
     /// Threads that are about to queue a packet.
     posting: AtomicUsize,
     dispose: fn(Completion),
-}
-
-impl PortDriver {
-    fn resume_starved(&self, _: impl FnMut(Entry)) {}
-}
-
-/// Queues the packets of timers that are due.
-pub(super) fn fire_timers(queue: &Queue) {
-    let mut found = Found { entries: Vec::new(), work: Vec::new(), ticked: false };
-    // It is told the next one, if there is one.
-    queue.ticker.forget_due();
-    queue.driver().timers_due(&mut found);
-    found.entries.into_iter().for_each(|entry| post_entry(queue, entry));
 }
 
 /// Frees an entry that nobody will take.
@@ -192,11 +174,10 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
 
 /// Frees a completion of a port that is closed, unless somebody is to be told of it.
 fn free(queue: &Queue, sink: Sink, completion: Completion) {
-    sink.tell_beside(&completion);
-    match sink {
-        Sink::Port | Sink::Both(_) => contain(|| (queue.driver().dispose)(completion)),
-        Sink::Event(event) => event.signal(completion),
-        Sink::Callback(call, context) => contain(|| call(context, completion)),
+    match sink.send(completion) {
+        None => {}
+        Some(Delivery::Packet(completion)) => contain(|| (queue.driver().dispose)(completion)),
+        Some(Delivery::Call(call, context, completion)) => contain(|| call(context, completion)),
     }
 }
 
@@ -1024,29 +1005,29 @@ impl Port {
     // --- Completing ---
 
     pub(super) fn deliver(&self, sink: Sink, completion: Completion) {
-        sink.tell_beside(&completion);
-        let entry = match sink {
-            Sink::Port | Sink::Both(_) => Entry::Packet(Box::new(completion)),
-            Sink::Callback(call, context) => Entry::Call(call, context, Box::new(completion)),
-            Sink::Event(event) => return event.signal(completion),
-        };
-        post_entry(&self.queue, entry);
+        if let Some(delivery) = sink.send(completion) {
+            post_entry(&self.queue, delivery.into());
+        }
     }
 
     /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is inside
     /// `get`.
     pub(super) fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
-        sink.tell_beside(&completion);
-        match sink {
-            Sink::Port | Sink::Both(_) => Some(completion),
-            Sink::Event(event) => {
-                event.signal(completion);
-                None
-            }
-            Sink::Callback(call, context) => {
+        match sink.send(completion)? {
+            Delivery::Packet(completion) => Some(completion),
+            Delivery::Call(call, context, completion) => {
                 call(context, completion);
                 None
             }
+        }
+    }
+}
+
+impl From<Delivery> for Entry {
+    fn from(delivery: Delivery) -> Entry {
+        match delivery {
+            Delivery::Packet(completion) => Entry::Packet(Box::new(completion)),
+            Delivery::Call(call, context, completion) => Entry::Call(call, context, Box::new(completion)),
         }
     }
 }
