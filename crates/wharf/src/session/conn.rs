@@ -364,7 +364,7 @@ impl Link {
             if !sending.accepts() {
                 return refuse(sending.refusal(), buffer);
             }
-            let here = sending.outbox.has_room(cost, limit);
+            let here = conn.has_room(&sending, cost, limit);
             let counted = here
                 && match shared.as_deref_mut().filter(|_| conn.limited) {
                     Some(Some(charge)) if charge.is_of(&service) => true,
@@ -411,9 +411,10 @@ impl Link {
                             continue;
                         }
                     } else {
-                        sending.outbox.drop_oldest(cost, limit);
+                        let taken = conn.taken_of_flight(&sending);
+                        sending.outbox.drop_oldest(cost, limit + taken);
                         conn.account(&mut sending);
-                        if sending.outbox.has_room(cost, limit) {
+                        if sending.outbox.has_room(cost, limit + taken) {
                             continue;
                         }
                     }
@@ -784,13 +785,30 @@ impl Conn {
         }
     }
 
+    /// Whether a message fits. What the system has taken of a long send does not count: its peer reads, though the send
+    /// is not complete.
+    fn has_room(&self, sending: &Sending, cost: usize, limit: usize) -> bool {
+        sending.outbox.has_room(cost, limit) || sending.outbox.has_room(cost, limit + self.taken_of_flight(sending))
+    }
+
+    /// Bytes that the system has taken of the send under way.
+    fn taken_of_flight(&self, sending: &Sending) -> usize {
+        match &sending.stream {
+            Some(stream) if sending.busy && sending.sealing == 0 => {
+                let given = self.given.load(Ordering::Relaxed);
+                sending.outbox.taken_bytes(given.saturating_sub(stream.bytes_taken()))
+            }
+            _ => 0,
+        }
+    }
+
     /// Waits until a message may fit, or the session ends: the caller looks which. Not under any lock.
     fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> MutexGuard<'_, Sending> {
         let mut sending = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         while sending.accepts() {
             self.settle(&mut sending);
-            let for_memory = sending.outbox.has_room(cost, limit);
+            let for_memory = self.has_room(&sending, cost, limit);
             if for_memory {
                 // In the list first, then the look: see `memory.rs`. One that is told for nothing enters the list
                 // again. One that is in the list, or has just been taken out of it, is told when it waits.

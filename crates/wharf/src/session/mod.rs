@@ -63,8 +63,8 @@
 //! - What `Link::send` accepted goes out in that order, each message in one piece, or the session ends. It arrives
 //!   before the end, within the time that the end may take, or the peer hears a reset, and [`LinkStats::lost_bytes`]
 //!   tells what is lost.
-//! - A consumer that does not read costs at most its outbox: see [`SlowConsumer`]; all of them together at most
-//!   [`Builder::memory_limit`].
+//! - A consumer that does not read costs at most its outbox, and what the system has taken of a message under way: see
+//!   [`SlowConsumer`]; all of them together at most [`Builder::memory_limit`].
 //! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
 //! - A peer that breaks the framing, or is silent for longer than [`Builder::idle_timeout`], ends its own session only.
 //!

@@ -110,6 +110,8 @@ pub(super) struct Outbox {
     /// The last piece is a tape that was not cut by this outbox, and counts as large as it may become.
     grows: bool,
     flying_cost: usize,
+    /// Bytes of messages of what flies.
+    flying_bytes: u64,
     /// What of both is shared with other sessions, and counted by a charge.
     waiting_shared: usize,
     flying_shared: usize,
@@ -299,6 +301,7 @@ impl Outbox {
         self.waiting_cost -= cost;
         self.waiting_shared -= shared;
         self.flying_cost = cost;
+        self.flying_bytes = load.bytes();
         self.flying_shared = shared;
         load
     }
@@ -306,6 +309,7 @@ impl Outbox {
     /// The send that `take` gave is over.
     pub(super) fn landed(&mut self) {
         self.flying_cost = 0;
+        self.flying_bytes = 0;
         self.flying_shared = 0;
         self.flying.clear();
     }
@@ -349,6 +353,12 @@ impl Outbox {
     /// Bytes that count: more than are here, while a tape at the end grows.
     pub(super) fn counted_bytes(&self) -> usize {
         self.waiting_cost + self.flying_cost
+    }
+
+    /// What of it flies and was taken already, when so many bytes that were given to the stream were not.
+    pub(super) fn taken_bytes(&self, untaken: u64) -> usize {
+        let taken = usize::try_from(self.flying_bytes.saturating_sub(untaken)).unwrap_or(usize::MAX);
+        taken.min(self.flying_cost)
     }
 
     /// Those of them that are shared with other sessions, and counted once for all.

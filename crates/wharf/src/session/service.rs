@@ -195,7 +195,8 @@ impl Builder {
         self
     }
 
-    /// How many bytes may wait for one session (1 MiB), at least 1, and what happens when they are reached.
+    /// How many bytes may wait for one session (1 MiB), at least 1, and what happens when they are reached. What the
+    /// system has taken of a message does not wait any more.
     pub fn outbox(mut self, bytes: usize, policy: SlowConsumer) -> Self {
         self.options.outbox_bytes = bytes;
         self.options.slow_consumer = policy;

@@ -2,6 +2,7 @@
 
 use super::peers::Habits;
 use super::{Call, Closed, Duration, Fake, Heard, Limits, Rc, Rng, Schedule, SlowConsumer, SocketAddr, ms, time};
+use crate::session::SendErrorReason;
 use std::net::Ipv4Addr;
 
 const ENOTCONN: i32 = 107;
@@ -95,6 +96,23 @@ fn an_end_that_the_system_has_not_taken_is_no_byte_that_arrived() {
     schedule.fake.peer_resets(connection, true);
     schedule.work();
     assert_eq!(schedule.link(index).stats().lost_bytes, 80);
+    schedule.over();
+}
+
+#[test]
+fn who_reads_one_long_message_is_no_slow_consumer() {
+    let schedule = quiet(Limits { outbox: 1000, ..limits() });
+    let index = schedule.silent(100, Vec::new());
+    let connection = schedule.model().parties[index].connection.unwrap();
+    schedule.say(index, 1000);
+    for _ in 0..5 {
+        schedule.fake.peer_reads(connection, 100);
+        schedule.work();
+    }
+    // The system has 600 bytes of it, and the send is not complete.
+    schedule.say(index, 600);
+    let (_, message) = schedule.model().message(100);
+    assert_eq!(schedule.link(index).send(message).unwrap_err().reason, SendErrorReason::SlowConsumer);
     schedule.over();
 }
 
