@@ -31,7 +31,7 @@
 //! together.
 
 use super::connecting::Connecting;
-use super::ending::{HEAR_OUT, Look};
+use super::ending::{self, HEAR_OUT, Look};
 use super::framing::FrameError;
 use super::gather;
 use super::group::Membership;
@@ -859,13 +859,19 @@ impl Conn {
         let mut sending = self.lock();
         match sending.phase {
             Phase::Connecting | Phase::Handshake | Phase::Open => sending.stream = Some(stream),
-            // Ended before it had a stream: the connect, or the first receive, notices.
+            // Ended before it had a stream: the connect, or the first receive, notices. Its peer does not get what was
+            // accepted for it.
             Phase::Closing => {
+                let hard = sending.lost > 0 || sending.outbox.waiting_bytes() > 0;
                 sending.stream = Some(stream.clone());
                 drop(sending);
-                stream.close();
+                ending::close(&stream, hard);
             }
             // All is done already, in another thread.
+            Phase::Over if sending.lost > 0 => {
+                drop(sending);
+                stream.reset();
+            }
             Phase::Over => {}
         }
     }

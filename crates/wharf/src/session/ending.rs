@@ -42,7 +42,7 @@ pub(super) struct Look {
     unacknowledged: Option<u64>,
 }
 
-fn close(stream: &Stream, hard: bool) {
+pub(super) fn close(stream: &Stream, hard: bool) {
     if hard { stream.reset() } else { stream.close() }
 }
 

@@ -464,10 +464,11 @@ impl Schedule {
             if rng.bool() { rng.usize(8..200) } else { rng.usize(200..4000) }
         };
         let index = self.new_party(Vec::new());
-        self.adopt_for(index, capacity);
+        self.adopt_for(index, capacity, |_| {});
     }
 
-    fn adopt_for(&self, index: usize, capacity: usize) {
+    /// `before`: what is done before the session has its stream.
+    fn adopt_for(&self, index: usize, capacity: usize, before: impl FnOnce(&Link)) {
         let Some(inner) = self.running() else { return };
         let (framed, served) = {
             let mut model = self.model();
@@ -492,6 +493,7 @@ impl Schedule {
                     party.connection = Some(connection);
                 }
                 let stream: Stream = crate::port::net::Stream(Shared::new(port, device, Node::Session(conn.clone())));
+                before(&Link(conn.clone()));
                 inner.attach(&conn, stream.clone());
                 if served {
                     conn.opened(&stream);

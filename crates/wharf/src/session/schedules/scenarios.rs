@@ -37,7 +37,7 @@ impl Schedule {
             (party.habits, party.is_framed) = (Habits::SILENT, false);
         }
         if self.model().parties[index].targets.is_empty() {
-            self.adopt_for(index, capacity);
+            self.adopt_for(index, capacity, |_| {});
         } else {
             self.connect_for(index);
         }
@@ -172,5 +172,22 @@ fn a_session_that_is_being_closed_still_tries_its_other_address() {
     schedule.fake.peer_reads(connection, 80);
     schedule.pass_time(ms(250));
     assert_eq!(schedule.model().parties[index].heard, Some(Heard::End));
+    schedule.over();
+}
+
+#[test]
+fn a_session_that_is_ended_before_it_has_its_connection_resets_it() {
+    let schedule = quiet(limits());
+    let index = schedule.new_party(Vec::new());
+    schedule.model().parties[index].is_framed = false;
+    schedule.model().parties[index].habits = Habits::SILENT;
+    schedule.adopt_for(index, 100, |link| {
+        schedule.say(index, 80);
+        schedule.model().parties[index].aborted = true;
+        link.abort();
+    });
+    schedule.work();
+    assert_eq!(schedule.model().parties[index].heard, Some(Heard::Reset));
+    assert_eq!(schedule.link(index).stats().lost_bytes, 80);
     schedule.over();
 }
