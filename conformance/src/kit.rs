@@ -46,7 +46,7 @@ pub enum Engine {
     Poll,
     /// The kernel's own port, for everything.
     Iocp,
-    /// Sockets in memory, with faults (`crates/wharf/src/engine/fake.rs`); files as everywhere.
+    /// Sockets in memory, with faults (`crates/wharf/src/testing/fake.rs`); files as everywhere.
     Fake,
     /// What the library chooses: for hostile surroundings, where the choice is what is tested.
     Auto,

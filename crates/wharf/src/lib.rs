@@ -43,46 +43,37 @@
 
 #[cfg(not(loom))]
 mod contain;
-#[cfg(all(unix, not(loom)))]
-mod device;
-#[cfg(all(unix, not(loom)))]
-mod direction;
-#[cfg(all(unix, not(loom)))]
-mod engine;
 #[cfg(not(loom))]
 pub mod error;
 /// Ports over a network in memory: for the project's own conformance suite. No part of the interface.
 #[cfg(all(unix, feature = "fake", not(loom)))]
 #[doc(hidden)]
 pub mod fake {
-    pub use crate::engine::fake::{Listener, Mail, Network, Peer};
+    pub use crate::testing::fake::{Listener, Mail, Network, Peer};
 }
 #[cfg(not(loom))]
 mod op;
 #[cfg(not(loom))]
 mod port;
+#[cfg(windows)]
+mod proactor;
 #[cfg(unix)]
 mod queue;
-#[cfg(all(unix, not(loom)))]
+#[cfg(not(loom))]
 pub mod raw;
-#[cfg(all(test, unix, not(loom)))]
-mod schedules;
+#[cfg(all(unix, not(loom)))]
+mod reactor;
 #[cfg(not(loom))]
 pub mod session;
 mod sync;
 mod sys;
+// In the library's own tests, and for the suite in `conformance/`.
+#[cfg(all(unix, any(test, feature = "fake"), not(loom)))]
+#[cfg_attr(not(test), allow(dead_code))]
+mod testing;
 mod threads;
 #[cfg(not(loom))]
 mod worker;
-
-// On Windows the kernel is queue and engine.
-#[cfg(windows)]
-#[path = "engine/iocp/mod.rs"]
-mod iocp;
-#[cfg(windows)]
-use iocp::queue;
-#[cfg(windows)]
-pub use iocp::raw;
 
 #[cfg(not(loom))]
 pub use op::buffer::Buffer;

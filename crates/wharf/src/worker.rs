@@ -11,8 +11,7 @@
 //! time is over. Packets in the queue stay there.
 
 use crate::contain::{discard, say};
-use crate::queue::Park;
-use crate::raw::{self, Completion, Note};
+use crate::raw::{self, Completion, Note, Park};
 use crate::threads::{Deadline, Grow, Nothing, Taken, Tended, WorkerId, WorkerState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

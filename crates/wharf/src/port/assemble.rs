@@ -9,8 +9,8 @@ use super::record::{Memory, Record, RepeatRecord, TimerRecord};
 use super::refused::{Unposted, UnpostedReason};
 use super::{Context, Key, word};
 use crate::op::buffer::Buffer;
-use crate::raw::{self, Completion, Kind, Payload, Post};
-use crate::sys::{Handle, Owned};
+use crate::raw::{Completion, Kind, Payload, Post};
+use crate::sys::{Handle, Owned, errno};
 use std::io;
 
 #[inline]
@@ -120,7 +120,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
         Kind::SentFile => {
             let Memory::File(message) = memory else { unreachable!("a send of a file has its message") };
             let result = match error {
-                raw::ENODATA => Err(ended_early(bytes, &message)),
+                errno::ENODATA => Err(ended_early(bytes, &message)),
                 _ => result(bytes),
             };
             Event::SentFile { stream: Stream(shared), message, result }

@@ -5,7 +5,6 @@ use crate::op::buffer::Buffer;
 use crate::port::fs::File;
 use crate::port::net::{FileMessage, Stream, TcpListener, UdpSocket};
 use crate::port::process::Child;
-use crate::raw;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
@@ -187,7 +186,7 @@ impl<K, C> Packet<K, C> {
         }
         // The number is that of a send which is too long; here it was the buffer that was too short (row U-02).
         if let Event::ReceivedFrom { buffer, result: Err(error), .. } = &self.event
-            && error.raw_os_error() == Some(raw::EMSGSIZE)
+            && error.raw_os_error() == Some(crate::sys::errno::EMSGSIZE)
             && buffer.len() == buffer.capacity()
         {
             return NtStatus::BUFFER_OVERFLOW;

@@ -1,4 +1,4 @@
-//! Random schedules of whole sessions on the [fake engine](crate::engine::fake): a service without workers, whose
+//! Random schedules of whole sessions on the [fake engine](crate::testing::fake): a service without workers, whose
 //! packets the schedule handles itself, its peers, and its owner, in a time of their own. All on one thread: a seed
 //! always gives the same schedule. (`crate::schedules` does the same for the raw layer.)
 //!
@@ -29,11 +29,11 @@ use super::outbox::SlowConsumer;
 use super::rate::Rate;
 use super::service::{Builder, Inner, Node, Op, Service, Stream};
 use super::{framing::LengthPrefix, time};
-use crate::engine::Engine;
-use crate::engine::fake::{Call, Fake, When};
 use crate::port::associate::Shared;
 use crate::port::{Builder as PortBuilder, CompletionPort};
 use crate::raw::{self, DeviceKind};
+use crate::reactor::engine::Engine;
+use crate::testing::fake::{Call, Fake, When};
 use crate::threads::Wake;
 use crate::worker::Workers;
 use fastrand::Rng;

@@ -4,11 +4,11 @@
 //! fails with the system's error.
 
 use super::super::{Stream, TcpListener, UdpSocket, adopt_socket};
-use crate::device::traits;
 use crate::port::associate::Associate;
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
+use crate::reactor::device::traits;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};

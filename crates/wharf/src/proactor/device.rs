@@ -1,0 +1,246 @@
+//! Devices and their lanes: what is in the kernel's hands, and what waits for its turn.
+//!
+//! **Closing.** 1. Both lanes are closed, under their locks: nothing is issued any more. 2. What waits ends, and what the
+//! kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the table. 4. The open
+//! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
+
+use super::record::{Pointer, Record};
+use crate::op::DeviceKind;
+use crate::op::{PortNumber, Side};
+use crate::sync::Lock;
+use crate::sys::Handle;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+pub(crate) mod phase {
+    pub(crate) const FRESH: u8 = 0;
+    pub(crate) const CONNECTING: u8 = 1;
+    pub(crate) const CONNECTED: u8 = 2;
+    pub(crate) const LISTENING: u8 = 3;
+}
+
+pub(crate) mod traits {
+    /// A child process: it is waited for, not read.
+    pub(crate) const CHILD: u8 = 1;
+    /// The socket was made here: one that is used up can be replaced.
+    pub(crate) const OURS: u8 = 2;
+    /// A file may be read, or written.
+    pub(crate) const READ: u8 = 4;
+    pub(crate) const WRITE: u8 = 8;
+}
+
+pub(crate) mod shut {
+    pub(crate) const RECEIVE: u8 = 1;
+    pub(crate) const SEND: u8 = 2;
+}
+
+/// One side of a device.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// In the kernel's hands, by serial number.
+    pub(super) issued: BTreeMap<u64, Pointer>,
+    /// Wait until what is in the kernel's hands has ended.
+    pub(super) waiting: VecDeque<Box<Record>>,
+    /// What is in the kernel's hands has to be alone there.
+    pub(super) alone: bool,
+    pub(super) closed: bool,
+    /// The connection has ended on this side, and what the kernel has was asked to end with it.
+    pub(super) over: bool,
+    last_serial: u64,
+}
+
+impl Lane {
+    pub(super) fn next_serial(&mut self, side: Side) -> u64 {
+        self.last_serial += 2;
+        self.last_serial + u64::from(side == Side::Send)
+    }
+
+    /// May this one go to the kernel now?
+    pub(super) fn may_go(&self, record: &Record) -> bool {
+        !self.alone && (self.issued.is_empty() || !record.is_alone())
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.issued.len() + self.waiting.len()
+    }
+}
+
+pub(crate) struct Device {
+    /// The port it is associated with, by the number that no other port of the process has.
+    pub(crate) port: PortNumber,
+    pub(crate) number: u64,
+    handle: AtomicU64,
+    pub(crate) kind: DeviceKind,
+    key: AtomicUsize,
+    pub(super) receive: Lock<Lane>,
+    pub(super) send: Lock<Lane>,
+    /// Set under both lanes' locks, so that each call knows whether a success of it queues a packet.
+    pub(crate) skip_on_success: AtomicBool,
+    pub(crate) phase: AtomicU8,
+    pub(crate) shut: AtomicU8,
+    pub(crate) traits: AtomicU8,
+    /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came before.
+    pub(crate) failed: AtomicI32,
+    pub(crate) failed_receive: AtomicI32,
+    /// A receive has met the end of the stream; so do those behind it.
+    pub(crate) ended_receive: AtomicBool,
+    /// Bytes that the system has taken for sending.
+    pub(super) taken: AtomicU64,
+    users: AtomicU32,
+    released: AtomicBool,
+    /// Sockets that a connect has used up, closed with the device.
+    pub(super) retired: Lock<Vec<Handle>>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({:#x}, {:?})", self.number, self.kind)
+    }
+}
+
+impl Device {
+    pub(super) fn lane(&self, side: Side) -> &Lock<Lane> {
+        match side {
+            Side::Receive => &self.receive,
+            Side::Send => &self.send,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.load(Ordering::Acquire)
+    }
+
+    /// A fresh socket takes the place of one that is used up.
+    pub(super) fn replace_handle(&self, handle: Handle) {
+        let old = self.handle.swap(handle, Ordering::AcqRel);
+        // Whoever entered before has the old one, perhaps.
+        if self.users.load(Ordering::SeqCst) == 1 {
+            crate::sys::calls::close_socket(old);
+        } else {
+            self.retired.lock().push(old);
+        }
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_key(&self, key: usize) {
+        self.key.store(key, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has(&self, traits: u8) -> bool {
+        self.traits.load(Ordering::Acquire) & traits != 0
+    }
+
+    pub(crate) fn is(&self, phase: u8) -> bool {
+        self.phase.load(Ordering::Acquire) == phase
+    }
+
+    pub(super) fn is_socket(&self) -> bool {
+        matches!(self.kind, DeviceKind::Listener | DeviceKind::Stream | DeviceKind::Datagram)
+    }
+
+    /// Keeps the handle open for a call on it. False when the device is closed.
+    pub(crate) fn enter(&self) -> bool {
+        self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1)).is_ok()
+    }
+
+    /// Ends what `enter` began, or the open reference.
+    pub(crate) fn leave(&self) {
+        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.retired.lock().drain(..).for_each(crate::sys::calls::close_socket);
+            if !self.released.load(Ordering::Acquire) {
+                if self.is_socket() {
+                    crate::sys::calls::close_socket(self.handle());
+                } else {
+                    crate::sys::calls::close_handle(self.handle());
+                }
+            }
+        }
+    }
+
+    /// Keeps the handle from being closed: it goes to another owner.
+    pub(crate) fn give_away(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+}
+
+/// The port's device list.
+#[derive(Default)]
+pub(crate) struct Devices {
+    port: PortNumber,
+    slots: Vec<(u32, Option<Arc<Device>>)>,
+    /// The one that has been free for longest comes first.
+    free: VecDeque<u32>,
+    count: usize,
+}
+
+impl Devices {
+    /// The list of the port with this number.
+    pub(crate) fn of(port: PortNumber) -> Devices {
+        Devices { port, ..Devices::default() }
+    }
+
+    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Arc<Device> {
+        let slot = self.free.pop_front().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            u32::try_from(self.slots.len() - 1).expect("fewer devices than four thousand million")
+        });
+        let (generation, entry) = &mut self.slots[slot as usize];
+        // Never 0, and never again: see `remove`.
+        *generation += 1;
+        let device = Arc::new(Device {
+            port: self.port,
+            number: u64::from(slot) << 32 | u64::from(*generation),
+            handle: AtomicU64::new(handle),
+            kind,
+            key: AtomicUsize::new(key),
+            receive: Lock::default(),
+            send: Lock::default(),
+            skip_on_success: AtomicBool::new(false),
+            phase: AtomicU8::new(phase),
+            shut: AtomicU8::new(0),
+            traits: AtomicU8::new(traits),
+            failed: AtomicI32::new(0),
+            failed_receive: AtomicI32::new(0),
+            ended_receive: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            users: AtomicU32::new(1),
+            released: AtomicBool::new(false),
+            retired: Lock::default(),
+        });
+        *entry = Some(device.clone());
+        self.count += 1;
+        device
+    }
+
+    pub(crate) fn find(&self, number: u64) -> Option<&Arc<Device>> {
+        let (_, device) = self.slots.get(usize::try_from(number >> 32).ok()?)?;
+        device.as_ref().filter(|device| device.number == number)
+    }
+
+    /// True when it was there: of several closers one goes on.
+    pub(crate) fn remove(&mut self, number: u64) -> bool {
+        let Some((generation, entry)) = self.slots.get_mut((number >> 32) as usize) else { return false };
+        if entry.as_ref().is_none_or(|device| device.number != number) {
+            return false;
+        }
+        *entry = None;
+        // A slot whose generations are used up is not used again: its next device would have the number of an earlier one.
+        if *generation < u32::MAX {
+            self.free.push_back((number >> 32) as u32);
+        }
+        self.count -= 1;
+        true
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Device>> {
+        self.slots.iter().filter_map(|(_, device)| device.as_ref())
+    }
+}

@@ -1,0 +1,93 @@
+//! Timers of a port: a thread that waits, or a pool's supervisor, keeps the time.
+
+use super::queue::Queue;
+use super::raw::{Entry, Port, PortDriver, post_entry};
+use crate::op::{Cancel, Clock, Completion, Due, OperationId, Repeating, Retain, Sink};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Clock for PortDriver {
+    fn now(&self) -> Instant {
+        self.engine.now()
+    }
+
+    fn wake_at(&self, deadline: Option<Instant>) {
+        if deadline.is_some() {
+            self.sources.store(true, Ordering::Relaxed);
+        }
+        self.engine.set_deadline(deadline);
+    }
+}
+
+/// Queues the packets of timers that are due.
+pub(super) fn fire_timers(queue: &Queue) {
+    // It is told the next one, if there is one.
+    queue.ticker.forget_due();
+    let driver = queue.driver();
+    let due = driver.timers.lock().take_due(driver);
+    for due in due {
+        match due {
+            Due::ResumeAccepting => {}
+            Due::Tick(serial) => post_entry(queue, Entry::Tick(serial)),
+            Due::Elapsed(sink, completion) => {
+                if let Some(delivery) = sink.send(completion) {
+                    post_entry(queue, delivery.into());
+                }
+            }
+        }
+    }
+}
+
+impl Port {
+    /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
+    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how many periods
+    /// have elapsed since the last packet: while one is queued no further one is.
+    ///
+    /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`](crate::raw::PERIOD_LEAST), and with
+    /// [`EBADF`](super::EBADF).
+    pub fn timer(
+        &self,
+        after: Duration,
+        period: Option<Duration>,
+        key: usize,
+        token: usize,
+        sink: Sink,
+        retain: Retain,
+    ) -> Result<OperationId, i32> {
+        self.check()?;
+        let driver = self.driver();
+        let timer = Repeating { key, token, sink, retain };
+        let serial = driver.timers.lock().begin(driver, timer, after, period)?;
+        Ok(self.repeating_id(serial))
+    }
+
+    /// The packet of a periodic timer is handed out.
+    pub(super) fn tick_taken(&self, serial: u64) -> Option<Completion> {
+        let driver = self.driver();
+        let taken = driver.timers.lock().take_tick(driver, serial);
+        let (sink, completion) = taken?;
+        self.hand_out(sink, completion)
+    }
+
+    /// Cancels a timer or a signal.
+    pub(super) fn cancel_repeating(&self, serial: u64) -> Cancel {
+        if serial % 2 == 1 {
+            return self.cancel_signal(serial);
+        }
+        let driver = self.driver();
+        let ended = driver.timers.lock().cancel(driver, serial);
+        let Some((sink, completion)) = ended else { return Cancel::TooLate };
+        self.deliver(sink, completion);
+        Cancel::Requested
+    }
+
+    /// The port is closed: timers and signals end.
+    pub(super) fn end_repeating(&self) {
+        let driver = self.driver();
+        let ended = driver.timers.lock().close(driver);
+        for (sink, completion) in ended {
+            self.deliver(sink, completion);
+        }
+        self.end_signals();
+    }
+}

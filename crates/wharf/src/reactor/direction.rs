@@ -1,0 +1,371 @@
+//! One side of a device: its outstanding operations, and who works on them.
+//!
+//! A direction has a list of pending operations and one *owner* at a time:
+//!
+//! | turn      | meaning                                              | who may change it                          |
+//! |-----------|------------------------------------------------------|--------------------------------------------|
+//! | `Idle`    | nobody works on it                                   | an issuer or the leader, to take it         |
+//! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
+//! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
+//!
+//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one: it then comes to nothing.
+//!
+//! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
+//! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
+//! clears it. A direction without operations is never parked as drained by an edge: it stays *maybe ready*.
+//!
+//! Most connections are idle, with one receive outstanding: that state is kept small.
+
+pub(crate) use crate::op::Side;
+use crate::op::{Kind, Operation};
+use std::collections::{BTreeSet, VecDeque};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Idle,
+    Queued,
+    Running,
+}
+
+#[derive(Debug)]
+pub(crate) struct Direction {
+    pub(crate) operations: Operations,
+    /// The last one that was given: even on the receive side, odd on the send side, and 0 is none.
+    last_serial: u64,
+    /// The operation that is being executed, so that a cancel request can tell it from finished ones. 0: none.
+    running: u64,
+    pub(crate) turn: Turn,
+    pub(crate) edge: bool,
+    pub(crate) drained: bool,
+    pub(crate) closed: bool,
+    /// The device was closed while somebody owned this side: the owner holds the handle open, and gives it up.
+    pub(crate) holds_handle: bool,
+}
+
+impl Direction {
+    pub(crate) fn new(side: Side, drained: bool) -> Direction {
+        Direction {
+            operations: Operations::default(),
+            last_serial: match side {
+                Side::Receive => 0,
+                Side::Send => 1,
+            },
+            running: 0,
+            turn: Turn::Idle,
+            edge: false,
+            drained,
+            closed: false,
+            holds_handle: false,
+        }
+    }
+
+    /// A number that no other operation of the device has had.
+    #[inline]
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.last_serial += 2;
+        self.last_serial
+    }
+
+    /// The owner executes an operation from here on.
+    #[inline]
+    pub(crate) fn run(&mut self, serial: u64) {
+        self.running = serial;
+    }
+
+    /// The owner executes none any more.
+    #[inline]
+    pub(crate) fn run_none(&mut self) {
+        self.running = 0;
+        if let Some(aside) = &mut self.operations.aside {
+            aside.gathered.clear();
+        }
+    }
+
+    /// Together with the one that runs these are executed.
+    pub(crate) fn run_too(&mut self, serials: impl IntoIterator<Item = u64>) {
+        let mut serials = serials.into_iter().peekable();
+        if serials.peek().is_some() {
+            self.operations.aside().gathered.extend(serials);
+        }
+    }
+
+    /// An operation of a file is under way, by itself.
+    pub(crate) fn start(&mut self, serial: u64) {
+        self.operations.aside().under_way.insert(serial);
+    }
+
+    /// It has ended.
+    pub(crate) fn ended(&mut self, serial: u64) {
+        if let Some(aside) = &mut self.operations.aside {
+            aside.under_way.remove(&serial);
+            aside.cancelled.remove(&serial);
+        }
+    }
+
+    /// A file's operations, the oldest first.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = u64> {
+        self.operations.aside.iter().flat_map(|aside| aside.under_way.iter().copied())
+    }
+
+    pub(crate) fn is_running(&self, serial: u64) -> bool {
+        let beside = |aside: &Aside| aside.gathered.contains(&serial) || aside.under_way.contains(&serial);
+        self.running == serial || self.operations.aside.as_deref().is_some_and(beside)
+    }
+
+    /// Operations issued and not completed.
+    pub(crate) fn pending(&self) -> usize {
+        self.operations.len() + self.running_count()
+    }
+
+    fn running_count(&self) -> usize {
+        let beside = |aside: &Aside| aside.gathered.len() + aside.under_way.len();
+        usize::from(self.running != 0) + self.operations.aside.as_deref().map_or(0, beside)
+    }
+
+    /// Asks an operation that is being executed to end when it cannot go on.
+    pub(crate) fn cancel(&mut self, serial: u64) {
+        self.operations.aside().cancelled.insert(serial);
+    }
+
+    /// Asks all of them. Returns how many there are.
+    pub(crate) fn cancel_running(&mut self) -> usize {
+        let running = self.running;
+        let count = self.running_count();
+        if count > 0 {
+            let Aside { cancelled, gathered, under_way, .. } = self.operations.aside();
+            cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered).chain(&*under_way));
+        }
+        count
+    }
+
+    /// Whether it has to end if it cannot go on.
+    #[inline]
+    pub(crate) fn must_end(&self, serial: u64) -> bool {
+        self.closed || self.operations.aside.as_ref().is_some_and(|aside| aside.cancelled.contains(&serial))
+    }
+
+    /// An attempt is over: requests that came for it are answered.
+    #[inline]
+    pub(crate) fn forget_cancelled(&mut self) {
+        if let Some(aside) = &mut self.operations.aside {
+            aside.cancelled.clear();
+        }
+    }
+
+    /// Readiness arrived. True when the caller has to queue the direction.
+    pub(crate) fn ready(&mut self) -> bool {
+        if self.turn != Turn::Idle {
+            self.edge = true;
+            return false;
+        }
+        self.drained = false;
+        let wanted = !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// An operation was appended. True when the caller has to queue the direction.
+    #[inline]
+    pub(crate) fn wants_a_turn(&mut self) -> bool {
+        let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
+        if wanted {
+            self.turn = Turn::Queued;
+        }
+        wanted
+    }
+
+    /// The head of the list can go on without space: what stood before it has ended.
+    pub(crate) fn needs_no_space(&self) -> bool {
+        self.operations.front().is_some_and(|head| head.kind == Kind::Disconnected)
+    }
+
+    /// Operations were taken out. True when the caller has to queue the direction, for one that waited for them alone.
+    pub(crate) fn wants_no_space(&mut self) -> bool {
+        let wanted = self.needs_no_space();
+        if wanted && self.turn == Turn::Idle {
+            self.drained = false;
+        }
+        wanted && self.wants_a_turn()
+    }
+
+    /// The owner begins.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        debug_assert_ne!(self.turn, Turn::Running, "two owners of one direction");
+        self.turn = Turn::Running;
+        self.edge = false;
+    }
+
+    /// The owner lets go, after an attempt that showed whether more is there.
+    #[inline(always)]
+    pub(crate) fn let_go(&mut self, drained: bool) -> Left {
+        self.drained = drained && !std::mem::take(&mut self.edge);
+        self.run_none();
+        self.forget_cancelled();
+        self.turn = Turn::Idle;
+        Left { goes_on: self.wants_a_turn(), handle: std::mem::take(&mut self.holds_handle) }
+    }
+}
+
+/// What is left to do for whoever has let go of a direction.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// The direction goes on, and has to be queued.
+    pub(crate) goes_on: bool,
+    /// The handle was held open for the owner, who has to [leave](crate::reactor::device::Device::leave) it.
+    pub(crate) handle: bool,
+}
+
+/// Operations in the order of issue, which is that of their serial numbers. One needs no more than its own memory, which is kept for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    /// The first; if there is none the list is empty.
+    first: Option<Box<Option<Operation>>>,
+    aside: Option<Box<Aside>>,
+}
+
+/// What few directions need.
+#[derive(Debug, Default)]
+struct Aside {
+    /// Operations behind the first.
+    more: VecDeque<Operation>,
+    /// Operations that are being executed and were asked to end when they cannot go on.
+    cancelled: BTreeSet<u64>,
+    /// Operations that are executed together with the one that runs.
+    gathered: Vec<u64>,
+    /// Operations of a file, each of which is on its way by itself.
+    under_way: BTreeSet<u64>,
+}
+
+impl Operations {
+    fn aside(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_default()
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.front().is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(!self.is_empty()) + self.aside.as_ref().map_or(0, |aside| aside.more.len())
+    }
+
+    #[inline]
+    pub(crate) fn front(&self) -> Option<&Operation> {
+        self.first.as_deref()?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn push_back(&mut self, operation: Operation) {
+        match self.first.as_deref_mut() {
+            None => self.first = Some(Box::new(Some(operation))),
+            Some(first @ None) => *first = Some(operation),
+            Some(Some(_)) => self.aside().more.push_back(operation),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, operation: Operation) {
+        match self.first.as_deref_mut() {
+            None => self.first = Some(Box::new(Some(operation))),
+            Some(first) => {
+                if let Some(second) = first.replace(operation) {
+                    self.aside().more.push_front(second);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<Operation> {
+        let second = self.aside.as_mut().and_then(|aside| aside.more.pop_front());
+        // Into the first's memory.
+        let first = self.first.as_deref_mut()?;
+        std::mem::replace(first, second)
+    }
+
+    /// Takes one out of the middle.
+    pub(crate) fn remove(&mut self, serial: u64) -> Option<Operation> {
+        if self.front()?.serial == serial {
+            return self.pop_front();
+        }
+        let more = &mut self.aside.as_mut()?.more;
+        let at = more.binary_search_by_key(&serial, |operation| operation.serial).ok()?;
+        more.remove(at)
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Operation> + use<> {
+        let first = self.first.take().and_then(|first| *first);
+        let more = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.more));
+        first.into_iter().chain(more.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Buffers, Sink};
+
+    #[test]
+    fn readiness_that_arrives_during_a_turn_is_not_lost() {
+        let mut direction = Direction::new(Side::Receive, true);
+        direction.begin();
+        assert!(!direction.ready());
+        assert!(!direction.let_go(true).goes_on, "no operation waits");
+        assert!(!direction.drained, "the edge keeps the direction maybe ready");
+    }
+
+    fn operation(serial: u64) -> Operation {
+        let mut operation = Operation::new(Kind::Sent, 0, Sink::Port, Buffers::None);
+        operation.serial = serial;
+        operation
+    }
+
+    #[test]
+    fn the_list_is_a_queue_whatever_is_done_with_it() {
+        let mut model = VecDeque::new();
+        let mut list = Operations::default();
+        let mut random = fastrand::Rng::with_seed(5);
+        const MIDDLE: u64 = 1 << 32;
+        for step in 1..20_000 {
+            // What goes to the front was issued before the others.
+            let (serial, older) = (MIDDLE + step, MIDDLE - step);
+            match random.u8(..if model.len() > 6 { 5 } else { 4 }) {
+                0 | 1 => {
+                    list.push_back(operation(serial));
+                    model.push_back(serial);
+                }
+                2 => {
+                    list.push_front(operation(older));
+                    model.push_front(older);
+                }
+                3 => assert_eq!(list.pop_front().map(|taken| taken.serial), model.pop_front()),
+                _ => {
+                    let at = random.usize(..model.len());
+                    let removed = model.remove(at);
+                    assert_eq!(list.remove(removed.unwrap()).map(|taken| taken.serial), removed);
+                }
+            }
+            assert_eq!(list.len(), model.len());
+            assert_eq!(list.front().map(|first| first.serial), model.front().copied());
+            assert_eq!(list.is_empty(), model.is_empty());
+        }
+        assert!(list.remove(u64::MAX).is_none());
+        assert!(list.take().map(|taken| taken.serial).eq(model));
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn serial_numbers_tell_their_side() {
+        for side in [Side::Receive, Side::Send] {
+            let mut direction = Direction::new(side, true);
+            let (first, second) = (direction.next_serial(), direction.next_serial());
+            assert!(first > 0 && second > first);
+            assert_eq!((Side::of(first), Side::of(second)), (side, side));
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The receive side: receives in the order of issue, and accepting.
+
+use super::datagram::{Refusal, take_receives};
+use super::{
+    Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
+    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side,
+    Sink, entry, finish,
+};
+use crate::op::Operation;
+use crate::op::buffer::PoolBuffer;
+use crate::reactor::device::{Device as Inner, phase, shut};
+use crate::reactor::direction::Turn;
+use crate::sync::Arc;
+use crate::sys::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Connections taken in one turn of a listener, so that a flood of them does not keep others waiting.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How often a listener that found no free descriptor tries again, beside each time one is closed here.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+/// The least time between two lines that say it.
+const STARVED_SAID: Duration = Duration::from_secs(1);
+
+/// What one attempt came to.
+enum Attempt {
+    Done {
+        bytes: usize,
+        payload: Payload,
+        more_likely: bool,
+    },
+    /// Another datagram, sent before, was refused.
+    Refused(i32, Datagram),
+    Failed(i32),
+    NotNow,
+}
+
+impl Port {
+    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
+    /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
+    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
+            return Err(EINVAL);
+        }
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
+            return Err(ESHUTDOWN);
+        }
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Err(error),
+        }
+        let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
+        self.issue_receive(device, Operation::new(kind, token, sink, buffers))
+    }
+
+    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`]). A datagram longer than the
+    /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
+    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024 pieces the first
+    /// 1024 are used.
+    ///
+    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub unsafe fn receive_from(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || buffers.is_empty_list() || !self.can_be_reached(device) {
+            return Err(EINVAL);
+        }
+        self.issue_receive(device, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
+    }
+
+    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`], a `pidfd`) to end: the completion's byte
+    /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
+    pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Handle {
+            return Err(EINVAL);
+        }
+        self.issue_receive(device, Operation::new(Kind::Exited, token, sink, Buffers::None))
+    }
+
+    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
+    ///
+    /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
+    /// and is tried every 100 ms.
+    ///
+    /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
+    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
+    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Listener {
+            return Err(EINVAL);
+        }
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Err(error),
+        }
+        self.issue_receive(device, Operation::new(Kind::Accepted, token, sink, Buffers::None))
+    }
+
+    /// Takes a connection that waits now, beside the accepts that are outstanding, if one does.
+    pub(crate) fn accept_now(&self, device: &Device) -> Option<Accepted> {
+        let device = self.own(device).ok()?;
+        if device.kind != DeviceKind::Listener || !device.enter() {
+            return None;
+        }
+        let taken = loop {
+            match self.engine().accept(device.handle) {
+                // The connection is gone before it was taken.
+                Err(ECONNABORTED | EPROTO) => {}
+                other => break other.ok(),
+            }
+        };
+        self.leave(device);
+        taken.map(|(handle, peer)| Accepted { handle, peer })
+    }
+
+    fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+        self.is_open()?;
+        let mut direction = device.receive.lock();
+        if direction.closed {
+            return Err(EBADF);
+        }
+        operation.serial = direction.next_serial();
+        let id = Port::id(device, operation.serial);
+        let at_once = device.kind != DeviceKind::Listener
+            && device.skip_on_success.load(Ordering::Relaxed)
+            && operation.is_for_port()
+            && direction.operations.is_empty()
+            && direction.turn == Turn::Idle
+            && !direction.drained;
+        if at_once {
+            direction.begin();
+            direction.run(operation.serial);
+            drop(direction);
+            let done = self.execute_receive(device, operation, true);
+            return Ok(done.map_or(Issued::Pending(id), Issued::Done));
+        }
+        direction.operations.push_back(operation);
+        if !direction.wants_a_turn() {
+            return Ok(Issued::Pending(id));
+        }
+        drop(direction);
+        let entry = Entry::Ready(device.clone(), Side::Receive);
+        match device.kind {
+            DeviceKind::Listener => self.insert_work(entry),
+            _ => self.insert(entry),
+        }
+        Ok(Issued::Pending(id))
+    }
+
+    /// Executes the head of a receive list, and returns its packet to be handed out.
+    pub(super) fn receive_turn(&self, device: &Arc<Inner>) -> Option<Completion> {
+        let operation = {
+            let mut direction = device.receive.lock();
+            direction.begin();
+            if device.kind == DeviceKind::Datagram && direction.operations.len() > 1 {
+                let batch = take_receives(device, &mut direction);
+                drop(direction);
+                return self.execute_receives(device, batch);
+            }
+            let Some(operation) = direction.operations.pop_front() else {
+                // Cancelled or closed meanwhile; the direction stays maybe ready.
+                let left = direction.let_go(false);
+                drop(direction);
+                self.turn_over(device, Side::Receive, left);
+                return None;
+            };
+            direction.run(operation.serial);
+            operation
+        };
+        self.execute_receive(device, operation, false)
+    }
+
+    /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
+    /// to be handed out; to an issuing call only that of a success.
+    fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
+        let mut first = None;
+        if let Buffers::One(piece) = operation.buffers
+            && operation.kind == Kind::Received
+            && device.kind == DeviceKind::Stream
+            && device.failed_receive.load(Ordering::Acquire) == 0
+        {
+            let result = self.engine().receive(device.handle, &[piece]);
+            if let Ok(bytes @ 1..) = result {
+                // What nearly all come to, without the rest.
+                operation.done = bytes;
+                let drained = bytes < piece.length && device.short_means_drained();
+                let left = device.receive.lock().let_go(drained);
+                let (sink, completion) = finish(device, operation, 0, Payload::None);
+                let packet = self.hand_out(sink, completion);
+                self.turn_over(device, Side::Receive, left);
+                return packet;
+            }
+            first = Some(self.received(device, result, piece.length, None));
+        }
+        loop {
+            let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
+            let mut direction = device.receive.lock();
+            let (error, payload, drained) = match attempt {
+                Attempt::NotNow if direction.must_end(operation.serial) => (ECANCELED, Payload::None, false),
+                Attempt::NotNow if direction.edge => {
+                    direction.edge = false;
+                    continue;
+                }
+                Attempt::NotNow => {
+                    direction.operations.push_front(operation);
+                    let left = direction.let_go(true);
+                    debug_assert!(!left.goes_on && !left.handle, "an edge and the end were looked at above");
+                    return None;
+                }
+                Attempt::Done { bytes, payload, more_likely } => {
+                    operation.done = bytes;
+                    // A datagram that did not fit is a failure which brings what did (row U-02).
+                    let cut = matches!(&payload, Payload::Datagram(what) if what.0.truncated);
+                    (if cut { EMSGSIZE } else { 0 }, payload, !more_likely)
+                }
+                Attempt::Refused(error, datagram) => (error, Payload::Datagram(Box::new((datagram, None))), false),
+                Attempt::Failed(error) => (error, Payload::None, false),
+            };
+            let left = direction.let_go(drained);
+            drop(direction);
+            let (sink, completion) = finish(device, operation, error, payload);
+            let packet = if issuing && error != 0 {
+                self.deliver(sink, completion);
+                None
+            } else {
+                self.hand_out(sink, completion)
+            };
+            // Behind a completion that went into the queue: the next operation's must not overtake it.
+            self.turn_over(device, Side::Receive, left);
+            return packet;
+        }
+    }
+
+    fn try_receive(&self, device: &Inner, operation: &mut Operation) -> Attempt {
+        match device.failed_receive.load(Ordering::Acquire) {
+            0 => {}
+            error => return Attempt::Failed(error),
+        }
+        let engine = self.engine();
+        if operation.kind == Kind::Readable {
+            let looked = match device.kind {
+                DeviceKind::Handle => engine.is_readable(device.handle),
+                _ => engine.peek(device.handle),
+            };
+            return match looked {
+                Ok(()) => Attempt::Done { bytes: 0, payload: Payload::None, more_likely: true },
+                Err(error) => self.failed_receive(device, error),
+            };
+        }
+        if operation.kind == Kind::Exited {
+            return match engine.exit_status(device.handle) {
+                Ok(status) => {
+                    let bytes = usize::try_from(status).unwrap_or(0);
+                    Attempt::Done { bytes, payload: Payload::None, more_likely: true }
+                }
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
+            };
+        }
+        let mut pooled: Option<PoolBuffer> = None;
+        let (one, first): ([RawBuffer; 1], Vec<RawBuffer>);
+        let into: &[RawBuffer] = match &operation.buffers {
+            Buffers::One(piece) => {
+                one = [*piece];
+                &one
+            }
+            Buffers::Many(pieces) if pieces.len() <= PIECES_MAX => pieces,
+            Buffers::Many(pieces) => {
+                first = pieces.iter().filter(|piece| piece.length > 0).take(PIECES_MAX).copied().collect();
+                &first
+            }
+            Buffers::Pooled => {
+                one = [pooled.insert(self.driver().pool.take()).space()];
+                &one
+            }
+            Buffers::None => &[],
+        };
+        if operation.kind == Kind::ReceivedFrom {
+            for attempt in 1.. {
+                match engine.receive_from(device.handle, into) {
+                    Ok(datagram) => {
+                        let payload = Payload::Datagram(Box::new((datagram, pooled)));
+                        // More may have come with the same event.
+                        return Attempt::Done { bytes: datagram.bytes, payload, more_likely: true };
+                    }
+                    Err(error) => match self.refused_receive(device, error, attempt) {
+                        Refusal::By(error, datagram) => return Attempt::Refused(error, datagram),
+                        Refusal::NotNow => return Attempt::NotNow,
+                        Refusal::Failed(error) => return Attempt::Failed(error),
+                        Refusal::Again => {}
+                    },
+                }
+            }
+        }
+        let space: usize = into.iter().map(|piece| piece.length).sum();
+        if device.kind == DeviceKind::Handle {
+            return match engine.read(device.handle, into) {
+                // A terminal gives a line at a time, so a short read says nothing.
+                Ok(bytes) => {
+                    let payload = pooled.map_or(Payload::None, Payload::Pooled);
+                    Attempt::Done { bytes, payload, more_likely: true }
+                }
+                Err(error) => self.failed_receive(device, error),
+            };
+        }
+        self.received(device, engine.receive(device.handle, into), space, pooled)
+    }
+
+    /// What the system gave a stream's receive for so much space.
+    fn received(
+        &self,
+        device: &Inner,
+        result: Result<usize, i32>,
+        space: usize,
+        pooled: Option<PoolBuffer>,
+    ) -> Attempt {
+        match result {
+            Ok(0) if waits_for_send(device) => Attempt::NotNow,
+            // A send has seen the reset, which Linux reports once, and what was still to be read is read.
+            Ok(0) if device.failed_send.load(Ordering::Acquire) != 0 => self.failed_receive(device, ECONNRESET),
+            Ok(bytes) => {
+                // A full buffer says nothing about what is left, and the end of a stream stays (row R-10).
+                let more_likely = bytes == space || bytes == 0 || !device.short_means_drained();
+                let payload = pooled.map_or(Payload::None, Payload::Pooled);
+                Attempt::Done { bytes, payload, more_likely }
+            }
+            Err(error) => self.failed_receive(device, error),
+        }
+    }
+
+    fn failed_receive(&self, device: &Inner, error: i32) -> Attempt {
+        if error == EAGAIN {
+            return Attempt::NotNow;
+        }
+        if error == ECONNRESET || error == ECONNABORTED || error == ETIMEDOUT {
+            // A broken connection stays broken: Linux reports it once, every later operation must see it (R-13, R-14).
+            device.failed_receive.store(error, Ordering::Release);
+            let _ = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Attempt::Failed(error)
+    }
+
+    /// Takes connections for the outstanding accepts of a listener.
+    pub(super) fn accept_turn(&self, device: &Arc<Inner>) {
+        let mut taken = Vec::new();
+        let mut direction = device.receive.lock();
+        direction.begin();
+        let mut starved = None;
+        let mut drained = false;
+        while taken.len() < ACCEPTS_PER_TURN {
+            let Some(operation) = direction.operations.pop_front() else { break };
+            direction.run(operation.serial);
+            drop(direction);
+            let result = self.engine().accept(device.handle);
+            direction = device.receive.lock();
+            direction.run_none();
+            match result {
+                Ok((handle, peer)) => {
+                    self.driver().starving.store(false, Ordering::Relaxed);
+                    let payload = Payload::Accepted(Box::new(Accepted { handle, peer }));
+                    taken.push(finish(device, operation, 0, payload));
+                    continue;
+                }
+                Err(EAGAIN) if !std::mem::take(&mut direction.edge) => drained = true,
+                // The connection is gone before it was taken: the next one, please (row A-07, L-52).
+                Err(EAGAIN | ECONNABORTED | EPROTO) => {}
+                Err(error @ (EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
+                    starved = Some(error);
+                    drained = true;
+                }
+                Err(error) => {
+                    if error == EINVAL {
+                        // It listens no more, and never will: see `accept`.
+                        device.failed_receive.store(error, Ordering::Release);
+                    }
+                    taken.push(finish(device, operation, error, Payload::None));
+                    continue;
+                }
+            }
+            // It has to wait, unless somebody has asked that it does not.
+            if direction.must_end(operation.serial) {
+                taken.push(finish(device, operation, ECANCELED, Payload::None));
+            } else {
+                direction.operations.push_front(operation);
+            }
+            if drained {
+                break;
+            }
+        }
+        drop(direction);
+        let entries: Vec<Entry> = taken.into_iter().filter_map(|(sink, completion)| entry(sink, completion)).collect();
+        if !entries.is_empty() {
+            self.queue.insert_all(entries);
+        }
+        // Only now may another worker take connections: its packets come behind these (row A-18).
+        let left = device.receive.lock().let_go(drained);
+        if let Some(error) = starved {
+            self.starve(device, error);
+        }
+        self.turn_over(device, Side::Receive, left);
+    }
+
+    /// A listener without a free descriptor waits. An edge-triggered engine will not report it again, so the port
+    /// does: whenever it closes a descriptor, and after a while.
+    fn starve(&self, device: &Arc<Inner>, error: i32) {
+        self.driver().starved.lock().push(device.clone());
+        self.resume_accepting_after(STARVED_RETRY);
+        if !self.driver().starving.swap(true, Ordering::Relaxed) && self.is_time_to_say_so() {
+            log::warn!(
+                "accepting pauses: {}. It resumes when a descriptor is free; raise the limit (ulimit -n) or lower the \
+                 number of sessions",
+                std::io::Error::from_raw_os_error(error)
+            );
+        }
+    }
+
+    fn is_time_to_say_so(&self) -> bool {
+        let now = self.engine().now();
+        let mut said = self.driver().starving_said.lock();
+        let due = said.is_none_or(|said| now - said >= STARVED_SAID);
+        if due {
+            *said = Some(now);
+        }
+        due
+    }
+}
+
+/// Is the end of the stream possibly a reset? Linux reports a reset once, and a send that is under way may be about to
+/// say that it was told. It has the receive side look again when it is over.
+fn waits_for_send(device: &Inner) -> bool {
+    let send = device.send.lock();
+    let sending = send.turn == Turn::Running;
+    if sending {
+        device.end_waits.store(true, Ordering::Release);
+    }
+    sending
+}

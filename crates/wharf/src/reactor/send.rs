@@ -1,0 +1,810 @@
+//! The send side: connecting, sending, shutting, in the order of issue.
+//!
+//! A send is tried inside the issuing call, so that the bytes leave before the caller goes on to something that
+//! blocks. What does not fit waits for space and is continued by whoever leads: half-sent data needs no worker's
+//! slot. One owner at a time sends on a stream, so the bytes of one call are never interleaved with another's
+//! (row S-04); several small sends that queued up meanwhile go out in one system call.
+
+use super::datagram::{DATAGRAMS_MAX, gathers};
+use super::now::{Now, completion};
+use super::parts::Window;
+use super::{
+    Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
+    EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX,
+    Payload, Port, RawBuffer, Side, Sink, entry, finish,
+};
+use crate::op::Operation;
+use crate::reactor::device::{Device as Inner, phase, shut};
+use crate::reactor::direction::{Direction, Left, Turn};
+use crate::sync::{Arc, Guard};
+use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The longest datagram: what a length of 16 bits can say, without UDP's own header.
+pub(super) const DATAGRAM_MAX: usize = 65535 - 8;
+/// Bytes that one system call may gather from several operations.
+const GATHER_BYTES: usize = 256 * 1024;
+/// System calls in one turn, operations that end in it, and bytes that it moves; then packets and other devices come first.
+const CALLS_PER_TURN: usize = 16;
+const OPERATIONS_PER_TURN: usize = 256;
+pub(super) const BYTES_PER_TURN: usize = 1024 * 1024;
+/// How often a connect looks whether the last turn is over before it sleeps between two looks, and how long.
+const PATIENCE: u32 = 64;
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Operations taken from the list to be executed together: more than one only if all are sends.
+pub(super) struct Batch {
+    head: Operation,
+    more: Vec<Operation>,
+}
+
+impl Batch {
+    pub(super) fn of(operation: Operation) -> Batch {
+        Batch { head: operation, more: Vec::new() }
+    }
+}
+
+pub(super) enum Attempt {
+    /// So many bytes were taken, and fewer than were offered if `short`; for other operations than sends: it is done.
+    Done {
+        bytes: usize,
+        short: bool,
+    },
+    /// So many of the batch's datagrams were taken, at least one.
+    Sent(usize),
+    Failed(i32),
+    NotNow,
+    /// A part of a file has to be read first.
+    Fetch(Window),
+    /// The file that is being sent has no more bytes, and none are missing.
+    FileEnded,
+}
+
+impl Port {
+    /// Issues a send. It completes when the system has taken all bytes (row S-01).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN` (this side was shut), `ECONNRESET` (the connection is known to be
+    /// broken), [`EBADF`] or `EINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        if let (&Buffers::One(piece), Sink::Port) = (&buffers, &sink) {
+            // SAFETY: the caller promises more.
+            match unsafe { self.send_now(device, piece) }? {
+                Now::Done => return Ok(Issued::Done(completion(&device.0, piece.length, token))),
+                // SAFETY: by the caller's promise; it is the same memory.
+                Now::Begun(begun) => return Ok(unsafe { self.send_on(device, begun, buffers, token) }),
+                Now::NotTried => {}
+            }
+        }
+        // SAFETY: the caller promises the same.
+        unsafe { self.send_with_record(device, buffers, token, sink) }
+    }
+
+    /// [`send`](Port::send), for one that [`send_now`](Port::send_now) did not try.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn send_with_record(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || matches!(buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        self.may_send(device)?;
+        self.issue_send(device, Operation::new(Kind::Sent, token, sink, buffers))
+    }
+
+    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
+    /// or not at all (row U-08).
+    ///
+    /// Fails at once with `EMSGSIZE` (90: longer than any datagram, row U-07), `EINVAL` (not a datagram socket) or
+    /// [`EBADF`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub unsafe fn send_to(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        to: Option<SocketAddr>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        if device.kind != DeviceKind::Datagram || matches!(buffers, Buffers::Pooled) {
+            return Err(EINVAL);
+        }
+        if buffers.total() > DATAGRAM_MAX {
+            return Err(EMSGSIZE);
+        }
+        self.issue_send(device, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
+    }
+
+    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
+    /// of the stream. Receiving goes on (row X-05).
+    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        self.may_send(device)?;
+        self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None))
+    }
+
+    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
+    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
+    ///
+    /// Fails at once with `EISCONN`, `EINVAL` (a connect is outstanding, or not a stream), `EADDRNOTAVAIL` (the
+    /// unspecified address, row N-09) and with what the system refuses to try.
+    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+        let device = self.own(device)?;
+        self.check()?;
+        if peer.ip().is_unspecified() || peer.port() == 0 {
+            return Err(EADDRNOTAVAIL);
+        }
+        let begun = device.phase.compare_exchange(phase::FRESH, phase::CONNECTING, Ordering::AcqRel, Ordering::Acquire);
+        match begun {
+            Ok(_) => {}
+            Err(phase::CONNECTED) => return Err(EISCONN),
+            Err(_) => return Err(EINVAL),
+        }
+        device.sticky.store(0, Ordering::Release);
+        device.failed_receive.store(0, Ordering::Release);
+        device.failed_send.store(0, Ordering::Release);
+        let mut operation = Operation::new(Kind::Connected, token, sink, Buffers::None);
+        // Space is what tells that a connect has ended.
+        device.wants_space.store(true, Ordering::SeqCst);
+        let serial = {
+            let mut direction = match self.after_the_last_turn(device) {
+                Ok(direction) => direction,
+                Err(error) => {
+                    device.phase.store(phase::FRESH, Ordering::Release);
+                    return Err(error);
+                }
+            };
+            // From here on a cancel finds it.
+            direction.begin();
+            operation.serial = direction.next_serial();
+            direction.run(operation.serial);
+            operation.serial
+        };
+        let id = Port::id(device, serial);
+        let result = self.begin_connecting(device, peer);
+        let mut direction = device.send.lock();
+        let ended = direction.must_end(serial);
+        let reset = result == Err(ECONNRESET);
+        let error = match result {
+            Ok(()) | Err(ECONNRESET) if direction.closed => ECANCELED,
+            Ok(()) | Err(ECONNRESET) => 0,
+            Err(EINPROGRESS) if ended => ECANCELED,
+            Err(EINPROGRESS) => {
+                direction.operations.push_back(operation);
+                let left = direction.let_go(true);
+                drop(direction);
+                self.turn_over(device, Side::Send, left);
+                return Ok(Issued::Pending(id));
+            }
+            Err(error) => error,
+        };
+        if error == 0 {
+            device.wants_space.store(false, Ordering::SeqCst);
+            if reset {
+                // The system has told it, and told what had come to nobody.
+                device.failed_receive.store(ECONNRESET, Ordering::Release);
+                device.failed_send.store(ECONNRESET, Ordering::Release);
+            }
+        }
+        let left = direction.let_go(false);
+        drop(direction);
+        match error {
+            0 => device.phase.store(phase::CONNECTED, Ordering::Release),
+            ECANCELED => self.abort_connect(device),
+            _ => device.phase.store(phase::FRESH, Ordering::Release),
+        }
+        self.turn_over(device, Side::Send, left);
+        match error {
+            // Ends of the attempt, which come as a packet however soon they are known.
+            0 | ECANCELED | ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT => {}
+            error => return Err(error),
+        }
+        let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
+        let (sink, completion) = finish(device, operation, error, Payload::None);
+        if error == 0 && at_once {
+            return Ok(Issued::Done(completion));
+        }
+        self.deliver(sink, completion);
+        Ok(Issued::Pending(id))
+    }
+
+    /// The send side of a device that nothing runs on. The thread that has delivered the last packet may still own it: the
+    /// packet comes out first, and a moment later the turn is over (in this order, so that no other's packet comes before).
+    fn after_the_last_turn<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
+        let mut looks = 0;
+        loop {
+            let direction = device.send.lock();
+            if direction.closed {
+                return Err(EBADF);
+            }
+            if direction.turn != Turn::Running {
+                return Ok(direction);
+            }
+            if direction.pending() > 0 {
+                return Err(EINVAL);
+            }
+            drop(direction);
+            // A port that is closed disposes of what cannot be delivered, and runs destructors of the program's.
+            self.check()?;
+            looks += 1;
+            if looks < PATIENCE { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
+        }
+    }
+
+    /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
+    fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
+        let result = self.engine().connect(device.handle, peer);
+        if matches!(result, Ok(()) | Err(EINPROGRESS)) {
+            if let Err(error) = self.register(device) {
+                self.engine().abort_connect(device.handle);
+                return Err(error);
+            }
+        }
+        result
+    }
+
+    /// A cancelled connect must not be made after all (row N-11). The socket may connect anew.
+    pub(super) fn abort_connect(&self, device: &Inner) {
+        if device.enter() {
+            self.engine().abort_connect(device.handle);
+            self.leave(device);
+        }
+        device.phase.store(phase::FRESH, Ordering::Release);
+    }
+
+    pub(super) fn may_send(&self, device: &Inner) -> Result<(), i32> {
+        if !device.is(phase::CONNECTED) {
+            return Err(ENOTCONN);
+        }
+        match device.failed_send.load(Ordering::Acquire) {
+            0 => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    /// The send side, to issue something there.
+    #[inline]
+    pub(super) fn open_send_side<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
+        self.is_open()?;
+        let direction = device.send.lock();
+        if direction.closed {
+            return Err(EBADF);
+        }
+        // Under the lock: what is issued after a shutdown must not come behind it and take the answer for a reset.
+        if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
+            return Err(ESHUTDOWN);
+        }
+        Ok(direction)
+    }
+
+    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+        let mut direction = self.open_send_side(device)?;
+        if operation.kind == Kind::Disconnected {
+            device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
+        }
+        operation.serial = direction.next_serial();
+        let serial = operation.serial;
+        let id = Port::id(device, serial);
+        if direction.turn == Turn::Idle && !direction.drained && direction.operations.is_empty() {
+            direction.begin();
+            direction.run(serial);
+            drop(direction);
+            let at_once = device.skip_on_success.load(Ordering::Relaxed) && operation.is_for_port();
+            let mut done = None;
+            let wanted = if at_once { serial..serial + 1 } else { 0..0 };
+            self.execute_sends(device, Batch::of(operation), None, wanted, &mut |_, completion| {
+                done = Some(completion)
+            });
+            return Ok(done.map_or(Issued::Pending(id), Issued::Done));
+        }
+        direction.operations.push_back(operation);
+        let wanted = direction.wants_a_turn();
+        drop(direction);
+        if wanted {
+            self.insert_work(Entry::Ready(device.clone(), Side::Send));
+        }
+        Ok(Issued::Pending(id))
+    }
+
+    /// Shuts the sending side now, or marks it to be shut after what is outstanding.
+    pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
+        loop {
+            match self.issue_send(device, Operation::shutdown()) {
+                Err(ESHUTDOWN) => {
+                    let _send = device.send.lock();
+                    if device.shut.load(Ordering::Acquire) & shut::SEND != 0 {
+                        device.shut.fetch_or(shut::SEND_IN_ANY_CASE, Ordering::AcqRel);
+                        return Ok(());
+                    }
+                    // A disconnect was cancelled in between.
+                }
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// A disconnect was cancelled: nothing was shut (row X-05), unless a shutdown was asked for as well.
+    pub(super) fn disconnect_cancelled(&self, device: &Arc<Inner>) {
+        let (closed, before) = {
+            let send = device.send.lock();
+            (send.closed, device.shut.fetch_and(!(shut::SEND | shut::SEND_IN_ANY_CASE), Ordering::AcqRel))
+        };
+        if before & shut::SEND_IN_ANY_CASE != 0 && !closed {
+            // It fails when the device or the port is closed meanwhile.
+            let _ = self.shut_sending(device);
+        }
+    }
+
+    /// Goes on with the send side of a device: space has come, or a turn was over.
+    pub(super) fn send_turn(&self, device: &Arc<Inner>) {
+        let batch = {
+            let mut direction = device.send.lock();
+            if direction.turn != Turn::Queued {
+                // A connect has taken the turn of the one that was cancelled before it.
+                return;
+            }
+            direction.begin();
+            match take_batch(device, &mut direction) {
+                Some(batch) => batch,
+                None => {
+                    let left = direction.let_go(false);
+                    drop(direction);
+                    self.turn_over(device, Side::Send, left);
+                    return;
+                }
+            }
+        };
+        self.execute_sends(device, batch, None, 0..0, &mut |_, _| {});
+    }
+
+    /// Executes operations until none is left, nothing more fits, or the turn is over. The calling thread owns the
+    /// direction. The completions of `wanted`, of those operations that succeeded, are given to `take` instead of being
+    /// queued. `first`: what the first call came to, where it was made already.
+    pub(super) fn execute_sends(
+        &self,
+        device: &Arc<Inner>,
+        mut batch: Batch,
+        mut first: Option<Attempt>,
+        wanted: Range<u64>,
+        take: &mut dyn FnMut(u64, Completion),
+    ) {
+        let mut packets = Vec::new();
+        let (mut calls, mut moved) = (0, 0);
+        let left = loop {
+            calls += 1;
+            let attempt = first.take().unwrap_or_else(|| self.try_send(device, &batch));
+            if let Attempt::Fetch(window) = attempt {
+                self.deliver_sent(device, packets);
+                self.fetch(device, batch.head, window);
+                return;
+            }
+            let attempt = match attempt {
+                Attempt::FileEnded => {
+                    batch.head.file_ended();
+                    Attempt::Done { bytes: 0, short: false }
+                }
+                attempt => attempt,
+            };
+            let mut direction = device.send.lock();
+            let mut finished = |operation: Operation, error: i32| {
+                let serial = operation.serial;
+                let (sink, completion) = finish(device, operation, error, Payload::None);
+                if error == 0 && wanted.contains(&serial) && matches!(sink, Sink::Port) {
+                    take(serial, completion);
+                } else {
+                    packets.push((sink, completion));
+                }
+            };
+            let mut drained = false;
+            match attempt {
+                Attempt::Done { bytes, short } if !short && batch.more.is_empty() => {
+                    // What nearly all come to: one, and all of it.
+                    moved += bytes;
+                    batch.head.advance(bytes);
+                    if batch.head.done == batch.head.total() {
+                        finished(batch.head, 0);
+                    } else {
+                        put_back(&mut direction, vec![batch.head], &mut finished);
+                    }
+                }
+                Attempt::Done { bytes, short } => {
+                    moved += bytes;
+                    let left = account(batch, bytes, &mut finished);
+                    drained = short;
+                    put_back(&mut direction, left, &mut finished);
+                }
+                Attempt::Sent(count) => {
+                    let mut operations = into_operations(batch);
+                    for mut operation in operations.drain(..count) {
+                        operation.advance(operation.total());
+                        moved += operation.done;
+                        finished(operation, 0);
+                    }
+                    put_back(&mut direction, operations, &mut finished);
+                }
+                Attempt::NotNow => {
+                    drained = true;
+                    put_back(&mut direction, into_operations(batch), &mut finished);
+                }
+                Attempt::Fetch(_) | Attempt::FileEnded => unreachable!("looked at above"),
+                Attempt::Failed(error) => {
+                    // What was gathered behind the failed head fails by itself, or not: it is tried again.
+                    let Batch { head, more } = batch;
+                    finished(head, error);
+                    put_back(&mut direction, more, &mut finished);
+                }
+            }
+            if drained && !device.wants_space.load(Ordering::Relaxed) {
+                // Space that came until now went unheard: one more attempt.
+                device.wants_space.store(true, Ordering::SeqCst);
+                drained = false;
+            }
+            if drained && std::mem::take(&mut direction.edge) {
+                drained = false;
+            }
+            direction.forget_cancelled();
+            drained &= !direction.needs_no_space();
+            let goes_on = calls < CALLS_PER_TURN && packets.len() < OPERATIONS_PER_TURN && moved < BYTES_PER_TURN;
+            if !drained && goes_on {
+                if let Some(next) = take_batch(device, &mut direction) {
+                    batch = next;
+                    continue;
+                }
+            }
+            direction.run_none();
+            if !packets.is_empty() {
+                drop(direction);
+                self.deliver_sent(device, packets);
+                // Only now may another thread send: its packets come behind these.
+                direction = device.send.lock();
+            }
+            break direction.let_go(drained);
+        };
+        self.sent(device, left);
+    }
+
+    /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
+    pub(super) fn end_interrupted_turn(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
+        let mut packets = Vec::new();
+        let mut finished = |operation, error| packets.push(finish(device, operation, error, Payload::None));
+        let mut direction = device.send.lock();
+        match error {
+            0 => put_back(&mut direction, vec![operation], &mut finished),
+            error => finished(operation, error),
+        }
+        direction.run_none();
+        if !packets.is_empty() {
+            drop(direction);
+            self.deliver_sent(device, packets);
+            direction = device.send.lock();
+        }
+        let left = direction.let_go(false);
+        drop(direction);
+        self.sent(device, left);
+    }
+
+    fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
+        let several = packets.len() > 1;
+        let entries = packets.into_iter().filter_map(|(sink, completion)| {
+            if completion.kind == Kind::Connected && completion.error == ECANCELED {
+                self.abort_connect(device);
+            }
+            entry(sink, completion)
+        });
+        if several {
+            self.queue.insert_all(entries.collect::<Vec<Entry>>());
+        } else {
+            entries.for_each(|entry| self.insert(entry));
+        }
+    }
+
+    /// A turn of sending has ended.
+    pub(super) fn sent(&self, device: &Arc<Inner>, left: Left) {
+        self.turn_over(device, Side::Send, left);
+        // Set under the send side's lock while this turn ran: see `waits_for_send`.
+        let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
+        if waits && device.receive.lock().ready() {
+            self.insert(Entry::Ready(device.clone(), Side::Receive));
+        }
+    }
+
+    fn try_send(&self, device: &Inner, batch: &Batch) -> Attempt {
+        let engine = self.engine();
+        let head = &batch.head;
+        match head.kind {
+            Kind::Connected => match engine.connect_result(device.handle) {
+                result @ (Ok(()) | Err(ECONNRESET)) => {
+                    if result.is_err() {
+                        // As if a send had been told: a receive takes what has come, and then finds the reset.
+                        device.failed_send.store(ECONNRESET, Ordering::Release);
+                    }
+                    device.wants_space.store(false, Ordering::SeqCst);
+                    device.phase.store(phase::CONNECTED, Ordering::Release);
+                    Attempt::Done { bytes: 0, short: false }
+                }
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => {
+                    device.phase.store(phase::FRESH, Ordering::Release);
+                    Attempt::Failed(error)
+                }
+            },
+            Kind::Disconnected => match engine.shutdown(device.handle, Shutdown::Write) {
+                Ok(()) => {
+                    device.shut.fetch_or(shut::TAKEN, Ordering::AcqRel);
+                    Attempt::Done { bytes: 0, short: false }
+                }
+                Err(error) => {
+                    if error == ENOTSOCK {
+                        // A pipe, say, has no sides: nothing was shut, and sending goes on.
+                        device.shut.fetch_and(!(shut::SEND | shut::SEND_IN_ANY_CASE), Ordering::AcqRel);
+                    }
+                    Attempt::Failed(error)
+                }
+            },
+            Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
+                Ok(count) => Attempt::Sent(count),
+                Err(EAGAIN) => Attempt::NotNow,
+                Err(error) => Attempt::Failed(error),
+            },
+            _ => {
+                if let Some(parts) = head.parts() {
+                    return match device.failed_send.load(Ordering::Acquire) {
+                        0 => self.try_parts(device, parts, head.done),
+                        error => Attempt::Failed(error),
+                    };
+                }
+                let (one, mut many): ([RawBuffer; 1], Vec<RawBuffer>);
+                let pieces: &[RawBuffer] = match (&head.buffers, batch.more.is_empty()) {
+                    (Buffers::One(piece), true) => {
+                        one = [piece.rest(head.done)];
+                        &one
+                    }
+                    _ => {
+                        many = Vec::with_capacity((head.pieces_left() + batch.more.len()).min(PIECES_MAX));
+                        for operation in std::iter::once(head).chain(&batch.more) {
+                            operation.each_left(PIECES_MAX - many.len(), |piece| many.push(piece));
+                        }
+                        &many
+                    }
+                };
+                self.try_pieces(device, pieces)
+            }
+        }
+    }
+
+    /// Offers some memory to the system: as much as one turn may move.
+    #[inline]
+    pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
+        match device.failed_send.load(Ordering::Acquire) {
+            0 => {}
+            error => return Attempt::Failed(error),
+        }
+        let engine = self.engine();
+        let (cut, offered) = cut(pieces, BYTES_PER_TURN);
+        let pieces = cut.as_deref().unwrap_or(pieces);
+        let result = match device.kind {
+            _ if pieces.is_empty() => Ok(0),
+            DeviceKind::Handle => engine.write(device.handle, pieces),
+            _ => engine.send(device.handle, pieces, false),
+        };
+        match result {
+            Ok(bytes) => {
+                device.count_taken(bytes);
+                Attempt::Done { bytes, short: bytes < offered }
+            }
+            Err(EAGAIN) => Attempt::NotNow,
+            Err(error) => Attempt::Failed(failed_send(device, error)),
+        }
+    }
+}
+
+/// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
+/// was not shut, or the send would not have been issued.
+pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
+    let error = if error == EPIPE && device.kind == DeviceKind::Stream { ECONNRESET } else { error };
+    if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
+        let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
+        return first.err().unwrap_or(error);
+    }
+    error
+}
+
+/// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
+pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Batch> {
+    let head = direction.operations.pop_front()?;
+    let mut more: Vec<Operation> = Vec::new();
+    if head.kind == Kind::SentTo && gathers(device) {
+        let mut bytes = head.total();
+        let fits = |operation: &Operation| operation.pieces_left() <= PIECES_MAX;
+        while fits(&head)
+            && let Some(next) = direction.operations.front()
+        {
+            bytes += next.total();
+            if next.kind != Kind::SentTo || !fits(next) || more.len() + 1 == DATAGRAMS_MAX || bytes > GATHER_BYTES {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    } else if head.kind == Kind::Sent {
+        let mut pieces = head.pieces_left();
+        let mut bytes = head.total() - head.done;
+        while let Some(next) = direction.operations.front() {
+            pieces += next.pieces_left();
+            bytes += next.total();
+            let full = pieces > PIECES_MAX || bytes > GATHER_BYTES || more.len() + 1 == OPERATIONS_PER_TURN;
+            if next.kind != Kind::Sent || full {
+                break;
+            }
+            more.extend(direction.operations.pop_front());
+        }
+    }
+    direction.run_none();
+    direction.run(head.serial);
+    direction.run_too(more.iter().map(|operation| operation.serial));
+    Some(Batch { head, more })
+}
+
+/// The first pieces, the last of them shortened, that have so many bytes at most; nothing where all have. And how many
+/// bytes they have.
+#[inline]
+fn cut(pieces: &[RawBuffer], most: usize) -> (Option<Vec<RawBuffer>>, usize) {
+    match pieces {
+        // What nearly all are.
+        [only] if only.length <= most => (None, only.length),
+        _ => cut_many(pieces, most),
+    }
+}
+
+fn cut_many(pieces: &[RawBuffer], most: usize) -> (Option<Vec<RawBuffer>>, usize) {
+    let mut bytes = 0;
+    for (at, piece) in pieces.iter().enumerate() {
+        if piece.length > most - bytes {
+            let mut first = pieces[..=at].to_vec();
+            first[at] = piece.first(most - bytes);
+            return (Some(first), most);
+        }
+        bytes += piece.length;
+    }
+    (None, bytes)
+}
+
+fn into_operations(batch: Batch) -> Vec<Operation> {
+    let mut operations = vec![batch.head];
+    operations.extend(batch.more);
+    operations
+}
+
+/// Distributes the bytes that a call took over the batch's operations; returns those that are not finished, in order.
+fn account(batch: Batch, mut bytes: usize, finished: &mut impl FnMut(Operation, i32)) -> Vec<Operation> {
+    let mut left = Vec::new();
+    for mut operation in std::iter::once(batch.head).chain(batch.more) {
+        if left.is_empty() {
+            let wanted = operation.total() - operation.done;
+            let taken = bytes.min(wanted);
+            operation.advance(taken);
+            bytes -= taken;
+            if taken == wanted {
+                finished(operation, 0);
+                continue;
+            }
+        }
+        left.push(operation);
+    }
+    debug_assert_eq!(bytes, 0, "the engine took more bytes than it was given");
+    left
+}
+
+/// Operations that could not be finished go back to the head of the list, unless they were asked to end.
+pub(super) fn put_back(
+    direction: &mut Direction,
+    operations: Vec<Operation>,
+    finished: &mut impl FnMut(Operation, i32),
+) {
+    for operation in operations.into_iter().rev() {
+        if direction.must_end(operation.serial) {
+            finished(operation, ECANCELED);
+        } else {
+            direction.operations.push_front(operation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Config, FileEngine, SocketEngine};
+    use crate::testing::fake::Fake;
+    use crate::threads::Wake;
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
+
+    /// A port on a fake engine without faults.
+    fn port() -> (Port, Arc<Fake>) {
+        let config = Config {
+            concurrency: 1,
+            wake: Wake::Eager,
+            pool_buffer_bytes: 16,
+            pool_keep: 0,
+            files: FileEngine::default(),
+            sockets: SocketEngine::Auto,
+            dispose: drop,
+        };
+        let fake = Arc::new(Fake::quiet());
+        let engine = fake.clone();
+        (Port::build(config, |_| Ok(engine)).unwrap(), fake)
+    }
+
+    #[test]
+    fn whoever_has_the_last_packet_may_release_although_its_deliverer_is_not_out_yet() {
+        let (port, fake) = port();
+        for side in [Side::Receive, Side::Send] {
+            let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
+            device.0.direction(side).lock().begin();
+            port.give_up(&device).expect("nothing is outstanding");
+            let left = device.0.direction(side).lock().let_go(false);
+            port.turn_over(&device.0, side, left);
+        }
+    }
+
+    #[test]
+    fn a_device_is_not_given_up_while_a_call_on_its_handle_is_under_way() {
+        let (port, fake) = port();
+        let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
+        let given = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let call = |_| {
+                scope.spawn(|| {
+                    port.give_up(&device).expect("nothing is outstanding");
+                    given.store(true, Ordering::SeqCst);
+                });
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!given.load(Ordering::SeqCst), "its next owner may close it under the call");
+                Ok(())
+            };
+            port.with_handle(&device, call).unwrap();
+        });
+        assert!(given.load(Ordering::SeqCst));
+        assert!(port.with_handle(&device, |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn whoever_has_the_packet_of_a_failed_connect_may_connect_again_although_its_deliverer_is_not_out_yet() {
+        let (port, _fake) = port();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7));
+        let device = port.open_stream(&peer, 1).unwrap();
+        device.0.send.lock().begin();
+        let deliverer = {
+            let device = device.0.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(!device.send.lock().let_go(false).goes_on);
+            })
+        };
+        let issued = port.connect(&device, &peer, 2, Sink::Port);
+        assert!(matches!(issued, Ok(Issued::Pending(_))), "{issued:?}");
+        deliverer.join().unwrap();
+        assert_eq!(port.connect(&device, &peer, 3, Sink::Port).unwrap_err(), EINVAL, "one is outstanding");
+    }
+}

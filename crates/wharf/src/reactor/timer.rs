@@ -1,0 +1,93 @@
+//! Timers of a port: the leader waits until the earliest deadline.
+
+use super::{Cancel, Completion, Entry, OperationId, Port, PortDriver, Sink};
+use crate::op::{Clock, Due, Repeating, Retain};
+use crate::queue::Found;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Clock for PortDriver {
+    fn now(&self) -> Instant {
+        self.engine.now()
+    }
+
+    fn wake_at(&self, deadline: Option<Instant>) {
+        if deadline.is_some() {
+            self.sources.store(true, Ordering::Relaxed);
+        }
+        self.engine.set_deadline(deadline);
+    }
+}
+
+impl PortDriver {
+    /// The leader found that a deadline has passed.
+    pub(super) fn timers_due(&self, found: &mut Found<Entry>) {
+        let due = self.timers.lock().take_due(self);
+        for due in due {
+            match due {
+                Due::ResumeAccepting => self.resume_starved(|entry| found.work.push(entry)),
+                Due::Tick(serial) => found.entries.push(Entry::Tick(serial)),
+                Due::Elapsed(sink, completion) => found.entries.extend(super::entry(sink, completion)),
+            }
+        }
+    }
+}
+
+impl Port {
+    /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
+    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how many periods
+    /// have elapsed since the last packet: while one is queued no further one is.
+    ///
+    /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`](crate::raw::PERIOD_LEAST), and with
+    /// [`EBADF`](super::EBADF).
+    pub fn timer(
+        &self,
+        after: Duration,
+        period: Option<Duration>,
+        key: usize,
+        token: usize,
+        sink: Sink,
+        retain: Retain,
+    ) -> Result<OperationId, i32> {
+        self.check()?;
+        let driver = self.driver();
+        let timer = Repeating { key, token, sink, retain };
+        let serial = driver.timers.lock().begin(driver, timer, after, period)?;
+        Ok(self.repeating_id(serial))
+    }
+
+    pub(super) fn resume_accepting_after(&self, after: Duration) {
+        let driver = self.driver();
+        driver.timers.lock().resume_accepting_after(driver, after);
+    }
+
+    /// The packet of a periodic timer is handed out.
+    pub(super) fn tick_taken(&self, serial: u64) -> Option<Completion> {
+        let driver = self.driver();
+        let taken = driver.timers.lock().take_tick(driver, serial);
+        let (sink, completion) = taken?;
+        self.hand_out(sink, completion)
+    }
+
+    /// Cancels a timer or a signal.
+    pub(super) fn cancel_repeating(&self, serial: u64) -> Cancel {
+        if serial % 2 == 1 {
+            return self.cancel_signal(serial);
+        }
+        let driver = self.driver();
+        let ended = driver.timers.lock().cancel(driver, serial);
+        let Some((sink, completion)) = ended else { return Cancel::TooLate };
+        self.deliver(sink, completion);
+        Cancel::Requested
+    }
+
+    /// The port is closed: timers and signals end.
+    pub(super) fn end_repeating(&self) {
+        let driver = self.driver();
+        let ended = driver.timers.lock().close(driver);
+        for (sink, completion) in ended {
+            self.deliver(sink, completion);
+        }
+        self.end_signals();
+    }
+}
