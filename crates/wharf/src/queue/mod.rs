@@ -13,37 +13,41 @@
 //! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the dead-man's timer.
 //!
 //! `state.rs` holds the rules and the invariant that every release of the lock restores, `watch.rs` the timer,
-//! [`probe`](crate::sys::probe) the look at a worker's kernel state, [`threads`](crate::threads) the thread's side. Lock order: the driver's `found`
-//! list, then the state, then a worker's `held` list; user code runs under none of them.
+//! `supervise.rs` what is done when it goes off, `batch.rs` the entries that a worker took beside the first, `enroll.rs`
+//! how a thread comes and goes, `report.rs` the figures, [`probe`](crate::sys::probe) the look at a worker's kernel state,
+//! [`threads`](crate::threads) the thread's side. Lock order: the driver's `found` list, then the state, then a worker's
+//! `held` list; user code runs under none of them.
 //!
 //! Closing: the flag is set and the entries are taken out under the lock, every waiter and the leader are woken,
 //! and the entries are given to the caller, who frees them outside the lock. Whatever is inserted later comes back
 //! from `insert`. So an entry is either handed out by one `get`, or returned by `close` or `insert`, never both.
 
+mod batch;
+mod enroll;
 mod lock;
 #[cfg(all(test, loom))]
 mod model;
 #[cfg(all(unix, not(loom)))]
 mod notify;
 mod park;
+mod report;
 mod signal;
 mod state;
+mod supervise;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod watch;
 
 use crate::sync::{Arc, Guard, Lock, now};
-use crate::sys::probe::{Probe, ThreadState};
-use crate::threads::{
-    Bindable, Deadline, Nothing, Pools, QueueStats, Taken, Tended, Wake, WorkerId, WorkerReport, WorkerState, bind,
-    bound,
-};
+use crate::threads::{Bindable, Deadline, Nothing, Pools, Taken, Wake, WorkerId, bind, bound};
+pub(crate) use batch::Held;
+use batch::Holder;
 use lock::BusyLock;
 pub(crate) use park::Park;
 use park::Woke;
-use state::{Shared, State, Worker};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use report::Note;
+use state::State;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use watch::Watch;
 
@@ -457,95 +461,6 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         (state, slot, ticked)
     }
 
-    /// Looks at the workers outside `get` that it matters of and that were not seen for a tick: who is blocked loses the
-    /// slot (C-08) and the rest of its batch, who computes again gets it back (C-09), who is gone is forgotten. The
-    /// looking is done without the lock; a worker that has come back meanwhile is left alone, because its stay has
-    /// another number. Returns whether a slot became free.
-    fn look<'a>(&'a self, mut state: Guard<'a, State<T>>) -> (Guard<'a, State<T>>, bool) {
-        let suspects = state.suspects(self.watch.tick());
-        if suspects.is_empty() {
-            return (state, false);
-        }
-        drop(state);
-        let seen: Vec<ThreadState> = suspects.iter().map(|(_, _, shared)| shared.probe.look()).collect();
-        let mut state = self.state.lock();
-        state.read_clock();
-        let clock = state.clock;
-        let mut freed = false;
-        for ((index, stay, _), seen) in suspects.into_iter().zip(seen) {
-            let Some(worker) = state.workers[index].as_mut() else { continue };
-            // guard: a look that comes late does not hit the worker's next stay [without: if false {]
-            if worker.stay != stay {
-                continue;
-            }
-            worker.seen = clock;
-            match seen {
-                ThreadState::Blocked | ThreadState::Gone => {
-                    // guard: a slot is not taken away twice [without: if std::mem::take(&mut worker.counted) || true {]
-                    if std::mem::take(&mut worker.counted) {
-                        worker.written_off = true;
-                        worker.left_at = None;
-                        worker.blocked_since = Some(clock);
-                        state.active -= 1;
-                        state.written_off += 1;
-                        state.totals.write_offs += 1;
-                        freed = true;
-                    }
-                    // Even one that was written off before: it may have got the batch since.
-                    self.take_back_held(&mut state, index); // guard: a worker found blocked holds nothing hostage
-                }
-                ThreadState::Running if worker.written_off => {
-                    worker.written_off = false;
-                    worker.blocked_since = None;
-                    worker.counted = true; // guard: a worker that computes again counts again
-                    state.written_off -= 1;
-                    state.active += 1;
-                }
-                ThreadState::Running => {}
-            }
-        }
-        (state, freed)
-    }
-
-    /// The rest of a worker's batch goes back to the head of the queue, in its order.
-    fn take_back_held(&self, state: &mut State<T>, index: usize) {
-        let worker = state.worker(index);
-        if !std::mem::take(&mut worker.holds) {
-            return;
-        }
-        let shared = worker.shared.clone();
-        state.holders -= 1;
-        let mut held = shared.held.lock();
-        state.totals.removed -= held.len() as u64;
-        while let Some(entry) = held.pop_back() {
-            state.fifo.push_front(entry);
-        }
-    }
-
-    fn hold(&self, state: &mut State<T>, me: usize, count: usize) -> Arc<Shared<T>> {
-        let State { fifo, workers, holders, .. } = state;
-        let worker = workers[me].as_mut().expect("the calling worker");
-        *holders += usize::from(!std::mem::replace(&mut worker.holds, true));
-        worker.shared.held.lock().extend(fifo.drain(..count));
-        worker.shared.clone()
-    }
-
-    /// Returns entries that were taken but not handed out to the head of the queue, in their order.
-    pub(crate) fn give_back(&self, entries: impl DoubleEndedIterator<Item = T>) {
-        let mut state = self.state.lock();
-        let mut late = Vec::new();
-        for entry in entries.rev() {
-            if state.closed {
-                late.push(entry);
-            } else {
-                state.totals.removed -= 1;
-                state.fifo.push_front(entry);
-            }
-        }
-        self.release(state, false); // guard: what is given back settles
-        late.into_iter().for_each(|entry| self.driver.dispose(entry)); // guard: what is given back late is freed
-    }
-
     /// Wakes every waiter with *abandoned* and returns what was queued, for the caller to free.
     pub(crate) fn close(&self) -> Vec<T> {
         let mut state = self.state.lock();
@@ -564,100 +479,6 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
-    }
-
-    /// Where a worker notes what it handles, for reports.
-    pub(crate) fn note(&self, me: WorkerId) -> Note<T> {
-        Note { shared: self.state.lock().worker(me.number).shared.clone() }
-    }
-
-    /// Whether a worker is inside `get`.
-    pub(crate) fn waits(&self, worker: WorkerId) -> bool {
-        let state = self.state.lock();
-        let it = state.workers.get(worker.number).and_then(Option::as_ref);
-        it.is_some_and(|it| it.generation == worker.generation && it.stay == 0)
-    }
-
-    pub(crate) fn stats(&self) -> QueueStats {
-        let state = self.state.lock();
-        let totals = state.totals;
-        QueueStats {
-            queued: state.fifo.len(),
-            limit: state.limit,
-            active: state.active - state.promised,
-            waiting: state.waiters.len()
-                + usize::from(state.standby.is_some())
-                + usize::from(state.leader)
-                + state.promised,
-            blocked: state.workers.iter().flatten().filter(|w| w.blocking || w.written_off).count(),
-            inserted: totals.inserted,
-            removed: totals.removed,
-            wakes: Some(totals.wakes),
-            polls: totals.polls,
-            ticks: Some(totals.ticks),
-            write_offs: Some(totals.write_offs),
-        }
-    }
-
-    pub(crate) fn workers(&self) -> Vec<WorkerReport> {
-        let seen: Vec<_> = {
-            let state = self.state.lock();
-            let seen = state.workers.iter().flatten().map(|worker| {
-                let what = match worker {
-                    Worker { stay: 0, .. } => WorkerState::Waiting,
-                    Worker { counted: true, .. } => WorkerState::Running,
-                    _ => WorkerState::Blocked,
-                };
-                (worker.shared.clone(), what, worker.blocked_since)
-            });
-            seen.collect()
-        };
-        let time = now();
-        seen.into_iter()
-            .map(|(shared, state, since)| WorkerReport {
-                thread: shared.probe.thread(),
-                state,
-                blocked_for: since.map(|since| time.saturating_duration_since(since)),
-                sleeps_in: if state == WorkerState::Blocked { shared.probe.sleeps_in() } else { None },
-                device: shared.note.load(Ordering::Relaxed),
-            })
-            .collect()
-    }
-
-    /// An event descriptor that is readable while something is queued.
-    #[cfg(all(unix, not(loom)))]
-    pub(crate) fn bell(&self) -> std::io::Result<std::sync::Arc<rustix::fd::OwnedFd>> {
-        let mut state = self.state.lock();
-        if state.notifier.is_none() {
-            state.notifier = Some(notify::Bell::new()?);
-        }
-        let event = state.notifier.as_ref().map(|bell| bell.event().clone()).expect("just made");
-        self.release(state, false);
-        Ok(event)
-    }
-
-    // --- Supervision: a pool's own thread sleeps on the dead-man's timer, so that no worker has to. ---
-
-    /// Makes the calling thread the one that the dead-man's timer wakes. `None` if the port has a supervisor already, or
-    /// is closed.
-    pub(crate) fn supervise(&self) -> Option<Arc<Park>> {
-        let mut state = self.state.lock();
-        if state.supervisor.is_some() || state.closed {
-            return None;
-        }
-        let park = Arc::new(Park::default());
-        park.prepare();
-        state.supervisor = Some(park.clone());
-        // Who stands by now sleeps on the same timer; woken, it lies down like the others.
-        let mut nudge = None;
-        if let Some(standby) = state.standby.take() {
-            nudge = Some(state.worker(standby).shared.park.clone());
-        }
-        self.release(state, false);
-        if let Some(standby) = nudge {
-            standby.signal(true); // guard: a worker that stood by learns of the supervisor
-        }
-        Some(park)
     }
 
     /// Makes one worker's present or next interruptible `get` come back without an entry.
@@ -680,198 +501,6 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             self.driver.kick(); // guard: an interruption reaches a worker that leads
         }
     }
-
-    /// Sleeps until the supervisor ends, unless there is none; `park` is signalled to end the sleep.
-    pub(crate) fn await_supervision(&self, park: &Arc<Park>) {
-        {
-            let mut state = self.state.lock();
-            if state.closed || state.supervisor.is_none() {
-                return;
-            }
-            state.candidates.push(park.clone());
-            self.release(state, false);
-        }
-        park.wait(None);
-        self.state.lock().candidates.retain(|other| !Arc::ptr_eq(other, park)); // guard: a candidate that gives up is forgotten
-    }
-
-    /// Ends the supervision: a waiting worker stands by again.
-    pub(crate) fn end_supervision(&self) {
-        let mut state = self.state.lock();
-        if let Some(park) = state.supervisor.take() {
-            park.signal(true); // guard: a supervisor learns that it is to stop
-        }
-        state.candidates.drain(..).for_each(|park| park.signal(false)); // guard: a candidate learns that it may supervise
-        self.release(state, false); // guard: the end of supervision settles
-    }
-
-    /// Sleeps until the dead-man's timer goes off, and does what has to be done then.
-    pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
-        let mut state = self.state.lock();
-        if !state.anybody_inside() {
-            // What an earlier turn found beside the one it returned. Behind so much work comes a poll.
-            if let Some(work) = state.take_work() {
-                self.release(state, false);
-                return Tended::Work(work);
-            }
-        }
-        let goes_on = !state.anybody_inside() && !state.work.is_empty() && !park.is_signalled();
-        drop(state);
-        if !goes_on && self.watch.wait(park, None) == Woke::Signalled {
-            return Tended::Stopped;
-        }
-        let mut state = self.state.lock();
-        // With work to go on with it did not sleep, and the timer may have gone off meanwhile.
-        let ticked = !goes_on || state.is_overdue();
-        if ticked {
-            state.tick();
-        }
-        if state.leader
-            && state.fifo.is_empty()
-            && state.work.is_empty()
-            && state.holders == 0
-            && state.written_off == 0
-        {
-            self.release(state, false);
-            return Tended::Nothing;
-        }
-        state = self.look(state).0;
-        if state.closed {
-            return Tended::Stopped;
-        }
-        if state.anybody_inside() {
-            if !state.fifo.is_empty() && state.has_room() {
-                self.release(state, true); // guard: a supervisor wakes a worker for what was stuck
-            } else {
-                // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
-                let mut wakes = state.settle(&self.watch, false);
-                if !state.leader && wakes.is_empty() && !state.does_without_leader() {
-                    state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
-                }
-                drop(state);
-                wakes.signal();
-                if wakes.kick {
-                    self.driver.kick();
-                }
-            }
-            return Tended::Nothing;
-        }
-        // Everybody is outside. What the engine has goes on without a slot; entries need a further thread.
-        let (mut state, _) = self.lead(state, Deadline::Now);
-        if state.closed {
-            drop(state);
-            self.dispose_found();
-            return Tended::Stopped;
-        }
-        // Not who has just started, nor who does the engine's work.
-        let mut workers = state.workers.iter().flatten().peekable();
-        let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
-        let wanted = state.has_room() && (state.has_entries_left() || all_blocked) && !state.anybody_inside();
-        // A poll was made, and entries are not the supervisor's to take: work comes again.
-        state.works_in_a_row = 0;
-        // Work that is left is taken in the next turn.
-        let wanted = wanted && ticked;
-        let work = if wanted { None } else { state.take_work() };
-        self.release(state, false);
-        match work {
-            Some(work) => Tended::Work(work),
-            None if wanted => Tended::Grow,
-            None => Tended::Nothing,
-        }
-    }
-}
-
-impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
-    fn enroll(&self) -> WorkerId {
-        let shared = Arc::new(Shared {
-            park: Arc::new(Park::default()),
-            probe: Probe::current(),
-            held: Lock::new(VecDeque::new()),
-            note: AtomicU64::new(0),
-        });
-        let mut worker = Worker {
-            shared,
-            generation: 0,
-            counted: false,
-            promised: false,
-            stay: 0,
-            seen: now(),
-            written_off: false,
-            blocking: false,
-            interrupted: false,
-            left_at: None,
-            took: 0,
-            holds: false,
-            blocked_since: None,
-        };
-        let mut state = self.state.lock();
-        state.enrolled += 1;
-        let generation = state.enrolled;
-        worker.generation = generation;
-        let number = match state.workers.iter().position(Option::is_none) {
-            Some(free) => {
-                state.workers[free] = Some(worker);
-                free
-            }
-            None => {
-                state.workers.push(Some(worker));
-                state.workers.len() - 1
-            }
-        };
-        WorkerId { number, generation }
-    }
-
-    /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
-    fn dismiss(&self, worker: usize) {
-        let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker); // guard: an exit gives the batch back
-        let gone = state.workers[worker].take();
-        state.written_off -= usize::from(gone.as_ref().is_some_and(|worker| worker.written_off));
-        if gone.is_some_and(|worker| worker.counted) {
-            state.active -= 1; // guard: an exit gives the slot back
-        }
-        self.release(state, false); // guard: an exit settles
-    }
-
-    fn enter_blocking(&self, worker: usize) -> bool {
-        let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker); // guard: a worker that says it blocks holds nothing hostage
-        let me = state.worker(worker);
-        // guard: the inner one of two calls of `blocking` does not end the outer [without: if me.stay == 0 {]
-        if me.stay == 0 || me.blocking {
-            return false;
-        }
-        me.blocking = true;
-        // guard: a worker in `blocking` is not counted again by a look [without: let written_off = me.written_off;]
-        let written_off = std::mem::take(&mut me.written_off);
-        me.blocked_since = Some(now());
-        me.left_at = None;
-        let counted = std::mem::take(&mut me.counted);
-        state.written_off -= usize::from(written_off);
-        if counted {
-            state.active -= 1; // guard: a worker in `blocking` gives its slot back
-        }
-        self.release(state, true); // guard: a worker that says it blocks settles
-        true
-    }
-
-    fn leave_blocking(&self, worker: usize) {
-        let mut state = self.state.lock();
-        let me = state.worker(worker);
-        // guard: a `get` inside `blocking` is counted once [without: if !std::mem::take(&mut me.blocking) && false {]
-        if !std::mem::take(&mut me.blocking) {
-            // A `get` inside the closure has counted it anew.
-            return;
-        }
-        me.blocked_since = None;
-        let counted = std::mem::replace(&mut me.counted, true);
-        let clock = state.clock;
-        state.worker(worker).seen = clock;
-        if !counted {
-            state.active += 1;
-        }
-        self.release(state, false);
-    }
 }
 
 /// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
@@ -881,39 +510,5 @@ fn past_interruptions<R>(mut wait: impl FnMut() -> Result<R, Nothing>) -> Result
             Err(Nothing::Interrupted) => {}
             other => return other,
         }
-    }
-}
-
-/// See [`Queue::note`].
-pub(crate) struct Note<T> {
-    shared: Arc<Shared<T>>,
-}
-
-impl<T> Note<T> {
-    pub(crate) fn set(&self, device: u64) {
-        self.shared.note.store(device, Ordering::Relaxed);
-    }
-}
-
-/// What a worker has taken and not come to: see [`Queue::get_many`].
-pub(crate) struct Held<T> {
-    holder: Holder<T>,
-}
-
-/// Whose `held` list it is; nobody's if it was empty from the start.
-type Holder<T> = Option<Arc<Shared<T>>>;
-
-impl<T> Held<T> {
-    #[inline]
-    pub(crate) fn next(&self) -> Option<T> {
-        self.holder.as_ref()?.held.lock().pop_front()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.holder.as_ref().map_or(0, |holder| holder.held.lock().len())
-    }
-
-    pub(crate) fn drain(&self) -> Vec<T> {
-        self.holder.as_ref().map_or_else(Vec::new, |holder| holder.held.lock().drain(..).collect())
     }
 }

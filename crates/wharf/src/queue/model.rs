@@ -12,7 +12,7 @@ use super::signal::{self, Signal, Word};
 use super::*;
 use crate::sync::pass_until;
 use crate::sys::probe::compute;
-use crate::threads::{blocking, unbind};
+use crate::threads::{Tended, WorkerState, blocking, unbind};
 use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use std::sync::Mutex as Untracked;

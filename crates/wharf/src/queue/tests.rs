@@ -1,7 +1,9 @@
 //! The order in which one thread is handed engine work, entries and polls, on a driver that does what the test says.
 
 use super::*;
-use crate::threads::blocking;
+use crate::sys::probe::ThreadState;
+use crate::threads::{Tended, blocking};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread;
 
