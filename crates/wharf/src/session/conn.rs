@@ -747,6 +747,12 @@ impl Conn {
         self.sending.try_lock().map_or(true, |sending| sending.reckoned)
     }
 
+    /// Whether it was ended for its memory.
+    #[cfg(all(test, unix))]
+    pub(super) fn is_written_off(&self) -> bool {
+        self.lock().written_off
+    }
+
     /// Whether it is decided that it ends, and why.
     #[cfg(all(test, unix))]
     pub(super) fn is_to_end(&self) -> bool {

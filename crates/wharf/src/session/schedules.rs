@@ -196,7 +196,9 @@ impl time::World for Schedule {
 impl Party {
     /// It was not to end gracefully.
     fn is_abrupt(&self) -> bool {
-        self.aborted || self.panicked || matches!(self.closed, Some(Closed::SlowConsumer | Closed::MemoryLimit))
+        // One that was ending for another reason may be ended at once for its memory.
+        let for_memory = self.link.as_ref().is_some_and(|link| link.0.is_written_off());
+        self.aborted || self.panicked || for_memory || matches!(self.closed, Some(Closed::SlowConsumer))
     }
 
     /// When the peer last did something before that was found out. Who does something at this very moment may do so
