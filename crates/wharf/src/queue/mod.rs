@@ -117,7 +117,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// Restores the invariant, releases the lock, then wakes whom it named.
     #[inline]
     fn release(&self, mut state: Guard<'_, State<T>>, urgent: bool) {
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         state.check_counts();
         if !state.is_alone() && (urgent || !state.is_settled()) {
             self.settle(state, urgent);

@@ -27,15 +27,18 @@
 //! Times are those of `clock`, the last reading of the clock by anybody: a stay begins at the latest when its `seen`
 //! says, so a look may come early and does not come late.
 //!
-//! The lines marked `guard:` here and in `mod.rs` hold this up. `ci/loom` takes each of them out and requires that a
+//! A debug build checks all this: the counts when the lock is released, the timer when somebody settles. A violation
+//! panics.
+//!
+//! The lines marked `guard:` in the files of this folder hold this up. `ci/loom` takes each of them out and requires that a
 //! model in `model.rs` fails.
 //!
 //! **When a further worker is woken.** Waking a thread on another core costs about 30 us of processor time, five
 //! echoed messages. So the policy [`Wake::Adaptive`] wakes one at once only when nobody is active, or when the
 //! backlog (entries times the average handler time) is worth two wake-ups; otherwise the active worker that will
 //! return soon takes the next entry, and if it does not return, the tick does. [`Wake::Eager`] wakes one for each
-//! entry while slots are free, as NT does. Never are two workers woken for one entry: each wake-up promises a slot,
-//! and promises are weighed against the entries.
+//! entry while slots are free, as NT does. No entry ever wakes two workers: each wake-up promises a slot, and
+//! promises are weighed against the entries.
 
 use super::park::Park;
 use super::watch::Watch;
@@ -64,6 +67,9 @@ const LONGEST_SLEEP_UNSEEN: u32 = 64;
 pub(super) const LOOKS_AT_A_TIME: usize = 16;
 /// So many pieces of engine work may be taken in a row while an entry could be taken, or a poll is due.
 pub(super) const WORKS_IN_A_ROW: u32 = 2;
+/// For so many workers a debug build counts again at each release what the queue keeps counted.
+#[cfg(any(test, debug_assertions))]
+const CHECKED_AT_A_RELEASE: usize = 64;
 /// Weight of a sample in the moving average, and how many times the average it may count at most. One handler that
 /// sleeps for 50 ms would otherwise distort the next 40 decisions.
 const SERVICE_WEIGHT: u32 = 8;
@@ -167,6 +173,9 @@ pub(super) struct State<T> {
     pub(super) last_gap: Duration,
     pub(super) service: Duration,
     pub(super) totals: Totals,
+    /// Releases of the lock since the counts were last checked.
+    #[cfg(any(test, debug_assertions))]
+    unchecked: usize,
     #[cfg(all(unix, not(loom)))]
     pub(super) notifier: Option<super::notify::Bell>,
 }
@@ -229,6 +238,8 @@ impl<T> State<T> {
             last_gap: Duration::ZERO,
             service: FIRST_SERVICE_TIME,
             totals: Totals::default(),
+            #[cfg(any(test, debug_assertions))]
+            unchecked: 0,
             #[cfg(all(unix, not(loom)))]
             notifier: None,
         }
@@ -323,7 +334,7 @@ impl<T> State<T> {
         let watched = self.armed_until.is_some() && (self.standby.is_some() || self.supervisor.is_some());
         let settled = full && watched && self.is_a_burst() && !(self.rearms + 1).is_multiple_of(BURST as u32);
         self.rearms += u32::from(settled);
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         if settled {
             self.check_watched();
         }
@@ -591,14 +602,22 @@ impl<T> State<T> {
         if let Some(bell) = &mut self.notifier {
             bell.ring(!self.fifo.is_empty() || !self.work.is_empty());
         }
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         self.check_watched();
         wakes
     }
 
     /// Every slot belongs to a worker that runs, or to one that was promised it; a closed queue is empty.
-    #[cfg(test)]
-    pub(super) fn check_counts(&self) {
+    ///
+    /// It walks through all workers, so a port with more than [`CHECKED_AT_A_RELEASE`] of them is checked at every second
+    /// release, or third, and so on: a release costs a walk through that many workers on average, however many there are.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_counts(&mut self) {
+        self.unchecked += 1;
+        if self.unchecked.saturating_mul(CHECKED_AT_A_RELEASE) < self.workers.len() {
+            return;
+        }
+        self.unchecked = 0;
         let count = |what: fn(&Worker<T>) -> bool| self.workers.iter().flatten().filter(|worker| what(worker)).count();
         assert_eq!(self.promised, count(|worker| worker.promised), "slots promised");
         assert_eq!(self.active, self.promised + count(|worker| worker.counted), "slots in use");
@@ -609,7 +628,7 @@ impl<T> State<T> {
     }
 
     /// The invariant at the top of this file.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     fn check_watched(&self) {
         if self.needs_the_timer() {
             let until = self.armed_until.expect("the dead-man's timer is armed");
@@ -654,7 +673,7 @@ impl<T> State<T> {
             watch.arm(due, self.clock); // guard: the dead-man's timer is armed
             self.armed_until = Some(due);
         }
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         self.check_due(watch.tick());
         look
     }
@@ -672,7 +691,7 @@ impl<T> State<T> {
     }
 
     /// The timer goes off in time for everything that it is about.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     fn check_due(&self, tick: Duration) {
         let until = self.armed_until.expect("it was just armed");
         let in_time = |at: Instant| until <= at.max(self.clock).max(self.next_tick);
