@@ -201,6 +201,7 @@ impl Direction {
     /// The owner lets go, after an attempt that showed whether more is there.
     #[inline(always)]
     pub(crate) fn let_go(&mut self, drained: bool) -> Left {
+        debug_assert_eq!(self.turn, Turn::Running, "only the owner of a direction lets go of it");
         self.drained = drained && !std::mem::take(&mut self.edge);
         self.run_none();
         self.forget_cancelled();

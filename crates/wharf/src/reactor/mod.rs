@@ -853,6 +853,10 @@ impl Port {
 
     /// Executes an entry that was taken with a slot. `None`: it came to nothing, take the next one.
     pub(crate) fn execute(&self, entry: Entry) -> Option<Completion> {
+        debug_assert!(
+            crate::threads::bound(&self.queue).is_none_or(|me| !self.queue.waits(me)),
+            "an entry is executed by a worker that the queue has let out of `get`"
+        );
         match entry {
             Entry::Post(post) => Some(post.into()),
             Entry::Packet(completion) => Some(*completion),
@@ -949,6 +953,7 @@ fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
 
 #[inline]
 fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
+    debug_assert_ne!(operation.serial, 0, "an operation is completed that was never issued");
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();
     let Operation { kind, token, done: bytes, .. } = operation;
