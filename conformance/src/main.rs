@@ -9,11 +9,10 @@
 //! Each runs on every engine, with both policies of waking (`setting.rs`). The rows stand in `rows/`, a file for each group;
 //! the list of those that there have to be in `specified.rs`. What comes of it is a table on the terminal, JSON, and the
 //! pages `docs/conformance.md` and `docs/known-differences.md`, which a test compares. It also runs in hostile surroundings
-//! (`hostile.rs`), and for as long as one likes with everything at once (`soak/`).
+//! (`hostile/`), and for as long as one likes with everything at once (`soak/`).
 
 mod fake;
 mod heap;
-#[cfg_attr(windows, path = "hostile_windows.rs")]
 mod hostile;
 mod judge;
 mod kit;

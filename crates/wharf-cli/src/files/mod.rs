@@ -15,7 +15,6 @@ mod deadlines;
 mod fuzz;
 mod input;
 mod listing;
-#[cfg_attr(windows, path = "open_windows.rs")]
 mod open;
 mod output;
 mod path;

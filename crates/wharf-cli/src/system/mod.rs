@@ -1,5 +1,5 @@
 //! The corners where systems differ, for the whole program: one file for each, chosen here; both offer the same names.
-//! Beside it stand, chosen where their module is declared: `doctor/linux.rs` and `doctor/windows.rs`, `files/open*.rs`.
+//! `doctor/system/` and `files/open/` do the same for the doctor and for the files that are served.
 
 #[cfg(unix)]
 mod unix;

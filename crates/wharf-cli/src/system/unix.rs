@@ -62,6 +62,9 @@ fn name(address: &std::os::unix::net::SocketAddr) -> String {
 
 // --- Files ---
 
+/// What to do where no temporary file can be made.
+pub const CHOOSE_TEMPORARY: &str = "set TMPDIR to a directory that can be written to";
+
 /// What to do about an error of a path that std has no word for.
 pub fn remedy(error: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(error)? {

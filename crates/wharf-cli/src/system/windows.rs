@@ -54,6 +54,9 @@ pub fn adopt<S: Session>(
 
 // --- Files ---
 
+/// What to do where no temporary file can be made.
+pub const CHOOSE_TEMPORARY: &str = "set TMP to a directory that can be written to";
+
 /// What to do about an error of a path that std has no word for.
 pub fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()?.cast_unsigned() {

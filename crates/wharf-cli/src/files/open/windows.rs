@@ -1,12 +1,12 @@
-//! Opens what a name below the directory stands for, and nothing outside of it: on Windows.
+//! Opens what a name below the directory stands for, and nothing outside of it: Windows.
 //!
 //! The name is walked component by component, each opened by the kernel's own call below the one before, so that no name is
 //! read as Win32 reads names: `..`, drives, devices and dots at the end mean nothing there. What remains is refused here: a
 //! colon, which would name a stream of a file; links and all other reparse points (junctions, placeholders of cloud storage),
 //! which may lead out; and short names (`PROGRA~1`), which would give what is hidden another name.
 
-use super::response::Facts;
-use super::status::{Status, status};
+use crate::files::response::Facts;
+use crate::files::status::{Status, status};
 use crate::system;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -51,7 +51,7 @@ impl Root {
         Some("on Windows symbolic links and junctions are not followed")
     }
 
-    /// `name`: as [`resolve`](super::path::resolve) makes them. Empty for the directory itself.
+    /// `name`: as [`resolve`](crate::files::path::resolve) makes them. Empty for the directory itself.
     pub fn file(&self, name: &str) -> io::Result<File> {
         self.below(name, files::FILE_GENERIC_READ, 0)
     }

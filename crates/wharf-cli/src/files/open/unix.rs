@@ -7,8 +7,8 @@
 //! These calls may wait for a disk. What the kernel has cached it opens at once (`RESOLVE_CACHED`); only what has to wait
 //! is announced to the port.
 
-use super::response::Facts;
-use super::status::{Status, status};
+use crate::files::response::Facts;
+use crate::files::status::{Status, status};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -76,7 +76,7 @@ impl Root {
         walks.then_some("this system has no openat2: symbolic links are not followed")
     }
 
-    /// `name`: as [`resolve`](super::path::resolve) makes them. Empty for the directory itself.
+    /// `name`: as [`resolve`](crate::files::path::resolve) makes them. Empty for the directory itself.
     pub fn file(&self, name: &str) -> Result<OwnedFd, Errno> {
         self.below(name, READ)
     }

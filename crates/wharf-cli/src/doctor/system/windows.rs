@@ -1,18 +1,14 @@
 //! Windows: its completion port, and what this program lacks there. Wine is told from Windows, because it does some things
 //! otherwise.
 
-use super::{Finding, Trouble, processors, sync};
-use crate::system;
-use std::io;
+use crate::doctor::finding::{Finding, processors};
+use crate::doctor::sync::{Trouble, sync};
 use wharf::CompletionPort;
 use windows_sys::Win32::Foundation as base;
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 
-/// What to do where no temporary file can be made.
-pub(super) const CHOOSE_TEMPORARY: &str = "set TMP to a directory that can be written to";
-
 /// All that is looked at, in order.
-pub(super) fn findings() -> Result<Vec<Finding>, String> {
+pub fn findings() -> Result<Vec<Finding>, String> {
     let mut findings = vec![Finding::fine("kernel", wharf_perf::report::json::system_info(), ""), processors()];
     if let Some(version) = wine() {
         findings.push(Finding::warning(
@@ -31,11 +27,6 @@ pub(super) fn findings() -> Result<Vec<Finding>, String> {
         "does not bite: each connection and open file takes one",
     ));
     Ok(findings)
-}
-
-/// Handles have run out, or the memory that the system keeps them in.
-pub(super) fn is_scarce(error: &io::Error) -> bool {
-    system::scarce(error).is_some()
 }
 
 fn engines() -> Result<Vec<Finding>, String> {

@@ -1,7 +1,9 @@
 //! Linux: its engines, and its limits. Where a sync did not run on io_uring, a second port asks for nothing else, so that the
 //! kernel itself says why not.
 
-use super::{Finding, Trouble, processors, sync};
+use crate::doctor::finding::{Finding, processors};
+use crate::doctor::sync::{Trouble, sync};
+use crate::system::scarce;
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use std::fs;
 use std::io;
@@ -21,18 +23,10 @@ const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
 
-/// What to do where no temporary file can be made.
-pub(super) const CHOOSE_TEMPORARY: &str = "set TMPDIR to a directory that can be written to";
-
 /// All that is looked at, in order.
-pub(super) fn findings() -> Result<Vec<Finding>, String> {
+pub fn findings() -> Result<Vec<Finding>, String> {
     let groups = [vec![kernel(), processors()], engines()?, vec![pidfd()], limits()];
     Ok(groups.into_iter().flatten().collect())
-}
-
-/// Descriptors have run out, here or in the whole system.
-pub(super) fn is_scarce(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 fn kernel() -> Finding {
@@ -49,7 +43,7 @@ fn engines() -> Result<Vec<Finding>, String> {
     let port = match CompletionPort::<(), ()>::new() {
         Ok(port) => port,
         // The limits are told below, and they are why it was asked.
-        Err(error) if is_scarce(&error) => {
+        Err(error) if scarce(&error).is_some() => {
             let (why, remedy) = explain(&error);
             return Ok(vec![Finding::warning("sockets", "none", format!("the port cannot be made: {why}"), remedy)]);
         }
@@ -85,7 +79,7 @@ fn engines() -> Result<Vec<Finding>, String> {
                 }
             }
         }
-        (Err(Trouble::Engine(error)), _) if is_scarce(&error) => {
+        (Err(Trouble::Engine(error)), _) if scarce(&error).is_some() => {
             let (why, remedy) = explain(&error);
             Finding::warning("files", "none", format!("no file can be opened: {why}"), remedy)
         }
