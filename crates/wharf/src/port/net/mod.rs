@@ -29,12 +29,14 @@ macro_rules! socket {
     };
 }
 
+mod acceptor;
 mod address;
 mod local;
 mod send_file;
 mod tcp;
 mod udp;
 
+pub use acceptor::{AcceptLimits, Acceptor, Incoming, Permit};
 pub use address::Addresses;
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
