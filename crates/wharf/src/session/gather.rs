@@ -26,7 +26,7 @@ use super::conn::Conn;
 use super::service::{Inner, Node, Op, lock};
 use super::tape::Tape;
 use super::time::coarse_ms;
-use crate::threads::before_blocking;
+use crate::threads::BeforeBlocking;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -108,9 +108,11 @@ pub(super) fn is_behind() -> bool {
 /// ends it.
 pub(super) fn set(on: bool) {
     if GATHER.try_with(|gather| gather.on.replace(on)).is_ok_and(|was_on| was_on != on) {
-        before_blocking(on.then_some(stop));
+        if on { STOP.add() } else { STOP.remove() }
     }
 }
+
+static STOP: BeforeBlocking = BeforeBlocking(stop);
 
 /// What the handler sends while it blocks, and after that, leaves at once, until the next frame.
 fn stop() {

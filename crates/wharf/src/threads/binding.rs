@@ -61,21 +61,47 @@ loom::thread_local! {
     static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
 }
 
+/// What a user of this module, who puts something off, does before the thread blocks. A static for each user: two are told
+/// apart by their addresses.
+#[cfg(not(loom))]
+pub(crate) struct BeforeBlocking(pub(crate) fn());
+
 #[cfg(not(loom))]
 thread_local! {
-    static BEFORE_BLOCKING: std::cell::Cell<Option<fn()>> = const { std::cell::Cell::new(None) };
+    /// The thread's, not the binding's: what was put off stays so when the thread moves to another port.
+    static BEFORE_BLOCKING: RefCell<Vec<&'static BeforeBlocking>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the calling thread does, once, before it next blocks and says so: what it has put off must not wait for it.
 #[cfg(not(loom))]
-pub(crate) fn before_blocking(act: Option<fn()>) {
-    let _ = BEFORE_BLOCKING.try_with(|before| before.set(act));
+impl BeforeBlocking {
+    /// The hook runs, once, before the calling thread next blocks and says so: what it has put off must not wait for it.
+    pub(crate) fn add(&'static self) {
+        let _ = BEFORE_BLOCKING.try_with(|hooks| {
+            let mut hooks = hooks.borrow_mut();
+            if !hooks.iter().any(|hook| std::ptr::eq(*hook, self)) {
+                hooks.push(self);
+            }
+        });
+    }
+
+    /// Nothing is put off any more.
+    pub(crate) fn remove(&'static self) {
+        let _ = BEFORE_BLOCKING.try_with(|hooks| hooks.borrow_mut().retain(|hook| !std::ptr::eq(*hook, self)));
+    }
 }
 
+/// Runs the hooks in the order in which they were added. One that a hook adds is for the next time.
 #[cfg(not(loom))]
 fn put_nothing_off() {
-    if let Ok(Some(act)) = BEFORE_BLOCKING.try_with(std::cell::Cell::take) {
-        act();
+    let count = BEFORE_BLOCKING.try_with(|hooks| hooks.borrow().len()).unwrap_or(0);
+    for _ in 0..count {
+        // A hook may add and remove hooks: it runs outside the borrow.
+        let next = BEFORE_BLOCKING.with(|hooks| {
+            let mut hooks = hooks.borrow_mut();
+            (!hooks.is_empty()).then(|| hooks.remove(0))
+        });
+        let Some(hook) = next else { return };
+        (hook.0)();
     }
 }
 #[cfg(loom)]
@@ -176,4 +202,39 @@ fn binding() -> Option<(Arc<dyn Bindable>, usize)> {
         Some((binding.queue.upgrade()?, binding.worker.number))
     };
     BINDING.try_with(of).ok().flatten()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        static RUNS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    }
+
+    static FIRST: BeforeBlocking = BeforeBlocking(|| {
+        RUNS.set((RUNS.get().0 + 1, RUNS.get().1));
+    });
+    static SECOND: BeforeBlocking = BeforeBlocking(|| {
+        RUNS.set((RUNS.get().0, RUNS.get().1 + 1));
+    });
+
+    #[test]
+    fn the_hooks_of_two_users_run_once_each_before_the_thread_blocks() {
+        FIRST.add();
+        SECOND.add();
+        FIRST.add();
+        assert_eq!(RUNS.get(), (0, 0));
+        blocking(|| assert_eq!(RUNS.get(), (1, 1), "before it blocks"));
+        blocking(|| assert_eq!(RUNS.get(), (1, 1), "once"));
+    }
+
+    #[test]
+    fn a_hook_that_was_removed_does_not_run() {
+        FIRST.add();
+        SECOND.add();
+        FIRST.remove();
+        blocking(|| assert_eq!(RUNS.get(), (0, 1)));
+    }
 }

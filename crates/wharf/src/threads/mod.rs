@@ -5,7 +5,7 @@ mod binding;
 mod types;
 
 #[cfg(not(loom))]
-pub(crate) use binding::before_blocking;
+pub(crate) use binding::BeforeBlocking;
 pub use binding::blocking;
 #[cfg(unix)]
 pub(crate) use binding::bound;
