@@ -163,7 +163,7 @@ impl WorkerPool {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in the name of a pool's threads"));
         }
         if workers.least == 0 {
-            workers.least = port.stats().limit.saturating_mul(2).min(workers.most);
+            workers.least = port.0.stats().limit.saturating_mul(2).min(workers.most);
         }
         workers.most = workers.most.max(workers.least);
         let count = workers.least;
@@ -182,7 +182,7 @@ impl WorkerPool {
         for _ in 0..count {
             pool.shared.start_worker(false)?;
         }
-        let pools = &pool.shared.port.queue.pools;
+        let pools = &pool.shared.port.0.queue.pools;
         pools.add(Arc::downgrade(&pool.shared) as Weak<dyn Grow>);
         let shared = pool.shared.clone();
         let name = format!("{}-supervisor", shared.workers.name);
@@ -259,7 +259,7 @@ impl Pool {
 
     fn report(&self, state: &State) -> PoolReport {
         // Who came back just before the pool was found exhausted, and waits now, has had nothing to take back.
-        let waits = || state.members.iter().any(|&member| self.port.queue.waits(member));
+        let waits = || state.members.iter().any(|&member| self.port.0.queue.waits(member));
         PoolReport {
             workers: state.live,
             // One that has been started, and not begun, is not counted yet.
@@ -273,31 +273,31 @@ impl Pool {
     /// Is this the process that started the threads? In a forked child, which has none of them, nobody would release the
     /// lock if one of them held it.
     fn is_home(&self) -> bool {
-        self.port.is_home()
+        self.port.0.is_home()
     }
 
     fn stop(self: &Arc<Self>) {
         if !self.is_home() {
             return;
         }
-        self.port.queue.pools.remove(Arc::as_ptr(self));
+        self.port.0.queue.pools.remove(Arc::as_ptr(self));
         let (members, supervised, candidate) = {
             let mut state = self.lock();
             self.stopping.store(true, Ordering::Release);
             (state.members.clone(), std::mem::take(&mut state.supervised), state.candidate.take())
         };
         if supervised {
-            self.port.queue.end_supervision();
+            self.port.0.queue.end_supervision();
         }
         if let Some(park) = candidate {
             park.signal(false);
         }
-        members.into_iter().for_each(|worker| self.port.queue.interrupt(worker));
+        members.into_iter().for_each(|worker| self.port.0.queue.interrupt(worker));
     }
 
     /// The supervisor's thread. A port with several pools has one supervisor at a time; the next takes over when it ends.
     fn supervise(self: &Arc<Self>) {
-        let queue = &self.port.queue;
+        let queue = &self.port.0.queue;
         loop {
             let turn = {
                 let mut state = self.lock();
@@ -321,7 +321,7 @@ impl Pool {
                 Ok(park) => loop {
                     match queue.tend(&park) {
                         Tended::Stopped => return,
-                        Tended::Work(entry) => self.port.do_work(entry),
+                        Tended::Work(entry) => self.port.0.do_work(entry),
                         Tended::Grow => queue.pools.grow(),
                         Tended::Nothing => {}
                     }
@@ -379,7 +379,7 @@ impl Pool {
 
     /// Returns true when the worker was not needed for a while.
     fn work(&self) -> bool {
-        let queue = &self.port.queue;
+        let queue = &self.port.0.queue;
         let mut member = Member { pool: self, id: None, note: None };
         // A handler that forks returns twice. In the child the thread ends: what it would wait for is the parent's.
         while self.is_home() {
@@ -393,13 +393,13 @@ impl Pool {
             }
             // A pool that shrinks a little later is no worse.
             let may_end = || self.surplus.load(Ordering::Relaxed);
-            let again = me.and_then(|me| self.port.take_again_as(me)).map(Taken::Entry).ok_or(());
+            let again = me.and_then(|me| self.port.0.take_again_as(me)).map(Taken::Entry).ok_or(());
             let taken =
                 again.or_else(|()| queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))));
             let completion = match taken {
-                Ok(Taken::Entry(entry)) => self.port.execute(entry),
+                Ok(Taken::Entry(entry)) => self.port.0.execute(entry),
                 Ok(Taken::Work(entry)) => {
-                    self.port.do_work(entry);
+                    self.port.0.do_work(entry);
                     None
                 }
                 Err(Nothing::Abandoned) => return false,
@@ -440,7 +440,7 @@ impl Pool {
 
     /// The port's blocked workers, for the log.
     fn blocked(&self) -> String {
-        let workers = self.port.workers();
+        let workers = self.port.0.workers();
         let blocked = workers.iter().filter(|worker| worker.state == WorkerState::Blocked);
         let list: Vec<String> = blocked
             .map(|worker| {
@@ -513,7 +513,7 @@ impl Member<'_> {
     /// The thread belongs to the pool's port. After a handler that has used another port it does so as another worker.
     #[inline]
     fn enter(&mut self) -> Option<WorkerId> {
-        let id = crate::threads::bind(&self.pool.port.queue);
+        let id = crate::threads::bind(&self.pool.port.0.queue);
         if id != self.id {
             self.become_another(id);
         }
@@ -522,7 +522,7 @@ impl Member<'_> {
 
     #[cold]
     fn become_another(&mut self, id: Option<WorkerId>) {
-        self.note = id.map(|id| self.pool.port.queue.note(id));
+        self.note = id.map(|id| self.pool.port.0.queue.note(id));
         self.replace(id);
     }
 

@@ -20,7 +20,7 @@ impl<K: Key, C: Context> Batch<K, C> {
     /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`](super::CompletionPort::get_many)), and a socket that
     /// seemed to have something may turn out to have nothing.
     pub fn len(&self) -> usize {
-        if self.port.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
+        if self.port.0.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
     }
 
     /// Whether none is left.
@@ -40,7 +40,7 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
 
     #[inline]
     fn next(&mut self) -> Option<Packet<K, C>> {
-        if !self.port.is_home() {
+        if !self.port.0.is_home() {
             // A forked child: the packets are the parent's.
             return None;
         }
@@ -49,20 +49,20 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
         }
         match self.held.next()? {
             Entry::Post(post) => Some(assemble_post(post)),
-            other => self.port.execute(other).or_else(|| self.port.next_of(&self.held)).map(assemble),
+            other => self.port.0.execute(other).or_else(|| self.port.0.next_of(&self.held)).map(assemble),
         }
     }
 }
 
 impl<K: Key, C: Context> Drop for Batch<K, C> {
     fn drop(&mut self) {
-        if !self.port.is_home() {
+        if !self.port.0.is_home() {
             return;
         }
         let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
         let rest = self.held.drain();
         if first.is_some() || !rest.is_empty() {
-            self.port.queue.give_back(first.into_iter().chain(rest));
+            self.port.0.queue.give_back(first.into_iter().chain(rest));
         }
     }
 }

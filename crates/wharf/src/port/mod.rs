@@ -282,7 +282,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     #[inline]
     fn get_after(&self, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
-        match self.owner.0.take_again() {
+        match self.owner.0.0.take_again() {
             Some(Entry::Post(post)) => Ok(assemble_post(post)),
             other => self.get_slowly(other, timeout),
         }
@@ -291,7 +291,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     #[inline(never)]
     fn get_slowly(&self, entry: Option<Entry>, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
         let raw = &self.owner.0;
-        match entry.and_then(|entry| raw.execute(entry)) {
+        match entry.and_then(|entry| raw.0.execute(entry)) {
             Some(completion) => Ok(assemble(completion)),
             None => Ok(assemble(raw.get(timeout)?)),
         }
@@ -310,7 +310,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     #[doc(alias = "GetQueuedCompletionStatusEx")]
     pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
         let raw = &self.owner.0;
-        let (first, held) = raw.get_many(most, Deadline::after(timeout))?;
+        let (first, held) = raw.0.get_many(most, Deadline::after(timeout))?;
         Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData })
     }
 
@@ -397,7 +397,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// Is this the process that made the port, and no forked child?
     pub(crate) fn is_home(&self) -> bool {
-        self.owner.0.is_home()
+        self.owner.0.0.is_home()
     }
 
     /// Closes the port: every waiting thread returns [`GetError::Abandoned`], and what is queued or outstanding is
@@ -409,9 +409,9 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// The port's figures.
     pub fn stats(&self) -> PortStats {
         let raw = &self.owner.0;
-        let queue = raw.stats();
+        let queue = raw.0.stats();
         PortStats {
-            engine: raw.engine_name(),
+            engine: raw.0.engine_name(),
             files: raw.file_engine(),
             devices: raw.device_count(),
             queued: queue.queued,
@@ -430,7 +430,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// The threads that belong to the port: what each does, and who is blocked, for how long and where.
     pub fn workers(&self) -> Vec<WorkerReport> {
-        self.owner.0.workers()
+        self.owner.0.0.workers()
     }
 
     /// A descriptor that is readable while a `get` would find something, for programs that wait in a loop of their

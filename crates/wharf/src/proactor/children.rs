@@ -4,9 +4,9 @@
 //! owns what the thread is given, and keeps the process's handle open. Both go when the record has been dequeued and the wait
 //! is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
-use super::device::{Device as Inner, traits};
+use super::device::{DeviceState, traits};
 use super::queue::key;
-use super::raw::{Concluded, Device, Issued, Port};
+use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Pointer, Record};
 use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
 use crate::sys::calls::{self as sys, Called, Completions};
@@ -29,7 +29,7 @@ pub(super) struct Wait {
     wait: usize,
     told: Arc<Told>,
     /// Its handle is open until the wait is over.
-    device: Arc<Inner>,
+    device: Arc<DeviceState>,
     cancelled: bool,
 }
 
@@ -44,8 +44,7 @@ impl Drop for Wait {
 }
 
 impl Port {
-    /// Issues a wait for the child process behind a device to end: the completion's byte count is its exit code.
-    pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn wait_child(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if !device.has(traits::CHILD) {
             return Err(EINVAL);
@@ -56,7 +55,7 @@ impl Port {
     }
 }
 
-pub(super) fn wait(device: &Inner, record: &mut Record) -> Called {
+pub(super) fn wait(device: &DeviceState, record: &mut Record) -> Called {
     let pointer = Pointer(&raw mut *record);
     let Extra::Child(completions, wait) = &mut record.extra else { return Called::Failed(EINVAL) };
     // The handle stays open for it.

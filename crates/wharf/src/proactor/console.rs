@@ -73,10 +73,8 @@ unsafe extern "system" fn told(event: u32) -> i32 {
 }
 
 impl Port {
-    /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
-    /// packet says [`ECANCELED`](crate::sys::errno::ECANCELED). Fails for a signal that Windows does not know: see above.
     #[allow(unsafe_code)]
-    pub fn signal(
+    pub(crate) fn signal(
         &self,
         signal: i32,
         key: usize,

@@ -1,11 +1,12 @@
 //! Datagrams: one call for each; the kernel has no call for several.
 
-use super::device::Device as Inner;
-use super::raw::{Concluded, Device, Issued, Port};
+use super::device::DeviceState;
+use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{pieces_left, pieces_or_nothing};
 use crate::op::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
 use crate::op::{DeviceKind, Incoming, Outgoing};
+use crate::sync::Arc;
 use crate::sys::calls::{self as sys, Called, FromRoom, OVERLAPPED};
 use crate::sys::errno::{EBADF, EINVAL, EMSGSIZE};
 use std::net::SocketAddr;
@@ -16,19 +17,10 @@ const DATAGRAM_MAX: usize = 65535 - 8;
 const DATAGRAM_MAX_V4: usize = DATAGRAM_MAX - 20;
 
 impl Port {
-    /// Issues a receive of one datagram. One that is longer than the buffers fills them, loses the rest, and completes
-    /// with `WSAEMSGSIZE` (row U-02). With no space a datagram is consumed all the same (row U-04). With
-    /// [`Buffers::Pooled`] the buffer is taken from the port's pool now.
-    ///
-    /// Fails at once with `WSAEINVAL` (not a datagram socket, or, on Windows, one that is not bound) or [`EBADF`].
-    ///
-    /// # Safety
-    ///
-    /// As for [`receive`](Port::receive).
     #[allow(unsafe_code)]
-    pub unsafe fn receive_from(
+    pub(crate) unsafe fn receive_from(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         token: usize,
         sink: Sink,
@@ -42,19 +34,10 @@ impl Port {
         self.issue(device, Side::Receive, operation, Extra::From(FromRoom::new(), pooled))
     }
 
-    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
-    /// or not at all (row U-08).
-    ///
-    /// Fails at once with `WSAEMSGSIZE` (longer than any datagram, row U-07), `WSAEINVAL` (not a datagram socket) or
-    /// [`EBADF`].
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send).
     #[allow(unsafe_code)]
-    pub unsafe fn send_to(
+    pub(crate) unsafe fn send_to(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         to: Option<SocketAddr>,
         token: usize,
@@ -71,14 +54,12 @@ impl Port {
         self.issue(device, Side::Send, operation, Extra::None)
     }
 
-    /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does. The results are in the order of the datagrams;
-    /// one that is refused says nothing about the others.
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send), for each of them.
     #[allow(unsafe_code)]
-    pub unsafe fn send_to_many(&self, device: &Device, datagrams: Vec<Outgoing>) -> Vec<Result<Issued, i32>> {
+    pub(crate) unsafe fn send_to_many(
+        &self,
+        device: &Arc<DeviceState>,
+        datagrams: Vec<Outgoing>,
+    ) -> Vec<Result<Issued, i32>> {
         let issue = |Outgoing { buffers, to, token, sink }| {
             // SAFETY: by the contract.
             unsafe { self.send_to(device, buffers, to, token, sink) }
@@ -86,14 +67,12 @@ impl Port {
         datagrams.into_iter().map(issue).collect()
     }
 
-    /// Issues receives of one datagram each, as [`receive_from`](Port::receive_from) does. The results are in the order of
-    /// the receives.
-    ///
-    /// # Safety
-    ///
-    /// As for [`receive`](Port::receive), for each of them.
     #[allow(unsafe_code)]
-    pub unsafe fn receive_from_many(&self, device: &Device, receives: Vec<Incoming>) -> Vec<Result<Issued, i32>> {
+    pub(crate) unsafe fn receive_from_many(
+        &self,
+        device: &Arc<DeviceState>,
+        receives: Vec<Incoming>,
+    ) -> Vec<Result<Issued, i32>> {
         let issue = |Incoming { buffers, token, sink }| {
             // SAFETY: by the contract.
             unsafe { self.receive_from(device, buffers, token, sink) }
@@ -101,9 +80,7 @@ impl Port {
         receives.into_iter().map(issue).collect()
     }
 
-    /// Has refusals of datagrams fail receives (`SIO_UDP_CONNRESET`), or not. Windows does not say which datagram was
-    /// refused.
-    pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
+    pub(crate) fn report_refusals(&self, device: &Arc<DeviceState>, on: bool) -> Result<(), i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::Datagram {
             return Err(EINVAL);
@@ -118,7 +95,7 @@ impl Port {
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn receive(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let mut pieces = pieces_left(&record.operation);
     let Extra::From(from, pooled) = &mut record.extra else { return Called::Failed(EINVAL) };
     pieces.extend(pooled.as_mut().map(|buffer| buffer.space()));
@@ -128,7 +105,7 @@ pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *m
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn send(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let pieces = pieces_or_nothing(pieces_left(&record.operation));
     let family = record.operation.address().copied().or_else(|| sys::address_of(device.handle()));
     if family.is_some_and(|address| address.is_ipv4()) && record.operation.total() > DATAGRAM_MAX_V4 {

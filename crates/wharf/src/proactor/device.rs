@@ -5,6 +5,7 @@
 //! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
 
 use super::record::{Pointer, Record};
+use crate::error::Class;
 use crate::op::DeviceKind;
 use crate::op::{PortNumber, Side};
 use crate::sync::Lock;
@@ -66,7 +67,7 @@ impl Lane {
     }
 }
 
-pub(crate) struct Device {
+pub(crate) struct DeviceState {
     /// The port it is associated with, by the number that no other port of the process has.
     pub(crate) port: PortNumber,
     pub(crate) number: u64,
@@ -93,13 +94,34 @@ pub(crate) struct Device {
     pub(super) retired: Lock<Vec<Handle>>,
 }
 
-impl std::fmt::Debug for Device {
+impl std::fmt::Debug for DeviceState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Device({:#x}, {:?})", self.number, self.kind)
     }
 }
 
-impl Device {
+impl DeviceState {
+    /// What it is, as far as the errors of a stream are concerned: the system's numbers tell pipes apart themselves.
+    pub(crate) fn class(&self) -> Class {
+        Class::Stream
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn has_peer(&self) {}
+
+    pub(crate) fn skip_on_success(&self) {
+        // No call is under way while both are held.
+        let receive = self.receive.lock();
+        let send = self.send.lock();
+        let open = !receive.closed && !send.closed && self.kind != DeviceKind::Handle;
+        if open && crate::sys::calls::skip_on_success(self.handle()) {
+            self.skip_on_success.store(true, Ordering::Release);
+        }
+    }
+
     pub(super) fn lane(&self, side: Side) -> &Lock<Lane> {
         match side {
             Side::Receive => &self.receive,
@@ -138,7 +160,7 @@ impl Device {
         self.phase.load(Ordering::Acquire) == phase
     }
 
-    pub(super) fn is_socket(&self) -> bool {
+    pub(crate) fn is_socket(&self) -> bool {
         matches!(self.kind, DeviceKind::Listener | DeviceKind::Stream | DeviceKind::Datagram)
     }
 
@@ -171,7 +193,7 @@ impl Device {
 #[derive(Default)]
 pub(crate) struct Devices {
     port: PortNumber,
-    slots: Vec<(u32, Option<Arc<Device>>)>,
+    slots: Vec<(u32, Option<Arc<DeviceState>>)>,
     /// The one that has been free for longest comes first.
     free: VecDeque<u32>,
     count: usize,
@@ -183,7 +205,14 @@ impl Devices {
         Devices { port, ..Devices::default() }
     }
 
-    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Arc<Device> {
+    pub(crate) fn add(
+        &mut self,
+        handle: Handle,
+        kind: DeviceKind,
+        key: usize,
+        phase: u8,
+        traits: u8,
+    ) -> Arc<DeviceState> {
         let slot = self.free.pop_front().unwrap_or_else(|| {
             self.slots.push((0, None));
             u32::try_from(self.slots.len() - 1).expect("fewer devices than four thousand million")
@@ -191,7 +220,7 @@ impl Devices {
         let (generation, entry) = &mut self.slots[slot as usize];
         // Never 0, and never again: see `remove`.
         *generation += 1;
-        let device = Arc::new(Device {
+        let device = Arc::new(DeviceState {
             port: self.port,
             number: u64::from(slot) << 32 | u64::from(*generation),
             handle: AtomicU64::new(handle),
@@ -216,7 +245,7 @@ impl Devices {
         device
     }
 
-    pub(crate) fn find(&self, number: u64) -> Option<&Arc<Device>> {
+    pub(crate) fn find(&self, number: u64) -> Option<&Arc<DeviceState>> {
         let (_, device) = self.slots.get(usize::try_from(number >> 32).ok()?)?;
         device.as_ref().filter(|device| device.number == number)
     }
@@ -240,7 +269,7 @@ impl Devices {
         self.count
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Device>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceState>> {
         self.slots.iter().filter_map(|(_, device)| device.as_ref())
     }
 }

@@ -1,12 +1,13 @@
 //! Files: reads and writes at offsets, and syncs. Operations of one file know no order among each other (row F-08).
 
-use super::device::{Device as Inner, traits};
+use super::device::{DeviceState, traits};
 use super::queue::key;
-use super::raw::{Concluded, Device, Issued, Port};
+use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{nothing, pieces_left};
 use crate::op::DeviceKind;
 use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::sync::Arc;
 use crate::sys::Handle;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED};
 use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA};
@@ -15,20 +16,10 @@ use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA};
 const CALL_MAX: usize = 1 << 30;
 
 impl Port {
-    /// Issues a read at an offset. It completes when the buffers are full or the end of the file was met: with fewer
-    /// bytes, or none (row F-02).
-    ///
-    /// Fails at once with `ERROR_ACCESS_DENIED` (5: not open for reading, row F-10), `WSAEINVAL` (not a file, or an offset
-    /// beyond what a file can have, row F-06) or [`EBADF`](crate::sys::errno::EBADF) (the device or the port is closed).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
-    /// else may read or write it.
     #[allow(unsafe_code)]
-    pub unsafe fn read_file(
+    pub(crate) unsafe fn read_file(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         offset: u64,
         token: usize,
@@ -38,19 +29,10 @@ impl Port {
         self.issue_file(device, operation, Some(offset), traits::READ)
     }
 
-    /// Issues a write at an offset, or, with `None`, behind the end of the file (row F-05). It completes when all bytes
-    /// are in the file, though not on the disk: see [`sync_file`](Port::sync_file). A gap reads as zeros (row F-07).
-    ///
-    /// Fails at once as [`read_file`](Port::read_file) does.
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
-    /// and unchanged.
     #[allow(unsafe_code)]
-    pub unsafe fn write_file(
+    pub(crate) unsafe fn write_file(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         offset: Option<u64>,
         token: usize,
@@ -60,9 +42,13 @@ impl Port {
         self.issue_file(device, operation, offset, traits::WRITE)
     }
 
-    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata; Windows makes no
-    /// difference for `data_only`. One of the system's threads waits for it.
-    pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn sync_file(
+        &self,
+        device: &Arc<DeviceState>,
+        data_only: bool,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let _ = data_only;
         let device = self.own(device)?;
         if device.kind != DeviceKind::File {
@@ -73,7 +59,13 @@ impl Port {
         self.issue(device, Side::Send, operation, Extra::Sync(Some(Box::new(work))))
     }
 
-    fn issue_file(&self, device: &Device, operation: Operation, at: Option<u64>, needs: u8) -> Result<Issued, i32> {
+    fn issue_file(
+        &self,
+        device: &Arc<DeviceState>,
+        operation: Operation,
+        at: Option<u64>,
+        needs: u8,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::File || matches!(operation.buffers, Buffers::Pooled) {
             return Err(EINVAL);
@@ -116,7 +108,7 @@ pub(crate) fn file_traits(handle: Handle) -> std::io::Result<u8> {
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn transfer(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn transfer(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let Extra::At(at) = record.extra else { return Called::Failed(EINVAL) };
     let done = record.operation.done as u64;
     let at = at.map_or(u64::MAX, |at| at + done);
@@ -162,7 +154,7 @@ pub(super) struct Work {
 }
 
 #[allow(unsafe_code)]
-pub(super) fn sync(device: &Inner, record: &mut Record) -> Called {
+pub(super) fn sync(device: &DeviceState, record: &mut Record) -> Called {
     let pointer = (&raw mut *record).expose_provenance();
     let Extra::Sync(work) = &mut record.extra else { return Called::Failed(EINVAL) };
     let Some(mut work) = work.take() else { return Called::Failed(EINVAL) };

@@ -42,5 +42,6 @@ mod streams;
 mod timers;
 mod transmit;
 
-pub use raw::{Device, Port, Released};
+pub(crate) use device::DeviceState;
+pub(crate) use raw::Port;
 pub(crate) use raw::{Entry, Held, Note, Now, Park, file_traits};

@@ -24,21 +24,18 @@ pub(super) use crate::op::{Repeating, Retain};
 pub(crate) use super::files::file_traits;
 
 use super::console::Signals;
-use super::device::{Device as Inner, Devices, phase, shut, traits};
+use super::device::{DeviceState, Devices, phase, shut, traits};
 use super::queue::{Queue, Ticker, key};
 use super::record::{Extra, Pointer, Record};
 use crate::contain::contain;
-use crate::error::Class;
 use crate::op::buffer::Pool;
 use crate::op::{Delivery, Operation, PortNumber, Side};
 use crate::sync::{Arc, Guard, Lock};
-use crate::sys::Owned;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
 use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
-use std::os::windows::io::{FromRawSocket, OwnedHandle, OwnedSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -69,67 +66,6 @@ pub(crate) struct Ended(Pointer, usize);
 impl std::fmt::Debug for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ended({} bytes)", self.1)
-    }
-}
-
-/// What [`Port::release_device`] gives back.
-#[derive(Debug)]
-pub enum Released {
-    /// A socket.
-    Socket(OwnedSocket),
-    /// A file, or a process.
-    Handle(OwnedHandle),
-}
-
-/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`], or until the last handle of
-/// the port goes.
-#[derive(Clone, Debug)]
-pub struct Device(pub(crate) Arc<Inner>);
-
-impl Device {
-    /// Its number: slot and generation, never 0 and never used again for another device of the port.
-    pub fn number(&self) -> u64 {
-        self.0.number
-    }
-
-    /// What it is, as far as the errors of a stream are concerned: the system's numbers tell pipes apart themselves.
-    pub(crate) fn class(&self) -> Class {
-        Class::Stream
-    }
-
-    pub(crate) fn is_local(&self) -> bool {
-        false
-    }
-
-    /// A datagram socket is connected from now on.
-    pub(crate) fn has_peer(&self) {}
-
-    /// The key it was associated with.
-    pub fn key(&self) -> usize {
-        self.0.key()
-    }
-
-    /// Gives it another key than it was associated with. Operations that were issued before have the old one or this.
-    pub(crate) fn set_key(&self, key: usize) {
-        self.0.set_key(key);
-    }
-
-    /// The system's handle. Valid until the device is closed or released.
-    pub fn handle(&self) -> Handle {
-        self.0.handle()
-    }
-
-    /// An operation that succeeds inside the issuing call returns its result there and queues no packet
-    /// (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`, row O-17). Cannot be taken back (row O-18).
-    pub fn skip_on_success(&self) {
-        let device = &self.0;
-        // No call is under way while both are held.
-        let receive = device.receive.lock();
-        let send = device.send.lock();
-        let open = !receive.closed && !send.closed && device.kind != DeviceKind::Handle;
-        if open && sys::skip_on_success(device.handle()) {
-            device.skip_on_success.store(true, Ordering::Release);
-        }
     }
 }
 
@@ -245,7 +181,12 @@ pub(super) enum Concluded {
 
 /// Gives an operation to the kernel. The lane is the one of its side, locked, and the device open.
 #[allow(unsafe_code)]
-fn start(queue: &Queue, device: &Inner, lane: &mut Guard<'_, super::device::Lane>, record: Box<Record>) -> Started {
+fn start(
+    queue: &Queue,
+    device: &DeviceState,
+    lane: &mut Guard<'_, super::device::Lane>,
+    record: Box<Record>,
+) -> Started {
     let serial = record.operation.serial;
     lane.alone = record.is_alone();
     let pointer = Box::into_raw(record);
@@ -294,7 +235,7 @@ fn start(queue: &Queue, device: &Inner, lane: &mut Guard<'_, super::device::Lane
 ///
 /// The record stays valid until its packet, and with it the memory that the operation names.
 #[allow(unsafe_code)]
-unsafe fn call(device: &Inner, pointer: *mut Record) -> Called {
+unsafe fn call(device: &DeviceState, pointer: *mut Record) -> Called {
     // SAFETY: by the contract; the overlapped structure's address is taken without a reference to it.
     unsafe {
         let overlapped = &raw mut (*pointer).overlapped;
@@ -319,7 +260,7 @@ unsafe fn call(device: &Inner, pointer: *mut Record) -> Called {
 /// What the end of a call means.
 fn conclude(
     queue: &Queue,
-    device: &Arc<Inner>,
+    device: &Arc<DeviceState>,
     closed: bool,
     record: Box<Record>,
     bytes: usize,
@@ -358,7 +299,7 @@ fn conclude(
 /// Gives the kernel what may go there now, of what waits.
 fn advance(
     queue: &Queue,
-    device: &Arc<Inner>,
+    device: &Arc<DeviceState>,
     lane: &mut Guard<'_, super::device::Lane>,
     ended: &mut Vec<(Sink, Completion)>,
 ) {
@@ -378,7 +319,7 @@ fn advance(
 /// A step of an operation is over: it ends, or takes the next one.
 fn go_on(
     queue: &Queue,
-    device: &Arc<Inner>,
+    device: &Arc<DeviceState>,
     lane: &mut Guard<'_, super::device::Lane>,
     mut record: Box<Record>,
     mut bytes: usize,
@@ -405,7 +346,7 @@ fn go_on(
 /// When the connection has ended on a side, so does all that the kernel has of it, and each with that end: it is asked for
 /// it. Windows does so by itself. Wine does not end a receive that was issued when the end was on its way to the one before.
 #[allow(unsafe_code)]
-fn end_with_connection(device: &Inner, lane: &mut Guard<'_, super::device::Lane>, side: Side) {
+fn end_with_connection(device: &DeviceState, lane: &mut Guard<'_, super::device::Lane>, side: Side) {
     // What is closed was cancelled, and its handle may be closed, too.
     if lane.over || lane.closed || super::streams::end_of(device, side).is_none() {
         return;
@@ -438,7 +379,12 @@ fn finished(queue: &Queue, Ended(pointer, bytes): Ended, closing: bool) -> Vec<(
     ended
 }
 
-pub(super) fn finish(device: &Inner, mut record: Box<Record>, error: i32, payload: Payload) -> (Sink, Completion) {
+pub(super) fn finish(
+    device: &DeviceState,
+    mut record: Box<Record>,
+    error: i32,
+    payload: Payload,
+) -> (Sink, Completion) {
     let named_memory = record.operation.names_memory();
     let sink = record.operation.take_sink();
     let Operation { kind, token, done: bytes, .. } = record.operation;
@@ -449,7 +395,7 @@ pub(super) fn finish(device: &Inner, mut record: Box<Record>, error: i32, payloa
 /// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
 /// ([`close`](Port::close)), and so are its devices.
 #[derive(Clone)]
-pub struct Port {
+pub(crate) struct Port {
     pub(crate) queue: Arc<Queue>,
 }
 
@@ -460,8 +406,7 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// The kernel's port. Of `config` the engines and the manner of waking are no choice here.
-    pub fn new(config: Config) -> std::io::Result<Port> {
+    pub(crate) fn new(config: Config) -> std::io::Result<Port> {
         let limit = match config.concurrency {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             limit => limit,
@@ -499,78 +444,14 @@ impl Port {
         self.queue.completions.number()
     }
 
-    /// What runs file operations that have to wait.
-    pub fn file_engine(&self) -> Option<&'static str> {
+    pub(crate) fn file_engine(&self) -> Option<&'static str> {
         None
     }
 
     // --- Devices ---
 
-    /// Associates what `source` owns (an `OwnedHandle`, one of std's sockets, a file), which becomes the port's to close. A socket
-    /// has to be in non-blocking mode; it and a file were opened for overlapped use.
-    ///
-    /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
-    ///
-    /// ```compile_fail
-    /// # use wharf::raw::{DeviceKind, Port};
-    /// fn take(port: &Port) {
-    ///     let _ = port.adopt(7, DeviceKind::File, 0);
-    /// }
-    /// ```
-    ///
-    /// ```compile_fail
-    /// # use wharf::raw::{DeviceKind, Port};
-    /// fn take(port: &Port) {
-    ///     let _ = port.adopt_raw(7, DeviceKind::File, 0);
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The system's number, and the source, which is as it was.
-    pub fn adopt<S: Owned>(&self, source: S, kind: DeviceKind, key: usize) -> Result<Device, (i32, S)> {
-        let handle = source.into_handle();
-        self.take_over(handle, kind, key).map_err(|error| {
-            #[allow(unsafe_code)]
-            // SAFETY: it was taken from `source` just above, and what is refused is its giver's again.
-            (error, unsafe { S::from_handle(handle) })
-        })
-    }
-
-    /// [`adopt`](Port::adopt), of a number. On failure it stays the caller's.
-    ///
-    /// # Safety
-    ///
-    /// The number is that of an open socket or handle, and on success nobody but the port uses or closes it any more: it is closed with
-    /// the device.
-    #[allow(unsafe_code)]
-    pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
-        self.take_over(handle, kind, key)
-    }
-
-    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
-    /// Otherwise as [`adopt`](Port::adopt).
-    pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
-        let handle = socket.into_handle();
-        self.take_over_unconnected(handle, key).map_err(|error| {
-            #[allow(unsafe_code)]
-            // SAFETY: as in `adopt`.
-            (error, unsafe { S::from_handle(handle) })
-        })
-    }
-
-    /// [`adopt_unconnected`](Port::adopt_unconnected), of a number. On failure it stays the caller's.
-    ///
-    /// # Safety
-    ///
-    /// As for [`adopt_raw`](Port::adopt_raw).
-    #[allow(unsafe_code)]
-    pub unsafe fn adopt_unconnected_raw(&self, handle: Handle, key: usize) -> Result<Device, i32> {
-        self.take_over_unconnected(handle, key)
-    }
-
     /// The caller owns the handle, and gives it to the port. On failure it stays the caller's.
-    fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+    pub(crate) fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Arc<DeviceState>, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
             DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::Handle | DeviceKind::File => phase::CONNECTED,
@@ -586,32 +467,38 @@ impl Port {
         self.add(handle, kind, key, phase, traits)
     }
 
-    fn add(&self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Result<Device, i32> {
+    fn add(
+        &self,
+        handle: Handle,
+        kind: DeviceKind,
+        key: usize,
+        phase: u8,
+        traits: u8,
+    ) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
         // A process is no file: it is waited for otherwise.
         if traits & traits::CHILD == 0 || kind != DeviceKind::Handle {
             self.queue.completions.associate(handle, key::OPERATION)?;
         }
-        Ok(Device(self.driver().devices.lock().add(handle, kind, key, phase, traits)))
+        Ok(self.driver().devices.lock().add(handle, kind, key, phase, traits))
     }
 
     /// Takes a process's handle, to be waited for.
-    pub(crate) fn adopt_process(&self, handle: Handle) -> Result<Device, i32> {
+    pub(crate) fn adopt_process(&self, handle: Handle) -> Result<Arc<DeviceState>, i32> {
         self.add(handle, DeviceKind::Handle, 0, phase::CONNECTED, traits::CHILD)
     }
 
     /// Ends the process behind a device.
-    pub(crate) fn terminate(&self, device: &Device) -> std::io::Result<()> {
+    pub(crate) fn terminate(&self, device: &Arc<DeviceState>) -> std::io::Result<()> {
         self.with_handle(device, |process| sys::terminate(process).map_err(std::io::Error::from_raw_os_error))
     }
 
-    /// A stream socket for [`connect`](Port::connect), of the peer's address family.
-    pub fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Device, i32> {
+    pub(crate) fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Arc<DeviceState>, i32> {
         let handle = sys::open_socket(sys::family_of(peer))?;
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, traits::OURS).inspect_err(|_| sys::close_socket(handle))
     }
 
-    fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+    pub(crate) fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, 0)
     }
 
@@ -623,8 +510,8 @@ impl Port {
 
     /// The device, if it is this port's. At the head of every call that is given a device.
     #[inline]
-    pub(super) fn own<'a>(&self, device: &'a Device) -> Result<&'a Arc<Inner>, i32> {
-        if device.0.port == self.driver().number { Ok(&device.0) } else { Err(EINVAL) }
+    pub(super) fn own<'a>(&self, device: &'a Arc<DeviceState>) -> Result<&'a Arc<DeviceState>, i32> {
+        if device.port == self.driver().number { Ok(device) } else { Err(EINVAL) }
     }
 
     /// Names a timer or a signal.
@@ -636,11 +523,7 @@ impl Port {
         if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
-    /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
-    /// handle. Does not block. Closing it again does nothing.
-    ///
-    /// False when the device is another port's: nothing was done.
-    pub fn close_device(&self, device: &Device) -> bool {
+    pub(crate) fn close_device(&self, device: &Arc<DeviceState>) -> bool {
         let Ok(device) = self.own(device) else { return false };
         self.abandon(device);
         if self.driver().devices.lock().remove(device.number) {
@@ -650,31 +533,15 @@ impl Port {
     }
 
     /// Closes both lanes: what waits ends, and what the kernel has is cancelled.
-    fn abandon(&self, device: &Arc<Inner>) {
+    fn abandon(&self, device: &Arc<DeviceState>) {
         for side in [Side::Receive, Side::Send] {
             let (_, waiting) = cancel_lane(device, side, Which::AllAndClose);
             self.end_waiting(device, waiting);
         }
     }
 
-    /// Takes the handle out of the port, open. Fails with `ERROR_BUSY` (170) while operations are outstanding, with
-    /// [`EBADF`] when the device is closed, and with `WSAEINVAL` when it is another port's. Where the system cannot end
-    /// an association (before Windows 8.1) the handle cannot be given to a port again.
-    pub fn release_device(&self, device: &Device) -> Result<Released, i32> {
-        let handle = self.give_up(device)?;
-        #[allow(unsafe_code)]
-        // SAFETY: it was the port's, which has given it up, open, and will not close it.
-        Ok(unsafe {
-            if device.0.is_socket() {
-                Released::Socket(OwnedSocket::from_raw_socket(handle))
-            } else {
-                Released::Handle(OwnedHandle::from_handle(handle))
-            }
-        })
-    }
-
-    /// [`release_device`](Port::release_device), as a number that is the caller's to close.
-    pub(crate) fn give_up(&self, device: &Device) -> Result<Handle, i32> {
+    /// Takes the descriptor out of the port: a number that is the caller's to close.
+    pub(crate) fn give_up(&self, device: &Arc<DeviceState>) -> Result<Handle, i32> {
         let device = self.own(device)?;
         {
             let mut receive = device.receive.lock();
@@ -701,7 +568,7 @@ impl Port {
     /// Calls `call` with the device's handle, which stays open meanwhile.
     pub(crate) fn with_handle<R>(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         call: impl FnOnce(Handle) -> std::io::Result<R>,
     ) -> std::io::Result<R> {
         let device = self.own(device).map_err(std::io::Error::from_raw_os_error)?;
@@ -713,9 +580,8 @@ impl Port {
         result
     }
 
-    /// The port's devices at this moment.
-    pub fn devices(&self) -> Vec<DeviceInfo> {
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+    pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
+        let devices: Vec<Arc<DeviceState>> = self.driver().devices.lock().iter().cloned().collect();
         devices
             .iter()
             .map(|device| DeviceInfo {
@@ -727,24 +593,21 @@ impl Port {
             .collect()
     }
 
-    /// How many devices the port has.
-    pub fn device_count(&self) -> usize {
+    pub(crate) fn device_count(&self) -> usize {
         self.driver().devices.lock().len()
     }
 
-    /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
-    /// are outstanding stay and still take data (row R-16), new ones fail with `WSAESHUTDOWN`.
-    pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
+    pub(crate) fn shutdown(&self, device: &Arc<DeviceState>, how: Shutdown) -> Result<(), i32> {
         self.own(device)?;
         self.check()?;
-        if device.0.receive.lock().closed {
+        if device.receive.lock().closed {
             return Err(EBADF);
         }
-        if !device.0.is(phase::CONNECTED) {
+        if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
-            device.0.shut.fetch_or(shut::RECEIVE, Ordering::AcqRel);
+            device.shut.fetch_or(shut::RECEIVE, Ordering::AcqRel);
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             // An operation like a disconnect, that nobody hears of.
@@ -761,7 +624,7 @@ impl Port {
     /// Issues an operation: gives it to the kernel, or has it wait for its turn.
     pub(super) fn issue(
         &self,
-        device: &Arc<Inner>,
+        device: &Arc<DeviceState>,
         side: Side,
         operation: Operation,
         extra: Extra,
@@ -818,9 +681,7 @@ impl Port {
 
     // --- Cancelling ---
 
-    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
-    /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
-    pub fn cancel(&self, id: OperationId) -> Cancel {
+    pub(crate) fn cancel(&self, id: OperationId) -> Cancel {
         if id.port != self.driver().number {
             return Cancel::Foreign;
         }
@@ -835,13 +696,11 @@ impl Port {
     }
 
     /// [`cancel`](Port::cancel), if it is an operation of this device.
-    pub(crate) fn cancel_of(&self, device: &Device, id: OperationId) -> Cancel {
-        if (id.port, id.device) == (device.0.port, device.0.number) { self.cancel(id) } else { Cancel::Foreign }
+    pub(crate) fn cancel_of(&self, device: &Arc<DeviceState>, id: OperationId) -> Cancel {
+        if (id.port, id.device) == (device.port, device.number) { self.cancel(id) } else { Cancel::Foreign }
     }
 
-    /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another
-    /// port.
-    pub fn cancel_all(&self, device: &Device) -> usize {
+    pub(crate) fn cancel_all(&self, device: &Arc<DeviceState>) -> usize {
         let Ok(device) = self.own(device) else { return 0 };
         let cancel = |side| {
             let (issued, waiting) = cancel_lane(device, side, Which::All);
@@ -851,7 +710,7 @@ impl Port {
     }
 
     /// Delivers operations that the kernel never had as cancelled. Returns how many.
-    fn end_waiting(&self, device: &Inner, waiting: VecDeque<Box<Record>>) -> usize {
+    fn end_waiting(&self, device: &DeviceState, waiting: VecDeque<Box<Record>>) -> usize {
         let count = waiting.len();
         for record in waiting {
             let (sink, completion) = finish(device, record, ECANCELED, Payload::None);
@@ -862,9 +721,8 @@ impl Port {
 
     // --- Packets ---
 
-    /// Queues a packet. A closed port gives it back.
     #[inline]
-    pub fn post(&self, post: Post) -> Result<(), Post> {
+    pub(crate) fn post(&self, post: Post) -> Result<(), Post> {
         if self.queue.is_closed() {
             return Err(post);
         }
@@ -872,9 +730,7 @@ impl Port {
         Ok(())
     }
 
-    /// Queues a packet unless `limit` packets are queued. The flag tells whether the port is closed. Two that try at the same
-    /// moment may both succeed: the kernel offers no such call.
-    pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
+    pub(crate) fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
         if !self.queue.is_closed() && self.queue.stats().queued >= limit {
             return Err((post, false));
         }
@@ -892,8 +748,7 @@ impl Port {
         None
     }
 
-    /// Takes the next packet. `None` waits for ever, zero does not wait.
-    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
         self.get_until(Deadline::after(timeout))
     }
 
@@ -930,14 +785,12 @@ impl Port {
         None
     }
 
-    /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
-    /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if !self.queue.close() {
             return;
         }
         self.end_repeating();
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        let devices: Vec<Arc<DeviceState>> = self.driver().devices.lock().iter().cloned().collect();
         for device in devices {
             self.abandon(&device);
         }
@@ -954,8 +807,7 @@ impl Port {
         }
     }
 
-    /// Whether [`close`](Port::close) was called.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 
@@ -1042,7 +894,7 @@ enum Which {
 /// is soon another's. For Windows that is the time between two instructions. Wine lets the thread that issued an operation
 /// move its bytes, by the handle's number, and has the operation wait on if there were none: after a close it tried another
 /// socket's, and the operation never ended; without one, the cancel was forgotten.
-fn cancel_lane(device: &Inner, side: Side, which: Which) -> (usize, VecDeque<Box<Record>>) {
+fn cancel_lane(device: &DeviceState, side: Side, which: Which) -> (usize, VecDeque<Box<Record>>) {
     let mut count = 0;
     let mut waiting = VecDeque::new();
     let mut settling: Option<(Vec<u64>, Instant)> = None;
@@ -1086,7 +938,7 @@ fn cancel_lane(device: &Inner, side: Side, which: Which) -> (usize, VecDeque<Box
 /// Marks operations that the kernel has, and asks it to end them. Returns how many it will end, and those of the others
 /// whose end is not written down yet. The device is open.
 #[allow(unsafe_code)]
-fn cancel_issued(device: &Inner, lane: &mut super::device::Lane, serials: &[u64]) -> (usize, Vec<u64>) {
+fn cancel_issued(device: &DeviceState, lane: &mut super::device::Lane, serials: &[u64]) -> (usize, Vec<u64>) {
     let (mut count, mut ending) = (0, Vec::new());
     for &serial in serials {
         let Some(&Pointer(pointer)) = lane.issued.get(&serial) else { continue };
@@ -1137,7 +989,7 @@ fn drain(queue: &Queue, deadline: Instant) -> bool {
 impl Drop for Queue {
     fn drop(&mut self) {
         // What it holds is freed, and nothing that the kernel may still write to.
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        let devices: Vec<Arc<DeviceState>> = self.driver().devices.lock().iter().cloned().collect();
         if self.is_closed() {
             while !drain(self, Instant::now() + CLOSING) {}
             devices.iter().for_each(|device| device.leave());

@@ -1,7 +1,7 @@
 //! One outstanding operation, as the kernel and this crate share it.
 
 use super::children::Wait;
-use super::device::Device;
+use super::device::DeviceState;
 use crate::op::buffer::PoolBuffer;
 use crate::op::{Kind, Operation, Side};
 use crate::sync::Arc;
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 #[repr(C)]
 pub(super) struct Record {
     pub(super) overlapped: OVERLAPPED,
-    pub(super) device: Arc<Device>,
+    pub(super) device: Arc<DeviceState>,
     pub(super) operation: Operation,
     pub(super) extra: Extra,
     /// Asked to end: it does not go on when the present call has ended.
@@ -44,7 +44,7 @@ pub(super) enum Extra {
 }
 
 impl Record {
-    pub(super) fn new(device: &Arc<Device>, operation: Operation, extra: Extra) -> Box<Record> {
+    pub(super) fn new(device: &Arc<DeviceState>, operation: Operation, extra: Extra) -> Box<Record> {
         Box::new(Record {
             overlapped: OVERLAPPED::default(),
             device: device.clone(),

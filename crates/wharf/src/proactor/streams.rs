@@ -4,12 +4,13 @@
 //! into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in the kernel's
 //! hands; the rest waits in the lane.
 
-use super::device::{Device as Inner, phase, shut, traits};
+use super::device::{DeviceState, phase, shut, traits};
 use super::queue::{Queue, key};
-use super::raw::{Concluded, Device, Issued, Port};
+use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use crate::op::DeviceKind;
 use crate::op::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::sync::Arc;
 use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
 use crate::sys::errno::{
     EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
@@ -32,12 +33,11 @@ pub(crate) enum Now {
 
 impl Port {
     /// There is no way here to take a connection beside the accepts that are outstanding.
-    pub(crate) fn accept_now(&self, _device: &Device) -> Option<Accepted> {
+    pub(crate) fn accept_now(&self, _device: &Arc<DeviceState>) -> Option<Accepted> {
         None
     }
 
-    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
-    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn accept(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::Listener {
             return Err(EINVAL);
@@ -46,12 +46,13 @@ impl Port {
         self.issue(device, Side::Receive, operation, Extra::None)
     }
 
-    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
-    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
-    ///
-    /// Fails at once with `WSAEISCONN`, `WSAEINVAL` (a connect is outstanding, or not a stream), `WSAEADDRNOTAVAIL` (the
-    /// unspecified address, row N-09) and with what the system refuses to try.
-    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn connect(
+        &self,
+        device: &Arc<DeviceState>,
+        peer: &SocketAddr,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         self.check()?;
         if peer.ip().is_unspecified() || peer.port() == 0 {
@@ -71,18 +72,14 @@ impl Port {
         })
     }
 
-    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
-    /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
-    ///
-    /// Fails at once with `WSAENOTCONN`, `WSAESHUTDOWN`, `WSAECONNRESET` (the connection is known to be reset), [`EBADF`] (the
-    /// device or port is closed) or `WSAEINVAL` (not a stream).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
-    /// else may read or write it.
     #[allow(unsafe_code)]
-    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) unsafe fn receive(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if buffers.is_empty_list() {
             return Err(EINVAL);
@@ -92,17 +89,14 @@ impl Port {
         self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)
     }
 
-    /// Issues a send. It completes when the system has taken all bytes (row S-01).
-    ///
-    /// Fails at once with `WSAENOTCONN`, `WSAESHUTDOWN` (this side was shut), `WSAECONNRESET` (the connection is known to be
-    /// broken), [`EBADF`] or `WSAEINVAL` (not a stream).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
-    /// and unchanged.
     #[allow(unsafe_code)]
-    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) unsafe fn send(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if matches!(buffers, Buffers::Pooled) {
             return Err(EINVAL);
@@ -117,7 +111,7 @@ impl Port {
     ///
     /// None is needed here.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn send_now(&self, _device: &Device, _piece: RawBuffer) -> Result<Now, i32> {
+    pub(crate) unsafe fn send_now(&self, _device: &Arc<DeviceState>, _piece: RawBuffer) -> Result<Now, i32> {
         Ok(Now::NotTried)
     }
 
@@ -127,7 +121,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn send_on(
         &self,
-        _device: &Device,
+        _device: &Arc<DeviceState>,
         begun: Infallible,
         _buffers: Buffers,
         _token: usize,
@@ -141,7 +135,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn send_with_record(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         token: usize,
         sink: Sink,
@@ -150,18 +144,16 @@ impl Port {
         unsafe { self.send(device, buffers, token, sink) }
     }
 
-    /// Bytes that the system has taken for sending on a stream since it belongs to the port, in sends that are complete.
-    pub fn bytes_taken(&self, device: &Device) -> u64 {
+    pub(crate) fn bytes_taken(&self, device: &Arc<DeviceState>) -> u64 {
         self.own(device).map_or(0, |device| device.taken.load(Ordering::Relaxed))
     }
 
-    /// What the peer has not acknowledged: Windows does not tell, always `None`.
-    pub fn unacknowledged(&self, _device: &Device) -> Option<u64> {
+    pub(crate) fn unacknowledged(&self, _device: &Arc<DeviceState>) -> Option<u64> {
         None
     }
 
     /// Whether a stream's connection is known to be broken, though nobody receives; or is closed.
-    pub(crate) fn is_broken(&self, device: &Device) -> bool {
+    pub(crate) fn is_broken(&self, device: &Arc<DeviceState>) -> bool {
         let look = self.with_handle(device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the socket open for the length of the call.
@@ -175,7 +167,7 @@ impl Port {
     }
 
     /// The close of a stream, which comes next, resets its connection.
-    pub(crate) fn reset_when_closed(&self, device: &Device) {
+    pub(crate) fn reset_when_closed(&self, device: &Arc<DeviceState>) {
         let _ = self.with_handle(device, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: as above.
@@ -185,13 +177,11 @@ impl Port {
     }
 
     /// Not told either.
-    pub(crate) fn unacknowledged_bytes(&self, _device: &Device) -> Option<u64> {
+    pub(crate) fn unacknowledged_bytes(&self, _device: &Arc<DeviceState>) -> Option<u64> {
         None
     }
 
-    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
-    /// of the stream. Receiving goes on (row X-05).
-    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn disconnect(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         may_issue(device, Side::Send)?;
         let operation = Operation::new(Kind::Disconnected, token, sink, Buffers::None);
@@ -200,7 +190,7 @@ impl Port {
 }
 
 /// What every operation of a connected stream asks first. The end of sending is looked at under the lane's lock: see `issue`.
-pub(super) fn may_issue(device: &Inner, side: Side) -> Result<(), i32> {
+pub(super) fn may_issue(device: &DeviceState, side: Side) -> Result<(), i32> {
     if device.kind != DeviceKind::Stream {
         return Err(EINVAL);
     }
@@ -221,14 +211,14 @@ pub(super) fn may_issue(device: &Inner, side: Side) -> Result<(), i32> {
 }
 
 /// A broken connection stays broken, for sends; receives hear it from the system when they have what came before.
-pub(super) fn note_broken(device: &Inner, error: i32) {
+pub(super) fn note_broken(device: &DeviceState, error: i32) {
     if device.kind == DeviceKind::Stream && is_broken(error) {
         let _ = device.failed.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
 /// The same, of a receive: the later ones hear it, too.
-pub(super) fn note_broken_receive(device: &Inner, error: i32) {
+pub(super) fn note_broken_receive(device: &DeviceState, error: i32) {
     note_broken(device, error);
     if device.kind == DeviceKind::Stream && is_broken(error) {
         device.failed_receive.store(error, Ordering::Release);
@@ -236,7 +226,7 @@ pub(super) fn note_broken_receive(device: &Inner, error: i32) {
 }
 
 /// How all ends that is outstanding on a side of a stream: with the connection's error, or with the end of the stream (0).
-pub(super) fn end_of(device: &Inner, side: Side) -> Option<i32> {
+pub(super) fn end_of(device: &DeviceState, side: Side) -> Option<i32> {
     let error = match side {
         Side::Receive => device.failed_receive.load(Ordering::Acquire),
         Side::Send => device.failed.load(Ordering::Acquire),
@@ -245,7 +235,7 @@ pub(super) fn end_of(device: &Inner, side: Side) -> Option<i32> {
     (error != 0 || ended).then_some(error)
 }
 
-fn note_end(device: &Inner, bytes: usize) {
+fn note_end(device: &DeviceState, bytes: usize) {
     if bytes == 0 {
         device.ended_receive.store(true, Ordering::Release);
     }
@@ -262,7 +252,7 @@ pub(super) fn is_end_of_connect(error: i32) -> bool {
 // --- Calls. Each is made under its lane's lock, on an open device, with a record that stays until its packet. ---
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn accept(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn accept(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let Some(address) = sys::address_of(device.handle()) else { return Called::Failed(EINVAL) };
     let room = match AcceptRoom::new(sys::family_of(&address)) {
         Ok(room) => room,
@@ -275,7 +265,7 @@ pub(super) unsafe fn accept(device: &Inner, record: &mut Record, overlapped: *mu
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn connect(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn connect(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let Extra::Connect(peer) = &record.extra else { return Called::Failed(EINVAL) };
     let handle = device.handle();
     // ConnectEx takes bound sockets only (row N-01).
@@ -334,7 +324,7 @@ pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn receive(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     // Of no bytes it waits for data.
     let pieces = pieces_or_nothing(pieces_left(&record.operation));
     // SAFETY: the record stays, and with it what the operation names.
@@ -342,7 +332,7 @@ pub(super) unsafe fn receive(device: &Inner, record: &mut Record, overlapped: *m
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn send(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let pieces = pieces_or_nothing(pieces_left(&record.operation));
     // SAFETY: as in `receive`.
     unsafe { sys::send(device.handle(), &pieces, overlapped) }
@@ -350,7 +340,7 @@ pub(super) unsafe fn send(device: &Inner, record: &mut Record, overlapped: *mut 
 
 // --- Ends. Under the lane's lock, too. ---
 
-pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {
+pub(super) fn accepted(device: &DeviceState, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {
     let ends = closed || record.cancelled;
     let room = match std::mem::replace(&mut record.extra, Extra::None) {
         // Perhaps it was asked to end, and was faster.
@@ -370,7 +360,13 @@ pub(super) fn accepted(device: &Inner, mut record: Box<Record>, error: i32, clos
     }
 }
 
-pub(super) fn connected(queue: &Queue, device: &Inner, record: Box<Record>, error: i32, closed: bool) -> Concluded {
+pub(super) fn connected(
+    queue: &Queue,
+    device: &DeviceState,
+    record: Box<Record>,
+    error: i32,
+    closed: bool,
+) -> Concluded {
     if error == 0 && !record.cancelled {
         sys::connected(device.handle());
         device.phase.store(phase::CONNECTED, Ordering::Release);
@@ -402,7 +398,7 @@ pub(super) fn connected(queue: &Queue, device: &Inner, record: Box<Record>, erro
 #[allow(unsafe_code)]
 pub(super) fn received(
     queue: &Queue,
-    device: &Inner,
+    device: &DeviceState,
     mut record: Box<Record>,
     bytes: usize,
     error: i32,
@@ -437,7 +433,7 @@ pub(super) fn received(
     }
 }
 
-pub(super) fn sent(device: &Inner, mut record: Box<Record>, bytes: usize, error: i32, ends: bool) -> Concluded {
+pub(super) fn sent(device: &DeviceState, mut record: Box<Record>, bytes: usize, error: i32, ends: bool) -> Concluded {
     note_broken(device, error);
     record.operation.done += bytes;
     device.taken.fetch_add(bytes as u64, Ordering::Relaxed);

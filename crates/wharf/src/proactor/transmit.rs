@@ -1,12 +1,13 @@
 //! Sending files: memory and parts of files, in order, as one operation (rows T). It is alone on its side, so nothing comes
 //! between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
-use super::device::Device as Inner;
-use super::raw::{Concluded, Device, Issued, Port};
+use super::device::DeviceState;
+use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{may_issue, note_broken, nothing, rest_of};
 use crate::op::DeviceKind;
 use crate::op::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
+use crate::sync::Arc;
 use crate::sys::calls::{self as sys, Around, Called, OVERLAPPED};
 use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 
@@ -14,20 +15,10 @@ use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};
 const CALL_MAX: u64 = 1 << 30;
 
 impl Port {
-    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
-    /// all of them; `bytes` is their sum.
-    ///
-    /// Fails at once as [`send`](Port::send) does, and with `WSAEINVAL` when a part of a file lies beyond what a file can
-    /// have, and with `WSAENOTCONN` on a datagram socket (row T-07). A file that turns out shorter ends the operation with
-    /// `ERROR_HANDLE_EOF` (38); what was sent before is not taken back (row T-13).
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send); and until the completion was delivered, the files' handles stay open (row T-14).
     #[allow(unsafe_code)]
-    pub unsafe fn send_parts(
+    pub(crate) unsafe fn send_parts(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         parts: Vec<Part>,
         token: usize,
         sink: Sink,
@@ -85,7 +76,7 @@ fn memory(part: Option<&Part>, skip: usize) -> RawBuffer {
 }
 
 #[allow(unsafe_code)]
-pub(super) unsafe fn step(device: &Inner, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
+pub(super) unsafe fn step(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     let done = record.operation.done;
     let Some(Parts { list, .. }) = record.operation.parts() else { return Called::Failed(EINVAL) };
     let nothing = nothing();
@@ -129,7 +120,7 @@ pub(super) unsafe fn step(device: &Inner, record: &mut Record, overlapped: *mut 
     }
 }
 
-pub(super) fn ended(device: &Inner, mut record: Box<Record>, moved: usize, error: i32, ends: bool) -> Concluded {
+pub(super) fn ended(device: &DeviceState, mut record: Box<Record>, moved: usize, error: i32, ends: bool) -> Concluded {
     note_broken(device, error);
     let Extra::Step { bytes, ends_early, .. } = std::mem::replace(&mut record.extra, Extra::None) else {
         return Concluded::Ended(record, EINVAL, Payload::None);

@@ -11,6 +11,9 @@
 //! packet will come, everything stays the caller's) or is accepted, and then exactly one completion follows, however
 //! cancel, close and the operation itself race; possibly before the call has returned, in another thread.
 //!
+//! The documents name errors as POSIX does. On Windows they are Winsock's of the same name (`WSAEINVAL` for `EINVAL`), and
+//! Win32's where Winsock has none.
+//!
 //! This layer may change between minor versions until 1.0.
 
 #[cfg(windows)]
@@ -18,15 +21,19 @@ use crate::proactor as execution;
 #[cfg(unix)]
 use crate::reactor as execution;
 
+mod device;
+mod port;
+mod released;
+
+pub use device::Device;
+pub use port::Port;
+pub use released::Released;
+
 pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, Empty,
     FileEngine, Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, RawBuffer,
     Sink, SocketEngine,
 };
-#[cfg(windows)]
-pub use execution::Released;
-pub use execution::{Device, Port};
-
 pub(crate) use execution::{Entry, Held, Note, Now, Park, file_traits};
 
 use crate::sys::errno;

@@ -9,12 +9,12 @@
 
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
-    Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming,
-    Issued, Kind, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Buffers, Completion, Datagram, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming, Issued,
+    Kind, Outgoing, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::op::Operation;
 use crate::op::buffer::PoolBuffer;
-use crate::reactor::device::{Device as Inner, shut, traits};
+use crate::reactor::device::{DeviceState, shut, traits};
 use crate::reactor::direction::{Direction, Turn};
 use crate::reactor::engine::Pieces;
 use crate::sync::Arc;
@@ -59,15 +59,12 @@ pub(super) enum Refusal {
 }
 
 impl Port {
-    /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does, but all under one lock and before the first is
-    /// tried: several go out with one system call. The results are in the order of the datagrams; one that is refused says
-    /// nothing about the others.
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send), for each of them.
     #[allow(unsafe_code)]
-    pub unsafe fn send_to_many(&self, device: &Device, datagrams: Vec<Outgoing>) -> Vec<Result<Issued, i32>> {
+    pub(crate) unsafe fn send_to_many(
+        &self,
+        device: &Arc<DeviceState>,
+        datagrams: Vec<Outgoing>,
+    ) -> Vec<Result<Issued, i32>> {
         let operation = |Outgoing { buffers, to, token, sink }| {
             if matches!(buffers, Buffers::Pooled) {
                 return Err(EINVAL);
@@ -80,14 +77,12 @@ impl Port {
         self.issue_many(device, Side::Send, datagrams.into_iter().map(operation).collect())
     }
 
-    /// Issues receives of one datagram each, as [`receive_from`](Port::receive_from) does, but all under one lock. The
-    /// results are in the order of the receives. None is tried inside the call.
-    ///
-    /// # Safety
-    ///
-    /// As for [`receive`](Port::receive), for each of them.
     #[allow(unsafe_code)]
-    pub unsafe fn receive_from_many(&self, device: &Device, receives: Vec<Incoming>) -> Vec<Result<Issued, i32>> {
+    pub(crate) unsafe fn receive_from_many(
+        &self,
+        device: &Arc<DeviceState>,
+        receives: Vec<Incoming>,
+    ) -> Vec<Result<Issued, i32>> {
         let operation = |Incoming { buffers, token, sink }| match buffers.is_empty_list() {
             true => Err(EINVAL),
             false => Ok(Operation::new(Kind::ReceivedFrom, token, sink, buffers)),
@@ -97,7 +92,7 @@ impl Port {
 
     /// Whether a datagram can arrive at the socket. Without an address none can, and a receive would wait for ever (row
     /// U-06); a send or a connect gives it one.
-    pub(super) fn can_be_reached(&self, device: &Arc<Inner>) -> bool {
+    pub(super) fn can_be_reached(&self, device: &Arc<DeviceState>) -> bool {
         if !device.has(traits::UNBOUND) || !device.enter() {
             // A closed one is refused as that.
             return true;
@@ -112,7 +107,7 @@ impl Port {
 
     fn issue_many(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         side: Side,
         operations: Vec<Result<Operation, i32>>,
     ) -> Vec<Result<Issued, i32>> {
@@ -174,9 +169,7 @@ impl Port {
         results
     }
 
-    /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or not.
-    /// Then no send is told of one.
-    pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
+    pub(crate) fn report_refusals(&self, device: &Arc<DeviceState>, on: bool) -> Result<(), i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::Datagram {
             return Err(EINVAL);
@@ -195,7 +188,7 @@ impl Port {
     }
 
     /// Sends a batch of datagrams; returns how many the system took, or the first's error.
-    pub(super) fn try_send_to(&self, device: &Inner, head: &Operation, more: &[Operation]) -> Result<usize, i32> {
+    pub(super) fn try_send_to(&self, device: &DeviceState, head: &Operation, more: &[Operation]) -> Result<usize, i32> {
         let engine = self.engine();
         for attempt in 1.. {
             let result = if more.is_empty() {
@@ -234,7 +227,7 @@ impl Port {
     }
 
     /// What a receive comes to that was given an error instead of a datagram.
-    pub(super) fn refused_receive(&self, device: &Inner, error: i32, attempt: usize) -> Refusal {
+    pub(super) fn refused_receive(&self, device: &DeviceState, error: i32, attempt: usize) -> Refusal {
         let listed = device.has(traits::REFUSALS) && (error == EAGAIN || is_of_network(error));
         if listed {
             match self.engine().refusal(device.handle) {
@@ -252,7 +245,7 @@ impl Port {
 
     /// Executes receives that were taken from the list together; the calling thread owns the direction. The first one's
     /// packet is returned, the others' are queued behind it.
-    pub(super) fn execute_receives(&self, device: &Arc<Inner>, batch: Vec<Operation>) -> Option<Completion> {
+    pub(super) fn execute_receives(&self, device: &Arc<DeviceState>, batch: Vec<Operation>) -> Option<Completion> {
         let asked = batch.len();
         let mut attempt = 0;
         let result = loop {
@@ -311,7 +304,7 @@ impl Port {
 
     fn try_receive_many(
         &self,
-        device: &Inner,
+        device: &DeviceState,
         batch: &[Operation],
     ) -> Result<Vec<(Datagram, Option<PoolBuffer>)>, i32> {
         let mut pieces = Pieces::default();
@@ -338,7 +331,7 @@ fn refuse_all(operations: Vec<Result<Operation, i32>>, error: i32) -> Vec<Result
 }
 
 /// Receives to be executed together: the head, and those behind it for which there may be something.
-pub(super) fn take_receives(device: &Inner, direction: &mut Direction) -> Vec<Operation> {
+pub(super) fn take_receives(device: &DeviceState, direction: &mut Direction) -> Vec<Operation> {
     let most = usize::from(device.burst.load(Ordering::Relaxed)).min(direction.operations.len());
     let batch: Vec<Operation> = (0..most).filter_map(|_| direction.operations.pop_front()).collect();
     if let [head, more @ ..] = &batch[..] {
@@ -350,6 +343,6 @@ pub(super) fn take_receives(device: &Inner, direction: &mut Direction) -> Vec<Op
 
 /// May sends be gathered? A call for several forgets a refusal that it is told of behind the first; where that is the only
 /// way to hear of one, they go one by one.
-pub(super) fn gathers(device: &Inner) -> bool {
+pub(super) fn gathers(device: &DeviceState) -> bool {
     !device.has(traits::PEER) || device.has(traits::REFUSALS)
 }

@@ -9,6 +9,7 @@
 //! remains, and the number is not reused while a system call on it is under way; and owning a direction is all that it
 //! takes to call the system, without a count that every call would have to change.
 
+use crate::error::Class;
 use crate::op::DeviceKind;
 use crate::op::PortNumber;
 use crate::reactor::direction::{Direction, Side, Turn};
@@ -56,7 +57,7 @@ pub(crate) mod shut {
 }
 
 #[derive(Debug)]
-pub(crate) struct Device {
+pub(crate) struct DeviceState {
     /// The port it is associated with, by the number that no other port of the process has.
     pub(crate) port: PortNumber,
     /// Slot and generation: what the engine knows it by.
@@ -87,13 +88,37 @@ pub(crate) struct Device {
     pub(crate) taken: AtomicU64,
     /// How many datagrams the next call is to ask for.
     pub(crate) burst: AtomicU8,
-    /// One for being open and one for each [user](Device::enter); at 0 the handle is closed.
+    /// One for being open and one for each [user](DeviceState::enter); at 0 the handle is closed.
     users: AtomicU32,
     /// The handle was given away: it is not ours to close.
     released: AtomicBool,
 }
 
-impl Device {
+impl DeviceState {
+    /// The system's descriptor. Valid until the device is closed or released.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// What it is, as far as the errors of a stream are concerned.
+    pub(crate) fn class(&self) -> Class {
+        if self.kind == DeviceKind::Handle { Class::Pipe } else { Class::Stream }
+    }
+
+    /// A listener for streams of the machine's own.
+    pub(crate) fn is_local(&self) -> bool {
+        self.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
+    }
+
+    /// A datagram socket is connected from now on.
+    pub(crate) fn has_peer(&self) {
+        self.traits.fetch_or(traits::PEER, Ordering::AcqRel);
+    }
+
+    pub(crate) fn skip_on_success(&self) {
+        self.skip_on_success.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn direction(&self, side: Side) -> &Lock<Direction> {
         match side {
             Side::Receive => &self.receive,
@@ -199,7 +224,7 @@ pub(crate) struct Devices {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    device: Option<Arc<Device>>,
+    device: Option<Arc<DeviceState>>,
 }
 
 impl Devices {
@@ -221,7 +246,7 @@ impl Devices {
         }
     }
 
-    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<Device> {
+    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<DeviceState> {
         let slot = self.free.pop_front().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);
             self.slots.push(Slot { generation: 0, device: None });
@@ -231,7 +256,7 @@ impl Devices {
         // Never 0, and never again: see `remove`.
         entry.generation += 1;
         let connected = phase == phase::CONNECTED;
-        let device = Arc::new(Device {
+        let device = Arc::new(DeviceState {
             port: self.port,
             number: u64::from(slot) << 32 | u64::from(entry.generation),
             handle,
@@ -260,7 +285,7 @@ impl Devices {
         device
     }
 
-    pub(crate) fn find(&self, number: u64) -> Option<&Arc<Device>> {
+    pub(crate) fn find(&self, number: u64) -> Option<&Arc<DeviceState>> {
         let slot = self.slots.get(usize::try_from(number >> 32).ok()?)?;
         slot.device.as_ref().filter(|device| device.number == number)
     }
@@ -284,7 +309,7 @@ impl Devices {
         self.count
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Device>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceState>> {
         self.slots.iter().filter_map(|slot| slot.device.as_ref())
     }
 }

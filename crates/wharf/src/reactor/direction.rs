@@ -216,7 +216,7 @@ impl Direction {
 pub(crate) struct Left {
     /// The direction goes on, and has to be queued.
     pub(crate) goes_on: bool,
-    /// The handle was held open for the owner, who has to [leave](crate::reactor::device::Device::leave) it.
+    /// The handle was held open for the owner, who has to [leave](crate::reactor::device::DeviceState::leave) it.
     pub(crate) handle: bool,
 }
 

@@ -6,11 +6,11 @@
 
 use super::parts::FetchJob;
 use super::{
-    Buffers, Device, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, Payload, Port, RawBuffer, Sink, entry, finish,
+    Buffers, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, Payload, Port, RawBuffer, Sink, entry, finish,
 };
 use crate::contain::contain;
 use crate::op::Operation;
-use crate::reactor::device::{Device as Inner, traits};
+use crate::reactor::device::{DeviceState, traits};
 use crate::reactor::engine::files::{Job, Pump, Tried, Work, try_now};
 use crate::reactor::engine::{Handle, PIECES_MAX};
 use crate::sys::errno::{EACCES, ENOSYS};
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 /// A file operation on its way.
 pub(crate) struct FileJob {
     port: Port,
-    device: Arc<Inner>,
+    device: Arc<DeviceState>,
     operation: Operation,
     work: Work,
 }
@@ -94,20 +94,10 @@ impl Job for Errand {
 }
 
 impl Port {
-    /// Issues a read at an offset. It completes when the buffers are full or the end of the file was met: with fewer
-    /// bytes, or none (row F-02).
-    ///
-    /// Fails at once with `EACCES` (not open for reading, row F-10), `EINVAL` (not a file, or an offset beyond what a
-    /// file can have, row F-06) or [`EBADF`] (the device or port is closed).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
-    /// else may read or write it.
     #[allow(unsafe_code)]
-    pub unsafe fn read_file(
+    pub(crate) unsafe fn read_file(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         offset: u64,
         token: usize,
@@ -117,19 +107,10 @@ impl Port {
         self.issue_file(device, operation, Work::Read { offset }, traits::READ)
     }
 
-    /// Issues a write at an offset, or, with `None`, behind the end of the file (row F-05). It completes when all bytes
-    /// are in the file, though not on the disk: see [`sync_file`](Port::sync_file). A gap reads as zeros (row F-07).
-    ///
-    /// Fails at once as [`read_file`](Port::read_file) does.
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
-    /// and unchanged.
     #[allow(unsafe_code)]
-    pub unsafe fn write_file(
+    pub(crate) unsafe fn write_file(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         offset: Option<u64>,
         token: usize,
@@ -139,14 +120,24 @@ impl Port {
         self.issue_file(device, Operation::new(Kind::Written, token, sink, buffers), work, traits::WRITE)
     }
 
-    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or, `data_only`,
-    /// with as much of it as is needed to read the data.
-    pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn sync_file(
+        &self,
+        device: &Arc<DeviceState>,
+        data_only: bool,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let operation = Operation::new(Kind::Synced, token, sink, Buffers::None);
         self.issue_file(device, operation, Work::Sync { data_only }, 0)
     }
 
-    fn issue_file(&self, device: &Device, mut operation: Operation, work: Work, needs: u8) -> Result<Issued, i32> {
+    fn issue_file(
+        &self,
+        device: &Arc<DeviceState>,
+        mut operation: Operation,
+        work: Work,
+        needs: u8,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::File || matches!(operation.buffers, Buffers::Pooled) {
             return Err(EINVAL);
@@ -198,8 +189,7 @@ impl Port {
         Ok(Issued::Pending(id))
     }
 
-    /// What runs file operations that wait, once one has.
-    pub fn file_engine(&self) -> Option<&'static str> {
+    pub(crate) fn file_engine(&self) -> Option<&'static str> {
         if !self.is_home() {
             return None;
         }
@@ -207,7 +197,7 @@ impl Port {
     }
 
     /// The operations under way in the pump are asked to end.
-    pub(super) fn cancel_files(&self, device: &Inner, serials: &[u64]) {
+    pub(super) fn cancel_files(&self, device: &DeviceState, serials: &[u64]) {
         if let Some(Ok(pump)) = self.driver().pump.get() {
             pump.cancel(serials.iter().map(|&serial| (device.number, serial)));
         }
@@ -215,7 +205,7 @@ impl Port {
 }
 
 /// The operation's error if it could be ended without blocking.
-fn at_once(device: &Inner, operation: &mut Operation, work: Work, known: u8) -> Option<i32> {
+fn at_once(device: &DeviceState, operation: &mut Operation, work: Work, known: u8) -> Option<i32> {
     if matches!(work, Work::Sync { .. }) {
         return None;
     }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::op::{CompletionEvent, SocketEngine};
 use crate::port::CompletionPort;
+use crate::raw;
 use crate::threads::Wake;
 use std::sync::mpsc::channel;
 
@@ -13,7 +14,7 @@ const NAME: &str = "reactor::forked::no_call_of_a_forked_child_waits_for_a_lock"
 /// A call in the child that takes longer hangs.
 const CALL_SECONDS_MAX: u32 = 10;
 
-fn port() -> Port {
+fn port() -> raw::Port {
     let config = Config {
         concurrency: 2,
         wake: Wake::default(),
@@ -23,7 +24,7 @@ fn port() -> Port {
         sockets: SocketEngine::default(),
         dispose: drop,
     };
-    Port::new(config).unwrap()
+    raw::Port::new(config).unwrap()
 }
 
 /// Runs `call` in a forked child, which has to come to its end.
@@ -70,7 +71,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
     // A leader has the lists of what it finds, for as long as it waits.
     let leader = port.clone();
     let leading = std::thread::spawn(move || drop(leader.get(None)));
-    while port.stats().waiting == 0 {
+    while port.0.stats().waiting == 0 {
         std::thread::yield_now();
     }
     // Somebody is in the middle of an insertion.
@@ -78,7 +79,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
     let (end, may_end) = channel();
     let inserting = port.clone();
     let inserts = std::thread::spawn(move || {
-        inserting.queue.insert_with(|| {
+        inserting.0.queue.insert_with(|| {
             begun.send(()).unwrap();
             may_end.recv().unwrap();
             Entry::Tick(0)
@@ -88,7 +89,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
     let devices = [listener.raw(), stream.raw(), socket.raw()];
     {
         // And this thread has all the rest.
-        let driver = port.driver();
+        let driver = port.0.driver();
         let _guards = (driver.devices.lock(), driver.timers.lock(), driver.starved.lock(), driver.starving_said.lock());
         let _sides: Vec<_> = devices.iter().map(|device| (device.0.receive.lock(), device.0.send.lock())).collect();
         let event = || Sink::Event(CompletionEvent::new());
@@ -126,7 +127,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
                 ("report_refusals", &|| over(port.report_refusals(device, true))),
                 ("cancel_all", &|| over(port.cancel_all(device))),
                 ("unacknowledged", &|| over((port.unacknowledged(device), port.bytes_taken(device)))),
-                ("with_handle", &|| over(port.with_handle(device, |_| Ok(())))),
+                ("with_handle", &|| over(port.0.with_handle(&device.0, |_| Ok(())))),
                 ("release_device", &|| over(port.release_device(device))),
                 ("close_device", &|| over(port.close_device(device))),
             ];

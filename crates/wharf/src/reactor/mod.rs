@@ -27,21 +27,19 @@ pub(crate) use crate::op::{
 };
 
 use crate::contain::contain;
-use crate::error::Class;
 use crate::op::Delivery;
 use crate::op::buffer::Pool;
 use crate::op::{Operation, PortNumber};
 use crate::queue::Found;
 use crate::queue::{self, Driver, Queue};
-use crate::reactor::device::{Device as Inner, Devices, phase, shut, traits};
+use crate::reactor::device::{Devices, phase, shut, traits};
 use crate::reactor::direction::{Direction, Left, Side};
 use crate::reactor::engine::files::Pump;
 use crate::reactor::engine::{Engine, Events, PIECES_MAX, Readiness};
 use crate::sync::{Arc, Lock};
-use crate::sys::Owned;
 use crate::sys::errno;
 use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
-use rustix::fd::{FromRawFd, OwnedFd};
+pub(crate) use device::DeviceState;
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::OnceLock;
@@ -63,59 +61,11 @@ pub(crate) enum Entry {
     /// A finished operation.
     Packet(Box<Completion>),
     /// A direction whose head operation can be tried.
-    Ready(Arc<Inner>, Side),
+    Ready(Arc<DeviceState>, Side),
     /// A completion for a function.
     Call(fn(usize, Completion), usize, Box<Completion>),
     /// A periodic timer whose time has come.
     Tick(u64),
-}
-
-/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`], or until the last handle of
-/// the port goes.
-#[derive(Clone, Debug)]
-pub struct Device(pub(crate) Arc<Inner>);
-
-impl Device {
-    /// Its number: slot and generation, never 0 and never used again for another device of the port.
-    pub fn number(&self) -> u64 {
-        self.0.number
-    }
-
-    /// What it is, as far as the errors of a stream are concerned.
-    pub(crate) fn class(&self) -> Class {
-        if self.0.kind == DeviceKind::Handle { Class::Pipe } else { Class::Stream }
-    }
-
-    /// A listener for streams of the machine's own.
-    pub(crate) fn is_local(&self) -> bool {
-        self.0.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
-    }
-
-    /// A datagram socket is connected from now on.
-    pub(crate) fn has_peer(&self) {
-        self.0.traits.fetch_or(traits::PEER, Ordering::AcqRel);
-    }
-
-    /// The key it was associated with.
-    pub fn key(&self) -> usize {
-        self.0.key()
-    }
-
-    /// Gives it another key than it was associated with. Operations that were issued before have the old one or this.
-    pub(crate) fn set_key(&self, key: usize) {
-        self.0.set_key(key);
-    }
-
-    /// The system's descriptor. Valid until the device is closed or released.
-    pub fn handle(&self) -> i32 {
-        self.0.handle
-    }
-
-    /// An operation that succeeds inside the issuing call returns its result there and queues no packet
-    /// (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`, row O-17). Cannot be taken back (row O-18).
-    pub fn skip_on_success(&self) {
-        self.0.skip_on_success.store(true, Ordering::Relaxed);
-    }
 }
 
 pub(crate) struct PortDriver {
@@ -130,7 +80,7 @@ pub(crate) struct PortDriver {
     /// A device or a timer has been there: events may come.
     sources: AtomicBool,
     /// Listeners that found no free descriptor.
-    starved: Lock<Vec<Arc<Inner>>>,
+    starved: Lock<Vec<Arc<DeviceState>>>,
     /// That was said, and no connection was taken since.
     starving: AtomicBool,
     /// When it was last said: where descriptors come and go at the limit, it would be said with each of them.
@@ -175,7 +125,7 @@ impl PortDriver {
     }
 
     /// An engine reported readiness: remember what stays, and queue the directions that wait for it.
-    fn ready(&self, device: &Arc<Inner>, readiness: Readiness, found: &mut Found<Entry>) {
+    fn ready(&self, device: &Arc<DeviceState>, readiness: Readiness, found: &mut Found<Entry>) {
         let sticky = readiness.0 & Readiness::STICKY;
         if sticky != 0 {
             device.sticky.fetch_or(sticky, Ordering::AcqRel);
@@ -247,7 +197,7 @@ impl Driver<Entry> for PortDriver {
 /// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
 /// ([`close`](Port::close)), and so are its devices.
 #[derive(Clone)]
-pub struct Port {
+pub(crate) struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
     /// Only held; not by the port that it closes.
     _last: Option<Arc<Last>>,
@@ -269,8 +219,7 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// A port over the engine that `config` names.
-    pub fn new(config: Config) -> std::io::Result<Port> {
+    pub(crate) fn new(config: Config) -> std::io::Result<Port> {
         let sockets = config.sockets;
         Port::build(config, |watch| sockets.make(watch))
     }
@@ -335,71 +284,8 @@ impl Port {
 
     // --- Devices ---
 
-    /// Associates what `source` owns (an `OwnedFd`, one of std's sockets, a file), which becomes the port's to close. A socket
-    /// has to be in non-blocking mode.
-    ///
-    /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
-    ///
-    /// ```compile_fail
-    /// # use wharf::raw::{DeviceKind, Port};
-    /// fn take(port: &Port) {
-    ///     let _ = port.adopt(7, DeviceKind::File, 0);
-    /// }
-    /// ```
-    ///
-    /// ```compile_fail
-    /// # use wharf::raw::{DeviceKind, Port};
-    /// fn take(port: &Port) {
-    ///     let _ = port.adopt_raw(7, DeviceKind::File, 0);
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The system's number, and the source, which is as it was.
-    pub fn adopt<S: Owned>(&self, source: S, kind: DeviceKind, key: usize) -> Result<Device, (i32, S)> {
-        let handle = source.into_handle();
-        self.take_over(handle, kind, key).map_err(|error| {
-            #[allow(unsafe_code)]
-            // SAFETY: it was taken from `source` just above, and what is refused is its giver's again.
-            (error, unsafe { S::from_handle(handle) })
-        })
-    }
-
-    /// [`adopt`](Port::adopt), of a number. On failure it stays the caller's.
-    ///
-    /// # Safety
-    ///
-    /// The number is that of an open descriptor, and on success nobody but the port uses or closes it any more: it is closed with
-    /// the device.
-    #[allow(unsafe_code)]
-    pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
-        self.take_over(handle, kind, key)
-    }
-
-    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
-    /// Otherwise as [`adopt`](Port::adopt).
-    pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
-        let handle = socket.into_handle();
-        self.take_over_unconnected(handle, key).map_err(|error| {
-            #[allow(unsafe_code)]
-            // SAFETY: as in `adopt`.
-            (error, unsafe { S::from_handle(handle) })
-        })
-    }
-
-    /// [`adopt_unconnected`](Port::adopt_unconnected), of a number. On failure it stays the caller's.
-    ///
-    /// # Safety
-    ///
-    /// As for [`adopt_raw`](Port::adopt_raw).
-    #[allow(unsafe_code)]
-    pub unsafe fn adopt_unconnected_raw(&self, handle: Handle, key: usize) -> Result<Device, i32> {
-        self.take_over_unconnected(handle, key)
-    }
-
     /// The caller owns the handle, and gives it to the port. On failure it stays the caller's.
-    pub(crate) fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+    pub(crate) fn take_over(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Arc<DeviceState>, i32> {
         let phase = match kind {
             DeviceKind::Listener => phase::LISTENING,
             DeviceKind::Stream | DeviceKind::Datagram | DeviceKind::Handle | DeviceKind::File => phase::CONNECTED,
@@ -419,28 +305,27 @@ impl Port {
         }
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
-            return Ok(Device(device));
+            return Ok(device);
         }
         if let Err(error) = self.register(&device) {
             self.driver().devices.lock().remove(device.number);
             return Err(error);
         }
-        Ok(Device(device))
+        Ok(device)
     }
 
-    /// A stream socket for [`connect`](Port::connect), of the peer's address family.
-    pub fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Device, i32> {
+    pub(crate) fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
         let handle = self.engine().open_stream(peer)?;
-        Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
+        Ok(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH))
     }
 
-    fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+    pub(crate) fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
-        Ok(Device(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH)))
+        Ok(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH))
     }
 
-    fn register(&self, device: &Inner) -> Result<(), i32> {
+    fn register(&self, device: &DeviceState) -> Result<(), i32> {
         // Nobody else registers it at the same time: it is being adopted, or connected by this call. The mark is set
         // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).
         if !device.registered.load(Ordering::Acquire) {
@@ -459,19 +344,19 @@ impl Port {
 
     /// The device, if it is this port's, and this process the port's. At the head of every call that is given a device.
     #[inline]
-    fn own<'a>(&self, device: &'a Device) -> Result<&'a Arc<Inner>, i32> {
-        if device.0.port != self.driver().number {
+    fn own<'a>(&self, device: &'a Arc<DeviceState>) -> Result<&'a Arc<DeviceState>, i32> {
+        if device.port != self.driver().number {
             return Err(EINVAL);
         }
         if !self.is_home() {
             return Err(EBADF);
         }
-        Ok(&device.0)
+        Ok(device)
     }
 
     /// Names an operation of a device.
     #[inline]
-    fn id(device: &Inner, serial: u64) -> OperationId {
+    fn id(device: &DeviceState, serial: u64) -> OperationId {
         OperationId { port: device.port, device: device.number, serial }
     }
 
@@ -490,16 +375,11 @@ impl Port {
         if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
-    /// Ends every outstanding operation of the device with [`ECANCELED`], one completion each, and closes its
-    /// descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the descriptor, and
-    /// does nothing else.
-    ///
-    /// False when the device is another port's: nothing was done.
-    pub fn close_device(&self, device: &Device) -> bool {
+    pub(crate) fn close_device(&self, device: &Arc<DeviceState>) -> bool {
         let device = match self.own(device) {
             Ok(device) => device,
             Err(EBADF) => {
-                device.0.close_copy(self.engine());
+                device.close_copy(self.engine());
                 return true;
             }
             Err(_) => return false,
@@ -515,7 +395,7 @@ impl Port {
     }
 
     /// Ends a use of a device's handle.
-    fn leave(&self, device: &Inner) {
+    fn leave(&self, device: &DeviceState) {
         if device.leave(self.engine()) {
             self.resume_accepting();
         }
@@ -523,13 +403,13 @@ impl Port {
 
     /// What is left after a turn.
     #[inline]
-    fn turn_over(&self, device: &Arc<Inner>, side: Side, left: Left) {
+    fn turn_over(&self, device: &Arc<DeviceState>, side: Side, left: Left) {
         if left.handle || left.goes_on {
             self.follow_up(device, side, left);
         }
     }
 
-    fn follow_up(&self, device: &Arc<Inner>, side: Side, left: Left) {
+    fn follow_up(&self, device: &Arc<DeviceState>, side: Side, left: Left) {
         if left.handle {
             self.leave(device);
         }
@@ -543,17 +423,8 @@ impl Port {
         }
     }
 
-    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16) while operations are outstanding, with
-    /// [`EBADF`] when the device is closed, and with `EINVAL` when it is another port's.
-    pub fn release_device(&self, device: &Device) -> Result<OwnedFd, i32> {
-        let handle = self.give_up(device)?;
-        #[allow(unsafe_code)]
-        // SAFETY: it was the port's, which has given it up, open, and will not close it.
-        Ok(unsafe { OwnedFd::from_raw_fd(handle) })
-    }
-
-    /// [`release_device`](Port::release_device), as a number that is the caller's to close.
-    pub(crate) fn give_up(&self, device: &Device) -> Result<Handle, i32> {
+    /// Takes the descriptor out of the port: a number that is the caller's to close.
+    pub(crate) fn give_up(&self, device: &Arc<DeviceState>) -> Result<Handle, i32> {
         use errno::EBUSY;
         let device = self.own(device)?;
         {
@@ -585,7 +456,7 @@ impl Port {
     }
 
     /// Marks both directions closed and completes what they hold.
-    fn abandon(&self, device: &Arc<Inner>) {
+    fn abandon(&self, device: &Arc<DeviceState>) {
         for side in [Side::Receive, Side::Send] {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
@@ -602,7 +473,7 @@ impl Port {
     /// Calls `call` with the device's descriptor, which stays open meanwhile.
     pub(crate) fn with_handle<R>(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         call: impl FnOnce(i32) -> std::io::Result<R>,
     ) -> std::io::Result<R> {
         let device = match self.own(device) {
@@ -618,12 +489,11 @@ impl Port {
         result
     }
 
-    /// The port's devices at this moment. None in a forked child.
-    pub fn devices(&self) -> Vec<DeviceInfo> {
+    pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
         if !self.is_home() {
             return Vec::new();
         }
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        let devices: Vec<Arc<DeviceState>> = self.driver().devices.lock().iter().cloned().collect();
         devices
             .iter()
             .map(|device| DeviceInfo {
@@ -635,14 +505,11 @@ impl Port {
             .collect()
     }
 
-    /// How many devices the port has. None in a forked child.
-    pub fn device_count(&self) -> usize {
+    pub(crate) fn device_count(&self) -> usize {
         if self.is_home() { self.driver().devices.lock().len() } else { 0 }
     }
 
-    /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
-    /// are outstanding stay and still take data (row R-16), new ones fail with `ESHUTDOWN`.
-    pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
+    pub(crate) fn shutdown(&self, device: &Arc<DeviceState>, how: Shutdown) -> Result<(), i32> {
         let device = self.own(device)?;
         self.check()?;
         if device.receive.lock().closed {
@@ -665,9 +532,7 @@ impl Port {
 
     // --- Cancelling ---
 
-    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
-    /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
-    pub fn cancel(&self, id: OperationId) -> Cancel {
+    pub(crate) fn cancel(&self, id: OperationId) -> Cancel {
         if id.port != self.driver().number {
             return Cancel::Foreign;
         }
@@ -699,13 +564,11 @@ impl Port {
     }
 
     /// [`cancel`](Port::cancel), if it is an operation of this device.
-    pub(crate) fn cancel_of(&self, device: &Device, id: OperationId) -> Cancel {
-        if (id.port, id.device) == (device.0.port, device.0.number) { self.cancel(id) } else { Cancel::Foreign }
+    pub(crate) fn cancel_of(&self, device: &Arc<DeviceState>, id: OperationId) -> Cancel {
+        if (id.port, id.device) == (device.port, device.number) { self.cancel(id) } else { Cancel::Foreign }
     }
 
-    /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another
-    /// port, and none in a forked child.
-    pub fn cancel_all(&self, device: &Device) -> usize {
+    pub(crate) fn cancel_all(&self, device: &Arc<DeviceState>) -> usize {
         let Ok(device) = self.own(device) else { return 0 };
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
@@ -733,9 +596,8 @@ impl Port {
 
     // --- Packets ---
 
-    /// Queues a packet. A closed port gives it back.
     #[inline]
-    pub fn post(&self, post: Post) -> Result<(), Post> {
+    pub(crate) fn post(&self, post: Post) -> Result<(), Post> {
         // Loaded as words: two that the caller has just stored are else loaded as a pair, which the processor cannot
         // forward from two stores, and a post takes twice as long.
         let (key, token, bytes) = (black_box(post.key), black_box(post.token), black_box(post.bytes));
@@ -743,8 +605,7 @@ impl Port {
         if taken { Ok(()) } else { Err(Post { key, token, bytes }) }
     }
 
-    /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
-    pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
+    pub(crate) fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
         if !self.is_home() {
             return Err((post, true));
         }
@@ -763,8 +624,7 @@ impl Port {
         self.queue.take_again_as(me)
     }
 
-    /// Takes the next packet. `None` waits for ever, zero does not wait.
-    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
         self.get_until(Deadline::after(timeout))
     }
 
@@ -816,9 +676,7 @@ impl Port {
         None
     }
 
-    /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
-    /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if !self.is_home() {
             // The descriptors that wake and time the port are the parent's too: a child leaves them alone.
             return;
@@ -828,14 +686,13 @@ impl Port {
             self.driver().dispose(entry);
         }
         self.end_repeating();
-        let devices: Vec<Arc<Inner>> = self.driver().devices.lock().iter().cloned().collect();
+        let devices: Vec<Arc<DeviceState>> = self.driver().devices.lock().iter().cloned().collect();
         for device in devices {
             self.abandon(&device);
         }
     }
 
-    /// Whether [`close`](Port::close) was called.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 
@@ -898,7 +755,7 @@ impl Port {
     // --- Completing ---
 
     /// The one end of an operation: consumes its record and sends the completion to its sink.
-    fn complete(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
+    fn complete(&self, device: &Arc<DeviceState>, operation: Operation, error: i32) {
         if operation.kind == Kind::Connected && error == ECANCELED {
             self.abort_connect(device);
         }
@@ -947,12 +804,12 @@ fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
 }
 
 /// A file's operations: they are in the pump's hands.
-fn files_under_way(device: &Inner, direction: &Direction) -> Vec<u64> {
+fn files_under_way(device: &DeviceState, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.under_way().collect() } else { Vec::new() }
 }
 
 #[inline]
-fn finish(device: &Inner, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
+fn finish(device: &DeviceState, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
     debug_assert_ne!(operation.serial, 0, "an operation is completed that was never issued");
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();

@@ -6,10 +6,10 @@
 //! record is made then, and the operation goes on as if it had been tried by the call that issues it.
 
 use super::send::{Attempt, Batch, take_batch};
-use super::{Buffers, Completion, Device, DeviceKind, EINVAL, Issued, Kind, Payload};
+use super::{Buffers, Completion, DeviceKind, EINVAL, Issued, Kind, Payload};
 use super::{Port, RawBuffer, Sink};
 use crate::op::Operation;
-use crate::reactor::device::Device as Inner;
+use crate::reactor::device::DeviceState;
 use crate::reactor::direction::Turn;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ impl Port {
     /// The memory is valid for reading and initialised during the call.
     #[allow(unsafe_code)]
     #[inline]
-    pub(crate) unsafe fn send_now(&self, device: &Device, piece: RawBuffer) -> Result<Now, i32> {
+    pub(crate) unsafe fn send_now(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<Now, i32> {
         let device = self.own(device)?;
         if !device.skip_on_success.load(Ordering::Relaxed) {
             return Ok(Now::NotTried);
@@ -47,7 +47,7 @@ impl Port {
         self.try_now(device, piece)
     }
 
-    fn try_now(&self, device: &Arc<Inner>, piece: RawBuffer) -> Result<Now, i32> {
+    fn try_now(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<Now, i32> {
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
             return Err(EINVAL);
         }
@@ -86,8 +86,13 @@ impl Port {
     ///
     /// As for [`send`](Port::send).
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn send_on(&self, device: &Device, begun: Begun, buffers: Buffers, token: usize) -> Issued {
-        let device = &device.0;
+    pub(crate) unsafe fn send_on(
+        &self,
+        device: &Arc<DeviceState>,
+        begun: Begun,
+        buffers: Buffers,
+        token: usize,
+    ) -> Issued {
         let Begun { serial, attempt } = begun;
         let mut operation = Operation::new(Kind::Sent, token, Sink::Port, buffers);
         operation.serial = serial;
@@ -100,7 +105,7 @@ impl Port {
 }
 
 /// What [`Port::send`] returns for a send that is over.
-pub(super) fn completion(device: &Inner, bytes: usize, token: usize) -> Completion {
+pub(super) fn completion(device: &DeviceState, bytes: usize, token: usize) -> Completion {
     Completion {
         key: device.key(),
         token,

@@ -8,10 +8,10 @@
 //! look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of sending.
 
 use super::send::{Attempt, BYTES_PER_TURN, failed_send};
-use super::{Buffers, Device, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX, Port, Sink};
+use super::{Buffers, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX, Port, Sink};
 use crate::contain::contain;
 use crate::op::{Operation, Part, Parts};
-use crate::reactor::device::Device as Inner;
+use crate::reactor::device::DeviceState;
 use crate::reactor::engine::files::{Job, Look, Work, look, size_told};
 use crate::sync::Arc;
 use crate::sys::errno::{self, EACCES, ENOSYS, ENOTCONN};
@@ -24,21 +24,10 @@ const FETCHED: u64 = 512 * 1024;
 pub(crate) use errno::ENODATA;
 
 impl Port {
-    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
-    /// all of them; `bytes` is their sum. It does not wait for a disk.
-    ///
-    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have, and
-    /// with `ENOTCONN` on a datagram socket (row T-07).
-    /// A file that turns out shorter ends the operation with `ENODATA` (61); what was sent before is not taken back (row
-    /// T-13).
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send); and until the completion was delivered, the files' descriptors stay open (row T-14).
     #[allow(unsafe_code)]
-    pub unsafe fn send_parts(
+    pub(crate) unsafe fn send_parts(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         parts: Vec<Part>,
         token: usize,
         sink: Sink,
@@ -54,7 +43,7 @@ impl Port {
     }
 
     /// Tries to send more of an operation's parts, `done` bytes of which have gone. The calling thread owns the send side.
-    pub(super) fn try_parts(&self, device: &Inner, parts: &Parts, done: usize) -> Attempt {
+    pub(super) fn try_parts(&self, device: &DeviceState, parts: &Parts, done: usize) -> Attempt {
         let Parts { list, fetched, place, .. } = parts;
         let Some(&part) = list.get(place.at) else { return Attempt::Done { bytes: 0, short: false } };
         let skip = done - place.before;
@@ -119,7 +108,7 @@ impl Port {
 
     /// Gives the pump a window to read; the operation goes along. The calling thread owned the send side; the window's job
     /// owns it from now on.
-    pub(super) fn fetch(&self, device: &Arc<Inner>, operation: Operation, window: Window) {
+    pub(super) fn fetch(&self, device: &Arc<DeviceState>, operation: Operation, window: Window) {
         let job = FetchJob { port: self.clone(), device: device.clone(), operation, window, read: Vec::new(), done: 0 };
         match self.driver().pump() {
             Ok(pump) => pump.submit(super::file::Errand::Fetch(job)),
@@ -145,7 +134,7 @@ pub(super) struct Window {
 /// A window that is being read, and the send that waits for it.
 pub(crate) struct FetchJob {
     port: Port,
-    device: Arc<Inner>,
+    device: Arc<DeviceState>,
     operation: Operation,
     window: Window,
     /// Where it is read to, allocated when the reading begins. Nobody looks at it: it is the cache that counts.

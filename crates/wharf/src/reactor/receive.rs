@@ -2,13 +2,13 @@
 
 use super::datagram::{Refusal, take_receives};
 use super::{
-    Accepted, Buffers, Completion, Datagram, Device, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINVAL, EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side,
-    Sink, entry, finish,
+    Accepted, Buffers, Completion, Datagram, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL,
+    EMSGSIZE, ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink,
+    entry, finish,
 };
 use crate::op::Operation;
 use crate::op::buffer::PoolBuffer;
-use crate::reactor::device::{Device as Inner, phase, shut};
+use crate::reactor::device::{DeviceState, phase, shut};
 use crate::reactor::direction::Turn;
 use crate::sync::Arc;
 use crate::sys::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
@@ -36,18 +36,14 @@ enum Attempt {
 }
 
 impl Port {
-    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
-    /// space in the buffers (or [`Kind::Readable`]) it waits for data, and takes none (row R-08).
-    ///
-    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`] (the
-    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
-    /// else may read or write it.
     #[allow(unsafe_code)]
-    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) unsafe fn receive(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
             return Err(EINVAL);
@@ -66,20 +62,10 @@ impl Port {
         self.issue_receive(device, Operation::new(kind, token, sink, buffers))
     }
 
-    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`]). A datagram longer than the
-    /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
-    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024 pieces the first
-    /// 1024 are used.
-    ///
-    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`].
-    ///
-    /// # Safety
-    ///
-    /// As for [`receive`](Port::receive).
     #[allow(unsafe_code)]
-    pub unsafe fn receive_from(
+    pub(crate) unsafe fn receive_from(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         token: usize,
         sink: Sink,
@@ -91,9 +77,7 @@ impl Port {
         self.issue_receive(device, Operation::new(Kind::ReceivedFrom, token, sink, buffers))
     }
 
-    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`], a `pidfd`) to end: the completion's byte
-    /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
-    pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn wait_child(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::Handle {
             return Err(EINVAL);
@@ -101,14 +85,7 @@ impl Port {
         self.issue_receive(device, Operation::new(Kind::Exited, token, sink, Buffers::None))
     }
 
-    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`]), which belongs to no port yet.
-    ///
-    /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
-    /// and is tried every 100 ms.
-    ///
-    /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
-    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
-    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn accept(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         if device.kind != DeviceKind::Listener {
             return Err(EINVAL);
@@ -121,7 +98,7 @@ impl Port {
     }
 
     /// Takes a connection that waits now, beside the accepts that are outstanding, if one does.
-    pub(crate) fn accept_now(&self, device: &Device) -> Option<Accepted> {
+    pub(crate) fn accept_now(&self, device: &Arc<DeviceState>) -> Option<Accepted> {
         let device = self.own(device).ok()?;
         if device.kind != DeviceKind::Listener || !device.enter() {
             return None;
@@ -137,7 +114,7 @@ impl Port {
         taken.map(|(handle, peer)| Accepted { handle, peer })
     }
 
-    fn issue_receive(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+    fn issue_receive(&self, device: &Arc<DeviceState>, mut operation: Operation) -> Result<Issued, i32> {
         self.is_open()?;
         let mut direction = device.receive.lock();
         if direction.closed {
@@ -172,7 +149,7 @@ impl Port {
     }
 
     /// Executes the head of a receive list, and returns its packet to be handed out.
-    pub(super) fn receive_turn(&self, device: &Arc<Inner>) -> Option<Completion> {
+    pub(super) fn receive_turn(&self, device: &Arc<DeviceState>) -> Option<Completion> {
         let operation = {
             let mut direction = device.receive.lock();
             direction.begin();
@@ -196,7 +173,12 @@ impl Port {
 
     /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
     /// to be handed out; to an issuing call only that of a success.
-    fn execute_receive(&self, device: &Arc<Inner>, mut operation: Operation, issuing: bool) -> Option<Completion> {
+    fn execute_receive(
+        &self,
+        device: &Arc<DeviceState>,
+        mut operation: Operation,
+        issuing: bool,
+    ) -> Option<Completion> {
         let mut first = None;
         if let Buffers::One(piece) = operation.buffers
             && operation.kind == Kind::Received
@@ -255,7 +237,7 @@ impl Port {
         }
     }
 
-    fn try_receive(&self, device: &Inner, operation: &mut Operation) -> Attempt {
+    fn try_receive(&self, device: &DeviceState, operation: &mut Operation) -> Attempt {
         match device.failed_receive.load(Ordering::Acquire) {
             0 => {}
             error => return Attempt::Failed(error),
@@ -333,7 +315,7 @@ impl Port {
     /// What the system gave a stream's receive for so much space.
     fn received(
         &self,
-        device: &Inner,
+        device: &DeviceState,
         result: Result<usize, i32>,
         space: usize,
         pooled: Option<PoolBuffer>,
@@ -352,7 +334,7 @@ impl Port {
         }
     }
 
-    fn failed_receive(&self, device: &Inner, error: i32) -> Attempt {
+    fn failed_receive(&self, device: &DeviceState, error: i32) -> Attempt {
         if error == EAGAIN {
             return Attempt::NotNow;
         }
@@ -365,7 +347,7 @@ impl Port {
     }
 
     /// Takes connections for the outstanding accepts of a listener.
-    pub(super) fn accept_turn(&self, device: &Arc<Inner>) {
+    pub(super) fn accept_turn(&self, device: &Arc<DeviceState>) {
         let mut taken = Vec::new();
         let mut direction = device.receive.lock();
         direction.begin();
@@ -426,7 +408,7 @@ impl Port {
 
     /// A listener without a free descriptor waits. An edge-triggered engine will not report it again, so the port
     /// does: whenever it closes a descriptor, and after a while.
-    fn starve(&self, device: &Arc<Inner>, error: i32) {
+    fn starve(&self, device: &Arc<DeviceState>, error: i32) {
         self.driver().starved.lock().push(device.clone());
         self.resume_accepting_after(STARVED_RETRY);
         if !self.driver().starving.swap(true, Ordering::Relaxed) && self.is_time_to_say_so() {
@@ -451,7 +433,7 @@ impl Port {
 
 /// Is the end of the stream possibly a reset? Linux reports a reset once, and a send that is under way may be about to
 /// say that it was told. It has the receive side look again when it is over.
-fn waits_for_send(device: &Inner) -> bool {
+fn waits_for_send(device: &DeviceState) -> bool {
     let send = device.send.lock();
     let sending = send.turn == Turn::Running;
     if sending {

@@ -9,12 +9,12 @@ use super::datagram::{DATAGRAMS_MAX, gathers};
 use super::now::{Now, completion};
 use super::parts::Window;
 use super::{
-    Buffers, Completion, Device, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET,
-    EINPROGRESS, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX,
-    Payload, Port, RawBuffer, Side, Sink, entry, finish,
+    Buffers, Completion, DeviceKind, EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINPROGRESS,
+    EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port,
+    RawBuffer, Side, Sink, entry, finish,
 };
 use crate::op::Operation;
-use crate::reactor::device::{Device as Inner, phase, shut};
+use crate::reactor::device::{DeviceState, phase, shut};
 use crate::reactor::direction::{Direction, Left, Turn};
 use crate::sync::{Arc, Guard};
 use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOTSOCK};
@@ -64,21 +64,18 @@ pub(super) enum Attempt {
 }
 
 impl Port {
-    /// Issues a send. It completes when the system has taken all bytes (row S-01).
-    ///
-    /// Fails at once with `ENOTCONN`, `ESHUTDOWN` (this side was shut), `ECONNRESET` (the connection is known to be
-    /// broken), [`EBADF`] or `EINVAL` (not a stream).
-    ///
-    /// # Safety
-    ///
-    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
-    /// and unchanged.
     #[allow(unsafe_code)]
-    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) unsafe fn send(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         if let (&Buffers::One(piece), Sink::Port) = (&buffers, &sink) {
             // SAFETY: the caller promises more.
             match unsafe { self.send_now(device, piece) }? {
-                Now::Done => return Ok(Issued::Done(completion(&device.0, piece.length, token))),
+                Now::Done => return Ok(Issued::Done(completion(device, piece.length, token))),
                 // SAFETY: by the caller's promise; it is the same memory.
                 Now::Begun(begun) => return Ok(unsafe { self.send_on(device, begun, buffers, token) }),
                 Now::NotTried => {}
@@ -96,7 +93,7 @@ impl Port {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn send_with_record(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         token: usize,
         sink: Sink,
@@ -109,19 +106,10 @@ impl Port {
         self.issue_send(device, Operation::new(Kind::Sent, token, sink, buffers))
     }
 
-    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
-    /// or not at all (row U-08).
-    ///
-    /// Fails at once with `EMSGSIZE` (90: longer than any datagram, row U-07), `EINVAL` (not a datagram socket) or
-    /// [`EBADF`].
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Port::send).
     #[allow(unsafe_code)]
-    pub unsafe fn send_to(
+    pub(crate) unsafe fn send_to(
         &self,
-        device: &Device,
+        device: &Arc<DeviceState>,
         buffers: Buffers,
         to: Option<SocketAddr>,
         token: usize,
@@ -137,20 +125,19 @@ impl Port {
         self.issue_send(device, Operation::new(Kind::SentTo, token, sink, buffers).with_address(to))
     }
 
-    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
-    /// of the stream. Receiving goes on (row X-05).
-    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn disconnect(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
         self.may_send(device)?;
         self.issue_send(device, Operation::new(Kind::Disconnected, token, sink, Buffers::None))
     }
 
-    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
-    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
-    ///
-    /// Fails at once with `EISCONN`, `EINVAL` (a connect is outstanding, or not a stream), `EADDRNOTAVAIL` (the
-    /// unspecified address, row N-09) and with what the system refuses to try.
-    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+    pub(crate) fn connect(
+        &self,
+        device: &Arc<DeviceState>,
+        peer: &SocketAddr,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
         self.check()?;
         if peer.ip().is_unspecified() || peer.port() == 0 {
@@ -232,7 +219,7 @@ impl Port {
 
     /// The send side of a device that nothing runs on. The thread that has delivered the last packet may still own it: the
     /// packet comes out first, and a moment later the turn is over (in this order, so that no other's packet comes before).
-    fn after_the_last_turn<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
+    fn after_the_last_turn<'a>(&self, device: &'a DeviceState) -> Result<Guard<'a, Direction>, i32> {
         let mut looks = 0;
         loop {
             let direction = device.send.lock();
@@ -254,7 +241,7 @@ impl Port {
     }
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
-    fn begin_connecting(&self, device: &Inner, peer: &SocketAddr) -> Result<(), i32> {
+    fn begin_connecting(&self, device: &DeviceState, peer: &SocketAddr) -> Result<(), i32> {
         let result = self.engine().connect(device.handle, peer);
         if matches!(result, Ok(()) | Err(EINPROGRESS)) {
             if let Err(error) = self.register(device) {
@@ -266,7 +253,7 @@ impl Port {
     }
 
     /// A cancelled connect must not be made after all (row N-11). The socket may connect anew.
-    pub(super) fn abort_connect(&self, device: &Inner) {
+    pub(super) fn abort_connect(&self, device: &DeviceState) {
         if device.enter() {
             self.engine().abort_connect(device.handle);
             self.leave(device);
@@ -274,7 +261,7 @@ impl Port {
         device.phase.store(phase::FRESH, Ordering::Release);
     }
 
-    pub(super) fn may_send(&self, device: &Inner) -> Result<(), i32> {
+    pub(super) fn may_send(&self, device: &DeviceState) -> Result<(), i32> {
         if !device.is(phase::CONNECTED) {
             return Err(ENOTCONN);
         }
@@ -286,7 +273,7 @@ impl Port {
 
     /// The send side, to issue something there.
     #[inline]
-    pub(super) fn open_send_side<'a>(&self, device: &'a Inner) -> Result<Guard<'a, Direction>, i32> {
+    pub(super) fn open_send_side<'a>(&self, device: &'a DeviceState) -> Result<Guard<'a, Direction>, i32> {
         self.is_open()?;
         let direction = device.send.lock();
         if direction.closed {
@@ -299,7 +286,7 @@ impl Port {
         Ok(direction)
     }
 
-    pub(super) fn issue_send(&self, device: &Arc<Inner>, mut operation: Operation) -> Result<Issued, i32> {
+    pub(super) fn issue_send(&self, device: &Arc<DeviceState>, mut operation: Operation) -> Result<Issued, i32> {
         let mut direction = self.open_send_side(device)?;
         if operation.kind == Kind::Disconnected {
             device.shut.fetch_or(shut::SEND, Ordering::AcqRel);
@@ -329,7 +316,7 @@ impl Port {
     }
 
     /// Shuts the sending side now, or marks it to be shut after what is outstanding.
-    pub(super) fn shut_sending(&self, device: &Arc<Inner>) -> Result<(), i32> {
+    pub(super) fn shut_sending(&self, device: &Arc<DeviceState>) -> Result<(), i32> {
         loop {
             match self.issue_send(device, Operation::shutdown()) {
                 Err(ESHUTDOWN) => {
@@ -346,7 +333,7 @@ impl Port {
     }
 
     /// A disconnect was cancelled: nothing was shut (row X-05), unless a shutdown was asked for as well.
-    pub(super) fn disconnect_cancelled(&self, device: &Arc<Inner>) {
+    pub(super) fn disconnect_cancelled(&self, device: &Arc<DeviceState>) {
         let (closed, before) = {
             let send = device.send.lock();
             (send.closed, device.shut.fetch_and(!(shut::SEND | shut::SEND_IN_ANY_CASE), Ordering::AcqRel))
@@ -358,7 +345,7 @@ impl Port {
     }
 
     /// Goes on with the send side of a device: space has come, or a turn was over.
-    pub(super) fn send_turn(&self, device: &Arc<Inner>) {
+    pub(super) fn send_turn(&self, device: &Arc<DeviceState>) {
         let batch = {
             let mut direction = device.send.lock();
             if direction.turn != Turn::Queued {
@@ -384,7 +371,7 @@ impl Port {
     /// queued. `first`: what the first call came to, where it was made already.
     pub(super) fn execute_sends(
         &self,
-        device: &Arc<Inner>,
+        device: &Arc<DeviceState>,
         mut batch: Batch,
         mut first: Option<Attempt>,
         wanted: Range<u64>,
@@ -486,7 +473,7 @@ impl Port {
     }
 
     /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
-    pub(super) fn end_interrupted_turn(&self, device: &Arc<Inner>, operation: Operation, error: i32) {
+    pub(super) fn end_interrupted_turn(&self, device: &Arc<DeviceState>, operation: Operation, error: i32) {
         let mut packets = Vec::new();
         let mut finished = |operation, error| packets.push(finish(device, operation, error, Payload::None));
         let mut direction = device.send.lock();
@@ -505,7 +492,7 @@ impl Port {
         self.sent(device, left);
     }
 
-    fn deliver_sent(&self, device: &Inner, packets: Vec<(Sink, Completion)>) {
+    fn deliver_sent(&self, device: &DeviceState, packets: Vec<(Sink, Completion)>) {
         let several = packets.len() > 1;
         let entries = packets.into_iter().filter_map(|(sink, completion)| {
             if completion.kind == Kind::Connected && completion.error == ECANCELED {
@@ -521,7 +508,7 @@ impl Port {
     }
 
     /// A turn of sending has ended.
-    pub(super) fn sent(&self, device: &Arc<Inner>, left: Left) {
+    pub(super) fn sent(&self, device: &Arc<DeviceState>, left: Left) {
         self.turn_over(device, Side::Send, left);
         // Set under the send side's lock while this turn ran: see `waits_for_send`.
         let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
@@ -530,7 +517,7 @@ impl Port {
         }
     }
 
-    fn try_send(&self, device: &Inner, batch: &Batch) -> Attempt {
+    fn try_send(&self, device: &DeviceState, batch: &Batch) -> Attempt {
         let engine = self.engine();
         let head = &batch.head;
         match head.kind {
@@ -596,7 +583,7 @@ impl Port {
 
     /// Offers some memory to the system: as much as one turn may move.
     #[inline]
-    pub(super) fn try_pieces(&self, device: &Inner, pieces: &[RawBuffer]) -> Attempt {
+    pub(super) fn try_pieces(&self, device: &DeviceState, pieces: &[RawBuffer]) -> Attempt {
         match device.failed_send.load(Ordering::Acquire) {
             0 => {}
             error => return Attempt::Failed(error),
@@ -622,7 +609,7 @@ impl Port {
 
 /// A broken connection fails every later send at once (row S-09). EPIPE says the same as ECONNRESET here: this side
 /// was not shut, or the send would not have been issued.
-pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
+pub(super) fn failed_send(device: &DeviceState, error: i32) -> i32 {
     let error = if error == EPIPE && device.kind == DeviceKind::Stream { ECONNRESET } else { error };
     if matches!(error, ECONNRESET | ECONNABORTED | ETIMEDOUT) {
         let first = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
@@ -632,7 +619,7 @@ pub(super) fn failed_send(device: &Inner, error: i32) -> i32 {
 }
 
 /// Takes the head of the list and, if it is a send, the sends behind it that one system call can carry.
-pub(super) fn take_batch(device: &Inner, direction: &mut Direction) -> Option<Batch> {
+pub(super) fn take_batch(device: &DeviceState, direction: &mut Direction) -> Option<Batch> {
     let head = direction.operations.pop_front()?;
     let mut more: Vec<Operation> = Vec::new();
     if head.kind == Kind::SentTo && gathers(device) {
@@ -761,10 +748,10 @@ mod tests {
         let (port, fake) = port();
         for side in [Side::Receive, Side::Send] {
             let device = port.take_over(fake.connected(8).0, DeviceKind::Stream, 1).unwrap();
-            device.0.direction(side).lock().begin();
+            device.direction(side).lock().begin();
             port.give_up(&device).expect("nothing is outstanding");
-            let left = device.0.direction(side).lock().let_go(false);
-            port.turn_over(&device.0, side, left);
+            let left = device.direction(side).lock().let_go(false);
+            port.turn_over(&device, side, left);
         }
     }
 
@@ -794,9 +781,9 @@ mod tests {
         let (port, _fake) = port();
         let peer = SocketAddr::from(([127, 0, 0, 1], 7));
         let device = port.open_stream(&peer, 1).unwrap();
-        device.0.send.lock().begin();
+        device.send.lock().begin();
         let deliverer = {
-            let device = device.0.clone();
+            let device = device.clone();
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(20));
                 assert!(!device.send.lock().let_go(false).goes_on);

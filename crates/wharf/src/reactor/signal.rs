@@ -59,10 +59,8 @@ impl Signals {
 }
 
 impl Port {
-    /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
-    /// packet says [`ECANCELED`](super::ECANCELED). Fails for a signal that cannot be caught.
     #[allow(unsafe_code)]
-    pub fn signal(
+    pub(crate) fn signal(
         &self,
         signal: i32,
         key: usize,

@@ -34,13 +34,7 @@ impl PortDriver {
 }
 
 impl Port {
-    /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
-    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how many periods
-    /// have elapsed since the last packet: while one is queued no further one is.
-    ///
-    /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`](crate::raw::PERIOD_LEAST), and with
-    /// [`EBADF`](super::EBADF).
-    pub fn timer(
+    pub(crate) fn timer(
         &self,
         after: Duration,
         period: Option<Duration>,

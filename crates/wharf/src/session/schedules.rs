@@ -262,7 +262,9 @@ impl Schedule {
             .wake(if rng.bool() { Wake::Eager } else { Wake::Adaptive })
             .pool(rng.usize(8..600), 4);
         let engine = fake.clone();
-        let raw = raw::Port::build(port.config::<Node, Op>().unwrap(), |_| Ok(engine)).expect("a timer descriptor");
+        let raw = crate::reactor::Port::build(port.config::<Node, Op>().unwrap(), |_| Ok(engine))
+            .expect("a timer descriptor");
+        let raw = raw::Port(raw);
         let schedule = Rc::new(Schedule {
             fake: fake.clone(),
             port: raw.clone(),
@@ -485,7 +487,7 @@ impl Schedule {
         #[allow(unsafe_code)]
         // SAFETY: only a device is made of it, with a key as the safe layer makes it.
         let port = unsafe { inner.port.raw() };
-        match port.take_over(handle, DeviceKind::Stream, 0) {
+        match port.0.take_over(handle, DeviceKind::Stream, 0) {
             Ok(device) => {
                 {
                     let mut model = self.model();
@@ -494,7 +496,8 @@ impl Schedule {
                     party.link = Some(Link(conn.clone()));
                     party.connection = Some(connection);
                 }
-                let stream: Stream = crate::port::net::Stream(Shared::new(port, device, Node::Session(conn.clone())));
+                let stream: Stream =
+                    crate::port::net::Stream(Shared::new(port, raw::Device(device), Node::Session(conn.clone())));
                 before(&Link(conn.clone()));
                 inner.attach(&conn, stream.clone());
                 if served {

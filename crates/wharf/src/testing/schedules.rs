@@ -25,9 +25,11 @@ mod scenarios;
 mod turns;
 
 use crate::raw::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Device, DeviceKind, EBADF, ECANCELED, Empty,
-    FileEngine, Issued, Kind, OperationId, Payload, Port, Post, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, Empty, FileEngine,
+    Issued, Kind, OperationId, Payload, Post, RawBuffer, Sink,
 };
+use crate::reactor::DeviceState;
+use crate::reactor::Port;
 use crate::reactor::engine::{Engine, Handle};
 use crate::sys::errno::{ECONNRESET, ENOTCONN, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, pattern};
@@ -157,7 +159,7 @@ impl Operation {
 
 #[derive(Debug)]
 struct Socket {
-    device: Device,
+    device: Arc<DeviceState>,
     listener: bool,
     connection: Option<usize>,
     /// A datagram socket's, whether it is connected, and whether its refusals are listed.
@@ -306,11 +308,11 @@ impl Model {
         }
     }
 
-    fn add_socket(&mut self, device: Device, listener: bool, connection: Option<usize>) -> usize {
-        let number = device.number();
+    fn add_socket(&mut self, device: Arc<DeviceState>, listener: bool, connection: Option<usize>) -> usize {
+        let number = device.number;
         // Slots are used again, worn ones too.
         assert!(number != 0 && number as u32 != 0, "{number:#x} is no device's, or a timer's");
-        let again = self.sockets.iter().find(|socket| socket.device.number() == number);
+        let again = self.sockets.iter().find(|socket| socket.device.number == number);
         assert!(again.is_none(), "the number {number:#x} has come again: {again:?}");
         self.sockets.push(Socket {
             device,
@@ -822,7 +824,7 @@ impl Schedule {
         self.drain();
     }
 
-    fn add_socket(&self, device: Device, listener: bool, connection: Option<usize>) -> usize {
+    fn add_socket(&self, device: Arc<DeviceState>, listener: bool, connection: Option<usize>) -> usize {
         self.model().add_socket(device, listener, connection)
     }
 
@@ -1077,7 +1079,7 @@ impl Model {
         assert!(operation.is_outstanding(), "operation {token} completes again, or was refused: {operation:?}");
         assert_eq!((operation.kind, operation.key), (kind, key), "operation {token}");
         let socket = operation.device.map(|device| &mut self.sockets[device]);
-        assert_eq!(socket.as_ref().map_or(0, |socket| socket.device.number()), device);
+        assert_eq!(socket.as_ref().map_or(0, |socket| socket.device.number), device);
         let expected = match way {
             Way::Disposed => closed,
             Way::Event => operation.event.is_some(),
@@ -1225,7 +1227,7 @@ impl Schedule {
         }
         let mut devices = self.port.devices();
         for (index, socket) in model.sockets.iter().enumerate().filter(|(_, socket)| !socket.ended) {
-            let at = devices.iter().position(|info| info.number == socket.device.number());
+            let at = devices.iter().position(|info| info.number == socket.device.number);
             let info = devices.swap_remove(at.unwrap_or_else(|| panic!("device {index} is not listed")));
             let pending = |side: usize| {
                 let tokens = socket.operations[side].iter();

@@ -132,7 +132,7 @@ macro_rules! device {
             /// goes on.
             #[doc(alias = "CancelIoEx")]
             pub fn cancel(&self, operation: $crate::OperationId) -> $crate::Cancel {
-                self.0.port.cancel_of(&self.0.device, operation)
+                self.0.port.0.cancel_of(&self.0.device.0, operation)
             }
 
             /// Asks that every outstanding operation of this device ends; returns how many there were.
@@ -174,7 +174,7 @@ pub(crate) fn adopt<K, C, S: Owned>(
 
 /// The error of a call that was not accepted, with its cause where the number alone would mislead.
 pub(crate) fn refusal(port: &raw::Port, error: i32) -> io::Error {
-    if error == raw::EBADF && !port.is_home() {
+    if error == raw::EBADF && !port.0.is_home() {
         return crate::error::forked();
     }
     if error == raw::EBADF {
@@ -194,7 +194,7 @@ fn not_writable() -> io::Error {
 impl<K: Key, C: Context> Shared<K, C> {
     /// The descriptor, for a call that does not outlive this borrow of the handle.
     pub(crate) fn with_fd<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
-        self.port.with_handle(&self.device, |handle| {
+        self.port.0.with_handle(&self.device.0, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
             call(unsafe { sys::borrow(handle) })
@@ -203,7 +203,7 @@ impl<K: Key, C: Context> Shared<K, C> {
 
     /// The file, for a call that does not outlive this borrow of the handle.
     pub(crate) fn with_file<R>(&self, call: impl FnOnce(&std::fs::File) -> io::Result<R>) -> io::Result<R> {
-        self.port.with_handle(&self.device, |handle| {
+        self.port.0.with_handle(&self.device.0, |handle| {
             #[allow(unsafe_code)]
             // SAFETY: `with_handle` keeps the descriptor open for the length of the call.
             unsafe {
@@ -213,7 +213,7 @@ impl<K: Key, C: Context> Shared<K, C> {
     }
 
     pub(crate) fn release<S: Owned>(self: Arc<Self>) -> Result<S, (io::Error, Arc<Self>)> {
-        match self.port.give_up(&self.device) {
+        match self.port.0.give_up(&self.device.0) {
             Ok(handle) => {
                 #[allow(unsafe_code)]
                 // SAFETY: the port has given the descriptor away, and will not close it.

@@ -91,7 +91,7 @@ impl<K: Key, C: Context> TcpListener<K, C> {
     /// Takes a connection that waits now, if one does (on Windows none is seen).
     pub(crate) fn accept_now(&self) -> Option<Came> {
         let shared = &self.0;
-        let accepted = shared.port.accept_now(&shared.device)?;
+        let accepted = shared.port.0.accept_now(&shared.device.0)?;
         #[allow(unsafe_code)]
         // SAFETY: the handle was just made for this connection, and is nobody else's.
         let came = unsafe {
@@ -230,7 +230,7 @@ impl<K: Key, C: Context> Stream<K, C> {
         let buffer = buffer.into();
         #[allow(unsafe_code)]
         // SAFETY: the buffer is borrowed until the call is over.
-        let tried = unsafe { shared.port.send_now(&shared.device, buffer.content()) };
+        let tried = unsafe { shared.port.0.send_now(&shared.device.0, buffer.content()) };
         match tried {
             Ok(Now::Done) => {
                 let event = Event::Sent { result: Ok(buffer.len()), stream: self.clone(), buffer };
@@ -240,13 +240,13 @@ impl<K: Key, C: Context> Stream<K, C> {
                 #[allow(unsafe_code)]
                 // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back. Its bytes
                 // are where they were when it was tried: a buffer that is moved leaves them in their place.
-                Ok(unsafe { shared.port.send_on(&shared.device, begun, from, token) })
+                Ok(unsafe { shared.port.0.send_on(&shared.device.0, begun, from, token) })
             }),
             Ok(Now::NotTried) => shared.issue_from(buffer, context, |from, token| {
                 #[allow(unsafe_code)]
                 // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
                 unsafe {
-                    shared.port.send_with_record(&shared.device, from, token, Sink::Port)
+                    shared.port.0.send_with_record(&shared.device.0, from, token, Sink::Port)
                 }
             }),
             Err(error) => Err(Refused { error: refusal(&shared.port, error), context, buffer }),
@@ -294,20 +294,20 @@ impl<K: Key, C: Context> Stream<K, C> {
 
     /// The same without the end of the stream: bytes that were sent, and no more.
     pub(crate) fn unacknowledged_bytes(&self) -> Option<u64> {
-        self.0.port.unacknowledged_bytes(&self.0.device)
+        self.0.port.0.unacknowledged_bytes(&self.0.device.0)
     }
 
     /// Closes the stream hard: what was not sent or not acknowledged is thrown away, and the peer hears a reset (`SO_LINGER`
     /// with no time) instead of an end that it might take for that of the whole. A Unix socket has no resets: its peer hears
     /// an end.
     pub fn reset(&self) {
-        self.0.port.reset_when_closed(&self.0.device);
+        self.0.port.0.reset_when_closed(&self.0.device.0);
         self.close();
     }
 
     /// Whether the connection is known to be broken, though nobody receives.
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.port.is_broken(&self.0.device)
+        self.0.port.0.is_broken(&self.0.device.0)
     }
 
     /// Shuts one or both sides, without a packet. The sending side is shut after what was sent before has gone out;

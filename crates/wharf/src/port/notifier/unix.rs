@@ -16,11 +16,11 @@ pub struct Notifier {
 
 impl Notifier {
     pub(crate) fn new(port: &raw::Port) -> io::Result<Notifier> {
-        if !port.is_home() {
+        if !port.0.is_home() {
             return Err(crate::error::forked());
         }
-        let bell = port.queue.bell()?;
-        let both = sys::either(&bell, port.engine().pollable())?;
+        let bell = port.0.queue.bell()?;
+        let both = sys::either(&bell, port.0.engine().pollable())?;
         Ok(Notifier { both, _bell: bell })
     }
 }

@@ -20,6 +20,6 @@ impl AsHandle for Notifier {
     #[allow(unsafe_code)]
     fn as_handle(&self) -> BorrowedHandle<'_> {
         // SAFETY: the port is open as long as it is held here.
-        unsafe { BorrowedHandle::borrow_raw(sys::to_handle(self.0.notifier_handle())) }
+        unsafe { BorrowedHandle::borrow_raw(sys::to_handle(self.0.0.notifier_handle())) }
     }
 }

@@ -25,8 +25,8 @@ impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
             Ok(own) => own.into_handle(),
             Err(error) => return Err(Rejected { error, source: self, key }),
         };
-        match port.adopt_process(handle) {
-            Ok(device) => Ok(Child(Shared::new(port, device, key))),
+        match port.0.adopt_process(handle) {
+            Ok(device) => Ok(Child(Shared::new(port, raw::Device(device), key))),
             Err(error) => {
                 #[allow(unsafe_code)]
                 // SAFETY: it was duplicated just above, and a refused adoption leaves it ours.
@@ -55,6 +55,6 @@ impl<K: Key, C: Context> Child<K, C> {
             let what = format!("Windows cannot send signal {number}; 9 and 15 terminate the process");
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
-        self.0.port.terminate(&self.0.device)
+        self.0.port.0.terminate(&self.0.device.0)
     }
 }

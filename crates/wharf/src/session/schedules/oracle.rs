@@ -447,6 +447,6 @@ impl Schedule {
         assert!(self.port.devices().is_empty());
         assert_eq!(self.port.device_count(), 0);
         assert_eq!(self.fake.open_handles(), [], "descriptors that nobody closed");
-        assert_eq!(Arc::strong_count(self.port.pool()), 1, "buffers are missing in the pool");
+        assert_eq!(Arc::strong_count(self.port.0.pool()), 1, "buffers are missing in the pool");
     }
 }

@@ -107,7 +107,8 @@ impl Network {
     ///
     /// Those of [`raw::Port::new`].
     pub fn raw(&self, config: raw::Config) -> io::Result<raw::Port> {
-        raw::Port::build(config, |watch| Ok(Arc::new(Wired::new(self.0.clone(), watch)?)))
+        let port = crate::reactor::Port::build(config, |watch| Ok(Arc::new(Wired::new(self.0.clone(), watch)?)))?;
+        Ok(raw::Port(port))
     }
 
     /// Both ends of a connection: a socket for a port, and its peer, each of which leaves up to `room` bytes unread

@@ -10,7 +10,8 @@
 //! handled very many packets, and what was not there by then never comes.
 
 use super::{RECEIVE_BYTES, Replay, disposed, from_environment};
-use crate::raw::{Config, DeviceKind, FileEngine, Port, Post};
+use crate::raw::{Config, DeviceKind, FileEngine, Post};
+use crate::reactor::Port;
 use crate::testing::fake::Fake;
 use crate::threads::{Deadline, Wake};
 use crate::worker::{WorkerPool, Workers};
@@ -160,7 +161,7 @@ fn port(seed: u64, rng: &mut Rng, limit: usize) -> Port {
 
 fn pool(port: &Port, state: &Arc<State>, workers: Workers) -> WorkerPool {
     let (own, state) = (port.clone(), state.clone());
-    WorkerPool::start(port.clone(), workers, move |packet| state.handle(&own, packet.token)).unwrap()
+    WorkerPool::start(crate::raw::Port(port.clone()), workers, move |packet| state.handle(&own, packet.token)).unwrap()
 }
 
 /// Threads of the program, or a pool.

@@ -2,9 +2,11 @@
 
 use super::{RECEIVE_BYTES, disposed};
 use crate::raw::{
-    Buffers, Cancel, Completion, Config, Device, DeviceKind, ECANCELED, Empty, FileEngine, Issued, Kind, OperationId,
-    Payload, Port, RawBuffer, Sink,
+    Buffers, Cancel, Completion, Config, DeviceKind, ECANCELED, Empty, FileEngine, Issued, Kind, OperationId, Payload,
+    RawBuffer, Sink,
 };
+use crate::reactor::DeviceState;
+use crate::reactor::Port;
 use crate::sys::errno::{ECONNRESET, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, When, pattern};
 use crate::threads::Wake;
@@ -67,7 +69,7 @@ impl Scene {
     }
 
     /// A connected device, whose peer leaves up to `capacity` bytes unread; first readiness was taken.
-    pub(super) fn connected(&self, capacity: usize) -> (Device, usize) {
+    pub(super) fn connected(&self, capacity: usize) -> (Arc<DeviceState>, usize) {
         let (handle, connection) = self.fake.connected(capacity);
         let device = self.port.take_over(handle, DeviceKind::Stream, 7).unwrap();
         assert!(self.get().is_none());
@@ -89,13 +91,23 @@ impl Scene {
     }
 
     #[allow(unsafe_code)]
-    pub(super) fn receive(&self, device: &Device, memory: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
+    pub(super) fn receive(
+        &self,
+        device: &Arc<DeviceState>,
+        memory: &'static [AtomicU8],
+        token: usize,
+    ) -> Result<Issued, i32> {
         // SAFETY: nobody else writes this memory, which is never freed.
         unsafe { self.port.receive(device, Buffers::One(raw(memory)), token, Sink::Port) }
     }
 
     #[allow(unsafe_code)]
-    pub(super) fn send(&self, device: &Device, bytes: &'static [AtomicU8], token: usize) -> Result<Issued, i32> {
+    pub(super) fn send(
+        &self,
+        device: &Arc<DeviceState>,
+        bytes: &'static [AtomicU8],
+        token: usize,
+    ) -> Result<Issued, i32> {
         // SAFETY: the memory does not change and is never freed.
         unsafe { self.port.send(device, Buffers::One(raw(bytes)), token, Sink::Port) }
     }

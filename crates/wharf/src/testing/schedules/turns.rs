@@ -1,7 +1,9 @@
 //! How much a turn does, and what the next one begins with, on the fake engine: counted, not timed.
 
 use super::scenarios::{Scene, id, memory, raw};
-use crate::raw::{Buffers, Device, Issued, Kind, Part, Post, RawBuffer, Sink};
+use crate::raw::{Buffers, Issued, Kind, Part, Post, RawBuffer, Sink};
+use crate::reactor::DeviceState;
+use crate::sync::Arc;
 use crate::sys::errno::ECONNRESET;
 use crate::testing::fake::{Call, When};
 use std::net::SocketAddr;
@@ -26,7 +28,7 @@ fn ends_with(scene: &Scene, bytes: usize) {
 }
 
 #[allow(unsafe_code)]
-fn send_many(scene: &Scene, device: &Device, pieces: Vec<RawBuffer>) -> Result<Issued, i32> {
+fn send_many(scene: &Scene, device: &Arc<DeviceState>, pieces: Vec<RawBuffer>) -> Result<Issued, i32> {
     // SAFETY: the memory does not change and is never freed.
     unsafe { scene.port.send(device, Buffers::Many(pieces.into()), 1, Sink::Port) }
 }

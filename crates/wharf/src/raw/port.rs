@@ -1,0 +1,457 @@
+//! The port of the raw layer: its documents, and one line for each call. The work is done by whatever executes operations here.
+
+use super::Device;
+use super::execution;
+use crate::op::{
+    Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Empty, Handle, Incoming, Issued, OperationId,
+    Outgoing, Part, Post, Retain, Sink,
+};
+use crate::sync::Arc;
+use crate::sys::Owned;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+pub use super::released::Released;
+use super::released::released;
+
+/// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
+/// ([`close`](Port::close)), and so are its devices.
+#[derive(Clone)]
+pub struct Port(pub(crate) execution::Port);
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What was associated, or the source again.
+fn given_back<S: Owned>(taken: Result<Arc<execution::DeviceState>, i32>, handle: Handle) -> Result<Device, (i32, S)> {
+    taken.map(Device).map_err(|error| {
+        #[allow(unsafe_code)]
+        // SAFETY: it was taken from a source just before, and what is refused is its giver's again.
+        (error, unsafe { S::from_handle(handle) })
+    })
+}
+
+impl Port {
+    /// Makes a port. The engines of `config`, and when a further worker is woken, are no choice on Windows.
+    pub fn new(config: Config) -> std::io::Result<Port> {
+        execution::Port::new(config).map(Port)
+    }
+
+    // --- Devices ---
+
+    /// Associates what `source` owns (an `OwnedFd`, an `OwnedHandle`, one of std's sockets, a file), which becomes the port's to
+    /// close. A socket has to be in non-blocking mode; on Windows it and a file were opened for overlapped use.
+    ///
+    /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use wharf::raw::{DeviceKind, Port};
+    /// fn take(port: &Port) {
+    ///     let _ = port.adopt_raw(7, DeviceKind::File, 0);
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's number, and the source, which is as it was.
+    pub fn adopt<S: Owned>(&self, source: S, kind: DeviceKind, key: usize) -> Result<Device, (i32, S)> {
+        let handle = source.into_handle();
+        let taken = self.0.take_over(handle, kind, key);
+        given_back(taken, handle)
+    }
+
+    /// [`adopt`](Port::adopt), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// The number is that of an open descriptor, and on success nobody but the port uses or closes it any more: it is closed
+    /// with the device.
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
+        self.0.take_over(handle, kind, key).map(Device)
+    }
+
+    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
+    /// Otherwise as [`adopt`](Port::adopt).
+    pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
+        let handle = socket.into_handle();
+        let taken = self.0.take_over_unconnected(handle, key);
+        given_back(taken, handle)
+    }
+
+    /// [`adopt_unconnected`](Port::adopt_unconnected), of a number. On failure it stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`adopt_raw`](Port::adopt_raw).
+    #[allow(unsafe_code)]
+    pub unsafe fn adopt_unconnected_raw(&self, handle: Handle, key: usize) -> Result<Device, i32> {
+        self.0.take_over_unconnected(handle, key).map(Device)
+    }
+
+    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16; on Windows `ERROR_BUSY`, 170) while operations are
+    /// outstanding, with [`EBADF`](super::EBADF) when the device is closed, and with `EINVAL` when it is another port's. Where
+    /// the system cannot end an association (before Windows 8.1) the handle cannot be given to a port again.
+    pub fn release_device(&self, device: &Device) -> Result<Released, i32> {
+        let handle = self.0.give_up(&device.0)?;
+        #[allow(unsafe_code)]
+        // SAFETY: it was the port's, which has given it up, open, and will not close it.
+        Ok(unsafe { released(&device.0, handle) })
+    }
+
+    /// A stream socket for [`connect`](Port::connect), of the peer's address family.
+    pub fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Device, i32> {
+        self.0.open_stream(peer, key).map(Device)
+    }
+
+    /// Ends every outstanding operation of the device with [`ECANCELED`](super::ECANCELED), one completion each, and closes its
+    /// descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the descriptor, and
+    /// does nothing else.
+    ///
+    /// False when the device is another port's: nothing was done.
+    pub fn close_device(&self, device: &Device) -> bool {
+        self.0.close_device(&device.0)
+    }
+
+    /// The port's devices at this moment. None in a forked child.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        self.0.devices()
+    }
+
+    /// How many devices the port has. None in a forked child.
+    pub fn device_count(&self) -> usize {
+        self.0.device_count()
+    }
+
+    /// Shuts one or both sides. The sending side is shut after the sends issued before have gone out; receives that
+    /// are outstanding stay and still take data (row R-16), new ones fail with `ESHUTDOWN`.
+    pub fn shutdown(&self, device: &Device, how: Shutdown) -> Result<(), i32> {
+        self.0.shutdown(&device.0, how)
+    }
+
+    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
+    /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
+    pub fn cancel(&self, id: OperationId) -> Cancel {
+        self.0.cancel(id)
+    }
+
+    /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another
+    /// port, and none in a forked child.
+    pub fn cancel_all(&self, device: &Device) -> usize {
+        self.0.cancel_all(&device.0)
+    }
+
+    /// Queues a packet. A closed port gives it back.
+    #[inline]
+    pub fn post(&self, post: Post) -> Result<(), Post> {
+        self.0.post(post)
+    }
+
+    /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
+    #[inline]
+    pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
+        self.0.try_post(post, limit)
+    }
+
+    /// Takes the next packet. `None` waits for ever, zero does not wait.
+    #[inline]
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+        self.0.get(timeout)
+    }
+
+    /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
+    /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
+    pub fn close(&self) {
+        self.0.close()
+    }
+
+    /// Whether [`close`](Port::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    // --- Sending ---
+
+    /// Issues a send. It completes when the system has taken all bytes (row S-01).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN` (this side was shut), `ECONNRESET` (the connection is known to be
+    /// broken), [`EBADF`](super::EBADF) or `EINVAL` (not a stream).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub unsafe fn send(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.send(&device.0, buffers, token, sink) }
+    }
+
+    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
+    /// or not at all (row U-08).
+    ///
+    /// Fails at once with `EMSGSIZE` (90: longer than any datagram, row U-07), `EINVAL` (not a datagram socket) or
+    /// [`EBADF`](super::EBADF).
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send).
+    #[allow(unsafe_code)]
+    pub unsafe fn send_to(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        to: Option<SocketAddr>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.send_to(&device.0, buffers, to, token, sink) }
+    }
+
+    /// Issues the graceful end of the sending side: after everything sent before has gone out, the peer sees the end
+    /// of the stream. Receiving goes on (row X-05).
+    pub fn disconnect(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.disconnect(&device.0, token, sink)
+    }
+
+    /// Issues a connect of a device that [`open_stream`](Port::open_stream) made. An end that is known at once
+    /// (refused, unreachable) still comes as a packet. After a failure the device may be connected again.
+    ///
+    /// Fails at once with `EISCONN`, `EINVAL` (a connect is outstanding, or not a stream), `EADDRNOTAVAIL` (the
+    /// unspecified address, row N-09) and with what the system refuses to try.
+    pub fn connect(&self, device: &Device, peer: &SocketAddr, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.connect(&device.0, peer, token, sink)
+    }
+
+    // --- Receiving ---
+
+    /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
+    /// space in the buffers (or [`Kind::Readable`](super::Kind::Readable)) it waits for data, and takes none (row R-08).
+    ///
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`](super::EBADF) (the
+    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.receive(&device.0, buffers, token, sink) }
+    }
+
+    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`](super::Payload::Datagram)). A datagram longer than the
+    /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
+    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024 pieces the first
+    /// 1024 are used.
+    ///
+    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`](super::EBADF).
+    ///
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub unsafe fn receive_from(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.receive_from(&device.0, buffers, token, sink) }
+    }
+
+    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`](super::DeviceKind::Handle), a `pidfd`) to end: the completion's byte
+    /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
+    pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.wait_child(&device.0, token, sink)
+    }
+
+    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`](super::Payload::Accepted)), which belongs to no port yet.
+    ///
+    /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
+    /// and is tried every 100 ms.
+    ///
+    /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
+    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
+    pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.accept(&device.0, token, sink)
+    }
+
+    // --- Datagrams ---
+
+    /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does, but all under one lock and before the first is
+    /// tried: several go out with one system call. The results are in the order of the datagrams; one that is refused says
+    /// nothing about the others.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send), for each of them.
+    #[allow(unsafe_code)]
+    pub unsafe fn send_to_many(&self, device: &Device, datagrams: Vec<Outgoing>) -> Vec<Result<Issued, i32>> {
+        // SAFETY: the same contract.
+        unsafe { self.0.send_to_many(&device.0, datagrams) }
+    }
+
+    /// Issues receives of one datagram each, as [`receive_from`](Port::receive_from) does, but all under one lock. The
+    /// results are in the order of the receives. None is tried inside the call.
+    ///
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive), for each of them.
+    #[allow(unsafe_code)]
+    pub unsafe fn receive_from_many(&self, device: &Device, receives: Vec<Incoming>) -> Vec<Result<Issued, i32>> {
+        // SAFETY: the same contract.
+        unsafe { self.0.receive_from_many(&device.0, receives) }
+    }
+
+    /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or not.
+    /// Then no send is told of one.
+    pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
+        self.0.report_refusals(&device.0, on)
+    }
+
+    // --- Files and streams ---
+
+    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
+    /// all of them; `bytes` is their sum. It does not wait for a disk.
+    ///
+    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have, and
+    /// with `ENOTCONN` on a datagram socket (row T-07).
+    /// A file that turns out shorter ends the operation with `ENODATA` (61); what was sent before is not taken back (row
+    /// T-13).
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Port::send); and until the completion was delivered, the files' descriptors stay open (row T-14).
+    #[allow(unsafe_code)]
+    pub unsafe fn send_parts(
+        &self,
+        device: &Device,
+        parts: Vec<Part>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.send_parts(&device.0, parts, token, sink) }
+    }
+
+    /// Issues a read at an offset. It completes when the buffers are full or the end of the file was met: with fewer
+    /// bytes, or none (row F-02).
+    ///
+    /// Fails at once with `EACCES` (not open for reading, row F-10), `EINVAL` (not a file, or an offset beyond what a
+    /// file can have, row F-06) or [`EBADF`](super::EBADF) (the device or port is closed).
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for writing, and nobody
+    /// else may read or write it.
+    #[allow(unsafe_code)]
+    pub unsafe fn read_file(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        offset: u64,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.read_file(&device.0, buffers, offset, token, sink) }
+    }
+
+    /// Issues a write at an offset, or, with `None`, behind the end of the file (row F-05). It completes when all bytes
+    /// are in the file, though not on the disk: see [`sync_file`](Port::sync_file). A gap reads as zeros (row F-07).
+    ///
+    /// Fails at once as [`read_file`](Port::read_file) does.
+    ///
+    /// # Safety
+    ///
+    /// Until the completion was delivered, the memory that `buffers` names must stay valid for reading, initialised
+    /// and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn write_file(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        offset: Option<u64>,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.write_file(&device.0, buffers, offset, token, sink) }
+    }
+
+    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or, `data_only`,
+    /// with as much of it as is needed to read the data.
+    pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.sync_file(&device.0, data_only, token, sink)
+    }
+
+    /// What runs file operations that wait, once one has.
+    pub fn file_engine(&self) -> Option<&'static str> {
+        self.0.file_engine()
+    }
+
+    // --- Progress ---
+
+    /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of
+    /// a send that is not complete. Costs no system call.
+    pub fn bytes_taken(&self, device: &Device) -> u64 {
+        self.0.bytes_taken(&device.0)
+    }
+
+    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the
+    /// end of the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read.
+    /// `None`: the system does not tell, or the device is closed.
+    pub fn unacknowledged(&self, device: &Device) -> Option<u64> {
+        self.0.unacknowledged(&device.0)
+    }
+
+    // --- Timers and signals ---
+
+    /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
+    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how many periods
+    /// have elapsed since the last packet: while one is queued no further one is.
+    ///
+    /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`](super::PERIOD_LEAST), and with
+    /// [`EBADF`](super::EBADF).
+    pub fn timer(
+        &self,
+        after: Duration,
+        period: Option<Duration>,
+        key: usize,
+        token: usize,
+        sink: Sink,
+        retain: Retain,
+    ) -> Result<OperationId, i32> {
+        self.0.timer(after, period, key, token, sink, retain)
+    }
+
+    /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
+    /// packet says [`ECANCELED`](super::ECANCELED). Fails for a signal that cannot be caught.
+    pub fn signal(
+        &self,
+        signal: i32,
+        key: usize,
+        token: usize,
+        sink: Sink,
+        retain: Retain,
+    ) -> std::io::Result<OperationId> {
+        self.0.signal(signal, key, token, sink, retain)
+    }
+}
