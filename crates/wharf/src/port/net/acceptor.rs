@@ -261,7 +261,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
     /// The listener or the port is closed, the acceptor was stopped, or it is a Unix socket.
     pub fn listen(&self, listener: TcpListener<K, C>) -> io::Result<()> {
         let shared = &self.0;
-        if !shared.port.owner.0.is_home() {
+        if !shared.port.is_home() {
             return Err(io::Error::other("the port belongs to the parent process"));
         }
         // A Unix socket has no such address.
@@ -286,7 +286,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
     /// logged. A listener that listens no more is given up.
     pub fn completed(&self, event: Event<K, C>) -> Option<Incoming> {
         let shared = &self.0;
-        if !shared.port.owner.0.is_home() {
+        if !shared.port.is_home() {
             return None;
         }
         match event {
@@ -317,7 +317,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
     /// On Windows connections beyond those of the outstanding accepts are reset.
     pub fn stop(&self) {
         let shared = &self.0;
-        if !shared.port.owner.0.is_home() {
+        if !shared.port.is_home() {
             return;
         }
         let (listeners, resting) = {
@@ -334,13 +334,13 @@ impl<K: Key, C: Context> Acceptor<K, C> {
 
     /// How many connections are open: admitted, and their permits not dropped.
     pub fn open(&self) -> usize {
-        if self.0.port.owner.0.is_home() { self.0.tally.lock().open } else { 0 }
+        if self.0.port.is_home() { self.0.tally.lock().open } else { 0 }
     }
 
     /// Waits until the acceptor is stopped and the last connection has ended, or the time is over. Returns how many are
     /// left, those included that no handler has seen yet.
     pub fn wait(&self, timeout: Duration) -> usize {
-        if !self.0.port.owner.0.is_home() {
+        if !self.0.port.is_home() {
             return 0;
         }
         let until = Instant::now().checked_add(timeout);
