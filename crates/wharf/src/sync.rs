@@ -2,6 +2,9 @@
 //! checker can see through. The protocol in [`crate::queue`] is written against this module only, so the code that
 //! ships is the code that is explored.
 
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
 #[cfg(not(loom))]
 mod real {
     use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +64,7 @@ mod model {
 
     pub(crate) use std::sync::Arc;
 
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     pub(crate) struct Lock<T>(Mutex<T>);
 
     pub(crate) type Guard<'a, T> = MutexGuard<'a, T>;
@@ -92,6 +95,40 @@ mod model {
     pub(crate) fn pass_until(at: Instant) {
         let at = at.max(now());
         CLOCK.with(|clock| clock.set(Some(at)));
+    }
+}
+
+/// A lock, and a condition that threads wait for. It ignores poisoning, as `Lock` does. The real one in models too: no model
+/// waits for one.
+#[derive(Debug, Default)]
+pub(crate) struct Monitor<T> {
+    value: std::sync::Mutex<T>,
+    changed: std::sync::Condvar,
+}
+
+impl<T> Monitor<T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the condition is over, or the time is; `None` is no limit.
+    pub(crate) fn wait_while<'a>(
+        &'a self,
+        guard: MutexGuard<'a, T>,
+        timeout: Option<Duration>,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        match timeout {
+            None => self.changed.wait_while(guard, condition).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.changed.wait_timeout_while(guard, timeout, condition);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.changed.notify_all();
     }
 }
 

@@ -12,11 +12,12 @@
 
 use crate::contain::{discard, say};
 use crate::raw::{self, Completion, Note, Park};
+use crate::sync::Monitor;
 use crate::threads::{Deadline, Grow, Nothing, Taken, Tended, WorkerId, WorkerState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -115,8 +116,7 @@ struct Pool {
     port: raw::Port,
     workers: Workers,
     handler: Box<dyn Fn(Completion) + Send + Sync>,
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Monitor<State>,
     /// What each worker looks at after every packet, apart from the lock.
     stopping: AtomicBool,
     surplus: AtomicBool,
@@ -171,8 +171,7 @@ impl WorkerPool {
             port,
             workers,
             handler: Box::new(handler),
-            state: Mutex::new(State::default()),
-            changed: Condvar::new(),
+            state: Monitor::default(),
             stopping: AtomicBool::new(false),
             surplus: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
@@ -192,7 +191,7 @@ impl WorkerPool {
 
     /// What the threads are at. A forked child has none of them.
     pub fn report(&self) -> PoolReport {
-        if self.shared.is_home() { self.shared.report(&self.shared.lock()) } else { PoolReport::NONE }
+        if self.shared.is_home() { self.shared.report(&self.shared.state.lock()) } else { PoolReport::NONE }
     }
 
     /// Tells the threads to end after the packet that each is at, and waits for them up to `deadline`. The port stays
@@ -205,15 +204,10 @@ impl WorkerPool {
         let until = Deadline::after(Some(deadline));
         let shared = &self.shared;
         shared.stop();
-        let mut state = shared.lock();
-        while state.live > 0 && !until.has_passed() {
-            state = match until.instant() {
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+        let mut state = shared.state.lock();
+        if !until.has_passed() {
+            let left = until.instant().map(|at| at.saturating_duration_since(Instant::now()));
+            state = shared.state.wait_while(state, left, |state| state.live > 0);
         }
         shared.report(&state)
     }
@@ -223,10 +217,8 @@ impl WorkerPool {
         if !self.shared.is_home() {
             return PoolReport::NONE;
         }
-        let mut state = self.shared.lock();
-        while state.live > 0 {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let state = &self.shared.state;
+        let state = state.wait_while(state.lock(), None, |state| state.live > 0);
         self.shared.report(&state)
     }
 }
@@ -253,10 +245,6 @@ impl Seldom {
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn report(&self, state: &State) -> PoolReport {
         // Who came back just before the pool was found exhausted, and waits now, has had nothing to take back.
         let waits = || state.members.iter().any(|&member| self.port.0.queue.waits(member));
@@ -282,7 +270,7 @@ impl Pool {
         }
         self.port.0.queue.pools.remove(Arc::as_ptr(self));
         let (members, supervised, candidate) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             self.stopping.store(true, Ordering::Release);
             (state.members.clone(), std::mem::take(&mut state.supervised), state.candidate.take())
         };
@@ -300,7 +288,7 @@ impl Pool {
         let queue = &self.port.0.queue;
         loop {
             let turn = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 if self.stopping.load(Ordering::Acquire) || queue.is_closed() {
                     return;
                 }
@@ -333,7 +321,7 @@ impl Pool {
     /// `further`: more than the pool has started with.
     fn start_worker(self: &Arc<Self>, further: bool) -> io::Result<()> {
         let number = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.live += 1;
             state.started += 1;
             self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
@@ -352,17 +340,17 @@ impl Pool {
                     if !self.pool.is_home() {
                         return;
                     }
-                    let mut state = self.pool.lock();
+                    let mut state = self.pool.state.lock();
                     state.live -= 1;
                     state.leaving -= usize::from(self.not_needed);
                     self.pool.surplus.store(state.live > self.pool.workers.least, Ordering::Relaxed);
                     drop(state);
-                    self.pool.changed.notify_all();
+                    self.pool.state.notify_all();
                 }
             }
             let mut gone = Gone { pool, not_needed: false };
             {
-                let mut state = gone.pool.lock();
+                let mut state = gone.pool.state.lock();
                 state.peak = state.peak.max(state.live);
                 state.grown += u64::from(further);
             }
@@ -371,7 +359,7 @@ impl Pool {
             crate::threads::unbind();
         });
         started.map(drop).inspect_err(|_| {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.live -= 1;
             self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
         })
@@ -405,7 +393,7 @@ impl Pool {
                 Err(Nothing::Abandoned) => return false,
                 Err(Nothing::Interrupted) => None,
                 Err(Nothing::TimedOut) => {
-                    let mut state = self.lock();
+                    let mut state = self.state.lock();
                     if state.live - state.leaving > self.workers.least {
                         state.leaving += 1;
                         return true;
@@ -422,7 +410,7 @@ impl Pool {
                 if !self.is_home() {
                     return false;
                 }
-                self.lock().panics += 1;
+                self.state.lock().panics += 1;
                 let words = message(&*panic);
                 say(|| log::error!("a handler panicked: {words}; the worker goes on with the next packet"));
                 discard(panic);
@@ -433,7 +421,7 @@ impl Pool {
 
     /// A worker of an exhausted pool has come back.
     fn is_back(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         self.exhausted.store(false, Ordering::Relaxed);
         state.exhaustion_said = false;
     }
@@ -456,7 +444,7 @@ impl Pool {
 impl Grow for Pool {
     fn grow(self: Arc<Self>) -> bool {
         {
-            let state = self.lock();
+            let state = self.state.lock();
             if self.stopping.load(Ordering::Acquire) {
                 return false;
             }
@@ -470,7 +458,7 @@ impl Grow for Pool {
         }
         say(|| log::debug!("all workers are outside, one more is started: {}", self.blocked()));
         let started = self.start_worker(true);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Err(error) = started else {
             (state.failures, state.retry_at) = (0, None);
             return true;
@@ -488,7 +476,7 @@ impl Grow for Pool {
 
     fn stuck(&self) {
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let exhausted = self.exhausted.load(Ordering::Relaxed);
             if !exhausted || state.exhaustion_said || !state.said.may_say() {
                 return;
@@ -527,7 +515,7 @@ impl Member<'_> {
     }
 
     fn replace(&mut self, id: Option<WorkerId>) {
-        let mut state = self.pool.lock();
+        let mut state = self.pool.state.lock();
         state.members.retain(|&member| Some(member) != self.id);
         state.members.extend(id);
         self.id = id;

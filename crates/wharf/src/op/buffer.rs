@@ -4,13 +4,14 @@
 //! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
 //! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
 
+use crate::sync::Lock;
 use crate::sys::fork::Home;
 use std::alloc::Layout;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The memory of an operation. Made from a `Vec<u8>`, a `Box<[u8]>`, an `Arc<[u8]>`, a `&'static [u8]` or text;
 /// derefs to its bytes.
@@ -278,7 +279,7 @@ impl From<String> for Buffer {
 pub(crate) struct Pool {
     // Boxed, because they are handed out as they lie here.
     #[allow(clippy::vec_box)]
-    free: Mutex<Vec<Box<Slab>>>,
+    free: Lock<Vec<Box<Slab>>>,
     size: usize,
     keep: usize,
     home: Home,
@@ -295,11 +296,11 @@ struct Slab {
 impl Pool {
     /// Buffers of `size` bytes, of which up to `keep` are kept when nobody uses them.
     pub(crate) fn new(size: usize, keep: usize) -> Arc<Pool> {
-        Arc::new(Pool { free: Mutex::new(Vec::new()), size, keep, home: Home::here() })
+        Arc::new(Pool { free: Lock::new(Vec::new()), size, keep, home: Home::here() })
     }
 
     pub(crate) fn take(self: &Arc<Self>) -> PoolBuffer {
-        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.free.lock().pop();
         let mut slab = kept.unwrap_or_else(|| Box::new(Slab { memory: Vec::with_capacity(self.size), home: None }));
         slab.home = Some(self.clone());
         PoolBuffer(ManuallyDrop::new(slab))
@@ -307,7 +308,7 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn free(&self) -> usize {
-        self.free.lock().unwrap().len()
+        self.free.lock().len()
     }
 }
 
@@ -330,7 +331,7 @@ impl Drop for PoolBuffer {
         slab.memory.clear();
         // In a forked child somebody may hold the pool's lock for ever: the buffer is freed.
         let Some(pool) = slab.home.take().filter(|pool| pool.home.is_here()) else { return };
-        let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = pool.free.lock();
         if free.len() < pool.keep {
             free.push(slab);
         }

@@ -9,11 +9,12 @@
 //! again. An address or a descriptor number never identifies anything.
 
 use crate::op::buffer::PoolBuffer;
+use crate::sync::Monitor;
 use crate::sys::fork::Home;
 pub use crate::sys::{Handle, RawBuffer};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a packet reports.
@@ -203,14 +204,13 @@ impl Sink {
 /// A place where one completion can be waited for: the event of the Win32 `OVERLAPPED` structure.
 #[derive(Debug)]
 pub struct CompletionEvent {
-    completion: Mutex<Option<Completion>>,
-    set: Condvar,
+    completion: Monitor<Option<Completion>>,
     home: Home,
 }
 
 impl Default for CompletionEvent {
     fn default() -> Self {
-        CompletionEvent { completion: Mutex::new(None), set: Condvar::new(), home: Home::here() }
+        CompletionEvent { completion: Monitor::default(), home: Home::here() }
     }
 }
 
@@ -226,19 +226,12 @@ impl CompletionEvent {
         if !self.home.is_here() {
             return None;
         }
-        let guard = self.completion.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut guard = match timeout {
-            None => self.set.wait_while(guard, |c| c.is_none()).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => {
-                self.set.wait_timeout_while(guard, timeout, |c| c.is_none()).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        guard.take()
+        self.completion.wait_while(self.completion.lock(), timeout, |completion| completion.is_none()).take()
     }
 
     pub(crate) fn signal(&self, completion: Completion) {
-        *self.completion.lock().unwrap_or_else(PoisonError::into_inner) = Some(completion);
-        self.set.notify_all();
+        *self.completion.lock() = Some(completion);
+        self.completion.notify_all();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The words that a queue is spoken to with, the same whether this crate or the system's kernel keeps it.
 
-use crate::sync::now;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::{Lock, now};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// What `get` hands out.
@@ -127,24 +127,20 @@ pub(crate) trait Grow: Send + Sync {
 
 /// The pools that serve a port.
 #[derive(Default)]
-pub(crate) struct Pools(Mutex<Vec<Weak<dyn Grow>>>);
+pub(crate) struct Pools(Lock<Vec<Weak<dyn Grow>>>);
 
 impl Pools {
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Grow>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn add(&self, pool: Weak<dyn Grow>) {
-        self.lock().push(pool);
+        self.0.lock().push(pool);
     }
 
     pub(crate) fn remove(&self, pool: *const impl Grow) {
-        self.lock().retain(|other| !std::ptr::addr_eq(other.as_ptr(), pool));
+        self.0.lock().retain(|other| !std::ptr::addr_eq(other.as_ptr(), pool));
     }
 
     /// A further worker is wanted: the first pool that can starts it.
     pub(crate) fn grow(&self) {
-        let pools: Vec<Arc<dyn Grow>> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        let pools: Vec<Arc<dyn Grow>> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         if !pools.iter().any(|pool| pool.clone().grow()) {
             pools.iter().for_each(|pool| pool.stuck());
         }
