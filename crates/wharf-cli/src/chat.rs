@@ -3,9 +3,9 @@
 //! The main thread reads lines and hands them to the session's outbox; what arrives is printed by a worker, above the
 //! line that is being typed. When either end of the program is not a terminal it copies what comes, as it comes.
 
-use crate::listen::{NO_TLS, UNIX};
+use crate::address::{NO_TLS, UNIX};
 use crate::options::Client;
-use crate::serve::no_port;
+use crate::port::no_port;
 use crate::tls::{self, Connector};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};

@@ -1,21 +1,12 @@
 //! Where a server listens: at an address, on a Unix socket, or on the sockets that it was started with.
 
-use crate::serve::{cannot_listen, resolve};
+use crate::address::{NO_TLS, UNIX, cannot_listen, resolve};
 use crate::system;
 use crate::tls::Acceptor;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use wharf::error::ErrorExt;
+use wharf::net::Acceptor as PortAcceptor;
 use wharf::session::{Inherited, InheritedSocket, Service, Session, inherited};
 use wharf::{CompletionPort, Context, TcpListener};
-
-/// What an address begins with that is the path of a Unix socket.
-pub const UNIX: &str = "unix:";
-
-/// It never leaves the machine.
-pub const NO_TLS: &str = "a Unix socket has no use for TLS; leave out what begins with --tls";
 
 /// Listens, and tells where, as words for people and scripts. Sockets that the program was started with (systemd's
 /// `LISTEN_FDS`) go before the address: whoever passes them on has decided where the server listens.
@@ -46,58 +37,18 @@ pub fn listen<S: Session>(
     Ok(places)
 }
 
-/// How long an accept that failed rests before the next is issued in its place.
-const REST: Duration = Duration::from_millis(100);
-
-/// The packet of an accept was taken: issues the next one, at once, or after a failure, which may stay, when it has rested
-/// (`later` is the context of the timer). A socket that listens no more takes none.
-pub fn next_accept<C: Context, T>(
-    port: &CompletionPort<(), C>,
-    listener: &TcpListener<(), C>,
-    result: io::Result<T>,
-    accept: C,
-    later: impl FnOnce(TcpListener<(), C>) -> C,
-) -> Option<T> {
-    static FAILED: AtomicBool = AtomicBool::new(false);
-    match result {
-        Ok(connection) => {
-            FAILED.store(false, Ordering::Relaxed);
-            let _ = listener.accept(accept);
-            Some(connection)
-        }
-        // It was closed here.
-        Err(error) if error.is_aborted() => None,
-        Err(error) => {
-            if !FAILED.swap(true, Ordering::Relaxed) {
-                log::error!(
-                    "no connection can be taken: {error}; it is tried again every 0.1 s while the socket listens"
-                );
-            }
-            let _ = port.timer(REST, (), later(listener.clone()));
-            None
-        }
-    }
-}
-
-/// A listener, and where it listens.
-pub type Listening<C> = (TcpListener<(), C>, SocketAddr);
-
-/// A port's listeners, and where they listen: those that the program was started with, or else one at the address. `place`:
-/// where another address can be given. TCP only.
+/// Has a port's acceptor listen, and tells where: on the sockets that the program was started with, or else at the address.
+/// `place`: where another address can be given. TCP only.
 pub fn on_port<C: Context>(
     port: &CompletionPort<(), C>,
+    acceptor: &PortAcceptor<(), C>,
     address: &str,
     place: &str,
-) -> Result<Vec<Listening<C>>, String> {
-    let given = given()?;
+) -> Result<Vec<String>, String> {
     let mut listeners = Vec::new();
+    let given = given()?;
     if given.is_empty() {
-        if address.starts_with(UNIX) {
-            return Err(format!("{address}: this serves TCP only; give ADDRESS:PORT, such as 127.0.0.1:8000{place}"));
-        }
-        let addresses = resolve(address, "listen on")?;
-        let listener = port.listen(&addresses[..], ());
-        listeners.push(listener.map_err(|error| cannot_listen(address, &error, place))?);
+        listeners.push(one_on_port(port, address, place)?);
     }
     for socket in given {
         let InheritedSocket::Tcp(listener) = socket.socket else {
@@ -109,11 +60,25 @@ pub fn on_port<C: Context>(
         log::info!("the socket {:?} was inherited; the address {address} is not used", socket.name);
         listeners.push(listener);
     }
-    let with_address = |listener: TcpListener<(), C>| {
+    let mut places = Vec::new();
+    for listener in listeners {
         let address = listener.local_addr().map_err(|error| format!("a listener's address is unknown: {error}"))?;
-        Ok((listener, address))
-    };
-    listeners.into_iter().map(with_address).collect()
+        acceptor.listen(listener).map_err(|error| format!("nothing can be accepted: {error}"))?;
+        places.push(address.to_string());
+    }
+    Ok(places)
+}
+
+fn one_on_port<C: Context>(
+    port: &CompletionPort<(), C>,
+    address: &str,
+    place: &str,
+) -> Result<TcpListener<(), C>, String> {
+    if address.starts_with(UNIX) {
+        return Err(format!("{address}: this serves TCP only; give ADDRESS:PORT, such as 127.0.0.1:8000{place}"));
+    }
+    let addresses = resolve(address, "listen on")?;
+    port.listen(&addresses[..], ()).map_err(|error| cannot_listen(address, &error, place))
 }
 
 fn given() -> Result<Vec<Inherited>, String> {

@@ -1,5 +1,6 @@
 //! The `wharf` program.
 
+mod address;
 mod chat;
 mod copy;
 mod doctor;
@@ -7,8 +8,11 @@ mod files;
 mod listen;
 mod options;
 mod perf;
+mod port;
 mod relay;
 mod serve;
+mod serving;
+mod signals;
 mod system;
 mod tls;
 

@@ -87,6 +87,27 @@ pub struct Load {
     pub stats: Option<u32>,
 }
 
+impl Load {
+    /// How many connections there may be at a time.
+    pub fn connections(&self) -> usize {
+        self.max_sessions.map_or(usize::MAX, |most| most as usize)
+    }
+}
+
+/// How a server ends whose connections may last.
+#[derive(Args, Clone, Debug)]
+pub struct Ending {
+    /// When it is to end: take no more connections, and give those that there are so many seconds to end by themselves
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub drain: Option<u32>,
+}
+
+impl Ending {
+    pub fn drain(&self) -> Option<Duration> {
+        self.drain.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct Server {
     /// Where to listen; 0.0.0.0:25000 serves others, port 0 takes any free one, unix:PATH is a Unix socket
@@ -114,9 +135,8 @@ pub struct Server {
     /// Close connections that send and take nothing for so many seconds [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
-    /// When it is to end: take no more connections, and give those that there are so many seconds to end by themselves
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub drain: Option<u32>,
+    #[command(flatten)]
+    pub ending: Ending,
     #[command(flatten)]
     pub tls: tls::ServerOptions,
 }
@@ -265,6 +285,8 @@ pub struct Relay {
     pub target: String,
     #[command(flatten)]
     pub load: Load,
+    #[command(flatten)]
+    pub ending: Ending,
 }
 
 impl Server {

@@ -1,18 +1,18 @@
 //! A forwarder: what comes to one address goes on to another, both ways, each way to its own end.
 
+use crate::address::resolve;
 use crate::listen;
 use crate::options::Relay;
-use crate::serve::{no_port, resolve};
+use crate::port;
+use crate::serving::{Control, Server};
 use crate::system;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpListener, TcpStream, Workers};
-
-/// Connections that are waited for at a time.
-const ACCEPTS: usize = 16;
+use std::time::Duration;
+use wharf::net::{AcceptLimits, Acceptor, Incoming, Permit};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpStream, WorkerPool};
 
 type Port = CompletionPort<(), Purpose>;
 type Stream = TcpStream<(), Purpose>;
@@ -20,19 +20,10 @@ type Stream = TcpStream<(), Purpose>;
 /// What an operation is for. A pair lives as long as an operation of it is outstanding; then its streams are closed.
 enum Purpose {
     Accept,
-    /// A listener that failed is tried again.
-    Rested(TcpListener<(), Purpose>),
     /// The target's address of this number is tried.
     Connect(Arc<Pair>, usize),
     /// Bytes from this end to the other.
     From(Arc<Pair>, End),
-}
-
-/// What the main thread waits for.
-#[derive(Clone)]
-enum Control {
-    Signal,
-    Figures,
 }
 
 #[derive(Clone, Copy)]
@@ -46,22 +37,16 @@ struct Pair {
     client: Stream,
     target: OnceLock<Stream>,
     peer: SocketAddr,
-    totals: Arc<Totals>,
+    /// Counts the pair as open.
+    _permit: Permit,
 }
 
 #[derive(Default)]
 struct Totals {
     relayed: AtomicU64,
     failed: AtomicU64,
-    open: AtomicUsize,
     /// Bytes from clients, and to them.
     bytes: [AtomicU64; 2],
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        self.totals.open.fetch_sub(1, Relaxed);
-    }
 }
 
 impl Pair {
@@ -83,70 +68,100 @@ impl Pair {
     }
 }
 
+/// What the handlers share.
 struct Forwarder {
     port: Port,
+    acceptor: Acceptor<(), Purpose>,
     targets: Vec<SocketAddr>,
     name: String,
-    totals: Arc<Totals>,
-    most: usize,
+    totals: Totals,
+}
+
+/// A relay that is running.
+struct Relaying {
+    forwarder: Arc<Forwarder>,
+    pool: WorkerPool,
+    /// Connections that had not ended when the time for it was over.
+    cut: AtomicUsize,
+}
+
+/// Totals at one moment.
+struct Figures {
+    open: usize,
+    relayed: u64,
+    failed: u64,
+    bytes: [u64; 2],
 }
 
 pub fn run(options: &Relay) -> Result<(), String> {
     let targets = resolve(&options.target, "relay to")?;
-    let builder = CompletionPort::<(), Purpose>::builder().concurrency(options.load.concurrency.map_or(0, usize::from));
-    let port: Port = builder.build().map_err(|error| no_port(&error))?;
-    let listeners = listen::on_port(&port, &options.listen, "")?;
-    let forwarder = Arc::new(Forwarder {
-        port: port.clone(),
-        targets,
-        name: options.target.clone(),
-        totals: Arc::default(),
-        most: options.load.max_sessions.map_or(usize::MAX, |most| most as usize),
-    });
-    // A port of its own, so that the handlers' port can be closed from outside.
-    let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
-    let signals = system::ENDING.map(|number| control.signal(number, (), Control::Signal));
-    for signal in signals {
-        signal.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
-    }
-    for (listener, _) in std::iter::repeat_n(&listeners, ACCEPTS).flatten() {
-        listener.accept(Purpose::Accept).map_err(|refused| format!("nothing can be accepted: {}", refused.error))?;
-    }
-    if let Some(seconds) = options.load.stats {
-        let figures = control.interval(Duration::from_secs(seconds.into()), (), Control::Figures);
-        figures.map_err(|error| format!("the figures' timer cannot be set: {error}"))?;
-    }
+    let port: Port = port::of(&options.load)?;
+    let limits = AcceptLimits { connections: options.load.connections(), ..AcceptLimits::default() };
+    let acceptor = Acceptor::new(&port, limits, || Purpose::Accept);
+    let places = listen::on_port(&port, &acceptor, &options.listen, "")?;
+    let control = Control::new(&options.load)?;
+    let name = options.target.clone();
+    let forwarder = Arc::new(Forwarder { port: port.clone(), acceptor, targets, name, totals: Totals::default() });
     let handler = forwarder.clone();
-    let workers = options.load.workers.map_or_else(Workers::default, |count| Workers::new(count.into()));
-    let pool = port.run(workers, move |packet| handler.handle(packet));
+    let pool = port.run(port::workers(&options.load), move |packet| handler.handle(packet));
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
-    let mut out = io::stdout();
-    for (_, address) in &listeners {
-        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
-    }
+    control.serve(&places, Relaying { forwarder, pool, cut: AtomicUsize::new(0) }, options.ending.drain());
+    Ok(())
+}
 
-    let mut last = (Instant::now(), [0, 0]);
-    while let Ok(packet) = control.get() {
-        match packet.context {
-            Control::Figures => last = forwarder.print_figures(last),
-            Control::Signal => break,
+impl Server for Relaying {
+    type Totals = Figures;
+
+    fn totals(&self) -> Figures {
+        let Forwarder { acceptor, totals, .. } = &*self.forwarder;
+        Figures {
+            open: acceptor.open(),
+            relayed: totals.relayed.load(Relaxed),
+            failed: totals.failed.load(Relaxed),
+            bytes: [0, 1].map(|way| totals.bytes[way].load(Relaxed)),
         }
     }
-    drop(listeners);
-    port.close();
-    pool.join();
-    let totals = &forwarder.totals;
-    let [up, down] = [0, 1].map(|way| totals.bytes[way].load(Relaxed));
-    let (relayed, failed) = (totals.relayed.load(Relaxed), totals.failed.load(Relaxed));
-    eprintln!("ended: {relayed} connections relayed, {failed} not connected, {up} bytes to the target, {down} back");
-    Ok(())
+
+    fn figures(before: &Figures, now: &Figures, seconds: f64) -> String {
+        let [up, down] = [0, 1].map(|way| (now.bytes[way] - before.bytes[way]) as f64 / seconds);
+        let Figures { open, relayed, failed, .. } = now;
+        format!(
+            "connections {open}  to the target {up:.0} B/s  back {down:.0} B/s  relayed {relayed}  not connected {failed}"
+        )
+    }
+
+    fn drain(&self, most: Duration) -> usize {
+        self.forwarder.acceptor.stop();
+        let left = self.forwarder.acceptor.wait(most);
+        self.cut.store(left, Relaxed);
+        left
+    }
+
+    fn end(self) -> String {
+        self.forwarder.port.close();
+        let cut = self.cut.load(Relaxed);
+        let cut = if cut > 0 { format!(", {cut} connections cut off") } else { String::new() };
+        let forwarder = self.forwarder;
+        self.pool.join();
+        let totals = &forwarder.totals;
+        let [up, down] = [0, 1].map(|way| totals.bytes[way].load(Relaxed));
+        let (relayed, failed) = (totals.relayed.load(Relaxed), totals.failed.load(Relaxed));
+        format!(
+            "ended: {relayed} connections relayed, {failed} not connected, {up} bytes to the target, {down} back{cut}"
+        )
+    }
 }
 
 impl Forwarder {
     fn handle(&self, packet: Packet<(), Purpose>) {
         match (packet.event, packet.context) {
-            (Event::Accepted { listener, result }, _) => self.accepted(&listener, result),
-            (Event::Elapsed { result: Ok(_) }, Purpose::Rested(listener)) => drop(listener.accept(Purpose::Accept)),
+            (event, Purpose::Accept) => match self.acceptor.completed(event) {
+                Some(Incoming::Admitted { socket, peer, permit }) => self.admitted(socket, peer, permit),
+                Some(Incoming::Refused { peer, .. }) => {
+                    log::info!("{peer} is refused: as many connections are open as --max-sessions allows");
+                }
+                _ => {}
+            },
             (Event::Connected { stream, result }, Purpose::Connect(pair, tried)) => {
                 self.connected(&stream, result, pair, tried);
             }
@@ -161,25 +176,13 @@ impl Forwarder {
         }
     }
 
-    fn accepted(&self, listener: &TcpListener<(), Purpose>, result: io::Result<(std::net::TcpStream, SocketAddr)>) {
-        let accepted = listen::next_accept(&self.port, listener, result, Purpose::Accept, Purpose::Rested);
-        let Some((socket, peer)) = accepted else { return };
-        let totals = &self.totals;
-        if totals.open.fetch_add(1, Relaxed) >= self.most {
-            totals.open.fetch_sub(1, Relaxed);
-            log::info!("{peer} is refused: as many connections are open as --max-sessions allows");
-            return;
-        }
+    fn admitted(&self, socket: std::net::TcpStream, peer: SocketAddr, permit: Permit) {
         let client = match self.port.associate(socket, ()) {
             Ok(client) => client,
-            Err(rejected) => {
-                totals.open.fetch_sub(1, Relaxed);
-                return log::warn!("{peer} cannot be served: {}", rejected.error);
-            }
+            Err(rejected) => return log::warn!("{peer} cannot be served: {}", rejected.error),
         };
         let _ = client.set_nodelay(true);
-        let pair = Arc::new(Pair { client, target: OnceLock::new(), peer, totals: totals.clone() });
-        self.connect(pair, 0, None);
+        self.connect(Arc::new(Pair { client, target: OnceLock::new(), peer, _permit: permit }), 0, None);
     }
 
     /// Tries the target's addresses one after the other.
@@ -251,19 +254,5 @@ impl Forwarder {
         if let Purpose::From(pair, _) = purpose {
             pair.cut();
         }
-    }
-
-    fn print_figures(&self, (then, before): (Instant, [u64; 2])) -> (Instant, [u64; 2]) {
-        let now = Instant::now();
-        let bytes = [0, 1].map(|way| self.totals.bytes[way].load(Relaxed));
-        let seconds = now.duration_since(then).as_secs_f64().max(1e-9);
-        let [up, down] = [0, 1].map(|way| (bytes[way] - before[way]) as f64 / seconds);
-        eprintln!(
-            "connections {}  to the target {up:.0} B/s  back {down:.0} B/s  relayed {}  not connected {}",
-            self.totals.open.load(Relaxed),
-            self.totals.relayed.load(Relaxed),
-            self.totals.failed.load(Relaxed),
-        );
-        (now, bytes)
     }
 }

@@ -817,6 +817,26 @@ fn the_server_ends_when_what_it_was_sending_has_been_sent() {
 }
 
 #[test]
+fn who_was_connected_when_it_stops_listening_is_answered() {
+    const CLIENTS: usize = 200;
+    let tree = Tree::new("backlog");
+    tree.write("a.txt", b"answered");
+    let wharf = Server::serve(&tree.root(), &[]);
+    // The kernel makes these connections; the server can accept them only after it may know that it is to end.
+    wharf.signal(Signal::STOP);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| wharf.client()).collect();
+    clients.iter_mut().for_each(|client| client.ask("GET", "/a.txt", ""));
+    wharf.signal(Signal::TERM);
+    wharf.signal(Signal::CONT);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.answer();
+        assert_eq!((answer.status, &answer.content[..]), (200, &b"answered"[..]), "client {number}");
+    }
+    let last = wharf.says("ended: ");
+    assert!(last.starts_with("ended: 200 requests on 200 connections, ") && !last.contains("cut off"), "{last}");
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let tree = Tree::new("second");
     tree.write("large", vec![b'x'; LARGE]);

@@ -168,6 +168,88 @@ fn a_client_that_does_not_read_makes_no_memory_grow() {
     drop(slow);
 }
 
+/// Sends back what comes.
+fn echo() -> String {
+    target(|mut socket| {
+        let mut piece = [0; 1000];
+        while let Ok(bytes @ 1..) = socket.read(&mut piece) {
+            if socket.write_all(&piece[..bytes]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn is_echoed(socket: &mut TcpStream, words: &[u8]) {
+    socket.write_all(words).unwrap();
+    let mut back = vec![0; words.len()];
+    socket.read_exact(&mut back).unwrap();
+    assert_eq!(back, words);
+}
+
+/// It has heard the signal when nobody gets in any more.
+fn stops_listening(relay: &Relay) {
+    let until = Instant::now() + DEADLINE;
+    while TcpStream::connect(relay.address).is_ok() {
+        assert!(Instant::now() < until, "it goes on accepting");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn connections_that_there_are_go_on_when_it_is_to_drain() {
+    let relay = Relay::start(&echo(), &["--drain", "60"]);
+    let mut client = relay.client();
+    is_echoed(&mut client, b"before");
+    relay.wharf.signal(Signal::TERM);
+    stops_listening(&relay);
+    is_echoed(&mut client, b"and after");
+    drop(client);
+    let end = relay.wharf.end();
+    assert!(end.status.success(), "{:?}", end.errors);
+    let last = end.errors.last().unwrap();
+    assert!(last.starts_with("ended: ") && last.ends_with("15 bytes to the target, 15 back"), "{last}");
+}
+
+#[test]
+fn who_does_not_end_in_time_is_cut_off() {
+    let relay = Relay::start(&echo(), &["--drain", "1"]);
+    let mut client = relay.client();
+    is_echoed(&mut client, b"here");
+    let end = relay.wharf.end_by(Signal::TERM);
+    assert!(end.status.success(), "{:?}", end.errors);
+    assert!(end.errors.last().unwrap().ends_with("4 back, 1 connections cut off"), "{:?}", end.errors);
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let relay = Relay::start(&echo(), &["--drain", "60"]);
+    let mut client = relay.client();
+    is_echoed(&mut client, b"here");
+    relay.wharf.signal(Signal::TERM);
+    stops_listening(&relay);
+    let end = relay.wharf.end_by(Signal::TERM);
+    assert_eq!(end.code, Some(130), "{:?}", end.errors);
+    assert_eq!(end.errors, ["wharf: ended at once by a second signal"]);
+}
+
+#[test]
+fn who_was_connected_when_it_stops_listening_is_relayed() {
+    const CLIENTS: usize = 200;
+    let relay = Relay::start(&echo(), &["--drain", "60"]);
+    // The kernel makes these connections; the relay can accept them only after it may know that it is to end.
+    relay.wharf.signal(Signal::STOP);
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| relay.client()).collect();
+    relay.wharf.signal(Signal::TERM);
+    relay.wharf.signal(Signal::CONT);
+    clients.iter_mut().for_each(|client| is_echoed(client, b"ping"));
+    drop(clients);
+    let end = relay.wharf.end();
+    assert!(end.status.success(), "{:?}", end.errors);
+    assert_eq!(end.errors, ["ended: 200 connections relayed, 0 not connected, 800 bytes to the target, 800 back"]);
+}
+
 #[test]
 fn what_cannot_be_is_one_sentence_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -10,7 +10,8 @@ mod plan;
 mod walk;
 
 use crate::options::{Copy, Options};
-use crate::serve::{end_at_once, no_port};
+use crate::port::no_port;
+use crate::signals::{self, end_at_once};
 use crate::system;
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -94,10 +95,7 @@ pub fn run(options: &Copy) -> Result<(), String> {
     let walk = Walk::new(options, source.clone(), target.clone());
     // A port of its own: the blocks' packets are the threads'.
     let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
-    for signal in system::ENDING {
-        let waiting = control.signal(signal, (), Control::Signal(signal));
-        waiting.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
-    }
+    signals::catch(&control, Control::Signal)?;
     let copier = Copier::new(options.clone(), walk, control.clone()).map_err(|error| no_port(&error))?;
     let copier = Arc::new(copier);
     let bar = progress(if tree { None } else { Some(about.len()) });

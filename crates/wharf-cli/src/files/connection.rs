@@ -15,13 +15,14 @@ use super::input::Input;
 use super::output::Output;
 use super::request::{self, LINE_BYTES_MAX, Method, Parsed};
 use super::response::{self, Part};
-use super::server::Server;
+use super::shared::Shared;
 use super::status::{Status, status};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use wharf::net::Permit;
 use wharf::{CompletionPort, Event, FileMessage, Outcome, Packet};
 
 pub type Port = CompletionPort<(), Purpose>;
@@ -31,8 +32,6 @@ pub type Stream = wharf::Stream<(), Purpose>;
 #[derive(Debug)]
 pub enum Purpose {
     Accept,
-    /// A listener that failed is tried again.
-    Rested(wharf::TcpListener<(), Purpose>),
     /// Whatever this connection does next.
     Serve(Box<Connection>),
     /// It has had its turn, and goes on when others have had theirs.
@@ -52,7 +51,10 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Connection {
-    server: Arc<Server>,
+    port: Port,
+    shared: Arc<Shared>,
+    /// Counts it as open.
+    _permit: Permit,
     peer: IpAddr,
     slot: Slot,
     deadline: Arc<Deadline>,
@@ -105,20 +107,21 @@ enum Step {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(Sending { line: Some(line), sent, .. }) = self.file.take() {
-            self.server.log(access_log::end(line, sent));
+            self.shared.log(access_log::end(line, sent));
         }
-        self.server.deadlines.remove(&self.slot);
-        self.server.totals.open.fetch_sub(1, Relaxed);
+        self.shared.deadlines.remove(&self.slot);
     }
 }
 
 impl Connection {
     /// A connection that was accepted and counted.
-    pub fn new(server: Arc<Server>, peer: IpAddr, stream: &Stream) -> Box<Connection> {
-        let arriving = clock::milliseconds() + server.header_timeout_ms;
-        let (slot, deadline) = server.deadlines.add(stream.clone(), arriving);
+    pub fn new(port: &Port, shared: &Arc<Shared>, permit: Permit, peer: IpAddr, stream: &Stream) -> Box<Connection> {
+        let arriving = clock::milliseconds() + shared.header_timeout_ms;
+        let (slot, deadline) = shared.deadlines.add(Arc::new(stream.clone()), arriving);
         Box::new(Connection {
-            server,
+            port: port.clone(),
+            shared: shared.clone(),
+            _permit: permit,
             peer,
             slot,
             deadline,
@@ -128,7 +131,7 @@ impl Connection {
             file: None,
             ending: None,
             arriving: Some(arriving),
-            wait: Wait::Request,
+            wait: Wait::First,
             half: false,
             requests_in_turn: 0,
         })
@@ -167,7 +170,7 @@ impl Connection {
                 Err(_) => connection.is_late().then_some((connection, stream)),
             },
             (Event::Sent { stream, buffer, result: Ok(bytes) }, Purpose::Serve(connection)) => {
-                connection.server.totals.bytes.fetch_add(bytes as u64, Relaxed);
+                connection.shared.totals.bytes.fetch_add(bytes as u64, Relaxed);
                 Output::recycle(buffer);
                 Some((connection, stream))
             }
@@ -180,8 +183,8 @@ impl Connection {
     }
 
     fn issue(mut self: Box<Self>, step: Step, stream: &Stream) -> Option<Result<Outcome<(), Purpose>, ()>> {
-        let server = self.server.clone();
-        let send_by = || clock::milliseconds() + server.send_timeout_ms;
+        let shared = self.shared.clone();
+        let send_by = || clock::milliseconds() + shared.send_timeout_ms;
         Some(match step {
             Step::Send => {
                 if !self.deadline.set(send_by(), Wait::Other) {
@@ -207,7 +210,7 @@ impl Connection {
                 stream.send_file(message, Purpose::Serve(self)).map_err(drop)
             }
             Step::Receive(until, wait) => {
-                if wait == Wait::Request && server.stopping.load(Relaxed) || !self.deadline.set(until, wait) {
+                if wait == Wait::Request && shared.stopping.load(Relaxed) || !self.deadline.set(until, wait) {
                     return None;
                 }
                 if matches!(self.ending, Some(Ending::Lingering { .. })) {
@@ -218,7 +221,8 @@ impl Connection {
                 stream.recv_pooled(Purpose::Serve(self)).map_err(drop)
             }
             Step::GoOn => {
-                let _ = server.port.post(0, (), Purpose::GoOn(self, stream.clone()));
+                let port = self.port.clone();
+                let _ = port.post(0, (), Purpose::GoOn(self, stream.clone()));
                 return None;
             }
             Step::Close => return None,
@@ -290,14 +294,14 @@ impl Connection {
             Some(until) if self.skip.is_some() => Step::Receive(until, Wait::Other),
             Some(until) if begun => Step::Receive(until, Wait::Head),
             // The first request of a connection has to come in time, too.
-            Some(until) => Step::Receive(until, Wait::Request),
+            Some(until) => Step::Receive(until, Wait::First),
             None if begun => {
-                let until = now + self.server.header_timeout_ms;
+                let until = now + self.shared.header_timeout_ms;
                 self.arriving = Some(until);
                 let wait = if self.skip.is_some() { Wait::Other } else { Wait::Head };
                 Step::Receive(until, wait)
             }
-            None => Step::Receive(now + self.server.idle_timeout_ms, Wait::Request),
+            None => Step::Receive(now + self.shared.idle_timeout_ms, Wait::Request),
         }
     }
 
@@ -335,11 +339,11 @@ impl Connection {
         self.arriving = None;
         self.half = false;
         self.requests_in_turn += 1;
-        let server = &self.server;
-        server.totals.requests.fetch_add(1, Relaxed);
-        let close = !request.keep_alive || server.stopping.load(Relaxed);
-        let Answer { status, bytes: sent, file } = server.site.answer(&request, close, &mut self.output);
-        let line = server.access_log.is_some().then(|| {
+        let shared = &self.shared;
+        shared.totals.requests.fetch_add(1, Relaxed);
+        let close = !request.keep_alive || shared.stopping.load(Relaxed);
+        let Answer { status, bytes: sent, file } = shared.site.answer(&request, close, &mut self.output);
+        let line = shared.access_log.is_some().then(|| {
             let line = request::first_line(bytes);
             access_log::begin(self.peer, &clock::now().1, line, status.code)
         });
@@ -349,7 +353,7 @@ impl Connection {
             }
             None => {
                 if let Some(line) = line {
-                    server.log(access_log::end(line, sent));
+                    shared.log(access_log::end(line, sent));
                 }
             }
         }
@@ -369,7 +373,7 @@ impl Connection {
 
     /// Refuses what has come, and everything behind it.
     fn refuse_line(&mut self, status: Status, line: &[u8]) {
-        let totals = &self.server.totals;
+        let totals = &self.shared.totals;
         totals.requests.fetch_add(1, Relaxed);
         if status == status::TIMEOUT {
             totals.late.fetch_add(1, Relaxed);
@@ -377,9 +381,9 @@ impl Connection {
         // It may have been a HEAD; the connection ends, so a content does no harm.
         let start = self.output.len();
         response::text(status, Method::Get, 1, true, "", &mut self.output);
-        if self.server.access_log.is_some() {
+        if self.shared.access_log.is_some() {
             let begun = access_log::begin(self.peer, &clock::now().1, line, status.code);
-            self.server.log(access_log::end(begun, content_bytes(&self.output, start)));
+            self.shared.log(access_log::end(begun, content_bytes(&self.output, start)));
         }
         self.half = false;
         self.ending = Some(Ending::Linger);
@@ -391,7 +395,7 @@ impl Connection {
         match result {
             Ok(bytes) => {
                 Output::recycle(message.head);
-                self.server.totals.bytes.fetch_add(bytes as u64, Relaxed);
+                self.shared.totals.bytes.fetch_add(bytes as u64, Relaxed);
                 sending.sent += sending.piece;
                 sending.rest.offset += sending.piece;
                 sending.rest.length -= sending.piece;
@@ -407,7 +411,7 @@ impl Connection {
         }
         if sending.rest.length == 0 {
             if let Some(Sending { line: Some(line), sent, .. }) = self.file.take() {
-                self.server.log(access_log::end(line, sent));
+                self.shared.log(access_log::end(line, sent));
             }
         }
         true

@@ -5,19 +5,40 @@
 //! A connection that went on meanwhile has written another deadline, so the mark fails; one that finds the mark when it
 //! wants to go on is too late, and ends. A mark that nobody has found for a while closes the connection.
 
-use super::connection::Stream;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wharf::{Context, Stream};
+
+/// What is done to a connection whose time is over.
+pub trait Interrupt: fmt::Debug + Send + Sync {
+    /// Ends what it waits for; it may still say why.
+    fn cancel(&self);
+    fn close(&self);
+}
+
+impl<C: Context> Interrupt for Stream<(), C> {
+    fn cancel(&self) {
+        self.cancel_all();
+    }
+
+    fn close(&self) {
+        Stream::close(self);
+    }
+}
 
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The first byte of a request: whoever waits so is closed without a word, and at once when the server ends.
+    /// The first byte of a request after another: whoever waits so is closed without a word, and at once when the server ends.
     Request = 0,
     /// The rest of a request's head: 408.
     Head = 1,
     /// Anything else: closed.
     Other = 2,
+    /// The first byte of a connection's first request: as for a later one, but not at once when the server ends, for it
+    /// may be on its way.
+    First = 3,
 }
 
 /// So long a mark may stand: on a busy machine its packet may wait for several looks, and the client is to be told 408.
@@ -47,7 +68,7 @@ impl Deadline {
 #[derive(Debug)]
 struct Entry {
     deadline: Arc<Deadline>,
-    stream: Stream,
+    stream: Arc<dyn Interrupt>,
     /// When it was marked last.
     marked: u64,
 }
@@ -73,8 +94,8 @@ impl Deadlines {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn add(&self, stream: Stream, at: u64) -> (Slot, Arc<Deadline>) {
-        let deadline = Arc::new(Deadline(AtomicU64::new(at << 2 | Wait::Request as u64)));
+    pub fn add(&self, stream: Arc<dyn Interrupt>, at: u64) -> (Slot, Arc<Deadline>) {
+        let deadline = Arc::new(Deadline(AtomicU64::new(at << 2 | Wait::First as u64)));
         let entry = Some(Entry { deadline: deadline.clone(), stream, marked: 0 });
         let mut entries = self.lock();
         let slot = match entries.free.pop() {
@@ -100,8 +121,9 @@ impl Deadlines {
         drop(entry);
     }
 
-    /// Ends what is over at `now`; with `ending` also whoever waits for a request.
-    pub fn sweep(&self, now: u64, ending: bool) {
+    /// Ends what is over at `now`. When the server is `ending`, also whoever waits for a request after another, and whoever
+    /// waits for its first and has no time beyond the given one.
+    pub fn sweep(&self, now: u64, ending: Option<u64>) {
         let (mut cancelled, mut closed) = (Vec::new(), Vec::new());
         for entry in self.lock().slots.iter_mut().flatten() {
             let word = entry.deadline.0.load(Acquire);
@@ -111,8 +133,11 @@ impl Deadlines {
                 }
                 continue;
             }
-            let idle = word & 3 == Wait::Request as u64;
-            if word >> 2 > now && !(ending && idle) {
+            let (at, wait) = (word >> 2, word & 3);
+            let idle = ending.is_some_and(|first_until| {
+                wait == Wait::Request as u64 || wait == Wait::First as u64 && at <= first_until
+            });
+            if at > now && !idle {
                 continue;
             }
             if entry.deadline.0.compare_exchange(word, OVER, AcqRel, Acquire).is_err() {
@@ -120,12 +145,10 @@ impl Deadlines {
             }
             entry.marked = now;
             // Who is to be told why must not be closed; the operation alone ends.
-            let list = if word & 3 == Wait::Head as u64 { &mut cancelled } else { &mut closed };
+            let list = if wait == Wait::Head as u64 { &mut cancelled } else { &mut closed };
             list.push(entry.stream.clone());
         }
-        for stream in cancelled {
-            stream.cancel_all();
-        }
-        closed.iter().for_each(Stream::close);
+        cancelled.iter().for_each(|stream| stream.cancel());
+        closed.iter().for_each(|stream| stream.close());
     }
 }

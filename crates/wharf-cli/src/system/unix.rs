@@ -1,7 +1,7 @@
 //! Linux.
 
 use super::Scarce;
-use crate::listen::UNIX;
+use crate::address::UNIX;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, FileType, OpenOptions, Permissions};
