@@ -540,7 +540,7 @@ pub fn raw_next(port: &raw::Port) -> Completion {
 #[track_caller]
 pub fn raw_quiet(port: &raw::Port) {
     let got = port.get(Some(WHILE));
-    assert!(matches!(got, Err(raw::Empty::TimedOut)), "a packet came that nobody may expect: {got:?}");
+    assert!(matches!(got, Err(raw::GetError::TimedOut)), "a packet came that nobody may expect: {got:?}");
 }
 
 // --- Files ---

@@ -86,14 +86,14 @@ pub use port::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
 #[cfg(not(loom))]
 pub use port::packet::{Event, Packet};
 #[cfg(not(loom))]
-pub use port::refused::{GetError, Refused, Rejected, Unposted, UnpostedReason};
+pub use port::refused::{Refused, Rejected, Unposted, UnpostedReason};
 #[cfg(not(loom))]
 pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
 #[cfg(not(loom))]
 pub use port::{fs, net, process};
 #[cfg(not(loom))]
 pub use raw::{DeviceInfo, DeviceKind, FileEngine, SocketEngine};
-pub use threads::{Wake, WorkerReport, WorkerState, blocking};
+pub use threads::{GetError, Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};
 

@@ -13,7 +13,7 @@
 use crate::contain::{discard, say};
 use crate::raw::{self, Completion, Note, Park};
 use crate::sync::Monitor;
-use crate::threads::{Deadline, Grow, Nothing, Taken, Tended, WorkerId, WorkerState};
+use crate::threads::{Deadline, GetError, Grow, Taken, Tended, WorkerId, WorkerState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -381,18 +381,18 @@ impl Pool {
             }
             // A pool that shrinks a little later is no worse.
             let may_end = || self.surplus.load(Ordering::Relaxed);
-            let again = me.and_then(|me| self.port.0.take_again_as(me)).map(Taken::Entry).ok_or(());
-            let taken =
-                again.or_else(|()| queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))));
+            let taken = match me.and_then(|me| self.port.0.take_again_as(me)) {
+                Some(entry) => Ok(Some(Taken::Entry(entry))),
+                None => queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))),
+            };
             let completion = match taken {
-                Ok(Taken::Entry(entry)) => self.port.0.execute(entry),
-                Ok(Taken::Work(entry)) => {
+                Ok(Some(Taken::Entry(entry))) => self.port.0.execute(entry),
+                Ok(Some(Taken::Work(entry))) => {
                     self.port.0.do_work(entry);
                     None
                 }
-                Err(Nothing::Abandoned) => return false,
-                Err(Nothing::Interrupted) => None,
-                Err(Nothing::TimedOut) => {
+                Ok(None) => None,
+                Err(GetError::TimedOut) => {
                     let mut state = self.state.lock();
                     if state.live - state.leaving > self.workers.least {
                         state.leaving += 1;
@@ -401,6 +401,7 @@ impl Pool {
                     drop(state);
                     None
                 }
+                Err(_) => return false,
             };
             let Some(completion) = completion else { continue };
             if let Some(note) = &member.note {

@@ -342,7 +342,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
                 own.get().unwrap().key == 5 && own.get().unwrap().key == 6 && wharf::blocking(|| true)
             }),
             call("an event", || event.wait(None).is_none()),
-            call("raw get", || own_raw.get(None).unwrap_err() == raw::Empty::Forked),
+            call("raw get", || own_raw.get(None).unwrap_err() == raw::GetError::Forked),
             call("raw post", || own_raw.post(Post { key: 0, token: 0, bytes: 0 }).is_err()),
             call("raw devices", || own_raw.devices().is_empty() && own_raw.device_count() == 0),
             call("raw file_engine", || own_raw.file_engine().is_none()),

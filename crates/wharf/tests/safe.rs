@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdpSocket};
 use std::time::Duration;
-use wharf::raw::{self, Cancel, CompletionEvent, DeviceKind, Empty, Issued, Sink};
+use wharf::raw::{self, Cancel, CompletionEvent, DeviceKind, GetError, Issued, Sink};
 use wharf::{Buffer, CompletionPort, Event, FileEngine, OperationId, Outcome, SocketEngine, Wake};
 
 /// A test that waits for longer is stuck.
@@ -112,7 +112,7 @@ fn a_port_refuses_the_devices_of_another() {
     file.sync(b"sync".to_vec()).unwrap();
     assert_eq!(port.get_timeout(DEADLINE).unwrap().context, b"sync");
     assert!(socket.local_addr().is_ok());
-    assert_eq!(own.get(Some(Duration::ZERO)).unwrap_err(), Empty::TimedOut);
+    assert_eq!(own.get(Some(Duration::ZERO)).unwrap_err(), GetError::TimedOut);
     mine.iter().for_each(|device| assert!(own.close_device(device)));
     std::fs::remove_file(&path).unwrap();
 }
@@ -134,8 +134,8 @@ fn a_cancel_reaches_no_operation_of_another_port() {
     assert_ne!(timer_of_one, timer_of_two);
     assert_eq!((two.cancel(of_one), two.cancel(timer_of_one)), (Cancel::Foreign, Cancel::Foreign));
     assert_eq!((one.cancel(of_two), one.cancel(timer_of_two)), (Cancel::Foreign, Cancel::Foreign));
-    assert_eq!(one.get(Some(Duration::ZERO)).unwrap_err(), Empty::TimedOut);
-    assert_eq!(two.get(Some(Duration::ZERO)).unwrap_err(), Empty::TimedOut);
+    assert_eq!(one.get(Some(Duration::ZERO)).unwrap_err(), GetError::TimedOut);
+    assert_eq!(two.get(Some(Duration::ZERO)).unwrap_err(), GetError::TimedOut);
     for (port, ids) in [(&one, [of_one, timer_of_one]), (&two, [of_two, timer_of_two])] {
         ids.into_iter().for_each(|id| assert_eq!(port.cancel(id), Cancel::Requested));
         (0..2).for_each(|_| assert_eq!(port.get(Some(DEADLINE)).unwrap().error, raw::ECANCELED));

@@ -11,4 +11,4 @@ pub use engines::{FileEngine, SocketEngine};
 pub use operation::*;
 pub(crate) use timers::{Clock, Due, Repeating, Timers};
 pub use timers::{PERIOD_LEAST, Retain};
-pub use types::{Config, DeviceInfo, DeviceKind, Empty, Incoming, Issued, Outgoing, Post};
+pub use types::{Config, DeviceInfo, DeviceKind, Incoming, Issued, Outgoing, Post};

@@ -1,7 +1,7 @@
 //! The words of the raw layer, the same whether this crate's engines or the system's kernel executes the operations.
 
 use super::{Buffers, Completion, FileEngine, Handle, Kind, OperationId, Payload, Sink, SocketEngine};
-use crate::threads::{Nothing, Wake};
+use crate::threads::Wake;
 use std::net::SocketAddr;
 
 /// What a device is.
@@ -79,30 +79,6 @@ pub struct Config {
     pub files: FileEngine,
     /// Frees what a packet that nobody will take carries.
     pub dispose: fn(Completion),
-}
-
-/// Why [`Port::get`](crate::raw::Port::get) brings no packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Empty {
-    /// The time is over (258).
-    TimedOut,
-    /// The port was closed (735).
-    Abandoned,
-    /// The process is a forked child; the port is its parent's.
-    Forked,
-    /// A batch of no packets was asked for (87).
-    NoRoom,
-}
-
-impl From<Nothing> for Empty {
-    fn from(nothing: Nothing) -> Empty {
-        match nothing {
-            Nothing::TimedOut => Empty::TimedOut,
-            Nothing::Abandoned => Empty::Abandoned,
-            Nothing::Interrupted => unreachable!("only a pool's own waits are interrupted"),
-        }
-    }
 }
 
 /// A send for [`Port::send_to_many`](crate::raw::Port::send_to_many).

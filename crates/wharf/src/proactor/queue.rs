@@ -19,7 +19,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::threads::{
-    Bindable, Deadline, Nothing, Pools, QueueStats, Taken, Tended, WorkerId, WorkerReport, WorkerState, bind,
+    Bindable, Deadline, GetError, Pools, QueueStats, Taken, Tended, WorkerId, WorkerReport, WorkerState, bind,
 };
 
 /// What the kernel's keys say: what kind of packet it is.
@@ -240,20 +240,20 @@ impl Queue {
     }
 
     /// Takes the next entry.
-    pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<Entry>, Nothing> {
-        self.take(deadline, false)
+    pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<Entry>, GetError> {
+        Ok(self.take(deadline, false)?.expect("it is not to be interrupted"))
     }
 
-    /// Like [`get`](Queue::get), and comes back when the worker is [interrupted](Queue::interrupt).
-    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<Entry>, Nothing> {
+    /// Like [`get`](Queue::get), and `None` when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Taken<Entry>>, GetError> {
         self.take(deadline, true)
     }
 
-    fn take(self: &Arc<Self>, deadline: Deadline, interruptible: bool) -> Result<Taken<Entry>, Nothing> {
+    fn take(self: &Arc<Self>, deadline: Deadline, interruptible: bool) -> Result<Option<Taken<Entry>>, GetError> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default()];
-        self.wait(&worker, deadline, interruptible, &mut into)?;
-        Ok(Taken::Entry(super::raw::entry_of(&into[0])))
+        let came = self.wait(&worker, deadline, interruptible, &mut into)?;
+        Ok(came.map(|_| Taken::Entry(super::raw::entry_of(&into[0]))))
     }
 
     /// Takes up to `most` entries that are there at the same moment.
@@ -261,10 +261,11 @@ impl Queue {
         self: &Arc<Self>,
         deadline: Deadline,
         most: usize,
-    ) -> Result<(Taken<Entry>, Held<Entry>), Nothing> {
+    ) -> Result<(Taken<Entry>, Held<Entry>), GetError> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default(); BATCH];
-        let count = self.wait(&worker, deadline, false, &mut into[..most.clamp(1, BATCH)])?;
+        let into = &mut into[..most.clamp(1, BATCH)];
+        let count = self.wait(&worker, deadline, false, into)?.expect("it is not to be interrupted");
         let mut held = worker.held.lock();
         held.extend(into[..count].iter().map(super::raw::entry_of));
         let first = held.pop_front().expect("at least one came");
@@ -272,23 +273,24 @@ impl Queue {
         Ok((Taken::Entry(first), Held { worker, entry: std::marker::PhantomData }))
     }
 
-    /// Waits for packets. The thread is the kernel's to count from the first time on.
+    /// Waits for packets, and returns how many came; `None`: the worker was interrupted. The thread is the kernel's to count
+    /// from the first time on.
     fn wait(
         &self,
         worker: &Worker,
         deadline: Deadline,
         interruptible: bool,
         into: &mut [OVERLAPPED_ENTRY],
-    ) -> Result<usize, Nothing> {
+    ) -> Result<Option<usize>, GetError> {
         self.give_back_held(worker);
         // Before the first look at what ends a wait: whoever sets it after that finds a thread that is to be interrupted.
         worker.state.store(state::INSIDE, Ordering::SeqCst);
         let result = loop {
             if self.is_closed() {
-                break Err(Nothing::Abandoned);
+                break Err(GetError::Abandoned);
             }
             if interruptible && worker.interrupted.swap(false, Ordering::SeqCst) {
-                break Err(Nothing::Interrupted);
+                break Ok(None);
             }
             self.fire_due();
             self.ticker.waiting.fetch_add(1, Ordering::SeqCst);
@@ -316,10 +318,10 @@ impl Queue {
                     }
                     if kept > 0 {
                         self.removed.fetch_add(kept as u64, Ordering::Relaxed);
-                        break Ok(kept);
+                        break Ok(Some(kept));
                     }
                 }
-                Err(NoPacket::TimedOut) if deadline.has_passed() => break Err(Nothing::TimedOut),
+                Err(NoPacket::TimedOut) if deadline.has_passed() => break Err(GetError::TimedOut),
                 Err(_) => {}
             }
         };

@@ -15,7 +15,7 @@
 pub(crate) use super::queue::{Held, Note, Park};
 pub(crate) use super::streams::Now;
 pub(crate) use crate::op::{Cancel, Completion, Handle, Kind, OperationId, Payload, Sink};
-pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, Empty, Issued, Post};
+pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, Issued, Post};
 pub(crate) use crate::sys::errno::EINVAL;
 pub(crate) use crate::sys::errno::{EBADF, ECANCELED};
 
@@ -33,7 +33,7 @@ use crate::op::{Delivery, Operation, PortNumber, Side};
 use crate::sync::{Arc, Guard, Lock};
 use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
-use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
+use crate::threads::{Deadline, GetError, QueueStats, Taken, WorkerReport};
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -748,11 +748,11 @@ impl Port {
         None
     }
 
-    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
         self.get_until(Deadline::after(timeout))
     }
 
-    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, Empty> {
+    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, GetError> {
         loop {
             let Taken::Entry(entry) = self.queue.get(deadline)? else { unreachable!("there is no other work here") };
             if let Some(completion) = self.execute(entry) {
@@ -762,10 +762,10 @@ impl Port {
     }
 
     /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
-    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
+    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), GetError> {
         loop {
             if most == 0 {
-                return Err(Empty::NoRoom);
+                return Err(GetError::NoRoom);
             }
             let (taken, held) = self.queue.get_many(deadline, most)?;
             let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };

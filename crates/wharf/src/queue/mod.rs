@@ -39,7 +39,7 @@ mod tests;
 mod watch;
 
 use crate::sync::{Arc, Guard, Lock, now};
-use crate::threads::{Bindable, Deadline, Nothing, Pools, Taken, Wake, WorkerId, bind, bound};
+use crate::threads::{Bindable, Deadline, GetError, Pools, Taken, Wake, WorkerId, bind, bound};
 pub(crate) use batch::Held;
 use batch::Holder;
 use lock::BusyLock;
@@ -231,7 +231,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Takes the next entry. See the top of this file.
-    pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
+    pub(crate) fn get(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, GetError>
     where
         T: 'static,
         D: 'static,
@@ -239,18 +239,18 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         past_interruptions(|| self.get_interruptibly(deadline))
     }
 
-    /// Like [`get`](Queue::get), and comes back when the worker is [interrupted](Queue::interrupt).
-    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Taken<T>, Nothing>
+    /// Like [`get`](Queue::get), and `None` when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_interruptibly(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Taken<T>>, GetError>
     where
         T: 'static,
         D: 'static,
     {
-        self.with_worker(|me| self.get_as(me, deadline, 1)).map(|(taken, _)| taken)
+        Ok(self.with_worker(|me| self.get_as(me, deadline, 1))?.map(|(taken, _)| taken))
     }
 
     /// Like [`get`](Queue::get), and takes up to `most` entries that are there at the same moment. Those behind the
     /// first are held for the worker, who walks through them, where others can take them back.
-    pub(crate) fn get_many(self: &Arc<Self>, deadline: Deadline, most: usize) -> Result<(Taken<T>, Held<T>), Nothing>
+    pub(crate) fn get_many(self: &Arc<Self>, deadline: Deadline, most: usize) -> Result<(Taken<T>, Held<T>), GetError>
     where
         T: 'static,
         D: 'static,
@@ -263,7 +263,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
             None => {
                 let me = self.enroll().number;
-                let taken = self.get_as(me, deadline, most);
+                let taken = past_interruptions(|| self.get_as(me, deadline, most));
                 {
                     let mut state = self.state.lock();
                     let held = std::mem::take(&mut state.worker(me).holds);
@@ -300,8 +300,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         has
     }
 
-    /// Returns the worker too, if it holds a batch now.
-    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<(Taken<T>, Holder<T>), Nothing> {
+    /// Returns the worker too, if it holds a batch now. `None`: it was interrupted.
+    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Option<(Taken<T>, Holder<T>)>, GetError> {
         let mut state = self.state.lock();
         if state.worker(me).holds {
             self.take_back_held(&mut state, me);
@@ -316,12 +316,12 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.go_out(me, 0, slot);
                 self.release(state, false);
                 self.dispose_found(); // guard: what a leader found after the close is freed
-                return Err(Nothing::Abandoned);
+                return Err(GetError::Abandoned);
             }
             if std::mem::take(&mut state.worker(me).interrupted) {
                 state.go_out(me, 0, slot);
                 self.release(state, false);
-                return Err(Nothing::Interrupted);
+                return Ok(None);
             }
             if let Some(work) = state.take_work() {
                 if slot {
@@ -329,7 +329,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 }
                 state.go_out_uncounted(me);
                 self.release(state, false); // guard: a departure with work settles
-                return Ok((Taken::Work(work), None));
+                return Ok(Some((Taken::Work(work), None)));
             }
             let last = polled && deadline.has_passed();
             let poll_due = !last && state.poll_is_due() && self.has_sources(&mut state);
@@ -342,7 +342,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                     let holder = (further > 0).then(|| self.hold(&mut state, me, further));
                     state.go_out(me, 1 + further, slot);
                     self.release(state, false); // guard: a departure with an entry settles
-                    return Ok((Taken::Entry(entry), holder));
+                    return Ok(Some((Taken::Entry(entry), holder)));
                 }
             }
             if std::mem::take(&mut slot) {
@@ -366,7 +366,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if deadline.has_passed() {
                 state.go_out(me, 0, false);
                 self.release(state, false); // guard: a departure without anything settles
-                return Err(Nothing::TimedOut);
+                return Err(GetError::TimedOut);
             }
             (state, slot, ticked) = self.lie_down(state, me, deadline);
         }
@@ -504,11 +504,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 }
 
 /// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
-fn past_interruptions<R>(mut wait: impl FnMut() -> Result<R, Nothing>) -> Result<R, Nothing> {
+fn past_interruptions<R>(mut wait: impl FnMut() -> Result<Option<R>, GetError>) -> Result<R, GetError> {
     loop {
-        match wait() {
-            Err(Nothing::Interrupted) => {}
-            other => return other,
+        if let Some(taken) = wait()? {
+            return Ok(taken);
         }
     }
 }

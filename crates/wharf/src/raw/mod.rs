@@ -30,10 +30,11 @@ pub use port::Port;
 pub use released::Released;
 
 pub use crate::op::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, Empty,
-    FileEngine, Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, RawBuffer,
-    Sink, SocketEngine,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, FileEngine,
+    Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, RawBuffer, Sink,
+    SocketEngine,
 };
+pub use crate::threads::GetError;
 pub(crate) use execution::{Entry, Held, Note, Now, Park, file_traits};
 
 use crate::sys::errno;

@@ -3,11 +3,12 @@
 use super::Device;
 use super::execution;
 use crate::op::{
-    Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Empty, Handle, Incoming, Issued, OperationId,
-    Outgoing, Part, Post, Retain, Sink,
+    Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, OperationId, Outgoing, Part,
+    Post, Retain, Sink,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
+use crate::threads::GetError;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -165,7 +166,7 @@ impl Port {
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.
     #[inline]
-    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
         self.0.get(timeout)
     }
 

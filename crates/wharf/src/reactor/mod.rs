@@ -18,7 +18,7 @@ mod send;
 mod signal;
 mod timer;
 
-pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, Empty, FileEngine, Incoming, Issued, Outgoing, Post};
+pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, FileEngine, Incoming, Issued, Outgoing, Post};
 pub(crate) use file::traits_of as file_traits;
 pub(crate) use now::Now;
 
@@ -38,7 +38,7 @@ use crate::reactor::engine::files::Pump;
 use crate::reactor::engine::{Engine, Events, PIECES_MAX, Readiness};
 use crate::sync::{Arc, Lock};
 use crate::sys::errno;
-use crate::threads::{Deadline, QueueStats, Taken, WorkerReport};
+use crate::threads::{Deadline, GetError, QueueStats, Taken, WorkerReport};
 pub(crate) use device::DeviceState;
 use std::hint::black_box;
 use std::net::{Shutdown, SocketAddr};
@@ -624,14 +624,14 @@ impl Port {
         self.queue.take_again_as(me)
     }
 
-    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, Empty> {
+    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
         self.get_until(Deadline::after(timeout))
     }
 
-    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, Empty> {
+    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, GetError> {
         loop {
             if !self.is_home() {
-                return Err(Empty::Forked);
+                return Err(GetError::Forked);
             }
             match self.queue.get(deadline)? {
                 Taken::Entry(entry) => {
@@ -645,13 +645,13 @@ impl Port {
     }
 
     /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
-    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), Empty> {
+    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), GetError> {
         loop {
             if !self.is_home() {
-                return Err(Empty::Forked);
+                return Err(GetError::Forked);
             }
             if most == 0 {
-                return Err(Empty::NoRoom);
+                return Err(GetError::NoRoom);
             }
             let (taken, held) = self.queue.get_many(deadline, most)?;
             match taken {

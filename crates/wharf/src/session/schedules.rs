@@ -372,7 +372,7 @@ impl Schedule {
                     empty = 0;
                     inner.work(packet);
                 }
-                Err(crate::port::refused::GetError::TimedOut) => empty += 1,
+                Err(crate::GetError::TimedOut) => empty += 1,
                 Err(_) => return,
             }
             packets += 1;

@@ -25,7 +25,7 @@ mod scenarios;
 mod turns;
 
 use crate::raw::{
-    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, Empty, FileEngine,
+    Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, FileEngine, GetError,
     Issued, Kind, OperationId, Payload, Post, RawBuffer, Sink,
 };
 use crate::reactor::DeviceState;
@@ -840,9 +840,9 @@ impl Schedule {
                 self.model().arrive(Way::Port, completion, &self.fake);
                 return true;
             }
-            Err(Empty::TimedOut) => {}
-            Err(Empty::Abandoned) => assert!(self.model().closed, "abandoned by an open port"),
-            Err(Empty::Forked | Empty::NoRoom) => unreachable!(),
+            Err(GetError::TimedOut) => {}
+            Err(GetError::Abandoned) => assert!(self.model().closed, "abandoned by an open port"),
+            Err(GetError::Forked | GetError::NoRoom) => unreachable!(),
         }
         false
     }
@@ -855,7 +855,7 @@ impl Schedule {
         let (first, held) = match result {
             Ok(taken) => taken,
             Err(empty) => {
-                assert!(empty == Empty::TimedOut || self.model().closed, "{empty:?}");
+                assert!(empty == GetError::TimedOut || self.model().closed, "{empty:?}");
                 return;
             }
         };

@@ -2,6 +2,7 @@
 //! spoken to with. The same where this crate keeps the queue and where the system's kernel does.
 
 mod binding;
+mod get_error;
 mod types;
 
 #[cfg(not(loom))]
@@ -10,5 +11,6 @@ pub use binding::blocking;
 #[cfg(unix)]
 pub(crate) use binding::bound;
 pub(crate) use binding::{Bindable, bind, unbind};
-pub(crate) use types::{Deadline, Grow, Nothing, Pools, QueueStats, Taken, Tended, WorkerId};
+pub use get_error::GetError;
+pub(crate) use types::{Deadline, Grow, Pools, QueueStats, Taken, Tended, WorkerId};
 pub use types::{Wake, WorkerReport, WorkerState};

@@ -11,15 +11,6 @@ pub(crate) enum Taken<T> {
     Work(T),
 }
 
-/// Why `get` brings nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nothing {
-    TimedOut,
-    Abandoned,
-    /// Only from `get_interruptibly`.
-    Interrupted,
-}
-
 /// Which worker of a queue. When a worker leaves, another thread may get its number, but never its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerId {

@@ -2,8 +2,8 @@
 
 use super::{RECEIVE_BYTES, disposed};
 use crate::raw::{
-    Buffers, Cancel, Completion, Config, DeviceKind, ECANCELED, Empty, FileEngine, Issued, Kind, OperationId, Payload,
-    RawBuffer, Sink,
+    Buffers, Cancel, Completion, Config, DeviceKind, ECANCELED, FileEngine, GetError, Issued, Kind, OperationId,
+    Payload, RawBuffer, Sink,
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
@@ -80,7 +80,7 @@ impl Scene {
         match self.port.get(Some(Duration::ZERO)) {
             Ok(completion) => Some(completion),
             Err(empty) => {
-                assert_eq!(empty, Empty::TimedOut);
+                assert_eq!(empty, GetError::TimedOut);
                 None
             }
         }
