@@ -75,12 +75,16 @@ pub(crate) trait Driver<T>: Send + Sync {
     fn has_sources(&self) -> bool;
     /// Ends the present or the next `poll`.
     fn kick(&self);
+    /// Whether this is the process that made the queue: a forked child has no thread that would release a lock.
+    fn is_here(&self) -> bool {
+        true
+    }
     /// An entry that nobody can receive any more; called without the lock. Does not panic, whatever the program's
     /// destructors do: others are freed behind it.
     fn dispose(&self, entry: T);
 }
 
-pub(crate) struct Queue<T, D> {
+pub(crate) struct Queue<T: Send, D: Driver<T>> {
     state: BusyLock<State<T>>,
     /// The leader's list of events, kept for its memory.
     found: Lock<Found<T>>,
@@ -89,6 +93,18 @@ pub(crate) struct Queue<T, D> {
     /// The state's `closed`, for those who only want to know.
     closed: AtomicBool,
     pub(crate) pools: Pools,
+}
+
+/// A queue that nobody has closed frees what it holds.
+#[cfg(not(loom))]
+impl<T: Send, D: Driver<T>> Drop for Queue<T, D> {
+    fn drop(&mut self) {
+        if !self.is_closed() && self.driver.is_here() {
+            for entry in self.close() {
+                self.driver.dispose(entry);
+            }
+        }
+    }
 }
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {

@@ -94,19 +94,43 @@ pub(crate) struct PortDriver {
 
 impl Drop for PortDriver {
     fn drop(&mut self) {
-        let here = self.home.is_here();
-        // Nobody has the port any more, so nobody works on a device. No lock is taken: in a child it may be held for good.
-        for device in self.devices.get_mut().iter() {
-            if here {
-                device.deregister(&*self.engine);
-                device.leave(&*self.engine);
-            } else {
-                device.close_copy(&*self.engine);
-            }
+        let devices: Vec<Arc<DeviceState>> = self.devices.get_mut().iter().cloned().collect();
+        if self.home.is_here() {
+            self.end(&devices);
+            return;
         }
-        if !here {
-            // The thread that it would end, and what wakes that, are the parent's.
-            std::mem::forget(self.pump.take());
+        // No lock is taken in a child: it may be held for good.
+        for device in devices {
+            device.close_copy(&*self.engine);
+        }
+        // The thread that it would end, and what wakes that, are the parent's.
+        std::mem::forget(self.pump.take());
+    }
+}
+
+impl PortDriver {
+    /// Nobody has the port any more, so nobody works on a device: what nobody has closed ends.
+    fn end(&self, devices: &[Arc<DeviceState>]) {
+        let mut ended: Vec<(Sink, Completion)> = Vec::new();
+        for device in devices {
+            for side in [Side::Receive, Side::Send] {
+                let pending = {
+                    let mut direction = device.direction(side).lock();
+                    direction.closed = true;
+                    direction.operations.take()
+                };
+                let pending = pending.into_iter();
+                ended.extend(pending.map(|operation| finish(device, operation, ECANCELED, Payload::None)));
+            }
+            device.deregister(&*self.engine);
+            device.leave(&*self.engine);
+        }
+        ended.extend(self.timers.lock().close(self));
+        ended.extend(self.signals.close());
+        for (sink, completion) in ended {
+            if let Some(entry) = entry(sink, completion) {
+                self.dispose(entry);
+            }
         }
     }
 }
@@ -183,6 +207,10 @@ impl Driver<Entry> for PortDriver {
         self.engine.kick();
     }
 
+    fn is_here(&self) -> bool {
+        self.home.is_here()
+    }
+
     fn dispose(&self, entry: Entry) {
         match entry {
             Entry::Post(post) => contain(|| (self.dispose)(post.into())),
@@ -199,17 +227,6 @@ impl Driver<Entry> for PortDriver {
 #[derive(Clone)]
 pub(crate) struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
-    /// Only held; not by the port that it closes.
-    _last: Option<Arc<Last>>,
-}
-
-/// Closes the port when its last handle goes.
-struct Last(Arc<Queue<Entry, PortDriver>>);
-
-impl Drop for Last {
-    fn drop(&mut self) {
-        Port { queue: self.0.clone(), _last: None }.close();
-    }
 }
 
 impl std::fmt::Debug for Port {
@@ -253,9 +270,7 @@ impl Port {
                 dispose: config.dispose,
             })
         })?;
-        let queue = Arc::new(queue);
-        let last = Last(queue.clone());
-        Ok(Port { queue, _last: Some(Arc::new(last)) })
+        Ok(Port { queue: Arc::new(queue) })
     }
 
     fn driver(&self) -> &PortDriver {

@@ -3,7 +3,7 @@
 //! The handler, which may run at any point of any thread, counts and kicks the engine; the leader makes the packets.
 //! Handlers are chained by `signal-hook-registry`, so a handler that the program had before still runs.
 
-use super::{Cancel, Entry, Kind, OperationId, Port, Sink};
+use super::{Cancel, Completion, Entry, Kind, OperationId, Port, Sink};
 use crate::op::{Repeating, Retain};
 use crate::sync::Lock;
 use signal_hook_registry::SigId;
@@ -33,6 +33,16 @@ struct Source {
 }
 
 impl Signals {
+    /// The port is closed: the last packets of all, and no further signal is waited for.
+    pub(super) fn close(&self) -> Vec<(Sink, Completion)> {
+        let sources = {
+            let mut sources = self.sources.lock();
+            sources.closed = true;
+            std::mem::take(&mut sources.list)
+        };
+        sources.into_iter().map(Source::end).collect()
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Relaxed)
     }
@@ -55,6 +65,14 @@ impl Signals {
                 Sink::Event(_) | Sink::Port | Sink::Both(_) => Entry::Packet(Box::new(completion)),
             });
         }
+    }
+}
+
+impl Source {
+    /// Its last packet.
+    fn end(self) -> (Sink, Completion) {
+        signal_hook_registry::unregister(self.hook);
+        self.operation.ended(Kind::Signal)
     }
 }
 
@@ -110,23 +128,15 @@ impl Port {
             at.map(|at| sources.list.remove(at))
         };
         removed.map_or(Cancel::TooLate, |source| {
-            self.end_signal(source);
+            let (sink, completion) = source.end();
+            self.deliver(sink, completion);
             Cancel::Requested
         })
     }
 
     pub(super) fn end_signals(&self) {
-        let sources = {
-            let mut sources = self.driver().signals.sources.lock();
-            sources.closed = true;
-            std::mem::take(&mut sources.list)
-        };
-        sources.into_iter().for_each(|source| self.end_signal(source));
-    }
-
-    fn end_signal(&self, source: Source) {
-        signal_hook_registry::unregister(source.hook);
-        let (sink, completion) = source.operation.ended(Kind::Signal);
-        self.deliver(sink, completion);
+        for (sink, completion) in self.driver().signals.close() {
+            self.deliver(sink, completion);
+        }
     }
 }
