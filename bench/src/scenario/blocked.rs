@@ -142,7 +142,7 @@ fn case(
         let (row, before) = (&found[0], &calm[0]);
         let what = |what: &str| format!("{name}: {}, {what}", row.system);
         if is_open {
-            // Two ticks of the dead-man's timer.
+            // Two ticks of the watchdog timer.
             let later = row.p999_us.zip(before.p999_us).map(|(blocked, quiet)| blocked - quiet);
             report.goals.push(Goal::new(what("the others' p99.9 in us"), row.p999_us, Wanted::AtMost(3000.0)));
             report.goals.push(Goal::new(what("the others' p99.9 in us above quiet's"), later, Wanted::AtMost(2000.0)));

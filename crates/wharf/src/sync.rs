@@ -98,8 +98,8 @@ mod model {
     }
 }
 
-/// A lock, and a condition that threads wait for. It ignores poisoning, as `Lock` does. The real one in models too: no model
-/// waits for one.
+/// A lock, and a condition that threads wait for. It ignores poisoning, as `Lock` does. The real one in models too: no
+/// model waits for one.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor<T> {
     value: std::sync::Mutex<T>,

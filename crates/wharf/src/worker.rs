@@ -1,14 +1,14 @@
 //! A pool of threads that serve a port: it grows when all its threads are blocked, and shrinks when they are idle.
 //!
-//! Beside the workers runs one thread more, the *supervisor*. It sleeps on the port's dead-man's timer, makes no system
+//! Beside the workers runs one thread more, the *supervisor*. It sleeps on the port's watchdog timer, makes no system
 //! call while the port is idle or busy, and wakes only when nobody has come back to the port for a tick. Then it looks
-//! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait. Where
-//! several pools serve a port, one of their supervisors does this for all of them, and the worker is started by the first
-//! pool that may have a further one.
+//! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait.
+//! Where several pools serve a port, one of their supervisors does this for all of them, and the worker is started by
+//! the first pool that may have a further one.
 //!
-//! Shutdown in steps: 1. the pool is marked as stopping, which each worker looks at after every entry; 2. the supervisor
-//! is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none is left or its
-//! time is over. Packets in the queue stay there.
+//! Shutdown in steps: 1. the pool is marked as stopping, which each worker looks at after every entry; 2. the
+//! supervisor is told to stop; 3. each worker's wait is interrupted, wherever it waits; 4. the caller waits until none
+//! is left or its time is over. Packets in the queue stay there.
 
 use crate::contain::{discard, say};
 use crate::raw::{self, Completion, Note, Park};
@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 const MOST: usize = 256;
 /// A worker beyond the minimum that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
-/// After a thread could not be started the next one is tried so much later, twice as long after each failure, and at most.
+/// After a thread could not be started the next one is tried so much later, twice as long after each failure, and at
+/// most.
 const FIRST_RETRY: Duration = Duration::from_millis(2);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// How often the log is told of the same trouble, at most.
@@ -48,8 +49,8 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most). 0 is taken for 1: a
-    /// pool without a thread would serve nothing.
+    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most). 0 is taken for
+    /// 1: a pool without a thread would serve nothing.
     pub fn new(count: usize) -> Self {
         Workers { least: count.max(1), ..Self::default() }
     }
@@ -65,8 +66,8 @@ impl Workers {
         self
     }
 
-    /// After how much idle time a thread beyond the least ends. Default: 10 s. With zero it ends as soon as it finds nothing
-    /// to do, with `Duration::MAX` never.
+    /// After how much idle time a thread beyond the least ends. Default: 10 s. With zero it ends as soon as it finds
+    /// nothing to do, with `Duration::MAX` never.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self
@@ -97,8 +98,8 @@ pub struct PoolReport {
     pub grown: u64,
     /// Handlers that panicked. The thread goes on with the next packet.
     pub panics: u64,
-    /// All threads the pool may have are there, all are busy or blocked, and packets waited for one. False again when one
-    /// comes back.
+    /// All threads the pool may have are there, all are busy or blocked, and packets waited for one. False again when
+    /// one comes back.
     pub exhausted: bool,
 }
 
@@ -258,8 +259,8 @@ impl Pool {
         }
     }
 
-    /// Is this the process that started the threads? In a forked child, which has none of them, nobody would release the
-    /// lock if one of them held it.
+    /// Is this the process that started the threads? In a forked child, which has none of them, nobody would release
+    /// the lock if one of them held it.
     fn is_home(&self) -> bool {
         self.port.0.is_home()
     }
@@ -283,7 +284,8 @@ impl Pool {
         members.into_iter().for_each(|worker| self.port.0.queue.interrupt(worker));
     }
 
-    /// The supervisor's thread. A port with several pools has one supervisor at a time; the next takes over when it ends.
+    /// The supervisor's thread. A port with several pools has one supervisor at a time; the next takes over when it
+    /// ends.
     fn supervise(self: &Arc<Self>) {
         let queue = &self.port.0.queue;
         loop {
@@ -309,7 +311,7 @@ impl Pool {
                 Ok(park) => loop {
                     match queue.tend(&park) {
                         Tended::Stopped => return,
-                        Tended::Work(entry) => self.port.0.do_work(entry),
+                        Tended::EngineWork(entry) => self.port.0.do_work(entry),
                         Tended::Grow => queue.pools.grow(),
                         Tended::Nothing => {}
                     }
@@ -387,7 +389,7 @@ impl Pool {
             };
             let completion = match taken {
                 Ok(Some(Taken::Entry(entry))) => self.port.0.execute(entry),
-                Ok(Some(Taken::Work(entry))) => {
+                Ok(Some(Taken::EngineWork(entry))) => {
                     self.port.0.do_work(entry);
                     None
                 }

@@ -452,7 +452,7 @@ fn a_spinning_handler_keeps_its_slot() {
         let _crew = Crew::start(&port, 3, move |_, packet| {
             let (ended, early, done) = &flags;
             if packet.context.number == 1 {
-                // Some fifty ticks of the dead-man's timer.
+                // Some fifty ticks of the watchdog timer.
                 burn(Duration::from_millis(50));
                 ended.store(true, SeqCst);
             } else {

@@ -1,5 +1,5 @@
 //! A worker that blocks beside workers that flow: it is replaced, what it holds goes to others, and it counts again when
-//! it computes again. In a quiet port the dead-man's timer sees to that; here packets never stop.
+//! it computes again. In a quiet port the watchdog timer sees to that; here packets never stop.
 //!
 //! Nothing is concluded from the clock. How long something took is told by the packets that others handled meanwhile, in
 //! several rounds, of which a busy machine may spoil the worst two.

@@ -1,7 +1,8 @@
 //! Batches: what a worker took beside its first entry is *held* for it, in a list that others can reach.
 //!
-//! The worker walks through the list without the queue's lock. The entries that it has not come to go back to the head of
-//! the queue when it returns to `get`, says that it blocks, is found blocked, or exits: a batch keeps no entry from others.
+//! The worker walks through the list without the queue's lock. The entries that it has not come to go back to the head
+//! of the queue when it returns to `get`, says that it blocks, is found blocked, or exits: a batch keeps no entry from
+//! others.
 
 use super::state::{Shared, State};
 use super::{Driver, Queue};

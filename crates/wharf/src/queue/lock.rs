@@ -1,12 +1,14 @@
-//! The lock of the queue's state, which several processors take for a few dozen nanoseconds, again and again.
+//! The lock of the queue's state, which several processors take for a few dozen nanoseconds, again and again:
+//! exponential back-off, then park.
 //!
-//! Each look at a lock that another processor uses takes its cache lines away. So who finds it taken looks rarely, and
-//! more rarely each time: who has the lines does a run of insertions, or of batches, with them, and they are handed over
-//! once for all of these. To look all the time, or to be let in by turns, costs a hand-over for each; a burst then
-//! takes twice to six times as long (docs/decisions/0008-a-lock-for-runs.md).
+//! Each attempt at a lock that another processor uses takes its cache lines away. So a thread that finds the lock taken
+//! waits before it tries again, longer each time: the processor that has the lines does a run of insertions, or of
+//! batches, with them, and they are handed over once for all of these. A thread that tried all the time, or was let in
+//! by turns, would cost a hand-over for each; a burst then takes twice to six times as long
+//! (docs/decisions/0008-back-off.md).
 //!
-//! Nobody has a claim to be next. A wait is short because the lock is free most of the time, not because of its place;
-//! where it is not, a thread that has looked in vain for long sleeps on the mutex, as it would have done before.
+//! Nobody has a claim to be next. A wait is short because the lock is free most of the time, not because of a place in
+//! a row. A thread that has tried in vain for long parks: it sleeps on the mutex.
 
 #[cfg(not(loom))]
 mod system {
@@ -14,19 +16,19 @@ mod system {
     use std::hint::spin_loop;
     use std::sync::{Mutex, PoisonError, TryLockError};
 
-    /// Exponential back-off: how long a thread that finds the lock taken waits before it looks again, first and at most, in
-    /// processor pauses, which take 10 to 130 ns each; and how often it looks before it sleeps. In all 5 to 50 us, about what
-    /// a sleep costs.
+    /// How long a thread that finds the lock taken waits before it tries again, first and at most, in processor pauses,
+    /// which take 10 to 130 ns each; and how often it tries before it parks. In all 5 to 50 us, about what parking
+    /// costs.
     const FIRST_PAUSE: u32 = 4;
     const LONGEST_PAUSE: u32 = 32;
-    const LOOKS: u32 = 16;
+    const TRIES: u32 = 16;
 
     #[derive(Debug)]
-    pub(crate) struct BusyLock<T>(Mutex<T>);
+    pub(crate) struct BackoffLock<T>(Mutex<T>);
 
-    impl<T> BusyLock<T> {
+    impl<T> BackoffLock<T> {
         pub(crate) fn new(value: T) -> Self {
-            BusyLock(Mutex::new(value))
+            BackoffLock(Mutex::new(value))
         }
 
         #[inline]
@@ -51,7 +53,7 @@ mod system {
         #[inline(never)]
         fn wait(&self) -> Guard<'_, T> {
             let mut pause = FIRST_PAUSE;
-            for _ in 0..LOOKS {
+            for _ in 0..TRIES {
                 (0..pause).for_each(|_| spin_loop());
                 if let Some(guard) = self.try_lock() {
                     return guard;
@@ -64,8 +66,8 @@ mod system {
 }
 
 #[cfg(not(loom))]
-pub(super) use system::BusyLock;
+pub(super) use system::BackoffLock;
 
 /// A model has no cache lines.
 #[cfg(loom)]
-pub(super) type BusyLock<T> = crate::sync::Lock<T>;
+pub(super) type BackoffLock<T> = crate::sync::Lock<T>;

@@ -8,15 +8,15 @@
 //! 1. The worker gives back the slot it held while it ran.
 //! 2. Engine work (which needs no slot) goes first, two pieces in a row at most: it is handed out uncounted.
 //! 3. Below the limit, the worker takes the oldest entry, and a slot.
-//! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2. But not beside busy workers that
-//!    come back so often that they poll in time themselves.
-//! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the dead-man's timer.
+//! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2. But not beside busy workers
+//!    that come back so often that they poll in time themselves.
+//! 5. Otherwise it lies down on the stack. The first to lie down *stands by*: it sleeps on the watchdog timer.
 //!
-//! `state.rs` holds the rules and the invariant that every release of the lock restores, `watch.rs` the timer,
-//! `supervise.rs` what is done when it goes off, `batch.rs` the entries that a worker took beside the first, `enroll.rs`
-//! how a thread comes and goes, `report.rs` the figures, [`probe`](crate::sys::probe) the look at a worker's kernel state,
-//! [`threads`](crate::threads) the thread's side. Lock order: the driver's `found` list, then the state, then a worker's
-//! `held` list; user code runs under none of them.
+//! `state.rs` holds the rules and the invariant that every release of the lock restores, `watchdog.rs` the timer,
+//! `supervise.rs` what is done when it goes off, `batch.rs` the entries that a worker took beside the first,
+//! `enroll.rs` how a thread comes and goes, `report.rs` the figures, [`probe`](crate::sys::probe) the look at a
+//! worker's kernel state, [`threads`](crate::threads) the thread's side. Lock order: the driver's `found` list, then
+//! the state, then a worker's `held` list; user code runs under none of them.
 //!
 //! Closing: the flag is set and the entries are taken out under the lock, every waiter and the leader are woken,
 //! and the entries are given to the caller, who frees them outside the lock. Whatever is inserted later comes back
@@ -36,33 +36,33 @@ mod state;
 mod supervise;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod watch;
+mod watchdog;
 
 use crate::sync::{Arc, Guard, Lock, now};
 use crate::threads::{Bindable, Deadline, GetError, Pools, Taken, Wake, WorkerId, bind, bound};
 pub(crate) use batch::Held;
 use batch::Holder;
-use lock::BusyLock;
+use lock::BackoffLock;
 pub(crate) use park::Park;
 use park::Woke;
 pub(crate) use report::Note;
 use state::State;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use watch::Watch;
+use watchdog::Watchdog;
 
-/// The sockets are polled at the latest after so many entries, or a tick, even while more are queued. Otherwise a few busy
-/// sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
+/// The sockets are polled at the latest after so many entries, or a tick, even while more are queued. Otherwise a few
+/// busy sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
 const POLL_EVERY: u32 = 64;
 
-/// How long the dead-man's timer lets the queue's head wait.
+/// How long the watchdog timer lets the queue's head wait.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// What a poll brought.
 pub(crate) struct Found<T> {
     pub(crate) entries: Vec<T>,
-    pub(crate) work: Vec<T>,
-    /// The dead-man's timer went off.
+    pub(crate) engine_work: Vec<T>,
+    /// The watchdog timer went off.
     pub(crate) ticked: bool,
 }
 
@@ -85,10 +85,10 @@ pub(crate) trait Driver<T>: Send + Sync {
 }
 
 pub(crate) struct Queue<T: Send, D: Driver<T>> {
-    state: BusyLock<State<T>>,
+    state: BackoffLock<State<T>>,
     /// The leader's list of events, kept for its memory.
     found: Lock<Found<T>>,
-    watch: Watch,
+    watchdog: Watchdog,
     driver: D,
     /// The state's `closed`, for those who only want to know.
     closed: AtomicBool,
@@ -108,18 +108,18 @@ impl<T: Send, D: Driver<T>> Drop for Queue<T, D> {
 }
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {
-    /// `make` gets the dead-man's timer, which the engine shows to its leader.
+    /// `make` gets the watchdog timer, which the engine shows to its leader.
     pub(crate) fn new(
         limit: usize,
         wake: Wake,
-        make: impl FnOnce(&Watch) -> std::io::Result<D>,
+        make: impl FnOnce(&Watchdog) -> std::io::Result<D>,
     ) -> std::io::Result<Self> {
-        let watch = Watch::new(TICK)?;
-        let driver = make(&watch)?;
+        let watchdog = Watchdog::new(TICK)?;
+        let driver = make(&watchdog)?;
         Ok(Queue {
-            state: BusyLock::new(State::new(limit, wake)),
-            found: Lock::new(Found { entries: Vec::new(), work: Vec::new(), ticked: false }),
-            watch,
+            state: BackoffLock::new(State::new(limit, wake)),
+            found: Lock::new(Found { entries: Vec::new(), engine_work: Vec::new(), ticked: false }),
+            watchdog,
             driver,
             closed: AtomicBool::new(false),
             pools: Pools::default(),
@@ -152,7 +152,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Returns whether a look is due.
     fn wake_for(&self, mut state: Guard<'_, State<T>>, urgent: bool) -> bool {
-        let wakes = state.settle(&self.watch, urgent);
+        let wakes = state.settle(&self.watchdog, urgent);
         drop(state);
         wakes.signal();
         if wakes.kick {
@@ -216,18 +216,18 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Appends engine work, which any worker inside `get` does without a slot.
-    pub(crate) fn insert_work(&self, work: T) -> Result<(), T> {
+    pub(crate) fn insert_engine_work(&self, work: T) -> Result<(), T> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(work);
         }
-        state.work.push_back(work);
+        state.engine_work.push_back(work);
         self.release(state, false); // guard: an insertion of work settles
         Ok(())
     }
 
-    /// The common case of [`get`](Queue::get), steps 1 and 3 in one: a worker comes back for the next entry and keeps its
-    /// slot. `None` when that takes a closer look.
+    /// The common case of [`get`](Queue::get), steps 1 and 3 in one: a worker comes back for the next entry and keeps
+    /// its slot. `None` when that takes a closer look.
     #[inline]
     pub(crate) fn take_again(self: &Arc<Self>) -> Option<T>
     where
@@ -339,13 +339,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.release(state, false);
                 return Ok(None);
             }
-            if let Some(work) = state.take_work() {
+            if let Some(work) = state.take_engine_work() {
                 if slot {
                     state.active -= 1; // guard: a promise is returned by who finds work
                 }
                 state.go_out_uncounted(me);
                 self.release(state, false); // guard: a departure with work settles
-                return Ok(Some((Taken::Work(work), None)));
+                return Ok(Some((Taken::EngineWork(work), None)));
             }
             let last = polled && deadline.has_passed();
             let poll_due = !last && state.poll_is_due() && self.has_sources(&mut state);
@@ -369,7 +369,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state = self.look(state).0;
                 continue;
             }
-            if !state.work.is_empty() && !poll_due {
+            if !state.engine_work.is_empty() && !poll_due {
                 // It had to let entries and polls go first, and there are none.
                 state.works_in_a_row = 0;
                 continue;
@@ -388,9 +388,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
     }
 
-    /// Step 4: waits in the driver. Returns true when the dead-man's timer went off.
+    /// Step 4: waits in the driver. Returns true when the watchdog timer went off.
     fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
-        let busy = !state.work.is_empty() || (state.fifo.len() > state.promised && state.has_room());
+        let busy = !state.engine_work.is_empty() || (state.fifo.len() > state.promised && state.has_room());
         state.leader = true;
         state.totals.polls += 1;
         let wait = match deadline {
@@ -405,9 +405,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let watched = state.standby.is_some() || state.supervisor.is_some();
         let asleep_since = (idle && watched).then(now);
         let unwanted = idle && state.armed_until.is_some() && !state.needs_the_timer();
-        if unwanted && state.last_gap > self.watch.tick() / 2 {
+        if unwanted && state.last_gap > self.watchdog.tick() / 2 {
             // The last sleep was long, so this one will be: without this the timer would wake the standby for nothing.
-            self.watch.disarm();
+            self.watchdog.disarm();
             state.armed_until = None;
         }
         self.release(state, false);
@@ -432,7 +432,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         state.totals.inserted += found.entries.len() as u64;
         state.fifo.extend(found.entries.drain(..));
-        state.work.extend(found.work.drain(..));
+        state.engine_work.extend(found.engine_work.drain(..));
         (state, ticked)
     }
 
@@ -440,13 +440,13 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// runs user code, which may take the thread to another port.
     fn dispose_found(&self) {
         let mut found = self.found.lock();
-        let Found { entries, work, .. } = &mut *found;
-        let late: Vec<T> = entries.drain(..).chain(work.drain(..)).collect();
+        let Found { entries, engine_work, .. } = &mut *found;
+        let late: Vec<T> = entries.drain(..).chain(engine_work.drain(..)).collect();
         drop(found);
         late.into_iter().for_each(|entry| self.driver.dispose(entry));
     }
 
-    /// Step 5: sleeps. Returns whether a slot was promised and whether the dead-man's timer went off.
+    /// Step 5: sleeps. Returns whether a slot was promised and whether the watchdog timer went off.
     fn lie_down<'a>(
         &'a self,
         mut state: Guard<'a, State<T>>,
@@ -463,7 +463,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         // guard: a signal that comes before the sleep is kept [without: self.release(state, false); park.prepare();]
         self.release(state, false);
-        let woke = if stands_by { self.watch.wait(&park, deadline.instant()) } else { park.wait(deadline.instant()) };
+        let woke =
+            if stands_by { self.watchdog.wait(&park, deadline.instant()) } else { park.wait(deadline.instant()) };
         let mut state = self.state.lock();
         // guard: a time-out keeps the slot that was promised meanwhile [without: let slot = state.rise(me) && false;]
         let slot = state.rise(me);
@@ -483,7 +484,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state.closed = true;
         self.closed.store(true, Ordering::Release);
         let mut left: Vec<T> = state.fifo.drain(..).collect();
-        left.extend(state.work.drain(..));
+        left.extend(state.engine_work.drain(..));
         for worker in state.workers.iter_mut().flatten() {
             worker.holds = false;
             left.extend(worker.shared.held.lock().drain(..));

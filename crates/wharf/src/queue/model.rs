@@ -30,7 +30,7 @@ const BRANCHES: usize = 5_000;
 /// The engine of a model: events happen when a thread says so.
 struct Events {
     park: Arc<Park>,
-    watch: Watch,
+    watchdog: Watchdog,
     happened: Untracked<Vec<Taken<u32>>>,
     disposed: Untracked<Vec<u32>>,
 }
@@ -38,7 +38,7 @@ struct Events {
 impl Driver<u32> for Events {
     fn poll(&self, wait: Option<Duration>, found: &mut Found<u32>) {
         if wait != Some(Duration::ZERO) {
-            found.ticked = self.watch.wait(&self.park, wait.map(|wait| now() + wait)) == Woke::Tick;
+            found.ticked = self.watchdog.wait(&self.park, wait.map(|wait| now() + wait)) == Woke::Tick;
             // A sleep takes long enough for the queue to learn that it is idle.
             pass_until(now() + TICK);
         }
@@ -46,7 +46,7 @@ impl Driver<u32> for Events {
         for event in self.happened.lock().unwrap().drain(..) {
             match event {
                 Taken::Entry(entry) => found.entries.push(entry),
-                Taken::Work(work) => found.work.push(work),
+                Taken::EngineWork(work) => found.engine_work.push(work),
             }
         }
     }
@@ -74,10 +74,10 @@ struct Bed {
 
 impl Bed {
     fn new(limit: usize, wake: Wake) -> Bed {
-        let queue = Queue::new(limit, wake, |watch| {
+        let queue = Queue::new(limit, wake, |watchdog| {
             Ok(Events {
                 park: Arc::new(Park::default()),
-                watch: watch.clone(),
+                watchdog: watchdog.clone(),
                 happened: Untracked::default(),
                 disposed: Untracked::default(),
             })
@@ -88,7 +88,7 @@ impl Bed {
     /// A port whose timer never goes off.
     fn prompt(limit: usize, wake: Wake) -> Bed {
         let bed = Bed::new(limit, wake);
-        bed.queue.watch.stop();
+        bed.queue.watchdog.stop();
         bed
     }
 
@@ -134,7 +134,7 @@ impl Bed {
         loop {
             match self.queue.get(deadline)? {
                 Taken::Entry(entry) => return Ok(self.end(entry)),
-                Taken::Work(work) => self.end(work),
+                Taken::EngineWork(work) => self.end(work),
             };
         }
     }
@@ -159,16 +159,16 @@ impl Bed {
     fn check(&self, entries: impl IntoIterator<Item = u32>) {
         let state = self.queue.state.lock();
         assert_eq!((state.active, state.promised), (0, 0), "slots in use, slots promised");
-        assert!(state.fifo.is_empty() && state.work.is_empty(), "something is left in the queue");
+        assert!(state.fifo.is_empty() && state.engine_work.is_empty(), "something is left in the queue");
         assert!(!state.anybody_inside() && state.supervisor.is_none(), "somebody is left in the queue");
         assert!(state.workers.iter().all(Option::is_none), "somebody belongs to the queue");
         assert!(state.candidates.is_empty(), "somebody who would supervise is left");
         let found = self.queue.found.lock();
-        assert!(found.entries.is_empty() && found.work.is_empty(), "the leader left something");
+        assert!(found.entries.is_empty() && found.engine_work.is_empty(), "the leader left something");
         let mut ended = self.ended.lock().unwrap().clone();
         ended.append(&mut self.queue.driver.disposed.lock().unwrap());
         ended.extend(self.queue.driver.happened.lock().unwrap().drain(..).map(|event| match event {
-            Taken::Entry(event) | Taken::Work(event) => event,
+            Taken::Entry(event) | Taken::EngineWork(event) => event,
         }));
         ended.sort_unstable();
         assert_eq!(ended, Vec::from_iter(entries), "each entry has one end");
@@ -253,7 +253,7 @@ fn engine_work_reaches_a_leader_that_goes_to_sleep() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let worker = serve(&bed, 1);
-        bed.queue.insert_work(1).unwrap();
+        bed.queue.insert_engine_work(1).unwrap();
         join([worker]);
         bed.check([1]);
     });
@@ -353,7 +353,7 @@ fn an_exit_passes_its_batch_on() {
 /// A worker that handles entries and work until all have come to their end.
 fn serve(bed: &Bed, all: usize) -> JoinHandle<()> {
     bed.worker(move |bed| {
-        while let Ok(Taken::Entry(ended) | Taken::Work(ended)) = bed.queue.get(Deadline::Never) {
+        while let Ok(Taken::Entry(ended) | Taken::EngineWork(ended)) = bed.queue.get(Deadline::Never) {
             if bed.end(ended) == all {
                 bed.close();
             }
@@ -367,7 +367,7 @@ fn engine_work_leaves_a_promised_slot_to_the_entry() {
         let bed = Bed::prompt(1, Wake::Adaptive);
         let workers = [0, 1].map(|_| serve(&bed, 2));
         bed.insert(1);
-        bed.queue.insert_work(2).unwrap();
+        bed.queue.insert_engine_work(2).unwrap();
         join(workers);
         bed.check([1, 2]);
     });
@@ -395,11 +395,11 @@ fn an_event_is_found_though_the_leader_left_with_work() {
             let gate = gate.clone();
             bed.worker(move |bed| {
                 let taken = bed.queue.get(Deadline::Never).unwrap();
-                let (Taken::Entry(ended) | Taken::Work(ended)) = taken;
+                let (Taken::Entry(ended) | Taken::EngineWork(ended)) = taken;
                 if bed.end(ended) == 1 { gate.wait() } else { gate.open() }
             })
         });
-        bed.happen(Taken::Work(1));
+        bed.happen(Taken::EngineWork(1));
         bed.happen(Taken::Entry(2));
         join(workers);
         bed.check([1, 2]);
@@ -741,7 +741,7 @@ fn engine_work_goes_on_while_all_slots_are_taken() {
         let gate = Gate::new();
         let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
         bed.insert_all([1, 2]);
-        bed.happen(Taken::Work(3));
+        bed.happen(Taken::EngineWork(3));
         join(workers);
         bed.check([1, 2, 3]);
     });
@@ -753,7 +753,7 @@ fn works_or_waits(bed: &Bed, gate: &Gate) -> JoinHandle<()> {
     bed.worker(move |bed| {
         loop {
             match bed.queue.get(Deadline::Never) {
-                Ok(Taken::Work(work)) => {
+                Ok(Taken::EngineWork(work)) => {
                     bed.end(work);
                     gate.open();
                 }
@@ -826,7 +826,7 @@ fn supervise(bed: &Bed, park: &Arc<Park>, grow: &Gate, worked: &Gate) {
         match bed.queue.tend(park) {
             Tended::Stopped => return,
             Tended::Grow => grow.open(),
-            Tended::Work(work) => {
+            Tended::EngineWork(work) => {
                 bed.end(work);
                 worked.open();
             }
@@ -926,7 +926,7 @@ fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
         let workers = [0, 1].map(|_| works_or_waits(&bed, &gate));
         bed.happen(Taken::Entry(1));
         bed.insert(2);
-        bed.happen(Taken::Work(3));
+        bed.happen(Taken::EngineWork(3));
         supervise(&bed, &park, &Gate::new(), &gate);
         join(workers);
         bed.check([1, 2, 3]);
@@ -971,7 +971,7 @@ fn an_interruption_that_comes_late_hits_nobody_else() {
             bed.queue.interrupt(left);
         });
         let worker = bed.worker(|bed| {
-            let Ok(Taken::Entry(entry)) = bed.queue.get_interruptibly(Deadline::Never) else {
+            let Ok(Some(Taken::Entry(entry))) = bed.queue.get_interruptibly(Deadline::Never) else {
                 panic!("it was interrupted, and nobody has asked for it")
             };
             bed.end(entry);
@@ -1039,9 +1039,9 @@ fn the_end_of_supervision_reaches_a_candidate() {
     });
 }
 
-/// A word that a thread sleeps on without a time-out. It is under a lock, so the model explores which thread comes first, and
-/// not what the memory orders allow: with an atomic the model checker lets a thread read a value that a store it has seen
-/// replaced.
+/// A word that a thread sleeps on without a time-out. It is under a lock, so the model explores which thread comes
+/// first, and not what the memory orders allow: with an atomic the model checker lets a thread read a value that a
+/// store it has seen replaced.
 #[derive(Default)]
 struct ModelWord(Mutex<u32>, Condvar);
 
@@ -1146,7 +1146,7 @@ fn flow(bed: &Bed, handlers: usize, handler: Duration) {
                 bed.insert(entry);
                 compute(false);
             }
-            Ok(Taken::Entry(entry) | Taken::Work(entry)) => drop(bed.end(entry)),
+            Ok(Taken::Entry(entry) | Taken::EngineWork(entry)) => drop(bed.end(entry)),
             Err(_) => return,
         }
     }
@@ -1280,12 +1280,12 @@ fn engine_work_that_begets_work_leaves_room_for_an_entry() {
     explore(|| {
         let bed = Bed::prompt(1, Wake::Adaptive);
         bed.insert(1);
-        bed.queue.insert_work(2).unwrap();
+        bed.queue.insert_engine_work(2).unwrap();
         let mut works = 0;
-        while let Ok(Taken::Work(work)) = bed.queue.get(Deadline::Never) {
+        while let Ok(Taken::EngineWork(work)) = bed.queue.get(Deadline::Never) {
             works += 1;
             assert!(works < 5, "work goes before an entry without end");
-            bed.queue.insert_work(work).unwrap();
+            bed.queue.insert_engine_work(work).unwrap();
         }
         bed.end(1);
         bed.close();

@@ -1,5 +1,5 @@
-//! How one worker sleeps until somebody signals it: one word (a futex on Linux) for each worker, so that exactly the thread that
-//! was picked from the stack wakes, and no other.
+//! How one worker sleeps until somebody signals it: one word (a futex on Linux) for each worker, so that exactly the
+//! thread that was picked from the stack wakes, and no other.
 //!
 //! The waiter calls [`Park::prepare`] under the queue's lock, before it becomes visible on the stack, and sleeps
 //! after the lock is released. A signal sent in between is kept in the word, so it cannot be lost.
@@ -9,7 +9,7 @@
 pub(crate) enum Woke {
     Signalled,
     TimedOut,
-    /// Only from [`crate::queue::watch::Watch::wait`]: the dead-man's timer went off.
+    /// Only from [`crate::queue::watchdog::Watchdog::wait`]: the watchdog timer went off.
     Tick,
 }
 
@@ -124,7 +124,7 @@ mod system {
             *self.signalled.lock().unwrap()
         }
 
-        /// The dead-man's timer was armed: the sleeper looks at it.
+        /// The watchdog timer was armed: the sleeper looks at it.
         pub(crate) fn timer_armed(&self) {
             drop(self.signalled.lock().unwrap());
             self.changed.notify_all();

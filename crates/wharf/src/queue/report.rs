@@ -70,12 +70,12 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// An event descriptor that is readable while something is queued.
     #[cfg(all(unix, not(loom)))]
-    pub(crate) fn bell(&self) -> std::io::Result<std::sync::Arc<rustix::fd::OwnedFd>> {
+    pub(crate) fn waker(&self) -> std::io::Result<std::sync::Arc<rustix::fd::OwnedFd>> {
         let mut state = self.state.lock();
         if state.notifier.is_none() {
-            state.notifier = Some(notify::Bell::new()?);
+            state.notifier = Some(notify::Waker::new()?);
         }
-        let event = state.notifier.as_ref().map(|bell| bell.event().clone()).expect("just made");
+        let event = state.notifier.as_ref().map(|waker| waker.event().clone()).expect("just made");
         self.release(state, false);
         Ok(event)
     }

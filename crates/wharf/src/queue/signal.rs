@@ -1,12 +1,12 @@
-//! How a sleeper is reached wherever it sleeps: on its word, or beside the dead-man's timer on an *event*. An event is a
+//! How a sleeper is reached wherever it sleeps: on its word, or beside the watchdog timer on an *event*. An event is a
 //! descriptor; it is made when it is first needed, and there may be none.
 //!
-//! Who signals sets the word, then asks for the event. Who goes to sleep asks for the event, then looks at the word. The one
-//! who asks first makes it, under a lock. So either the signal finds the event that the other sleeps on, or the other finds
-//! the word set.
+//! Who signals sets the word, then asks for the event. Who goes to sleep asks for the event, then looks at the word.
+//! The one who asks first makes it, under a lock. So either the signal finds the event that the other sleeps on, or the
+//! other finds the word set.
 //!
-//! A sleeper that gets no event sleeps on the word. The next one to ask may get one, and would raise it in vain: once somebody
-//! went without, a signal wakes the word as well.
+//! A sleeper that gets no event sleeps on the word. The next one to ask may get one, and would raise it in vain: once
+//! somebody went without, a signal wakes the word as well.
 
 use crate::sync::{Arc, Lock};
 use std::sync::atomic::Ordering;

@@ -1,28 +1,27 @@
 //! What the queue knows, and the rules that hold whenever its lock is free.
 //!
-//! * `fifo` holds what needs a slot to be handed out, `work` what does not (the engine's own progress).
+//! * `fifo` holds what needs a slot to be handed out, `engine_work` what does not (the engine's own progress).
 //! * `active` counts the slots in use: workers outside `get` that run, and *promised* slots of workers that were
 //!   picked from the stack and have not woken yet. It may exceed `limit` when written-off workers run again (C-09).
 //! * Waiting workers lie on a stack, the most recent one on top (C-05). One of them *stands by*: it lies below the
-//!   stack and sleeps on the dead-man's timer instead of its futex word.
+//!   stack and sleeps on the watchdog timer instead of its futex word.
 //! * At most one worker *leads*: it waits inside the engine, outside the lock.
 //!
 //! **The invariant.** Whoever has changed something settles ([`State::settle`]) before it sleeps or leaves, and so
 //! restores it: *while something is queued that nobody was woken for, or held in a batch, or nobody leads, or a worker
-//! that was written off may run again beside others, and anybody waits, leads or supervises, the dead-man's timer is
+//! that was written off may run again beside others, and anybody waits, leads or supervises, the watchdog timer is
 //! armed and somebody sleeps on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or
 //! the timer fetches one.
 //!
 //! **The timer is never pushed beyond what it is about.** It goes off at the latest one tick after the oldest of these:
-//! the beginning of a stay outside `get` whose slot or batch is wanted (or the last look at it, or the last time that this
-//! was thought over before it was wanted), the last poll while nobody leads, the insertion of an entry that a free slot could
-//! take. Packets that flow beside push it on only as far
-//! as these have moved on ([`State::review`]).
+//! the beginning of a stay outside `get` whose slot or batch is wanted (or the last look at it, or the last time that
+//! this was thought over before it was wanted), the last poll while nobody leads, the insertion of an entry that a free
+//! slot could take. Packets that flow beside push it on only as far as these have moved on ([`State::review`]).
 //!
 //! **Who looks.** While packets flow, whoever settles finds out in passing that a look is due, a quarter of a tick
-//! before the timer would go off, and looks itself. So a blocked worker beside a busy one costs one look in a tick and no
-//! wake-up. Where nobody comes back, the timer wakes who sleeps on it. Where nobody sleeps on it, because all threads
-//! are outside and no supervisor is there, a worker that comes back reads the clock each time.
+//! before the timer would go off, and looks itself. So a blocked worker beside a busy one costs one look in a tick and
+//! no wake-up. Where nobody comes back, the timer wakes who sleeps on it. Where nobody sleeps on it, because all
+//! threads are outside and no supervisor is there, a worker that comes back reads the clock each time.
 //!
 //! Times are those of `clock`, the last reading of the clock by anybody: a stay begins at the latest when its `seen`
 //! says, so a look may come early and does not come late.
@@ -30,8 +29,8 @@
 //! A debug build checks all this: the counts when the lock is released, the timer when somebody settles. A violation
 //! panics.
 //!
-//! The lines marked `guard:` in the files of this folder hold this up. `ci/loom` takes each of them out and requires that a
-//! model in `model.rs` fails.
+//! The lines marked `guard:` in the files of this folder hold this up. `ci/loom` takes each of them out and requires
+//! that a model in `model.rs` fails.
 //!
 //! **When a further worker is woken.** Waking a thread on another core costs about 30 us of processor time, five
 //! echoed messages. So the policy [`Wake::Adaptive`] wakes one at once only when nobody is active, or when the
@@ -41,7 +40,7 @@
 //! promises are weighed against the entries.
 
 use super::park::Park;
-use super::watch::Watch;
+use super::watchdog::Watchdog;
 use crate::sync::{Arc, Lock, now};
 use crate::sys::probe::Probe;
 use crate::threads::Wake;
@@ -58,12 +57,13 @@ const SERVICE_SAMPLE_EVERY: u64 = 8;
 /// So many queued entries are a burst.
 const BURST: usize = 8;
 /// A worker that was found blocked is looked at again when it has slept this part of the time longer, but not more
-/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks, unless so many sleep that their
-/// turn comes later. The longer it sleeps, the less does a late look matter: a look costs 2 to 3 us, and hundreds may sleep.
+/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks, unless so many sleep that
+/// their turn comes later. The longer it sleeps, the less does a late look matter: a look costs 2 to 3 us, and hundreds
+/// may sleep.
 const PART_OF_A_SLEEP: u32 = 32;
 const LONGEST_SLEEP_UNSEEN: u32 = 64;
-/// So many workers are looked at in one go, 50 us at most: first who has a slot, then who was not seen for longest. Of those
-/// that were found blocked before, no more than these are looked at in a tick.
+/// So many workers are looked at in one go, 50 us at most: first who has a slot, then who was not seen for longest. Of
+/// those that were found blocked before, no more than these are looked at in a tick.
 pub(super) const LOOKS_AT_A_TIME: usize = 16;
 /// So many pieces of engine work may be taken in a row while an entry could be taken, or a poll is due.
 pub(super) const WORKS_IN_A_ROW: u32 = 2;
@@ -126,7 +126,7 @@ pub(super) struct Totals {
 
 pub(super) struct State<T> {
     pub(super) fifo: VecDeque<T>,
-    pub(super) work: VecDeque<T>,
+    pub(super) engine_work: VecDeque<T>,
     pub(super) workers: Vec<Option<Worker<T>>>,
     /// Workers that there have been.
     pub(super) enrolled: u64,
@@ -177,7 +177,7 @@ pub(super) struct State<T> {
     #[cfg(any(test, debug_assertions))]
     unchecked: usize,
     #[cfg(all(unix, not(loom)))]
-    pub(super) notifier: Option<super::notify::Bell>,
+    pub(super) notifier: Option<super::notify::Waker>,
 }
 
 /// Whom to wake after the lock was released.
@@ -205,7 +205,7 @@ impl<T> State<T> {
         let clock = now();
         State {
             fifo: VecDeque::new(),
-            work: VecDeque::new(),
+            engine_work: VecDeque::new(),
             workers: Vec::new(),
             enrolled: 0,
             waiters: Vec::new(),
@@ -259,13 +259,13 @@ impl<T> State<T> {
         self.clock = self.clock.max(now());
     }
 
-    /// The dead-man's timer has gone off, or is about to.
+    /// The watchdog timer has gone off, or is about to.
     pub(super) fn is_overdue(&mut self) -> bool {
         self.read_clock();
         self.armed_until.is_some_and(|until| until <= self.clock)
     }
 
-    /// The dead-man's timer went off.
+    /// The watchdog timer went off.
     pub(super) fn tick(&mut self) {
         self.read_clock();
         self.armed_until = None;
@@ -275,21 +275,22 @@ impl<T> State<T> {
         self.stalled = before == self.totals.removed; // guard: while the active ones compute, another leads
     }
 
-    /// The active workers are at the limit, have something to do, come back for it, and poll every `POLL_EVERY` entries,
-    /// which is at least once in a tick. A worker that waits would only be in their way as leader, woken by every event
-    /// and allowed to handle none.
+    /// The active workers are at the limit, have something to do, come back for it, and poll every `POLL_EVERY`
+    /// entries, which is at least once in a tick. A worker that waits would only be in their way as leader, woken by
+    /// every event and allowed to handle none.
     pub(super) fn does_without_leader(&self) -> bool {
         let polled_in_time = self.service.saturating_mul(super::POLL_EVERY) <= super::TICK;
-        !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.work.is_empty() && polled_in_time
+        !self.fifo.is_empty() && !self.has_room() && !self.stalled && self.engine_work.is_empty() && polled_in_time
     }
 
-    /// Somebody sleeps on the dead-man's timer, or will as soon as that is needed.
+    /// Somebody sleeps on the watchdog timer, or will as soon as that is needed.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
         self.anybody_inside() || self.supervisor.is_some()
     }
 
-    /// Nobody could be woken, nobody waits on the bell, and nobody outside need be looked at: there is nothing to settle.
+    /// Nobody could be woken, no loop of the program's own waits for the waker, and nobody outside need be looked at:
+    /// there is nothing to settle.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         #[cfg(all(unix, not(loom)))]
@@ -306,8 +307,8 @@ impl<T> State<T> {
         !self.leader && (self.since_poll >= super::POLL_EVERY || self.clock >= self.polled_at + super::TICK)
     }
 
-    /// A poll was made, or could bring nothing. Work does not begin anew with it: a piece may take a tick, so that a poll is
-    /// due each time, and entries would wait for as long as there is work.
+    /// A poll was made, or could bring nothing. Work does not begin anew with it: a piece may take a tick, so that a
+    /// poll is due each time, and entries would wait for as long as there is work.
     pub(super) fn polled(&mut self) {
         self.since_poll = 0;
         self.polled_at = self.clock;
@@ -322,15 +323,15 @@ impl<T> State<T> {
         }
     }
 
-    /// What [`settle`](State::settle) comes to with most packets of a burst: all slots are taken, so nobody can be woken for
-    /// an entry, somebody sleeps on the timer, and it need not be looked at yet.
+    /// What [`settle`](State::settle) comes to with most packets of a burst: all slots are taken, so nobody can be
+    /// woken for an entry, somebody sleeps on the timer, and it need not be looked at yet.
     #[inline]
     pub(super) fn is_settled(&mut self) -> bool {
         #[cfg(all(unix, not(loom)))]
         if self.notifier.is_some() {
             return false;
         }
-        let full = self.active >= self.limit && self.work.is_empty() && !self.closed;
+        let full = self.active >= self.limit && self.engine_work.is_empty() && !self.closed;
         let watched = self.armed_until.is_some() && (self.standby.is_some() || self.supervisor.is_some());
         let settled = full && watched && self.is_a_burst() && !(self.rearms + 1).is_multiple_of(BURST as u32);
         self.rearms += u32::from(settled);
@@ -386,7 +387,8 @@ impl<T> State<T> {
         self.read_clock_unwatched(has_sources);
         let poll_due = self.poll_is_due();
         let worker = self.workers[me].as_mut()?;
-        let plain = worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.work.is_empty();
+        let plain =
+            worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.engine_work.is_empty();
         if !plain || poll_due || self.active > self.limit {
             return None;
         }
@@ -438,11 +440,11 @@ impl<T> State<T> {
 
     /// Engine work needs no slot, so it goes before entries and polls, but not for long: work that begets work would
     /// keep them waiting for ever.
-    pub(super) fn take_work(&mut self) -> Option<T> {
+    pub(super) fn take_engine_work(&mut self) -> Option<T> {
         if self.works_in_a_row >= WORKS_IN_A_ROW {
             return None;
         }
-        let work = self.work.pop_front()?;
+        let work = self.engine_work.pop_front()?;
         self.works_in_a_row += 1; // guard: engine work does not starve entries and polls
         self.since_poll = self.since_poll.saturating_add(1);
         Some(work)
@@ -488,7 +490,7 @@ impl<T> State<T> {
     }
 
     pub(super) fn needs_the_timer(&self) -> bool {
-        let queued = self.has_entries_left() || !self.work.is_empty() || self.holders > 0;
+        let queued = self.has_entries_left() || !self.engine_work.is_empty() || self.holders > 0;
         let recount = self.written_off > 0 && self.active > 0;
         (queued || !self.leader || recount) && self.is_watched()
     }
@@ -556,7 +558,7 @@ impl<T> State<T> {
 
     /// Restores the invariant at the top of this file. `urgent`: somebody announced that it will block, or the tick
     /// found the queue stuck; one worker is then woken whatever the policy says.
-    pub(super) fn settle(&mut self, watch: &Watch, urgent: bool) -> Wakes {
+    pub(super) fn settle(&mut self, watchdog: &Watchdog, urgent: bool) -> Wakes {
         let mut wakes = Wakes { parks: Vec::new(), kick: false, look: false };
         if self.closed {
             self.wake_everybody(&mut wakes);
@@ -582,7 +584,7 @@ impl<T> State<T> {
         if urgent && !self.leader && self.active == 0 {
             self.nudge_top(&mut wakes); // guard: where all have said that they block, one leads
         }
-        if !self.work.is_empty() {
+        if !self.engine_work.is_empty() {
             self.kick(&mut wakes); // guard: work reaches a sleeping leader
         }
         if self.needs_the_timer() {
@@ -593,14 +595,14 @@ impl<T> State<T> {
                 self.totals.wakes += 1;
                 wakes.parks.push((self.worker(bottom).shared.park.clone(), false)); // guard: somebody sleeps on the timer
             }
-            wakes.look = self.review(watch);
+            wakes.look = self.review(watchdog);
         } else if !self.is_watched() {
             // Nobody would hear the timer: who comes back has read the clock.
-            wakes.look = self.clock >= self.review_at && self.think_over(watch.tick()).1;
+            wakes.look = self.clock >= self.review_at && self.think_over(watchdog.tick()).1;
         }
         #[cfg(all(unix, not(loom)))]
-        if let Some(bell) = &mut self.notifier {
-            bell.ring(!self.fifo.is_empty() || !self.work.is_empty());
+        if let Some(waker) = &mut self.notifier {
+            waker.set(!self.fifo.is_empty() || !self.engine_work.is_empty());
         }
         #[cfg(any(test, debug_assertions))]
         self.check_watched();
@@ -609,8 +611,9 @@ impl<T> State<T> {
 
     /// Every slot belongs to a worker that runs, or to one that was promised it; a closed queue is empty.
     ///
-    /// It walks through all workers, so a port with more than [`CHECKED_AT_A_RELEASE`] of them is checked at every second
-    /// release, or third, and so on: a release costs a walk through that many workers on average, however many there are.
+    /// It walks through all workers, so a port with more than [`CHECKED_AT_A_RELEASE`] of them is checked at every
+    /// second release, or third, and so on: a release costs a walk through that many workers on average, however many
+    /// there are.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check_counts(&mut self) {
         self.unchecked += 1;
@@ -624,14 +627,14 @@ impl<T> State<T> {
         assert_eq!(self.holders, count(|worker| worker.holds), "batches");
         assert_eq!(self.written_off, count(|worker| worker.written_off), "written off");
         assert_eq!(count(|worker| worker.counted && (worker.promised || worker.written_off || worker.blocking)), 0);
-        assert!(!self.closed || self.fifo.is_empty() && self.work.is_empty(), "a closed queue is empty");
+        assert!(!self.closed || self.fifo.is_empty() && self.engine_work.is_empty(), "a closed queue is empty");
     }
 
     /// The invariant at the top of this file.
     #[cfg(any(test, debug_assertions))]
     fn check_watched(&self) {
         if self.needs_the_timer() {
-            let until = self.armed_until.expect("the dead-man's timer is armed");
+            let until = self.armed_until.expect("the watchdog timer is armed");
             assert!(until <= self.clock + super::TICK, "it goes off within a tick");
             assert!(self.leader || self.standby.is_some() || self.supervisor.is_some(), "somebody sleeps on it");
         }
@@ -653,10 +656,10 @@ impl<T> State<T> {
         }
     }
 
-    /// Moves the timer to when it is needed next, and returns whether somebody has to be looked at now. At most once per
-    /// half tick: a timer that is pushed on with every packet would cost more than it saves. In a burst the clock is read
-    /// now and then only; a timer that goes off too early for it costs one look.
-    fn review(&mut self, watch: &Watch) -> bool {
+    /// Moves the timer to when it is needed next, and returns whether somebody has to be looked at now. At most once
+    /// per half tick: a timer that is pushed on with every packet would cost more than it saves. In a burst the clock
+    /// is read now and then only; a timer that goes off too early for it costs one look.
+    fn review(&mut self, watchdog: &Watchdog) -> bool {
         self.rearms += 1;
         if self.armed_until.is_some() && self.is_a_burst() && !self.rearms.is_multiple_of(BURST as u32) {
             return false;
@@ -666,20 +669,20 @@ impl<T> State<T> {
         if self.armed_until.is_some() && self.clock < self.review_at {
             return false;
         }
-        let (due, look) = self.think_over(watch.tick());
+        let (due, look) = self.think_over(watchdog.tick());
         let due = due.max(self.clock).max(self.next_tick);
         let gone_off = self.armed_until.is_some_and(|until| until <= self.clock);
         if self.armed_until != Some(due) && !(gone_off && due == self.clock) {
-            watch.arm(due, self.clock); // guard: the dead-man's timer is armed
+            watchdog.arm(due, self.clock); // guard: the watchdog timer is armed
             self.armed_until = Some(due);
         }
         #[cfg(any(test, debug_assertions))]
-        self.check_due(watch.tick());
+        self.check_due(watchdog.tick());
         look
     }
 
-    /// When the timer has to go off, and whether a look is due: a quarter of a tick earlier, so that whoever comes back in
-    /// time spares the wake-up.
+    /// When the timer has to go off, and whether a look is due: a quarter of a tick earlier, so that whoever comes back
+    /// in time spares the wake-up.
     fn think_over(&mut self, tick: Duration) -> (Instant, bool) {
         self.move_mark();
         let (due, look) = self.due(tick);
@@ -712,8 +715,8 @@ impl<T> State<T> {
         }
         wakes.parks.extend(self.candidates.drain(..).map(|park| (park, false)));
         #[cfg(all(unix, not(loom)))]
-        if let Some(bell) = &mut self.notifier {
-            bell.ring(true);
+        if let Some(waker) = &mut self.notifier {
+            waker.set(true);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The supervisor: a pool's own thread sleeps on the dead-man's timer, so that no worker has to. And what the timer is
+//! The supervisor: a pool's own thread sleeps on the watchdog timer, so that no worker has to. And what the timer is
 //! for: a look at the workers outside `get`, which takes the slots of those that are blocked.
 //!
-//! A port has one supervisor at a time. While it has one, no worker stands by. Other pools' supervisors are *candidates*:
-//! they sleep until the supervision ends, and one of them takes over.
+//! A port has one supervisor at a time. While it has one, no worker stands by. Other pools' supervisors are
+//! *candidates*: they sleep until the supervision ends, and one of them takes over.
 //!
 //! Each time the timer goes off the supervisor looks at the workers ([`Queue::look`]), then, in this order:
 //!
 //! 1. If somebody is inside `get` it wakes a worker: for an entry that a free slot could take, or to lead.
-//! 2. If everybody is outside it polls, does one piece of engine work itself, or asks for a further thread where entries
-//!    wait or all workers are blocked. It never takes an entry: it has no slot.
+//! 2. If everybody is outside it polls, does one piece of engine work itself, or asks for a further thread where
+//!    entries wait or all workers are blocked. It never takes an entry: it has no slot.
 
 use super::park::{Park, Woke};
 use super::state::State;
@@ -18,7 +18,7 @@ use crate::sys::probe::ThreadState;
 use crate::threads::{Deadline, Tended};
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {
-    /// Makes the calling thread the one that the dead-man's timer wakes. `None` if the port has a supervisor already, or
+    /// Makes the calling thread the one that the watchdog timer wakes. `None` if the port has a supervisor already, or
     /// is closed.
     pub(crate) fn supervise(&self) -> Option<Arc<Park>> {
         let mut state = self.state.lock();
@@ -64,19 +64,19 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         self.release(state, false); // guard: the end of supervision settles
     }
 
-    /// Sleeps until the dead-man's timer goes off, and does what has to be done then.
+    /// Sleeps until the watchdog timer goes off, and does what has to be done then.
     pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
         let mut state = self.state.lock();
         if !state.anybody_inside() {
             // What an earlier turn found beside the one it returned. Behind so much work comes a poll.
-            if let Some(work) = state.take_work() {
+            if let Some(work) = state.take_engine_work() {
                 self.release(state, false);
-                return Tended::Work(work);
+                return Tended::EngineWork(work);
             }
         }
-        let goes_on = !state.anybody_inside() && !state.work.is_empty() && !park.is_signalled();
+        let goes_on = !state.anybody_inside() && !state.engine_work.is_empty() && !park.is_signalled();
         drop(state);
-        if !goes_on && self.watch.wait(park, None) == Woke::Signalled {
+        if !goes_on && self.watchdog.wait(park, None) == Woke::Signalled {
             return Tended::Stopped;
         }
         let mut state = self.state.lock();
@@ -87,7 +87,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         if state.leader
             && state.fifo.is_empty()
-            && state.work.is_empty()
+            && state.engine_work.is_empty()
             && state.holders == 0
             && state.written_off == 0
         {
@@ -103,7 +103,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 self.release(state, true); // guard: a supervisor wakes a worker for what was stuck
             } else {
                 // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
-                let mut wakes = state.settle(&self.watch, false);
+                let mut wakes = state.settle(&self.watchdog, false);
                 if !state.leader && wakes.is_empty() && !state.does_without_leader() {
                     state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
                 }
@@ -130,21 +130,21 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state.works_in_a_row = 0;
         // Work that is left is taken in the next turn.
         let wanted = wanted && ticked;
-        let work = if wanted { None } else { state.take_work() };
+        let work = if wanted { None } else { state.take_engine_work() };
         self.release(state, false);
         match work {
-            Some(work) => Tended::Work(work),
+            Some(work) => Tended::EngineWork(work),
             None if wanted => Tended::Grow,
             None => Tended::Nothing,
         }
     }
 
-    /// Looks at the workers outside `get` that it matters of and that were not seen for a tick: who is blocked loses the
-    /// slot (C-08) and the rest of its batch, who computes again gets it back (C-09), who is gone is forgotten. The
+    /// Looks at the workers outside `get` that it matters of and that were not seen for a tick: who is blocked loses
+    /// the slot (C-08) and the rest of its batch, who computes again gets it back (C-09), who is gone is forgotten. The
     /// looking is done without the lock; a worker that has come back meanwhile is left alone, because its stay has
     /// another number. Returns whether a slot became free.
     pub(super) fn look<'a>(&'a self, mut state: Guard<'a, State<T>>) -> (Guard<'a, State<T>>, bool) {
-        let suspects = state.suspects(self.watch.tick());
+        let suspects = state.suspects(self.watchdog.tick());
         if suspects.is_empty() {
             return (state, false);
         }

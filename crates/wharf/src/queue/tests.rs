@@ -36,11 +36,11 @@ fn queue(entry: Option<u32>) -> Arc<Queue<u32, Source>> {
 
 /// Does `most` pieces of work, each of which begets another, and returns how many there were before the first entry.
 fn works_before_an_entry(queue: &Arc<Queue<u32, Source>>, most: usize) -> usize {
-    queue.insert_work(0).unwrap();
+    queue.insert_engine_work(0).unwrap();
     for done in 0..most {
         match queue.get(Deadline::Never).unwrap() {
             Taken::Entry(_) => return done,
-            Taken::Work(work) => queue.insert_work(work).unwrap(),
+            Taken::EngineWork(work) => queue.insert_engine_work(work).unwrap(),
         }
     }
     most
@@ -69,12 +69,12 @@ fn a_supervisor_goes_on_with_work_that_begets_work() {
     queue.insert(7).unwrap();
     assert!(matches!(queue.get(Deadline::Never), Ok(Taken::Entry(7))));
     blocking(|| {
-        queue.insert_work(0).unwrap();
+        queue.insert_engine_work(0).unwrap();
         let mut works = 0;
         for _ in 0..1000 {
-            if let Tended::Work(work) = queue.tend(&park) {
+            if let Tended::EngineWork(work) = queue.tend(&park) {
                 works += 1;
-                queue.insert_work(work).unwrap();
+                queue.insert_engine_work(work).unwrap();
             }
         }
         assert!(works > 500, "{works} pieces of work in 1000 turns");
@@ -90,14 +90,14 @@ fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing(
     queue.insert(7).unwrap();
     assert!(matches!(queue.get(Deadline::Never), Ok(Taken::Entry(7))));
     blocking(|| {
-        queue.insert_work(0).unwrap();
+        queue.insert_engine_work(0).unwrap();
         let (mut works, mut grown) = (0_u64, 0);
         // A tick is a matter of time: the works go on until it has come.
         while grown == 0 {
             match queue.tend(&park) {
-                Tended::Work(work) => {
+                Tended::EngineWork(work) => {
                     works += 1;
-                    queue.insert_work(work).unwrap();
+                    queue.insert_engine_work(work).unwrap();
                 }
                 Tended::Grow => grown += 1,
                 Tended::Stopped => panic!("nobody stopped it"),

@@ -159,14 +159,14 @@ impl PortDriver {
             // A receive is executed by the worker that dequeues it, into a buffer it will look at at once. Accepting
             // is the engine's own progress and needs no slot.
             match device.kind {
-                DeviceKind::Listener => found.work.push(entry),
+                DeviceKind::Listener => found.engine_work.push(entry),
                 _ => found.entries.push(entry),
             }
         }
         // An engine reports space with every event; only who found none, or is sending just now, wants to know.
         let wanted = device.wants_space.load(Ordering::SeqCst);
         if wanted && readiness.has(Readiness::SEND) && device.send.lock().ready() {
-            found.work.push(Entry::Ready(device.clone(), Side::Send));
+            found.engine_work.push(Entry::Ready(device.clone(), Side::Send));
         }
     }
 
@@ -238,10 +238,10 @@ impl std::fmt::Debug for Port {
 impl Port {
     pub(crate) fn new(config: Config) -> std::io::Result<Port> {
         let sockets = config.sockets;
-        Port::build(config, |watch| sockets.make(watch))
+        Port::build(config, |watchdog| sockets.make(watchdog))
     }
 
-    /// A port over any engine; `make` is given the descriptor of the queue's dead-man's timer.
+    /// A port over any engine; `make` is given the descriptor of the queue's watchdog timer.
     pub(crate) fn build(
         config: Config,
         make: impl FnOnce(rustix::fd::BorrowedFd<'_>) -> std::io::Result<Arc<dyn Engine>>,
@@ -251,11 +251,11 @@ impl Port {
             limit => limit,
         };
         let number = PortNumber::next()?;
-        let queue = Queue::new(limit, config.wake, |watch| {
+        let queue = Queue::new(limit, config.wake, |watchdog| {
             Ok(PortDriver {
                 home: crate::sys::fork::Home::here(),
                 number,
-                engine: make(watch.as_fd())?,
+                engine: make(watchdog.as_fd())?,
                 events: Lock::new(Events::default()),
                 devices: Lock::new(Devices::of(number)),
                 timers: Lock::new(crate::op::Timers::default()),
@@ -654,7 +654,7 @@ impl Port {
                         return Ok(completion);
                     }
                 }
-                Taken::Work(entry) => self.do_work(entry),
+                Taken::EngineWork(entry) => self.do_work(entry),
             }
         }
     }
@@ -670,7 +670,7 @@ impl Port {
             }
             let (taken, held) = self.queue.get_many(deadline, most)?;
             match taken {
-                Taken::Work(entry) => self.do_work(entry),
+                Taken::EngineWork(entry) => self.do_work(entry),
                 Taken::Entry(entry) => {
                     let first = self.execute(entry).or_else(|| self.next_of(&held));
                     if let Some(first) = first {
@@ -764,7 +764,7 @@ impl Port {
 
     fn insert_work(&self, entry: Entry) {
         // A closed port does no work: its operations were ended by `close`.
-        let _ = self.queue.insert_work(entry);
+        let _ = self.queue.insert_engine_work(entry);
     }
 
     // --- Completing ---

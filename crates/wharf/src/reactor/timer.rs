@@ -25,7 +25,7 @@ impl PortDriver {
         let due = self.timers.lock().take_due(self);
         for due in due {
             match due {
-                Due::ResumeAccepting => self.resume_starved(|entry| found.work.push(entry)),
+                Due::ResumeAccepting => self.resume_starved(|entry| found.engine_work.push(entry)),
                 Due::Tick(serial) => found.entries.push(Entry::Tick(serial)),
                 Due::Elapsed(sink, completion) => found.entries.extend(super::entry(sink, completion)),
             }

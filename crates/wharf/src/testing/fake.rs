@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 
 /// The lowest handle: above any descriptor of the system's, so that a call past the engine reaches nobody.
 const FIRST_HANDLE: Handle = 1 << 28;
-/// How long a `poll` without an end waits before it says that the dead-man's timer went off.
+/// How long a `poll` without an end waits before it says that the watchdog timer went off.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Which call of the engine the hook is told of.

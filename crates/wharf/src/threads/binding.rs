@@ -29,8 +29,8 @@ struct Binding {
 }
 
 impl Binding {
-    /// Is this the process in which the thread was bound? In a forked child the queue is the parent's, whose lock another
-    /// thread may have held at the fork: the child leaves it alone.
+    /// Is this the process in which the thread was bound? In a forked child the queue is the parent's, whose lock
+    /// another thread may have held at the fork: the child leaves it alone.
     #[cfg(not(loom))]
     fn is_home(&self) -> bool {
         self.home.is_here()
@@ -61,8 +61,8 @@ loom::thread_local! {
     static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
 }
 
-/// What a user of this module, who puts something off, does before the thread blocks. A static for each user: two are told
-/// apart by their addresses.
+/// What a user of this module, who puts something off, does before the thread blocks. A static for each user: two are
+/// told apart by their addresses.
 #[cfg(not(loom))]
 pub(crate) struct BeforeBlocking(pub(crate) fn());
 
@@ -74,7 +74,8 @@ thread_local! {
 
 #[cfg(not(loom))]
 impl BeforeBlocking {
-    /// The hook runs, once, before the calling thread next blocks and says so: what it has put off must not wait for it.
+    /// The hook runs, once, before the calling thread next blocks and says so: what it has put off must not wait for
+    /// it.
     pub(crate) fn add(&'static self) {
         let _ = BEFORE_BLOCKING.try_with(|hooks| {
             let mut hooks = hooks.borrow_mut();
@@ -120,7 +121,8 @@ pub(crate) fn bound<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
         .ok()?
 }
 
-/// Which worker of `queue` the calling thread is from now on. `None`: the thread is being torn down, enroll for the one call.
+/// Which worker of `queue` the calling thread is from now on. `None`: the thread is being torn down, enroll for the one
+/// call.
 #[inline]
 pub(crate) fn bind<Q: Bindable + 'static>(queue: &Arc<Q>) -> Option<WorkerId> {
     bound(queue).or_else(|| bind_anew(queue))
@@ -153,10 +155,10 @@ pub(crate) fn unbind() {
 /// worker takes the next packet meanwhile.
 ///
 /// Without this the port notices by itself, after one or two ticks (1 ms each), that a worker is blocked; this
-/// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest: the worker counts as running
-/// when the outermost one ends, or when `f` calls `get`, after which a further call counts. When `f`
-/// returns or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on
-/// Windows (row C-09). Sends of [sessions](crate::session#when-a-send-leaves) that the thread has gathered leave before `f` runs.
+/// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest: the worker counts
+/// as running when the outermost one ends, or when `f` calls `get`, after which a further call counts. When `f` returns
+/// or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on Windows (row
+/// C-09). Sends of [sessions](crate::session#when-a-send-leaves) that the thread has gathered leave before `f` runs.
 ///
 /// Windows sees for itself, and at once, when a thread blocks; there this makes the thread's
 /// [report](crate::CompletionPort::workers) say so, and gives the rest of its batch to others.

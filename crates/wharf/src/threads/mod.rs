@@ -1,5 +1,5 @@
-//! The threads that serve a port, whoever keeps its queue: which port a thread belongs to, and the words that a queue is
-//! spoken to with. The same where this crate keeps the queue and where the system's kernel does.
+//! The threads that serve a port, whoever keeps its queue: which port a thread belongs to, and the words that a queue
+//! is spoken to with. The same where this crate keeps the queue and where the system's kernel does.
 
 mod binding;
 mod get_error;

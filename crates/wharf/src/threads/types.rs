@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) enum Taken<T> {
     Entry(T),
-    Work(T),
+    /// The engine's own progress, which needs no slot.
+    EngineWork(T),
 }
 
 /// Which worker of a queue. When a worker leaves, another thread may get its number, but never its generation.
@@ -101,7 +102,7 @@ pub(crate) enum Tended<T> {
     /// The port is closed, or the supervisor was told to stop.
     Stopped,
     /// Engine work to be done by the supervisor, because no worker is there to do it.
-    Work(T),
+    EngineWork(T),
     /// Entries wait, slots are free, and all workers are outside `get`: a further thread would be of use.
     Grow,
     Nothing,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct Notifier {
     both: OwnedFd,
     /// Kept open for the descriptor above.
-    _bell: Arc<OwnedFd>,
+    _waker: Arc<OwnedFd>,
 }
 
 impl Notifier {
@@ -19,9 +19,9 @@ impl Notifier {
         if !port.0.is_home() {
             return Err(crate::error::forked());
         }
-        let bell = port.0.queue.bell()?;
-        let both = sys::either(&bell, port.0.engine().pollable())?;
-        Ok(Notifier { both, _bell: bell })
+        let waker = port.0.queue.waker()?;
+        let both = sys::either(&waker, port.0.engine().pollable())?;
+        Ok(Notifier { both, _waker: waker })
     }
 }
 

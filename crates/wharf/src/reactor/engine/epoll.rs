@@ -2,7 +2,7 @@
 //!
 //! Sockets are registered once, for both directions, and never modified: an `epoll_ctl(MOD)` for each operation would
 //! cost more than the spurious events it saves. Beside the sockets the epoll holds an event descriptor (`kick`), a
-//! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's dead-man's timer.
+//! timer descriptor (deadlines; it can be moved while a leader sleeps) and the queue's watchdog timer.
 
 use super::calls::{self, borrow};
 use super::{Engine, Events, Handle, Pieces, Readiness};

@@ -16,7 +16,7 @@
 //!   urgent data came (`URGENT`). With any of these a short read must not be taken for "nothing more is there".
 //! - [ ] **`poll`** is called by one thread at a time, and returns early after **`kick`**, which may be called from any
 //!   thread and before the `poll` it ends. An interrupted wait (EINTR) is a wait with no events.
-//! - [ ] **The dead-man's timer**, whose descriptor the engine is made with, is watched as well: when it goes off, `poll`
+//! - [ ] **The watchdog timer**, whose descriptor the engine is made with, is watched as well: when it goes off, `poll`
 //!   returns with `ticked` set, once. Others sleep on it, too; whoever takes the expiry has it.
 //! - [ ] **`set_deadline`** makes a `poll` that is under way, or the next one, return with `deadline_passed` set.
 //! - [ ] **Operations** never block, whatever mode another holder of the descriptor has set: they return `EAGAIN` instead,
@@ -47,14 +47,14 @@ use std::time::{Duration, Instant};
 use crate::op::SocketEngine;
 
 impl SocketEngine {
-    /// Makes the engine; `watch` is the descriptor of the queue's dead-man's timer.
-    pub(crate) fn make(self, watch: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
+    /// Makes the engine; `watchdog` is the descriptor of the queue's watchdog timer.
+    pub(crate) fn make(self, watchdog: rustix::fd::BorrowedFd<'_>) -> std::io::Result<std::sync::Arc<dyn Engine>> {
         Ok(match self {
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            SocketEngine::Auto => std::sync::Arc::new(epoll::Epoll::new(watch)?),
+            SocketEngine::Auto => std::sync::Arc::new(epoll::Epoll::new(watchdog)?),
             #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            SocketEngine::Auto => std::sync::Arc::new(poll::Poll::new(watch)?),
-            SocketEngine::Poll => std::sync::Arc::new(poll::Poll::new(watch)?),
+            SocketEngine::Auto => std::sync::Arc::new(poll::Poll::new(watchdog)?),
+            SocketEngine::Poll => std::sync::Arc::new(poll::Poll::new(watchdog)?),
         })
     }
 }
@@ -84,7 +84,7 @@ impl Readiness {
 pub(crate) struct Events {
     /// The number given at registration, and what is ready.
     pub(crate) ready: Vec<(u64, Readiness)>,
-    /// The queue's dead-man's timer went off.
+    /// The queue's watchdog timer went off.
     pub(crate) ticked: bool,
     /// The time of `set_deadline` has come.
     pub(crate) deadline_passed: bool,

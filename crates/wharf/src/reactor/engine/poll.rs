@@ -30,10 +30,11 @@ const BOTH: u8 = Readiness::RECEIVE | Readiness::SEND;
 
 pub(crate) struct Poll {
     state: Mutex<State>,
-    bell: OwnedFd,
-    /// Rings it.
-    rope: OwnedFd,
-    /// The queue's dead-man's timer.
+    /// A byte that comes out of it ends a `poll`.
+    wake_pipe: OwnedFd,
+    /// The other end, where it is put in.
+    waker: OwnedFd,
+    /// The queue's watchdog timer.
     tick: OwnedFd,
     /// Made under the lock.
     mirror: OnceLock<Mirror>,
@@ -69,9 +70,9 @@ struct Registered {
 
 impl Poll {
     pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Poll> {
-        let (bell, rope) = sys::pipe()?;
+        let (wake_pipe, waker) = sys::pipe()?;
         let tick = tick.try_clone_to_owned()?;
-        Ok(Poll { state: Mutex::default(), bell, rope, tick, mirror: OnceLock::new() })
+        Ok(Poll { state: Mutex::default(), wake_pipe, waker, tick, mirror: OnceLock::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,7 +101,7 @@ impl Poll {
         if self.mirror.get().is_none() {
             let mirror = Mirror { set: sys::Set::new().ok()?, deadline: sys::timer().ok()? };
             mirror.set_deadline(state.deadline);
-            for own in [&self.bell, &self.tick, &mirror.deadline] {
+            for own in [&self.wake_pipe, &self.tick, &mirror.deadline] {
                 mirror.set.enter(own.as_fd()).ok()?;
             }
             for &handle in state.handles.keys() {
@@ -212,7 +213,8 @@ impl Engine for Poll {
 
     fn poll(&self, wait: Option<Duration>, found: &mut Events) {
         let entry = |fd: i32, events: i16| libc::pollfd { fd, events, revents: 0 };
-        let mut asking = vec![entry(self.bell.as_raw_fd(), libc::POLLIN), entry(self.tick.as_raw_fd(), libc::POLLIN)];
+        let mut asking =
+            vec![entry(self.wake_pipe.as_raw_fd(), libc::POLLIN), entry(self.tick.as_raw_fd(), libc::POLLIN)];
         let own = asking.len();
         // Whose they are: a number may be another device's when the call returns.
         let mut devices = Vec::new();
@@ -256,7 +258,7 @@ impl Engine for Poll {
         }
         drop(state);
         if asking[0].revents != 0 {
-            while rustix::io::read(&self.bell, &mut [0_u8; 64]).is_ok_and(|bytes| bytes == 64) {}
+            while rustix::io::read(&self.wake_pipe, &mut [0_u8; 64]).is_ok_and(|bytes| bytes == 64) {}
         }
         // Taken, so that it falls silent; unless somebody has armed it anew in between.
         if asking[1].revents != 0 && sys::take_expiry(&self.tick) {
@@ -266,7 +268,7 @@ impl Engine for Poll {
 
     fn kick(&self) {
         // A full pipe rings as well.
-        let _ = rustix::io::write(&self.rope, &[0]);
+        let _ = rustix::io::write(&self.waker, &[0]);
     }
 
     fn set_deadline(&self, at: Option<Instant>) {

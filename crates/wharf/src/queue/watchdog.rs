@@ -1,14 +1,15 @@
-//! The dead-man's timer: what wakes the worker that stands by when all others are outside `get` for too long.
+//! The watchdog timer: it wakes the worker that stands by when all others are outside `get` for too long. Like the
+//! handle that a train driver has to press again and again, it goes off when nobody comes back to push it on.
 //!
-//! Who changes something arms it where it is needed; a worker that comes back to lead an idle port disarms it, if its last
-//! sleep was long.
-//! While packets flow and every worker comes back it is pushed on at most once per half tick and does not go off, so
-//! watching costs a few microseconds per second of load and nothing at all when the port is idle. (A constant 1 ms tick
-//! was measured at 570 us of CPU per message at 20 messages/s; this timer at about 11.) It is not pushed beyond one tick
-//! after the stay of a worker that does not come back: `state.rs` says when it has to go off.
+//! Who changes something arms it where it is needed; a worker that comes back to lead an idle port disarms it, if its
+//! last sleep was long. While packets flow and every worker comes back it is pushed on at most once per half tick and
+//! does not go off, so watching costs a few microseconds per second of load and nothing at all when the port is idle.
+//! (A constant 1 ms tick was measured at 570 us of CPU per message at 20 messages/s; this timer at about 11.) It is not
+//! pushed beyond one tick after the stay of a worker that does not come back: `state.rs` says when it has to go off.
 //!
-//! The timer is a descriptor (a `timerfd` on Linux) because it has to be moved by one thread while another one sleeps on
-//! it. The engine's leader may watch the same descriptor, so that a port whose only waiting thread leads is looked after as well.
+//! The timer is a descriptor (a `timerfd` on Linux) because it has to be moved by one thread while another one sleeps
+//! on it. The engine's leader may watch the same descriptor, so that a port whose only waiting thread leads is looked
+//! after as well.
 
 #[cfg(not(loom))]
 mod system {
@@ -21,14 +22,14 @@ mod system {
     use std::time::{Duration, Instant};
 
     #[derive(Debug)]
-    pub(crate) struct Watch {
+    pub(crate) struct Watchdog {
         timer: OwnedFd,
         tick: Duration,
     }
 
-    impl Watch {
-        pub(crate) fn new(tick: Duration) -> std::io::Result<Watch> {
-            Ok(Watch { timer: sys::timer()?, tick })
+    impl Watchdog {
+        pub(crate) fn new(tick: Duration) -> std::io::Result<Watchdog> {
+            Ok(Watchdog { timer: sys::timer()?, tick })
         }
 
         /// For the engine, which shows it to the leader.
@@ -114,7 +115,7 @@ mod system {
     /// In a model an armed timer may go off at any moment, a disarmed one never does. One of those who sleep on it
     /// takes the expiry. What is shared here needs no tracking: it changes where a tracked lock is held or taken next.
     #[derive(Clone, Debug)]
-    pub(crate) struct Watch(Arc<Timer>);
+    pub(crate) struct Watchdog(Arc<Timer>);
 
     #[derive(Debug)]
     struct Timer {
@@ -125,9 +126,9 @@ mod system {
         sleepers: Mutex<Vec<Arc<Park>>>,
     }
 
-    impl Watch {
-        pub(crate) fn new(_tick: Duration) -> std::io::Result<Watch> {
-            Ok(Watch(Arc::new(Timer {
+    impl Watchdog {
+        pub(crate) fn new(_tick: Duration) -> std::io::Result<Watchdog> {
+            Ok(Watchdog(Arc::new(Timer {
                 armed: AtomicBool::new(false),
                 due: Mutex::new(None),
                 stopped: AtomicBool::new(false),
@@ -174,4 +175,4 @@ mod system {
     }
 }
 
-pub(crate) use system::Watch;
+pub(crate) use system::Watchdog;
