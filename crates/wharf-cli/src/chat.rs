@@ -112,8 +112,8 @@ pub fn run(options: &Client) -> Result<(), String> {
     outcome
 }
 
-/// Tries one address after another: a name often has one for each version of the protocol. An error is its cause, and whether
-/// that says what to do, too.
+/// Tries one address after another: a name often has one for each version of the protocol. An error is its cause, and
+/// whether that says what to do, too.
 fn connect(
     service: &Service,
     connector: &Connector,

@@ -37,8 +37,8 @@ pub fn listen<S: Session>(
     Ok(places)
 }
 
-/// Has a port's acceptor listen, and tells where: on the sockets that the program was started with, or else at the address.
-/// `place`: where another address can be given. TCP only.
+/// Has a port's acceptor listen, and tells where: on the sockets that the program was started with, or else at the
+/// address. `place`: where another address can be given. TCP only.
 pub fn on_port<C: Context>(
     port: &CompletionPort<(), C>,
     acceptor: &PortAcceptor<(), C>,

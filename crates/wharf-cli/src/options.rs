@@ -44,8 +44,9 @@ pub enum Command {
     ///
     /// Contents and permissions are copied, and links inside a tree are kept as links. Owners, times, set-user-ID bits
     /// and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is there when its end
-    /// is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says what is left; what was
-    /// copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends it at once. Memory is --depth times --block at most, and twice that with --verify or --resume.
+    /// is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says what is left; what
+    /// was copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends it at once. Memory
+    /// is --depth times --block at most, and twice that with --verify or --resume.
     Copy(Copy),
     /// Tell what this machine offers, and which limits will bite
     Doctor(Doctor),
@@ -64,9 +65,9 @@ pub enum Serve {
     Discard(Server),
     /// A directory over HTTP/1.1, for GET and HEAD
     ///
-    /// Ranges, conditions (ETag, If-Modified-Since and the like), index.html, keep-alive and pipelining are served. Nothing
-    /// outside of DIRECTORY is, wherever symbolic links lead; nor is what is no regular file, nor, without --hidden, any
-    /// name that begins with a dot. Of several ranges at once the whole file is sent.
+    /// Ranges, conditions (ETag, If-Modified-Since and the like), index.html, keep-alive and pipelining are served.
+    /// Nothing outside of DIRECTORY is, wherever symbolic links lead; nor is what is no regular file, nor, without
+    /// --hidden, any name that begins with a dot. Of several ranges at once the whole file is sent.
     Files(Files),
 }
 
@@ -123,7 +124,8 @@ pub struct Server {
     /// What happens to a session whose outbox is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Disconnect)]
     pub slow_consumer: Policy,
-    /// Bytes that may wait for all sessions together, 1M or more; K, M and G stand for 1024 and its powers [default: no limit]
+    /// Bytes that may wait for all sessions together, 1M or more; K, M and G stand for 1024 and its powers [default: no
+    /// limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory_limit: Option<usize>,
     /// Bytes a second that are received from each connection; whoever sends more has to wait [default: no limit]

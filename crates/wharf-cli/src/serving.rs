@@ -1,9 +1,9 @@
-//! How a server of this program runs, whatever it serves: it says where it listens, prints figures, ends by a signal, and
-//! says at last what it has done.
+//! How a server of this program runs, whatever it serves: it says where it listens, prints figures, ends by a signal,
+//! and says at last what it has done.
 //!
-//! One thread, the attendant, takes signals and the ticks of the figures from a port of its own, so that the handlers' port
-//! can be busy, or closed. The first signal wakes the main thread, which drains the server while the attendant goes on
-//! printing figures; a second signal ends the program at once, at any time from then on.
+//! One thread, the attendant, takes signals and the ticks of the figures from a port of its own, so that the handlers'
+//! port can be busy, or closed. The first signal wakes the main thread, which drains the server while the attendant
+//! goes on printing figures; a second signal ends the program at once, at any time from then on.
 
 use crate::options::Load;
 use crate::port::no_port;
@@ -73,7 +73,8 @@ impl Control {
         timer.map(drop).map_err(|error| format!("a timer cannot be set: {error}"))
     }
 
-    /// Runs the server until a signal comes, and ends it. `drain`: how long its connections may then go on by themselves.
+    /// Runs the server until a signal comes, and ends it. `drain`: how long its connections may then go on by
+    /// themselves.
     pub fn serve<S: Server>(self, places: &[String], server: S, drain: Option<Duration>) {
         // For people and for scripts: the first lines, with the real port. Serving does not depend on who reads them.
         let mut out = io::stdout();

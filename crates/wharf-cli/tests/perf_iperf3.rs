@@ -1,5 +1,5 @@
-//! `wharf perf` and stock iperf3, each as client and as server of the other, over the modes that both have. Each row of the
-//! matrix has a server of its own for one test, and both ends' reports and exit codes are looked at.
+//! `wharf perf` and stock iperf3, each as client and as server of the other, over the modes that both have. Each row of
+//! the matrix has a server of its own for one test, and both ends' reports and exit codes are looked at.
 //!
 //! Needs `iperf3` (Debian: `apt-get install iperf3`). Where it is missing that is said, and in CI (`CI` set) it is a
 //! failure. With `WHARF_PERF_MATRIX=FILE` the rows are written there as a table.
@@ -18,8 +18,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// A row about loss or a rate, or with a stock peer, is tried so often: a busy machine may lose a datagram, hold up a sender and
-/// find a single-threaded peer's races; a wrong program fails each time.
+/// A row about loss or a rate, or with a stock peer, is tried so often: a busy machine may lose a datagram, hold up a
+/// sender and find a single-threaded peer's races; a wrong program fails each time.
 const TRIES: u32 = 3;
 /// What the kernel may hold of a stream when the end is told, and a block or a joined one.
 const IN_FLIGHT: u64 = 48 << 20;
@@ -77,8 +77,8 @@ fn wharf() -> Command {
     common::command(&[])
 }
 
-/// Each only once: the system gives out a port again as soon as it is free, and then the client of one row comes to the server of
-/// another.
+/// Each only once: the system gives out a port again as soon as it is free, and then the client of one row comes to the
+/// server of another.
 fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
@@ -481,8 +481,8 @@ fn long() -> bool {
     ["WHARF_LONG", "WHARF_PERF_MATRIX"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// All rows with one pair, several at a time where they do not disturb each other. Where there is no time for that, each pair
-/// has every third row, so that each row is run by one of them.
+/// All rows with one pair, several at a time where they do not disturb each other. Where there is no time for that,
+/// each pair has every third row, so that each row is run by one of them.
 fn matrix(client_is: Peer, server_is: Peer) {
     let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
     let part = match (client_is, server_is) {

@@ -1,5 +1,5 @@
-//! `wharf perf` against peers that are broken or hostile: each input is answered as specified, what it took is freed, the
-//! server says one line, and the next client is served at once.
+//! `wharf perf` against peers that are broken or hostile: each input is answered as specified, what it took is freed,
+//! the server says one line, and the next client is served at once.
 
 mod common;
 

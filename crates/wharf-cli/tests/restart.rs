@@ -1,5 +1,5 @@
-//! Servers that are started with their listening sockets, hand them over, and serve Unix sockets; and the limits that an
-//! operator sets.
+//! Servers that are started with their listening sockets, hand them over, and serve Unix sockets; and the limits that
+//! an operator sets.
 
 mod common;
 
@@ -48,8 +48,8 @@ fn wharf(arguments: &[&str]) -> Command {
     command
 }
 
-/// The program as a supervisor starts it: with a listening socket as descriptor 3. A shell knows its own process number,
-/// which the program keeps.
+/// The program as a supervisor starts it: with a listening socket as descriptor 3. A shell knows its own process
+/// number, which the program keeps.
 fn activated(socket: impl Into<OwnedFd>, arguments: &[&str]) -> Command {
     let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main exec "$0" "$@" 3<&0 </dev/null"#;
     let mut command = Command::new("/bin/sh");

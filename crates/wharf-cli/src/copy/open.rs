@@ -1,13 +1,16 @@
 //! A file and its copy, opened.
 
+use super::failure::{Failure, cannot};
 use super::walk::Entry;
-use super::{ALIGNMENT, Failure, cannot};
 use crate::options::Copy;
 use crate::system;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::path::Path;
 use wharf::{CompletionPort, Context};
+
+/// What every disk's direct I/O is content with.
+pub(super) const ALIGNMENT: usize = 4096;
 
 pub(super) type File<C> = wharf::fs::File<(), C>;
 

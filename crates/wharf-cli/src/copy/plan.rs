@@ -18,9 +18,9 @@
 //! A longer file than others, because slots, phases and blocks are one state machine.
 
 use super::compare::{Compared, compare};
-use super::open::{Ends, File, open};
+use super::failure::{Failure, cannot};
+use super::open::{ALIGNMENT, Ends, File, open};
 use super::walk::{Entry, Walk};
-use super::{ALIGNMENT, Control, Failure, cannot};
 use crate::options::Copy;
 use crate::system;
 use std::collections::VecDeque;
@@ -30,6 +30,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf::{Buffer, CompletionPort, Event, Packet};
+
+/// What the main thread waits for.
+#[derive(Clone, Copy)]
+pub(super) enum Control {
+    /// There is nothing more to do.
+    Ended,
+    /// Ctrl+C, or the like.
+    Signal(i32),
+}
 
 /// The memory of one block, and of a second one where two are compared. `None` while an operation has it.
 #[derive(Default)]
@@ -500,7 +509,8 @@ impl Copier {
     }
 }
 
-/// Compares a block, and says what is wrong, or how many bytes need not be copied any more. Gaps are noted, to be filled.
+/// Compares a block, and says what is wrong, or how many bytes need not be copied any more. Gaps are noted, to be
+/// filled.
 fn judge(piece: &Piece, ours: &[u8], theirs: &[u8]) -> Result<usize, String> {
     let Entry { source, target, .. } = &piece.file.entry;
     let continued = lock(&piece.file.progress).phase == Phase::Compare;

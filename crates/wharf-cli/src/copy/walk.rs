@@ -1,6 +1,6 @@
 //! What is to be copied, one file after another. Directories and links are made on the way.
 
-use super::{Failure, cannot};
+use super::failure::{Failure, cannot};
 use crate::options::Copy;
 use crate::system;
 use std::fs::{self, Permissions, ReadDir};

@@ -1,5 +1,5 @@
-//! The access log, in the common log format. A thread of its own writes it: no worker waits for a disk or a terminal, but
-//! for a log that cannot be written as fast as requests come.
+//! The access log, in the common log format. A thread of its own writes it: no worker waits for a disk or a terminal,
+//! but for a log that cannot be written as fast as requests come.
 
 use super::clock::Date;
 use std::fs::OpenOptions;

@@ -1,8 +1,8 @@
 //! One connection: it receives, answers, sends, and receives again.
 //!
-//! Its state travels with its one outstanding operation, as the operation's context, so whoever takes the packet owns it
-//! and no lock is needed. An operation that is done inside its issuing call goes on in the same loop (skip on success): a
-//! request whose file is small costs a receive, an open, a look, a read, a send and a close, and no packet.
+//! Its state travels with its one outstanding operation, as the operation's context, so whoever takes the packet owns
+//! it and no lock is needed. An operation that is done inside its issuing call goes on in the same loop (skip on
+//! success): a request whose file is small costs a receive, an open, a look, a read, a send and a close, and no packet.
 //!
 //! When the state is dropped, after an error, at an end, or because a handler panicked, the connection is closed.
 

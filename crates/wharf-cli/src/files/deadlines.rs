@@ -1,9 +1,9 @@
 //! Every connection's deadline, without a timer per connection and without a lock on the way of a request.
 //!
 //! A connection writes its deadline into a word of its own before each operation. One thread looks at all words now and
-//! then, marks those that are over, and cancels what the connection waits for; the operation's packet then finds the mark.
-//! A connection that went on meanwhile has written another deadline, so the mark fails; one that finds the mark when it
-//! wants to go on is too late, and ends. A mark that nobody has found for a while closes the connection.
+//! then, marks those that are over, and cancels what the connection waits for; the operation's packet then finds the
+//! mark. A connection that went on meanwhile has written another deadline, so the mark fails; one that finds the mark
+//! when it wants to go on is too late, and ends. A mark that nobody has found for a while closes the connection.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
@@ -30,7 +30,8 @@ impl<C: Context> Interrupt for Stream<(), C> {
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The first byte of a request after another: whoever waits so is closed without a word, and at once when the server ends.
+    /// The first byte of a request after another: whoever waits so is closed without a word, and at once when the
+    /// server ends.
     Request = 0,
     /// The rest of a request's head: 408.
     Head = 1,
@@ -121,8 +122,8 @@ impl Deadlines {
         drop(entry);
     }
 
-    /// Ends what is over at `now`. When the server is `ending`, also whoever waits for a request after another, and whoever
-    /// waits for its first and has no time beyond the given one.
+    /// Ends what is over at `now`. When the server is `ending`, also whoever waits for a request after another, and
+    /// whoever waits for its first and has no time beyond the given one.
     pub fn sweep(&self, now: u64, ending: Option<u64>) {
         let (mut cancelled, mut closed) = (Vec::new(), Vec::new());
         for entry in self.lock().slots.iter_mut().flatten() {

@@ -14,8 +14,8 @@ pub struct Name {
     pub is_directory: bool,
 }
 
-/// The names of a directory, directories first, and how many more there are. Names that this server does not serve (hidden
-/// ones unless `hidden`, and those that are no UTF-8 or hold what no path may) are left out.
+/// The names of a directory, directories first, and how many more there are. Names that this server does not serve
+/// (hidden ones unless `hidden`, and those that are no UTF-8 or hold what no path may) are left out.
 pub fn names(directory: open::Handle, hidden: bool) -> Result<(Vec<Name>, usize), open::Error> {
     let mut names = Vec::new();
     let mut more = 0;

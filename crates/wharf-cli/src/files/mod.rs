@@ -3,8 +3,8 @@
 //! What is said and meant is decided without a socket or a disk ([`request`], [`body`], [`path`], [`range`],
 //! [`response`]); [`open`] and [`answer`] look at the disk; [`connection`] speaks with the port; [`server`]
 //! begins connections and ends them. Of several ranges at once
-//! the whole file is sent, which the standard allows. There is no multipart answer, no compression, no TLS, and a file's
-//! name has to be UTF-8 without control characters and backslashes.
+//! the whole file is sent, which the standard allows. There is no multipart answer, no compression, no TLS, and a
+//! file's name has to be UTF-8 without control characters and backslashes.
 
 mod access_log;
 mod answer;

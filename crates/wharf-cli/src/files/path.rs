@@ -2,7 +2,8 @@
 //!
 //! The name is decoded once. What could mean one thing to this server and another to someone else (dots that climb,
 //! separators or zeros in disguise, text that is no UTF-8, what is encoded twice) is refused rather than repaired. What
-//! comes out has no `..`, no empty component and no leading slash; that links do not lead out is seen to when it is opened.
+//! comes out has no `..`, no empty component and no leading slash; that links do not lead out is seen to when it is
+//! opened.
 
 use super::status::{Status, status};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};

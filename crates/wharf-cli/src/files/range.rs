@@ -3,8 +3,8 @@
 /// What is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selected {
-    /// All of it: no range was asked for, or none that this server serves. A range may always be ignored, and several at
-    /// once are: whoever asks for them gets the file, from which each of them can be taken.
+    /// All of it: no range was asked for, or none that this server serves. A range may always be ignored, and several
+    /// at once are: whoever asks for them gets the file, from which each of them can be taken.
     All,
     /// From here, so many bytes, at least one.
     Part { offset: u64, length: u64 },

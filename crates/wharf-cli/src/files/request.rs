@@ -1,8 +1,8 @@
 //! From bytes to a request, without a socket.
 //!
 //! `httparse` knows the syntax of a head. What is decided here is what a head *means*, and where doubt would let one
-//! message be taken for two it is refused: two lengths, a length beside chunks, codings nobody asked for, two hosts, lines
-//! of which some end with CRLF and some with a bare LF.
+//! message be taken for two it is refused: two lengths, a length beside chunks, codings nobody asked for, two hosts,
+//! lines of which some end with CRLF and some with a bare LF.
 
 use super::status::{Status, status};
 use std::mem::MaybeUninit;
@@ -86,8 +86,8 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// Whether some lines end with CRLF and some with LF alone. All with LF is how people type; but to whoever takes only CRLF
-/// for an end, a LF among others is a part of a value, and the field behind it is hidden.
+/// Whether some lines end with CRLF and some with LF alone. All with LF is how people type; but to whoever takes only
+/// CRLF for an end, a LF among others is a part of a value, and the field behind it is hidden.
 fn ends_are_mixed(head: &[u8]) -> bool {
     let lines = head.iter().enumerate().filter(|&(_, &byte)| byte == b'\n');
     let mut have_cr = lines.map(|(at, _)| at > 0 && head[at - 1] == b'\r');

@@ -7,7 +7,8 @@ use super::request::{Method, Request};
 use super::status::{Status, status};
 use std::fmt::Write;
 
-/// A file changed less than so many seconds ago may change again without its time telling so: its tag is weak until then.
+/// A file changed less than so many seconds ago may change again without its time telling so: its tag is weak until
+/// then.
 const SETTLED_SECONDS: i64 = 2;
 
 /// What an answer to a file's request depends on.

@@ -1,6 +1,6 @@
 //! Linux.
 
-use super::Scarce;
+use super::scarce::Scarce;
 use crate::address::UNIX;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};

@@ -1,6 +1,6 @@
 //! Windows.
 
-use super::Scarce;
+use super::scarce::Scarce;
 use std::fs::{self, FileType, OpenOptions, Permissions};
 use std::io;
 use std::os::windows::fs::{FileTypeExt, OpenOptionsExt, symlink_dir, symlink_file};
@@ -97,8 +97,8 @@ pub fn identity_of(path: &Path) -> io::Result<Identity> {
     identity(&options.open(path)?)
 }
 
-/// What a copy gets when it is finished: whether it is read-only. Windows' lists of who may do what are inherited from the
-/// directory.
+/// What a copy gets when it is finished: whether it is read-only. Windows' lists of who may do what are inherited from
+/// the directory.
 pub fn kept(of: &Permissions) -> Permissions {
     of.clone()
 }
@@ -193,8 +193,8 @@ pub fn own_session() -> io::Result<()> {
 /// Lets go of the standard error, so that whoever reads it hears its end.
 #[allow(unsafe_code)]
 pub fn leave_stderr() {
-    // SAFETY: from here on nobody finds the handle, because the process has none any more; before, std only borrowed it for
-    // the time of a write, and the caller holds the lock for that.
+    // SAFETY: from here on nobody finds the handle, because the process has none any more; before, std only borrowed it
+    // for the time of a write, and the caller holds the lock for that.
     unsafe {
         let handle = console::GetStdHandle(console::STD_ERROR_HANDLE);
         console::SetStdHandle(console::STD_ERROR_HANDLE, std::ptr::null_mut());

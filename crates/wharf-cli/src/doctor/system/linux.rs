@@ -1,5 +1,5 @@
-//! Linux: its engines, and its limits. Where a sync did not run on io_uring, a second port asks for nothing else, so that the
-//! kernel itself says why not.
+//! Linux: its engines, and its limits. Where a sync did not run on io_uring, a second port asks for nothing else, so
+//! that the kernel itself says why not.
 
 use crate::doctor::finding::{Finding, processors};
 use crate::doctor::sync::{Trouble, sync};

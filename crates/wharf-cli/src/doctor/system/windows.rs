@@ -1,5 +1,5 @@
-//! Windows: its completion port, and what this program lacks there. Wine is told from Windows, because it does some things
-//! otherwise.
+//! Windows: its completion port, and what this program lacks there. Wine is told from Windows, because it does some
+//! things otherwise.
 
 use crate::doctor::finding::{Finding, processors};
 use crate::doctor::sync::{Trouble, sync};

@@ -1,11 +1,11 @@
 //! Opens what a name below the directory stands for, and nothing outside of it.
 //!
-//! `openat2` does it in the kernel: links that stay below are followed, and no `..`, no link and no rename meanwhile leads
-//! out. Where the kernel has no such call (before 5.6, or a sandbox) the name is walked component by component, and no
-//! link is followed at all.
+//! `openat2` does it in the kernel: links that stay below are followed, and no `..`, no link and no rename meanwhile
+//! leads out. Where the kernel has no such call (before 5.6, or a sandbox) the name is walked component by component,
+//! and no link is followed at all.
 //!
-//! These calls may wait for a disk. What the kernel has cached it opens at once (`RESOLVE_CACHED`); only what has to wait
-//! is announced to the port.
+//! These calls may wait for a disk. What the kernel has cached it opens at once (`RESOLVE_CACHED`); only what has to
+//! wait is announced to the port.
 
 use crate::files::response::Facts;
 use crate::files::status::{Status, status};

@@ -1,9 +1,10 @@
 //! Opens what a name below the directory stands for, and nothing outside of it: Windows.
 //!
-//! The name is walked component by component, each opened by the kernel's own call below the one before, so that no name is
-//! read as Win32 reads names: `..`, drives, devices and dots at the end mean nothing there. What remains is refused here: a
-//! colon, which would name a stream of a file; links and all other reparse points (junctions, placeholders of cloud storage),
-//! which may lead out; and short names (`PROGRA~1`), which would give what is hidden another name.
+//! The name is walked component by component, each opened by the kernel's own call below the one before, so that no
+//! name is read as Win32 reads names: `..`, drives, devices and dots at the end mean nothing there. What remains is
+//! refused here: a colon, which would name a stream of a file; links and all other reparse points (junctions,
+//! placeholders of cloud storage), which may lead out; and short names (`PROGRA~1`), which would give what is hidden
+//! another name.
 
 use crate::files::response::Facts;
 use crate::files::status::{Status, status};
@@ -169,8 +170,8 @@ pub fn look_at(file: &File) -> Result<Looked, Status> {
     })
 }
 
-/// Calls `each` with every name of a directory that is Unicode, and whether it is a directory's. Links are left out: they are
-/// not served.
+/// Calls `each` with every name of a directory that is Unicode, and whether it is a directory's. Links are left out:
+/// they are not served.
 #[allow(unsafe_code)]
 pub fn names(directory: File, mut each: impl FnMut(&str, bool)) -> io::Result<()> {
     use files::FILE_ID_BOTH_DIR_INFO as Entry;

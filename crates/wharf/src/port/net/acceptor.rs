@@ -1,9 +1,10 @@
-//! Accepting for as long as a server runs: several accepts outstanding, connections counted, and an end that loses none.
+//! Accepting for as long as a server runs: several accepts outstanding, connections counted, and an end that loses
+//! none.
 //!
 //! An accept counts from its issue until its packet has been handled, and a connection from then until its permit is
-//! dropped. The permit is made before the accept stops counting, so the sum of both reaches zero only when no connection
-//! is open and none can come. Two locks, neither held while a call into the port or the program runs: `lists` has the
-//! listeners and what waits for a packet, `tally` the counts.
+//! dropped. The permit is made before the accept stops counting, so the sum of both reaches zero only when no
+//! connection is open and none can come. Two locks, neither held while a call into the port or the program runs:
+//! `lists` has the listeners and what waits for a packet, `tally` the counts.
 
 use super::{Came, TcpListener};
 use crate::error::ErrorExt;
@@ -41,9 +42,10 @@ impl Default for AcceptLimits {
 
 /// Accepts TCP connections from one or more listeners of a port until it is stopped. Clones name the same acceptor.
 ///
-/// It keeps accepts outstanding, issues the next for each that completes, counts the connections, and refuses those that
-/// are too many. All its packets have the context that the caller chooses, and go to [`completed`](Acceptor::completed).
-/// The acceptor holds a handle of the port, so that the port has to be closed by its `close`.
+/// It keeps accepts outstanding, issues the next for each that completes, counts the connections, and refuses those
+/// that are too many. All its packets have the context that the caller chooses, and go to
+/// [`completed`](Acceptor::completed). The acceptor holds a handle of the port, so that the port has to be closed by
+/// its `close`.
 ///
 /// ```
 /// use wharf::net::{AcceptLimits, Acceptor, Incoming};
