@@ -316,8 +316,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         has
     }
 
-    /// Returns the worker too, if it holds a batch now. `None`: it was interrupted.
-    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Option<(Taken<T>, Holder<T>)>, GetError> {
+    /// One wait, which an interruption may end.
+    fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Got<T>, GetError> {
         let mut state = self.state.lock();
         if state.worker(me).holds {
             self.take_back_held(&mut state, me);
@@ -519,6 +519,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
     }
 }
+
+/// What a wait brings: an entry, and the worker if it holds a batch now. `None`: it was interrupted.
+type Got<T> = Option<(Taken<T>, Holder<T>)>;
 
 /// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
 fn past_interruptions<R>(mut wait: impl FnMut() -> Result<Option<R>, GetError>) -> Result<R, GetError> {
