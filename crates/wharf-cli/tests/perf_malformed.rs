@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Wharf, command};
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output, Stdio};
@@ -628,6 +629,26 @@ fn a_thousand_connections_without_a_word_keep_nobody_out() {
     let crowd: Vec<Peer> = (0..1000).map(|_| server.connect()).collect();
     server.serves("too many connections");
     drop(crowd);
+}
+
+#[test]
+fn who_was_connected_when_it_ends_hears_that_there_is_no_place() {
+    const CLIENTS: usize = 100;
+    let mut server = Server::start(&[]);
+    // The kernel makes these connections; the server can accept them only after it may know that it is to end.
+    server.wharf.signal(Signal::STOP);
+    let clients: Vec<Peer> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter().enumerate() {
+        let mut cookie = cookie(b'a');
+        cookie[..2].copy_from_slice(&[b'a' + (number / 26) as u8, b'a' + (number % 26) as u8]);
+        client.send(&cookie);
+    }
+    server.wharf.signal(Signal::TERM);
+    server.wharf.signal(Signal::CONT);
+    // The first may still have become a test, which then ends.
+    let refused = clients.iter().filter(|client| client.state() == -1).count();
+    assert!(refused >= CLIENTS - 1, "{refused} of {CLIENTS}");
+    server.ended = true;
 }
 
 /// Row 37.

@@ -12,19 +12,16 @@ use crate::report::human::SERVER_RULE;
 use crate::report::log::Log;
 use crate::report::printer::Printer;
 use crate::report::text::plain;
-use crate::surroundings::port::{Op, Owner, Port, TcpListener, UdpSocket};
+use crate::surroundings::port::{Op, Owner, Port, UdpSocket};
 use crate::surroundings::processor::use_processor;
 use crate::surroundings::system::Processors;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use wharf::error::ErrorExt;
+use wharf::net::Permit;
 use wharf::{Buffer, Event};
 
-/// How long an accept that failed rests before it is issued again.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// A hello's bytes, and more.
 const HELLO_BYTES: usize = 2048;
 
@@ -50,12 +47,6 @@ struct State {
     /// Where hellos arrive, while a test waits for datagram streams.
     hellos: Option<UdpSocket>,
     stopping: bool,
-}
-
-/// An accept that failed and is issued again after a while.
-struct RestingAccept {
-    host: Arc<Host>,
-    listener: TcpListener,
 }
 
 impl Host {
@@ -126,30 +117,10 @@ impl Host {
 
     // --- Connections ---
 
-    pub(super) fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        let _ = listener.accept(self.op());
-    }
-
-    fn accepted(self: &Arc<Self>, listener: TcpListener, result: io::Result<(std::net::TcpStream, SocketAddr)>) {
-        let (socket, peer) = match result {
-            Ok(connection) => connection,
-            // The reason may stay. A socket that listens no more takes no further accept.
-            Err(error) => {
-                if !error.is_aborted() {
-                    log::warn!("no connection can be taken: {error}; it is tried again after 0.1 s");
-                    let resting = Arc::new(RestingAccept { host: self.clone(), listener });
-                    let _ = self.port.timer(ACCEPT_REST, (), Op::of(resting));
-                }
-                return;
-            }
-        };
-        // Which stream is whose is known by the order in which they came. So a connection has its number before the
-        // next one is waited for: another worker could be faster with that.
-        let number = self.pending.number();
-        self.accept(&listener);
+    pub(super) fn connected(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, permit: Permit) {
         let _ = socket.set_nodelay(true);
         let Ok(stream) = self.port.associate(socket, ()) else { return };
-        self.pending.add(stream, plain(peer), number, self.clone());
+        self.pending.add(stream, plain(peer), permit, self.clone());
     }
 
     /// A place for a new test; `None`: there is none.
@@ -189,7 +160,6 @@ impl Host {
 impl Owner for Host {
     fn completed(self: Arc<Self>, _: &Port, _: u64, event: Event<(), Op>) {
         match event {
-            Event::Accepted { listener, result } => self.accepted(listener, result),
             Event::ReceivedFrom { socket, buffer, from, result, .. } => self.hello(&socket, buffer, from, result),
             Event::Elapsed { result: Ok(_) } => self.idle(),
             Event::Signal { result: Ok(_) } => self.stop(),
@@ -198,21 +168,13 @@ impl Owner for Host {
     }
 }
 
-impl Owner for RestingAccept {
-    fn completed(self: Arc<Self>, _: &Port, _: u64, event: Event<(), Op>) {
-        if let Event::Elapsed { result: Ok(_) } = event {
-            self.host.accept(&self.listener);
-        }
-    }
-}
-
 impl Admission for Host {
     fn arrived(self: Arc<Self>, arrival: Arrival) {
-        let Arrival { stream, peer, number, bytes } = arrival;
+        let Arrival { stream, peer, permit, bytes } = arrival;
         let Some(cookie) = Cookie::parse(&bytes) else {
             let failure = Failure::new(code::COOKIE, describe(code::COOKIE));
             self.log.error(format!("{peer}: {failure}"));
-            return refuse(&self.port, &stream, &failure.frame());
+            return refuse(&self.port, &stream, permit, &failure.frame());
         };
         let busy = [state::ACCESS_DENIED as u8];
         let mut tests = self.tests();
@@ -226,15 +188,15 @@ impl Admission for Host {
             !past
         });
         if let Some(test) = tests.iter().find(|test| test.cookie() == cookie) {
-            if let Err(stream) = test.offer(stream, peer, number) {
-                refuse(&self.port, &stream, &busy);
+            if let Err(stream) = test.offer(stream, peer, permit.number()) {
+                refuse(&self.port, &stream, permit, &busy);
             }
             return;
         }
         match self.new_test(cookie) {
             Some(test) => test.greet(stream, peer),
             None => {
-                refuse(&self.port, &stream, &busy);
+                refuse(&self.port, &stream, permit, &busy);
                 tests.iter().for_each(|test| test.foreign_stream());
             }
         }

@@ -5,6 +5,7 @@
 
 mod host;
 mod limits;
+mod listening;
 mod options;
 mod pending;
 mod refused;
@@ -19,6 +20,7 @@ use crate::report::log::{Log, Sink};
 use crate::surroundings::port::Port;
 use crate::surroundings::{port, system};
 use host::Host;
+use listening::Listening;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -54,7 +56,7 @@ fn serve_with(options: &Options, log: &Arc<Log>) -> Result<(), Failure> {
     for signal in system::ENDING {
         let _ = port.signal(signal, (), host.op());
     }
-    host.accept(&listener);
+    let listening = Listening::open(&port, listener, &host).map_err(|error| cannot(&error))?;
     let pool = port::run(&port, options.machinery.threads).map_err(|error| Failure::system(code::INIT, &error))?;
     log.listening(address.port());
     host.announce();
@@ -64,7 +66,7 @@ fn serve_with(options: &Options, log: &Arc<Log>) -> Result<(), Failure> {
         let _ = port.timer(timeout, (), host.op());
     }
     let _ = over.recv();
-    drop(listener);
+    listening.close();
     port.close();
     pool.join();
     Ok(())

@@ -9,17 +9,17 @@ use crate::surroundings::port::{Op, Owner, Port, Stream};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use wharf::net::Permit;
 use wharf::{Buffer, Event, OperationId};
 
 /// A connection that has said what it is, or all that it ever will.
 pub(super) struct Arrival {
     pub(super) stream: Stream,
     pub(super) peer: SocketAddr,
-    /// Of the connections, in the order in which they came.
-    pub(super) number: u64,
+    /// Counts it as open; its number is that of the connections, in the order in which they came.
+    pub(super) permit: Permit,
     /// The cookie, if the bytes are one.
     pub(super) bytes: Vec<u8>,
 }
@@ -38,8 +38,6 @@ pub(super) struct PendingConnections {
     timeout: Duration,
     /// The oldest first.
     list: Mutex<VecDeque<Arc<PendingConnection>>>,
-    /// Connections that have ever come.
-    count: AtomicU64,
 }
 
 struct PendingConnection {
@@ -47,7 +45,8 @@ struct PendingConnection {
     admission: Arc<dyn Admission>,
     stream: Stream,
     peer: SocketAddr,
-    number: u64,
+    /// Until it has said what it is, or is given up.
+    permit: Mutex<Option<Permit>>,
     cookie: Mutex<Vec<u8>>,
     /// The end of its time.
     timer: Mutex<Option<OperationId>>,
@@ -61,7 +60,6 @@ impl PendingConnections {
             max: options.max_pending,
             timeout: options.handshake_timeout,
             list: Mutex::default(),
-            count: AtomicU64::new(0),
         })
     }
 
@@ -69,15 +67,16 @@ impl PendingConnections {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a connection that has come.
-    pub(super) fn number(&self) -> u64 {
-        self.count.fetch_add(1, SeqCst) + 1
-    }
-
     /// A connection has come, and its cookie is waited for.
-    pub(super) fn add(self: &Arc<Self>, stream: Stream, peer: SocketAddr, number: u64, admission: Arc<dyn Admission>) {
-        let (cookie, timer) = (Mutex::default(), Mutex::default());
-        let pending = PendingConnection { all: self.clone(), admission, stream, peer, number, cookie, timer };
+    pub(super) fn add(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        permit: Permit,
+        admission: Arc<dyn Admission>,
+    ) {
+        let (cookie, timer, permit) = (Mutex::default(), Mutex::default(), Mutex::new(Some(permit)));
+        let pending = PendingConnection { all: self.clone(), admission, stream, peer, permit, cookie, timer };
         let pending = Arc::new(pending);
         let oldest = {
             let mut list = self.list();
@@ -87,7 +86,7 @@ impl PendingConnections {
         if let Some(oldest) = oldest {
             self.log.error(format!("{}: closed, too many connections have not said what they want", oldest.peer));
             oldest.forget_time();
-            oldest.stream.close();
+            oldest.give_up();
         }
         let timer = self.port.timer(self.timeout, (), Op::of(pending.clone())).ok();
         *pending.timer.lock().unwrap_or_else(PoisonError::into_inner) = timer;
@@ -112,6 +111,15 @@ impl PendingConnection {
         taken
     }
 
+    fn permit(&self) -> Option<Permit> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn give_up(&self) {
+        self.stream.close();
+        drop(self.permit());
+    }
+
     fn forget_time(&self) {
         if let Some(timer) = self.timer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             self.all.port.cancel(timer);
@@ -129,12 +137,13 @@ impl PendingConnection {
             // Connected and gone without a word: a look whether somebody is there.
             Ok(0) if cookie.is_empty() => {
                 self.take();
-                self.stream.close();
+                self.give_up();
             }
             _ => {
                 if self.take() {
-                    let (stream, peer, number) = (self.stream.clone(), self.peer, self.number);
-                    self.admission.clone().arrived(Arrival { stream, peer, number, bytes: cookie });
+                    let Some(permit) = self.permit() else { return };
+                    let (stream, peer) = (self.stream.clone(), self.peer);
+                    self.admission.clone().arrived(Arrival { stream, peer, permit, bytes: cookie });
                 }
             }
         }
@@ -144,7 +153,7 @@ impl PendingConnection {
         if self.take() {
             let seconds = self.all.timeout.as_secs_f64();
             self.all.log.error(format!("{}: closed, no cookie came in {seconds} s", self.peer));
-            self.stream.close();
+            self.give_up();
         }
     }
 }

@@ -3,19 +3,24 @@
 
 use crate::session::test::LINGER;
 use crate::surroundings::port::{Op, Owner, Port, Stream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use wharf::net::Permit;
 use wharf::{Buffer, Event};
 
 /// Bytes taken at a time, and thrown away.
 const RECEIVE_BYTES: usize = 256;
 
-struct RefusedConnection(Stream);
+struct RefusedConnection {
+    stream: Stream,
+    /// Counts it as open, until it is closed.
+    permit: Mutex<Option<Permit>>,
+}
 
 /// Sends the last word, and closes the connection when the peer has, or after a while.
-pub(super) fn refuse(port: &Port, stream: &Stream, word: &[u8]) {
+pub(super) fn refuse(port: &Port, stream: &Stream, permit: Permit, word: &[u8]) {
     let _ = stream.send(word.to_vec(), Op::Nothing);
     let _ = stream.disconnect(Op::Nothing);
-    let refused = Arc::new(RefusedConnection(stream.clone()));
+    let refused = Arc::new(RefusedConnection { stream: stream.clone(), permit: Mutex::new(Some(permit)) });
     let _ = stream.recv(Buffer::with_capacity(RECEIVE_BYTES), Op::of(refused.clone()));
     let _ = port.timer(LINGER, (), Op::of(refused));
 }
@@ -24,11 +29,14 @@ impl Owner for RefusedConnection {
     fn completed(self: Arc<Self>, _: &Port, _: u64, event: Event<(), Op>) {
         match event {
             Event::Received { buffer, result: Ok(1..), .. } => {
-                let stream = self.0.clone();
+                let stream = self.stream.clone();
                 let _ = stream.recv(buffer, Op::of(self));
             }
             // The end of the connection, or of the time.
-            _ => self.0.close(),
+            _ => {
+                self.stream.close();
+                drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
         }
     }
 }

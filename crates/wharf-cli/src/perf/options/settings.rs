@@ -174,47 +174,32 @@ impl Run {
         let common = &self.common;
         common.missing.check()?;
         common.engines()?;
-        let udp = self.udp;
-        let least = if udp { parameters::DATAGRAM_BYTES_MIN } else { 1 };
-        let most = if udp { parameters::DATAGRAM_BYTES_MAX } else { parameters::BLOCK_BYTES_MAX };
-        let len = match self.length {
-            None => 0,
-            Some(len) => usize::try_from(len).ok().filter(|len| (least..=most).contains(len)).ok_or_else(|| {
-                format!(
-                    "-l {len} is out of range: {} blocks have {least} to {most} bytes",
-                    if udp { "UDP" } else { "TCP" }
-                )
-            })?,
-        };
-        if self.verify && len > 0 && len < parameters::VERIFIED_BYTES_MIN {
-            let least = parameters::VERIFIED_BYTES_MIN;
-            return Err(format!("-l {len} is too small for --verify, which needs {least} bytes"));
-        }
-        let window = self.window.unwrap_or(0);
-        if window > parameters::WINDOW_BYTES_MAX as u64 {
-            return Err(format!("-w {window} is out of range: at most 512M"));
-        }
+        let parameters = self.parameters()?;
+        self.check_ports()?;
+        self.check_plot()?;
+        Ok(client::Options {
+            parameters,
+            family: common.family(),
+            origin: common.origin()?,
+            client_port: self.cport,
+            connect_timeout: self.connect_timeout.map(Duration::from_millis),
+            receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(30_000)),
+            send_timeout: self.snd_timeout.map(Duration::from_millis),
+            interval: Duration::from_secs_f64(common.interval),
+            form: common.form(),
+            machinery: common.machinery(),
+            file: common.file.clone(),
+            ..client::Options::new(self.host.clone(), common.port)
+        })
+    }
+
+    fn parameters(&self) -> Result<Parameters, String> {
+        let (common, udp) = (&self.common, self.udp);
+        let (len, window) = (self.block_bytes()?, self.window_bytes()?);
         let (rate, burst) = self.bitrate.unwrap_or((None, 0));
-        let ports = self.parallel * if self.bidir { 2 } else { 1 };
-        if self.cport > 0 && self.cport.checked_add(ports - 1).is_none() {
-            return Err(format!("--cport {} leaves no ports for {ports} streams; give a lower one", self.cport));
-        }
-        if let Some(file) = &self.plot {
-            // Said before the test, not after it.
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if folder.is_some_and(|folder| !folder.is_dir()) {
-                return Err(format!("{} cannot be written (--plot): there is no such folder", file.display()));
-            }
-        }
-        // An amount of nothing is none, as for iperf3: not a test without an end.
-        let (mut bytes, blockcount) =
-            (self.bytes.filter(|bytes| *bytes > 0), self.blockcount.filter(|blocks| *blocks > 0));
-        if let (Some(file), false, None, None, None) = (&common.file, self.reverse, self.time, bytes, blockcount) {
-            // A file ends where it ends. One that cannot be read is the test's failure, and said when it is opened.
-            bytes = std::fs::metadata(file).ok().map(|file| file.len().max(1));
-        }
+        let (bytes, blockcount) = self.amount();
         let by_amount = bytes.is_some() || blockcount.is_some();
-        let parameters = Parameters {
+        Ok(Parameters {
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
             omit: self.omit,
             time: if by_amount { 0 } else { self.time.unwrap_or(10) },
@@ -225,7 +210,7 @@ impl Run {
             parallel: self.parallel.into(),
             reverse: self.reverse,
             bidirectional: self.bidir,
-            window: window as usize,
+            window,
             len,
             bandwidth: rate.unwrap_or(if udp && self.send_interval_us.is_none() { parameters::UDP_RATE } else { 0 }),
             fq_rate: self.fq_rate.unwrap_or(0),
@@ -248,21 +233,63 @@ impl Run {
             latency: self.latency,
             send_interval_us: self.send_interval_us.unwrap_or(0),
             two_phase: self.two_phase,
-        };
-        Ok(client::Options {
-            parameters,
-            family: common.family(),
-            origin: common.origin()?,
-            client_port: self.cport,
-            connect_timeout: self.connect_timeout.map(Duration::from_millis),
-            receive_timeout: Duration::from_millis(common.rcv_timeout.unwrap_or(30_000)),
-            send_timeout: self.snd_timeout.map(Duration::from_millis),
-            interval: Duration::from_secs_f64(common.interval),
-            form: common.form(),
-            machinery: common.machinery(),
-            file: common.file.clone(),
-            ..client::Options::new(self.host.clone(), common.port)
         })
+    }
+
+    fn block_bytes(&self) -> Result<usize, String> {
+        let Some(len) = self.length else { return Ok(0) };
+        let (name, least, most) = if self.udp {
+            ("UDP", parameters::DATAGRAM_BYTES_MIN, parameters::DATAGRAM_BYTES_MAX)
+        } else {
+            ("TCP", 1, parameters::BLOCK_BYTES_MAX)
+        };
+        let bytes = usize::try_from(len).ok().filter(|len| (least..=most).contains(len));
+        let bytes =
+            bytes.ok_or_else(|| format!("-l {len} is out of range: {name} blocks have {least} to {most} bytes"))?;
+        if self.verify && bytes > 0 && bytes < parameters::VERIFIED_BYTES_MIN {
+            let least = parameters::VERIFIED_BYTES_MIN;
+            return Err(format!("-l {bytes} is too small for --verify, which needs {least} bytes"));
+        }
+        Ok(bytes)
+    }
+
+    fn window_bytes(&self) -> Result<usize, String> {
+        match self.window.unwrap_or(0) {
+            window if window > parameters::WINDOW_BYTES_MAX as u64 => {
+                Err(format!("-w {window} is out of range: at most 512M"))
+            }
+            window => Ok(window as usize),
+        }
+    }
+
+    /// How many bytes or blocks are to be sent, if there is a number.
+    fn amount(&self) -> (Option<u64>, Option<u64>) {
+        // An amount of nothing is none, as for iperf3: not a test without an end.
+        let bytes = self.bytes.filter(|bytes| *bytes > 0);
+        let blocks = self.blockcount.filter(|blocks| *blocks > 0);
+        match (&self.common.file, self.reverse, self.time, bytes, blocks) {
+            // A file ends where it ends. One that cannot be read is the test's failure, and said when it is opened.
+            (Some(file), false, None, None, None) => (std::fs::metadata(file).ok().map(|file| file.len().max(1)), None),
+            _ => (bytes, blocks),
+        }
+    }
+
+    fn check_ports(&self) -> Result<(), String> {
+        let ports = self.parallel * if self.bidir { 2 } else { 1 };
+        if self.cport > 0 && self.cport.checked_add(ports - 1).is_none() {
+            return Err(format!("--cport {} leaves no ports for {ports} streams; give a lower one", self.cport));
+        }
+        Ok(())
+    }
+
+    /// What cannot be written is said before the test, not after it.
+    fn check_plot(&self) -> Result<(), String> {
+        let Some(file) = &self.plot else { return Ok(()) };
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(format!("{} cannot be written (--plot): there is no such folder", file.display()));
+        }
+        Ok(())
     }
 }
 

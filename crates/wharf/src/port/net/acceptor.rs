@@ -179,7 +179,8 @@ impl fmt::Debug for Permit {
 }
 
 impl Permit {
-    /// The connection's number: 1 for the first that the acceptor admitted.
+    /// The connection's number: 1 for the first that the acceptor admitted. With one accept outstanding at one listener
+    /// the numbers are in the order in which the system made the connections.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -294,8 +295,19 @@ impl<K: Key, C: Context> Acceptor<K, C> {
         match event {
             Event::Accepted { listener, result } => {
                 let _counts = Accepting(&shared.tally);
-                let (socket, peer) = shared.next(&listener, result)?;
-                Some(shared.admit(socket, peer))
+                match result {
+                    Ok((socket, peer)) => {
+                        // Before the next is accepted, whose packet another thread may handle first.
+                        let incoming = shared.admit(socket, peer);
+                        shared.lists.lock().failing = false;
+                        let _ = shared.accept(&listener);
+                        return Some(incoming);
+                    }
+                    // The listener or the port was closed.
+                    Err(error) if error.is_aborted() => {}
+                    Err(error) => shared.failed(&listener, &error),
+                }
+                None
             }
             Event::Elapsed { .. } => {
                 let listener = shared.lists.lock().resting.pop_front()?;
@@ -303,9 +315,13 @@ impl<K: Key, C: Context> Acceptor<K, C> {
                 None
             }
             Event::Posted { .. } => {
-                let (socket, peer) = shared.lists.lock().taken.pop_front()?;
-                let _counts = Accepting(&shared.tally);
-                Some(shared.admit(socket, peer))
+                // Under the lock, so that the numbers are in the order in which they were taken.
+                let mut lists = shared.lists.lock();
+                let (socket, peer) = lists.taken.pop_front()?;
+                let incoming = shared.admit(socket, peer);
+                drop(lists);
+                drop(Accepting(&shared.tally));
+                Some(incoming)
             }
             _ => None,
         }
@@ -379,23 +395,7 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
-    /// Issues the accept after this one: at once, since what follows may block, or after a rest if this one failed.
-    fn next<T>(&self, listener: &TcpListener<K, C>, result: io::Result<T>) -> Option<T> {
-        match result {
-            Ok(connection) => {
-                self.lists.lock().failing = false;
-                let _ = self.accept(listener);
-                Some(connection)
-            }
-            // The listener or the port was closed.
-            Err(error) if error.is_aborted() => None,
-            Err(error) => {
-                self.failed(listener, &error);
-                None
-            }
-        }
-    }
-
+    /// Lets the listener rest, or gives it up.
     fn failed(&self, listener: &TcpListener<K, C>, error: &io::Error) {
         let given_up = listens_no_more(error);
         let said = {
