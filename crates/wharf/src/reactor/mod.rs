@@ -771,6 +771,7 @@ impl Port {
 
     /// The one end of an operation: consumes its record and sends the completion to its sink.
     fn complete(&self, device: &Arc<DeviceState>, operation: Operation, error: i32) {
+        debug_assert_ne!(operation.serial, 0, "an operation is completed that was never issued");
         if operation.kind == Kind::Connected && error == ECANCELED {
             self.abort_connect(device);
         }
@@ -825,7 +826,6 @@ fn files_under_way(device: &DeviceState, direction: &Direction) -> Vec<u64> {
 
 #[inline]
 fn finish(device: &DeviceState, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
-    debug_assert_ne!(operation.serial, 0, "an operation is completed that was never issued");
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();
     let Operation { kind, token, done: bytes, .. } = operation;
