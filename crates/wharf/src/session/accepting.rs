@@ -10,7 +10,7 @@ use super::peer::Peer;
 use super::service::{Inner, Listening, Make, Node, Op, Stream, lock};
 use super::{ServerTls, Session, Tls, payload};
 use crate::error::ErrorExt;
-use crate::port::net::{Came, TcpListener};
+use crate::port::net::{Came, TcpListener, listens_no_more};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -95,7 +95,7 @@ impl Inner {
                 let said = listening.failed.swap(true, Ordering::Relaxed);
                 let address =
                     listener.local_addr().map_or_else(|_| "a socket".to_owned(), |address| address.to_string());
-                if is_final(&error) {
+                if listens_no_more(&error) {
                     if !said {
                         log::error!(
                             "no more connections are taken on {address}: {error}; somebody has shut its listening \
@@ -199,11 +199,4 @@ impl Inner {
             Err(error) => log::warn!("a connection from {} could not be served: {error}", conn.peer()),
         }
     }
-}
-
-/// Whether a listener that fails so will never again take a connection: it listens no more, or is no socket.
-fn is_final(error: &io::Error) -> bool {
-    const WSAEINVAL: u32 = 10022;
-    const WSAENOTSOCK: u32 = 10038;
-    matches!(error.winsock(), WSAEINVAL | WSAENOTSOCK)
 }

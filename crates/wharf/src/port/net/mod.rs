@@ -36,6 +36,7 @@ mod send_file;
 mod tcp;
 mod udp;
 
+pub(crate) use acceptor::listens_no_more;
 pub use acceptor::{AcceptLimits, Acceptor, Incoming, Permit};
 pub use address::Addresses;
 pub(crate) use local::standard_input;
