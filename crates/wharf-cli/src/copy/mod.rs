@@ -19,7 +19,7 @@ use clap::CommandFactory;
 use failure::{Failure, cannot};
 use indicatif::{ProgressBar, ProgressStyle};
 use open::ALIGNMENT;
-use plan::{Control, Copier};
+use plan::{Control, Copier, THREADS};
 use std::fs::{self, Metadata};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -31,8 +31,6 @@ use target::{refuse_inside, target_of};
 use walk::Walk;
 use wharf::{CompletionPort, GetError};
 
-/// Handlers issue the next operation and open files; two of them, because opening may wait for the disk.
-const THREADS: usize = 2;
 /// How often the progress is drawn.
 const PROGRESS: Duration = Duration::from_millis(100);
 /// Copies, and says what came of it.

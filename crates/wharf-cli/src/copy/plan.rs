@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf::{Buffer, CompletionPort, Event, Packet};
 
+/// Handlers issue the next operation and open files; two of them, because opening may wait for the disk.
+pub(super) const THREADS: usize = 2;
+
 /// What the main thread waits for.
 #[derive(Clone, Copy)]
 pub(super) enum Control {
@@ -138,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Copier {
     /// `control` is told of the end.
     pub(super) fn new(options: Copy, walk: Walk, control: CompletionPort<(), Control>) -> io::Result<Copier> {
-        let port = CompletionPort::<(), Work>::builder().concurrency(super::THREADS).build()?;
+        let port = CompletionPort::<(), Work>::builder().concurrency(THREADS).build()?;
         let plan = Mutex::new(Plan { walk, ready: VecDeque::new(), idle: Vec::new(), failure: None });
         let [bytes, kept, files] = [const { AtomicU64::new(0) }; 3];
         Ok(Copier { port, options, plan, control, outcome: Mutex::new(None), bytes, kept, files })
