@@ -33,6 +33,7 @@ use wharf::{CompletionPort, GetError};
 
 /// How often the progress is drawn.
 const PROGRESS: Duration = Duration::from_millis(100);
+
 /// Copies, and says what came of it.
 pub fn run(options: &Copy) -> Result<(), String> {
     refuse_block(options);
