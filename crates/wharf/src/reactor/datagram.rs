@@ -1,7 +1,8 @@
-//! Datagrams by the batch: many operations issued under one lock, and many of those outstanding done by one system call.
+//! Datagrams by the batch: many operations issued under one lock, and many of those outstanding done by one system
+//! call.
 //!
-//! An operation stays what it is: one datagram, one packet, in the order of issue. What a batch shares is the turn of its
-//! device and the system call. It is gathered from the list, as small sends on a stream are, so it forms by itself
+//! An operation stays what it is: one datagram, one packet, in the order of issue. What a batch shares is the turn of
+//! its device and the system call. It is gathered from the list, as small sends on a stream are, so it forms by itself
 //! whenever several operations are outstanding, however they were issued.
 //!
 //! How many receives one call is given follows what came last (`Device::burst`): a call that is given more than there
@@ -30,8 +31,8 @@ const DATAGRAMS_MIN: usize = 2;
 /// How often a call is repeated that was told of something that may not be its own affair.
 const ATTEMPTS: usize = 16;
 
-/// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is good.
-/// From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
+/// What the network answers to a datagram, later: what a call on a socket may be told although its own datagram is
+/// good. From the kernel's table of ICMP messages (net/ipv4/icmp.c, net/ipv6/icmp.c).
 fn is_of_network(error: i32) -> bool {
     matches!(
         error,
@@ -341,8 +342,8 @@ pub(super) fn take_receives(device: &DeviceState, direction: &mut Direction) -> 
     batch
 }
 
-/// May sends be gathered? A call for several forgets a refusal that it is told of behind the first; where that is the only
-/// way to hear of one, they go one by one.
+/// May sends be gathered? A call for several forgets a refusal that it is told of behind the first; where that is the
+/// only way to hear of one, they go one by one.
 pub(super) fn gathers(device: &DeviceState) -> bool {
     !device.has(traits::PEER) || device.has(traits::REFUSALS)
 }

@@ -50,7 +50,8 @@ pub(crate) mod traits {
 pub(crate) mod shut {
     pub(crate) const RECEIVE: u8 = 1;
     pub(crate) const SEND: u8 = 2;
-    /// A disconnect is outstanding, and a shutdown was asked for beside it: it comes also if the disconnect is cancelled.
+    /// A disconnect is outstanding, and a shutdown was asked for beside it: it comes also if the disconnect is
+    /// cancelled.
     pub(crate) const SEND_IN_ANY_CASE: u8 = 4;
     /// The system has taken the end of the stream.
     pub(crate) const TAKEN: u8 = 8;
@@ -108,6 +109,10 @@ impl DeviceState {
     /// A listener for streams of the machine's own.
     pub(crate) fn is_local(&self) -> bool {
         self.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
+    }
+
+    pub(crate) fn mark_local(&self) {
+        self.traits.fetch_or(traits::LOCAL, Ordering::Relaxed);
     }
 
     /// A datagram socket is connected from now on.
@@ -173,8 +178,8 @@ impl DeviceState {
 
     /// Ends the engine's interest, before the descriptor is closed: a duplicate of it would keep the entry alive.
     pub(crate) fn deregister(&self, engine: &dyn Engine) {
-        // One at a time: who took the device out of the table, or the last user. The mark goes last, or a connect that is
-        // under way would register what still is.
+        // One at a time: who took the device out of the table, or the last user. The mark goes last, or a connect that
+        // is under way would register what still is.
         if self.registered.load(Ordering::Acquire) {
             engine.deregister(self.handle);
             self.registered.store(false, Ordering::Release);
@@ -186,8 +191,8 @@ impl DeviceState {
         self.released.store(true, Ordering::Release);
     }
 
-    /// In a forked child: closes the child's copy of the handle, once. The engine, the locks and the count of users are the
-    /// parent's, and are left alone.
+    /// In a forked child: closes the child's copy of the handle, once. The engine, the locks and the count of users are
+    /// the parent's, and are left alone.
     pub(crate) fn close_copy(&self, engine: &dyn Engine) {
         let open = self.users.load(Ordering::Acquire) > 0;
         if open && !self.released.swap(true, Ordering::AcqRel) {
@@ -297,7 +302,8 @@ impl Devices {
             return false;
         }
         slot.device = None;
-        // A slot whose generations are used up is not used again: its next device would have the number of an earlier one.
+        // A slot whose generations are used up is not used again: its next device would have the number of an earlier
+        // one.
         if slot.generation < u32::MAX {
             self.free.push_back((number >> 32) as u32);
         }

@@ -220,7 +220,8 @@ pub(crate) struct Left {
     pub(crate) handle: bool,
 }
 
-/// Operations in the order of issue, which is that of their serial numbers. One needs no more than its own memory, which is kept for the next.
+/// Operations in the order of issue, which is that of their serial numbers. One needs no more than its own memory,
+/// which is kept for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     /// The first; if there is none the list is empty.

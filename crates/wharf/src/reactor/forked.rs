@@ -1,12 +1,15 @@
-//! A forked child's calls while threads of the parent hold the port's locks: none of them hangs (row P-38). That they fail as
-//! they should, and leave the parent alone, is tested in `tests/fork.rs`.
+#![cfg(all(test, unix))]
+//! A forked child's calls while threads of the parent hold the port's locks: none of them hangs (row P-38). That they
+//! fail as they should, and leave the parent alone, is tested in `tests/fork.rs`.
 
 use super::*;
 use crate::op::{CompletionEvent, SocketEngine};
 use crate::port::CompletionPort;
 use crate::raw;
 use crate::threads::Wake;
+use std::net::Shutdown;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Set in the process that is to run the test, alone: it forks.
 const ALONE: &str = "WHARF_FORK_TEST";

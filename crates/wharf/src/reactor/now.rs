@@ -2,8 +2,8 @@
 //!
 //! Nearly every send ends in the call that issues it, and a program that has asked for it gets the result there. Such a
 //! send is tried before there is an operation, with nothing but the address of its bytes: no record is made, and no
-//! completion. The turn is the same as any other's, so the order of issue is kept; and where not all of the bytes went, the
-//! record is made then, and the operation goes on as if it had been tried by the call that issues it.
+//! completion. The turn is the same as any other's, so the order of issue is kept; and where not all of the bytes went,
+//! the record is made then, and the operation goes on as if it had been tried by the call that issues it.
 
 use super::send::{Attempt, Batch, take_batch};
 use super::{Buffers, Completion, DeviceKind, EINVAL, Issued, Kind, Payload};

@@ -2,10 +2,11 @@
 //!
 //! It is a send like the others: it waits for its turn among them, and nothing comes between its bytes. A socket that
 //! has space takes a file's bytes from the system's cache (`sendfile`). What the cache does not hold would make the
-//! calling worker wait for the disk; so each *window* is looked at first, and one that is not there is read by the pump,
-//! while the send side stays owned: the turn goes on when the window has come. The look is at its ends: files come into
-//! the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for after all. To
-//! look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of sending.
+//! calling worker wait for the disk; so each *window* is looked at first, and one that is not there is read by the
+//! pump, while the send side stays owned: the turn goes on when the window has come. The look is at its ends: files
+//! come into the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for
+//! after all. To look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of
+//! sending.
 
 use super::send::{Attempt, BYTES_PER_TURN, failed_send};
 use super::{Buffers, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX, Port, Sink};
@@ -42,7 +43,8 @@ impl Port {
         self.issue_send(device, operation.with_parts(parts))
     }
 
-    /// Tries to send more of an operation's parts, `done` bytes of which have gone. The calling thread owns the send side.
+    /// Tries to send more of an operation's parts, `done` bytes of which have gone. The calling thread owns the send
+    /// side.
     pub(super) fn try_parts(&self, device: &DeviceState, parts: &Parts, done: usize) -> Attempt {
         let Parts { list, fetched, place, .. } = parts;
         let Some(&part) = list.get(place.at) else { return Attempt::Done { bytes: 0, short: false } };
@@ -106,8 +108,8 @@ impl Port {
         }
     }
 
-    /// Gives the pump a window to read; the operation goes along. The calling thread owned the send side; the window's job
-    /// owns it from now on.
+    /// Gives the pump a window to read; the operation goes along. The calling thread owned the send side; the window's
+    /// job owns it from now on.
     pub(super) fn fetch(&self, device: &Arc<DeviceState>, operation: Operation, window: Window) {
         let job = FetchJob { port: self.clone(), device: device.clone(), operation, window, read: Vec::new(), done: 0 };
         match self.driver().pump() {

@@ -102,8 +102,8 @@ impl Port {
         let (counter, pending) = (count.clone(), signals.pending.clone());
         let engine = self.driver().engine.clone();
         let home = self.driver().home;
-        // SAFETY: the action reads and adds to atomics, asks for the process's number and writes to an event descriptor, all
-        // of which is async-signal-safe; it neither allocates, locks nor panics.
+        // SAFETY: the action reads and adds to atomics, asks for the process's number and writes to an event
+        // descriptor, all of which is async-signal-safe; it neither allocates, locks nor panics.
         let hook = unsafe {
             signal_hook_registry::register(signal, move || {
                 // A forked child has the action too, and the descriptor in it is the parent's.

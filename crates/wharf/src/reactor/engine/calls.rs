@@ -1,12 +1,13 @@
-//! The system calls behind an engine of sockets and pipes, without blocking: what an engine does beside telling readiness
-//! is the same whether epoll or poll tells it.
+//! The system calls behind an engine of sockets and pipes, without blocking: what an engine does beside telling
+//! readiness is the same whether epoll or poll tells it.
 //!
 //! Non-blocking mode belongs to the open file description, which every duplicate of a descriptor shares, those of other
-//! processes too. So no call relies on the mode that was set when the device was associated (row O-24): calls on sockets
-//! have a flag of their own (`MSG_DONTWAIT`), and so have those on pipes (`RWF_NOWAIT`). `accept`, `connect` and `sendfile`
-//! have none. Before each of them the mode is set anew, and a listener is looked at. Both are needed: another process that
-//! listens may take the connection that the look has found, and another holder may set the mode back. What is left is a
-//! holder that does one while another does the other, both between two system calls of this thread.
+//! processes too. So no call relies on the mode that was set when the device was associated (row O-24): calls on
+//! sockets have a flag of their own (`MSG_DONTWAIT`), and so have those on pipes (`RWF_NOWAIT`). `accept`, `connect`
+//! and `sendfile` have none. Before each of them the mode is set anew, and a listener is looked at. Both are needed:
+//! another process that listens may take the connection that the look has found, and another holder may set the mode
+//! back. What is left is a holder that does one while another does the other, both between two system calls of this
+//! thread.
 
 use super::{Handle, PIECES_MAX, Pieces, datagram};
 use crate::op::{Datagram, RawBuffer};
@@ -27,9 +28,9 @@ const PIECES_FEW: usize = 64;
 
 #[allow(unsafe_code)]
 pub(crate) fn borrow<'a>(handle: Handle) -> BorrowedFd<'a> {
-    // SAFETY: a call on a device's descriptor is made by the owner of one of its directions, or by a counted user of the
-    // descriptor (`Device::enter`), or before anybody else knows the device. Closing a device makes such owners users
-    // (`Device::lend_to_owners`), and the last user closes the descriptor: it is open for the length of the call.
+    // SAFETY: a call on a device's descriptor is made by the owner of one of its directions, or by a counted user of
+    // the descriptor (`Device::enter`), or before anybody else knows the device. Closing a device makes such owners
+    // users (`Device::lend_to_owners`), and the last user closes the descriptor: it is open for the length of the call.
     unsafe { BorrowedFd::borrow_raw(handle) }
 }
 
@@ -279,8 +280,8 @@ pub(crate) fn connect(handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
 pub(crate) fn connect_result(handle: Handle) -> Result<(), i32> {
     let fd = borrow(handle);
     match sockopt::socket_error(fd) {
-        // A connect that the peer refuses is told `ECONNREFUSED`. So these are of a connection that was made: a reset, and
-        // a reset behind the end of the stream.
+        // A connect that the peer refuses is told `ECONNREFUSED`. So these are of a connection that was made: a reset,
+        // and a reset behind the end of the stream.
         Ok(Err(Errno::CONNRESET | Errno::PIPE)) => return Err(ECONNRESET),
         Ok(Err(error)) | Err(error) => return Err(error.raw_os_error()),
         Ok(Ok(())) => {}
@@ -336,8 +337,8 @@ pub(crate) fn close(handle: Handle) {
 /// In a forked child: closes its copy, and leaves the socket as it is.
 #[allow(unsafe_code)]
 pub(crate) fn close_copy(handle: Handle) {
-    // SAFETY: the child's copy is the device's, which gives it away here, once (`Device::close_copy`); no thread of the child
-    // makes calls on it.
+    // SAFETY: the child's copy is the device's, which gives it away here, once (`Device::close_copy`); no thread of the
+    // child makes calls on it.
     drop(unsafe { OwnedFd::from_raw_fd(handle) });
 }
 

@@ -1,19 +1,19 @@
 //! An engine on plain `poll(2)`: slow with many sockets, and there on every Unix.
 //!
-//! The contract asks for edges, `poll` tells levels. So each side of a handle is *armed* or not. Only armed sides are asked
-//! for; a side that was reported is disarmed, and every call that may have used up what was reported arms it again. What
-//! arrived before that is seen by the next `poll`, because it asks for the level; so no arrival is lost, and a handle that
-//! stays ready is reported once for each call instead of for ever. `poll` tells errors and hang-ups without being asked:
-//! either disarms both sides, and a handle without an armed side is left out.
+//! The contract asks for edges, `poll` tells levels. So each side of a handle is *armed* or not. Only armed sides are
+//! asked for; a side that was reported is disarmed, and every call that may have used up what was reported arms it
+//! again. What arrived before that is seen by the next `poll`, because it asks for the level; so no arrival is lost,
+//! and a handle that stays ready is reported once for each call instead of for ever. `poll` tells errors and hang-ups
+//! without being asked: either disarms both sides, and a handle without an armed side is left out.
 //!
-//! Arming, and taking a handle out, has to interrupt a `poll` that is under way: it would not know of the one, and keeps
-//! the other's socket open until it returns.
+//! Arming, and taking a handle out, has to interrupt a `poll` that is under way: it would not know of the one, and
+//! keeps the other's socket open until it returns.
 //!
-//! Chosen by [`SocketEngine::Poll`](crate::raw::SocketEngine). A program with a loop of its own wants a descriptor to wait on
-//! (`pollable`), which `poll` does not have. Where the system has sets of descriptors that are descriptors themselves (epoll),
-//! a *mirror* is made when it is asked for, and holds what is registered. It only tells that a `poll` may find something, and
-//! is emptied by each. An armed side is entered anew, so that what is there already is told; else the mirror would miss what
-//! came between a call that found nothing and its arming.
+//! Chosen by [`SocketEngine::Poll`](crate::raw::SocketEngine). A program with a loop of its own wants a descriptor to
+//! wait on (`pollable`), which `poll` does not have. Where the system has sets of descriptors that are descriptors
+//! themselves (epoll), a *mirror* is made when it is asked for, and holds what is registered. It only tells that a
+//! `poll` may find something, and is emptied by each. An armed side is entered anew, so that what is there already is
+//! told; else the mirror would miss what came between a call that found nothing and its arming.
 
 use super::calls;
 use super::{Engine, Events, Handle, Pieces, Readiness};
@@ -235,8 +235,8 @@ impl Engine for Poll {
             [wait, until_deadline].into_iter().flatten().min()
         };
         #[allow(unsafe_code)]
-        // SAFETY: the list lives here and is as long as the call is told. A handle in it that was closed meanwhile is told
-        // as such, or stands for another socket, whose events nobody takes for this device's.
+        // SAFETY: the list lives here and is as long as the call is told. A handle in it that was closed meanwhile is
+        // told as such, or stands for another socket, whose events nobody takes for this device's.
         let count = unsafe { libc::poll(asking.as_mut_ptr(), asking.len() as _, milliseconds(wait)) };
         let mut state = self.lock();
         state.polling = false;

@@ -1,8 +1,8 @@
 //! Many datagrams in one system call, refusals in a list, and offload.
 //!
-//! `recvmmsg` and `sendmmsg` end early when something goes wrong behind the first datagram. `recvmmsg` keeps the error for
-//! the next call; `sendmmsg` forgets it, so the next call meets it again, unless it was one that a socket tells once: a
-//! refusal by a peer. Whoever calls [`send_many`] has to know that.
+//! `recvmmsg` and `sendmmsg` end early when something goes wrong behind the first datagram. `recvmmsg` keeps the error
+//! for the next call; `sendmmsg` forgets it, so the next call meets it again, unless it was one that a socket tells
+//! once: a refusal by a peer. Whoever calls [`send_many`] has to know that.
 //!
 //! They are called by number: not every C library of the kernel has them by name.
 

@@ -1,6 +1,6 @@
-//! Datagrams in and out: what the system's `recvmsg` tells beside the bytes (who sent it, whether it was cut off, and with
-//! receive offload how long the pieces are) is not to be had through simpler calls. What only Linux offers stands in
-//! `linux.rs`, and what takes its place elsewhere in `kqueue.rs`.
+//! Datagrams in and out: what the system's `recvmsg` tells beside the bytes (who sent it, whether it was cut off, and
+//! with receive offload how long the pieces are) is not to be had through simpler calls. What only Linux offers stands
+//! in `linux.rs`, and what takes its place elsewhere in `kqueue.rs`.
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod kqueue;
@@ -42,7 +42,8 @@ fn iovec(piece: &RawBuffer) -> libc::iovec {
     libc::iovec { iov_base: piece.pointer.cast(), iov_len: piece.length }
 }
 
-/// A header that names these pieces, and room for an address. It holds pointers only: what they lead to must outlive it.
+/// A header that names these pieces, and room for an address. It holds pointers only: what they lead to must outlive
+/// it.
 #[allow(unsafe_code)]
 fn header(pieces: &mut [libc::iovec], address: Option<(&mut Address, usize)>) -> libc::msghdr {
     // SAFETY: all-zero is a valid value of this plain C structure.

@@ -3,8 +3,8 @@
 //! A file is always "ready", so readiness does not help; and a worker must not wait for a disk. The issuing call tries
 //! without blocking ([`try_now`]); what cannot be done so is a [`Job`] for the **pump**: one internal thread that owns
 //! an io_uring and runs no handler (`ring.rs`). Where the kernel does not give one, a bounded pool of threads does the
-//! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any time:
-//! a job is in the mailbox, or in one thread's hands.
+//! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any
+//! time: a job is in the mailbox, or in one thread's hands.
 
 mod jobs;
 #[cfg(target_os = "linux")]
@@ -113,8 +113,8 @@ pub(crate) struct Pump<J: Job> {
 }
 
 impl<J: Job> Pump<J> {
-    /// Starts it. The caller says which engine runs (`why`), when it holds no lock: the logger is the program's, and may write
-    /// with a file of the same port.
+    /// Starts it. The caller says which engine runs (`why`), when it holds no lock: the logger is the program's, and
+    /// may write with a file of the same port.
     pub(crate) fn start(which: FileEngine) -> io::Result<Pump<J>> {
         Pump::start_by(which, ring::start)
     }
@@ -220,8 +220,8 @@ fn judge(handle: Handle, work: Work, result: Result<usize, i32>) -> Tried {
     }
 }
 
-/// Linux 5.9 and 5.10 return 0 for a read without waiting also before the end (preadv2(2), "Bugs"): there, and where a size is
-/// told that the file has not, a read that waits tells.
+/// Linux 5.9 and 5.10 return 0 for a read without waiting also before the end (preadv2(2), "Bugs"): there, and where a
+/// size is told that the file has not, a read that waits tells.
 fn is_no_end(handle: Handle, work: Work) -> bool {
     matches!(work, Work::Read { offset } if offset < size_told(handle))
 }

@@ -160,8 +160,8 @@ impl<J: Job> Loop<J> {
         self.slots.len() - self.free.len()
     }
 
-    /// Hears the bell from now on, if there is room for the entry: each ring is an event, so that it need not be read. One
-    /// that came before is an event as well.
+    /// Hears the bell from now on, if there is room for the entry: each ring is an event, so that it need not be read.
+    /// One that came before is an event as well.
     fn listen(&mut self) {
         let bell = types::Fd(self.bell.as_raw_fd());
         let poll = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build().user_data(BELL);
@@ -264,7 +264,8 @@ impl<J: Job> Loop<J> {
         while let Some(completion) = self.next_completion() {
             match completion.user_data() {
                 BELL => {
-                    // The kernel had no room for an event, say. The loop listens anew: here there may be no room, either.
+                    // The kernel had no room for an event, say. The loop listens anew: here there may be no room,
+                    // either.
                     self.listening = io_uring::cqueue::more(completion.flags());
                 }
                 CANCEL => {}

@@ -1,0 +1,71 @@
+//! Cancelling: of one operation, or of all of a device.
+
+use super::device::DeviceState;
+use super::{Cancel, DeviceKind, ECANCELED, Entry, OperationId, Port, files_under_way};
+use crate::op::Operation;
+use crate::reactor::direction::Side;
+use crate::sync::Arc;
+
+impl Port {
+    pub(crate) fn cancel(&self, id: OperationId) -> Cancel {
+        if id.port != self.driver().number {
+            return Cancel::Foreign;
+        }
+        if !self.is_home() {
+            return Cancel::TooLate;
+        }
+        if id.device == 0 {
+            return self.cancel_repeating(id.serial);
+        }
+        let device = self.driver().devices.lock().find(id.device).cloned();
+        let Some(device) = device else { return Cancel::TooLate };
+        let mut direction = device.direction(Side::of(id.serial)).lock();
+        if direction.is_running(id.serial) {
+            direction.cancel(id.serial);
+            drop(direction);
+            if device.kind == DeviceKind::File {
+                self.cancel_files(&device, &[id.serial]);
+            }
+            return Cancel::Requested;
+        }
+        let Some(operation) = direction.operations.remove(id.serial) else { return Cancel::TooLate };
+        let wanted = direction.wants_no_space();
+        drop(direction);
+        self.complete(&device, operation, ECANCELED);
+        if wanted {
+            self.insert_work(Entry::Ready(device, Side::Send));
+        }
+        Cancel::Requested
+    }
+
+    /// [`cancel`](Port::cancel), if it is an operation of this device.
+    pub(crate) fn cancel_of(&self, device: &Arc<DeviceState>, id: OperationId) -> Cancel {
+        if (id.port, id.device) == (device.port, device.number) { self.cancel(id) } else { Cancel::Foreign }
+    }
+
+    pub(crate) fn cancel_all(&self, device: &Arc<DeviceState>) -> usize {
+        let Ok(device) = self.own(device) else { return 0 };
+        let mut count = 0;
+        for side in [Side::Receive, Side::Send] {
+            let (pending, files, wanted) = {
+                let mut direction = device.direction(side).lock();
+                count += direction.cancel_running();
+                let mut pending: Vec<Operation> = direction.operations.take().collect();
+                // A shutdown, which is no operation of the program's, comes all the same. Nothing was issued behind it.
+                if let Some(shutdown) = pending.pop_if(|last| last.is_shutdown()) {
+                    direction.operations.push_back(shutdown);
+                }
+                (pending, files_under_way(device, &direction), direction.wants_no_space())
+            };
+            self.cancel_files(device, &files);
+            for operation in pending {
+                count += 1;
+                self.complete(device, operation, ECANCELED);
+            }
+            if wanted {
+                self.insert_work(Entry::Ready(device.clone(), Side::Send));
+            }
+        }
+        count
+    }
+}
