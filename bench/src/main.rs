@@ -7,8 +7,8 @@
 //! that survives a machine that others use as well.
 //!
 //! A scenario is a file in `scenario/`, named once more in the tables below. A peer is a program of the workspace in
-//! `peers/`, named in the scenarios that measure it; wharf's own servers are in `server/`, the load is in `load/`. What was
-//! measured becomes JSON (`rows`), a table (`table`), and a page with plots (`page`).
+//! `peers/`, named in the scenarios that measure it; wharf's own servers are in `server/`, the load is in `load/`. What
+//! was measured becomes JSON (`rows`), a table (`table`), and a page with plots (`page`).
 
 mod child;
 mod compare;

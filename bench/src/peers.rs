@@ -1,5 +1,5 @@
-//! The peers: programs of the workspace in `peers/`, built when a scenario needs them, and one in C++ beside them, where there
-//! is a compiler.
+//! The peers: programs of the workspace in `peers/`, built when a scenario needs them, and one in C++ beside them,
+//! where there is a compiler.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ pub fn build(target: Option<&Path>) -> io::Result<Vec<String>> {
     Ok(missing)
 }
 
-/// Builds this workspace's own program, `wharf`, beside the lab: it copies and serves files. A lab that is not a release
-/// takes what there is.
+/// Builds this workspace's own program, `wharf`, beside the lab: it copies and serves files. A lab that is not a
+/// release takes what there is.
 pub fn build_wharf() -> io::Result<()> {
     let lab = std::env::current_exe()?;
     if lab.parent().is_none_or(|folder| !folder.ends_with("release")) {

@@ -1,5 +1,5 @@
-//! Processes of the lab, ended by their id whatever happens to it: by us when we are done or fail, and by the kernel when
-//! we are killed.
+//! Processes of the lab, ended by their id whatever happens to it: by us when we are done or fail, and by the kernel
+//! when we are killed.
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io;

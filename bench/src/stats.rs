@@ -26,8 +26,8 @@ pub fn histogram() -> Histogram<u64> {
 /// A percentile of several rounds, in microseconds.
 ///
 /// It is the median of the rounds' own where each round has enough values for that: one round in which the machine was
-/// busy with something else would fill the tail of a common histogram. Where rounds are short of values, as with one message a second,
-/// it is that of all rounds together; and without enough values even then it is not known.
+/// busy with something else would fill the tail of a common histogram. Where rounds are short of values, as with one
+/// message a second, it is that of all rounds together; and without enough values even then it is not known.
 pub fn percentile_us(rounds: &[&Histogram<u64>], at: f64) -> Option<f64> {
     // So many values that at least two lie beyond it.
     let enough = (2.0 / (1.0 - at)).round() as u64;

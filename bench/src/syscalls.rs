@@ -1,5 +1,5 @@
-//! System calls of a process, counted by the kernel's tracepoint where it has one and lets us (as root, mostly). Counting
-//! costs the process something, so it is done in a slice of its own, which is not measured otherwise.
+//! System calls of a process, counted by the kernel's tracepoint where it has one and lets us (as root, mostly).
+//! Counting costs the process something, so it is done in a slice of its own, which is not measured otherwise.
 
 use crate::usage::threads;
 use perf_event::events::Tracepoint;

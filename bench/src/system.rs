@@ -62,7 +62,8 @@ impl System {
         self
     }
 
-    /// Starts it, where servers run. [`ErrorKind::Unsupported`]: it is not built, or does not have what it was asked for.
+    /// Starts it, where servers run. [`ErrorKind::Unsupported`]: it is not built, or does not have what it was asked
+    /// for.
     pub fn start(&self) -> io::Result<Server> {
         let missing = || io::Error::new(ErrorKind::Unsupported, "not built");
         let program = match &self.program {

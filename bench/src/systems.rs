@@ -8,7 +8,8 @@ pub const POOL: &str = "wharf 2 workers, limit 1";
 /// wharf with two processors.
 pub const POOL_OF_TWO: &str = "wharf 3 workers, limit 2";
 
-/// wharf's own, with its noise: a pool, the same once more, one thread, and sessions. `kind` is one of `echo` and `spin`.
+/// wharf's own, with its noise: a pool, the same once more, one thread, and sessions. `kind` is one of `echo` and
+/// `spin`.
 pub fn wharf_one(options: &str) -> Vec<System> {
     let (kind, rest) = split(options);
     vec![

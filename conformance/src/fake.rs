@@ -1,5 +1,5 @@
-//! Rows that the fake engine does not run, and why: what they are about is not of its network, so that to run them there
-//! would say nothing. All others that have a test run on it as on the real engines.
+//! Rows that the fake engine does not run, and why: what they are about is not of its network, so that to run them
+//! there would say nothing. All others that have a test run on it as on the real engines.
 
 const FILES: &str = "files go past an engine of sockets, to the pump, which is the same under each";
 const PIPES: &str = "pipes: it has sockets only";

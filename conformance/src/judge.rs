@@ -80,8 +80,8 @@ pub fn judge(usual: (Verdict, &str), expected: Option<Expected>, ended: Ended) -
     }
 }
 
-/// Whether a row that failed, and failed again `failures` times of `tries` when it ran alone, has failed. A quiet machine is
-/// no excuse for a single failure, and a loaded one none for most.
+/// Whether a row that failed, and failed again `failures` times of `tries` when it ran alone, has failed. A quiet
+/// machine is no excuse for a single failure, and a loaded one none for most.
 pub fn has_failed(failures: usize, tries: usize, loaded: bool) -> bool {
     !loaded || failures * 2 >= tries
 }

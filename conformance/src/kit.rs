@@ -1,5 +1,5 @@
-//! What the rows share: ports of the engine under test, waiting with a deadline, sockets in every state, memory for the raw
-//! layer, and processes.
+//! What the rows share: ports of the engine under test, waiting with a deadline, sockets in every state, memory for the
+//! raw layer, and processes.
 //!
 //! A row fails by panicking. Its time limits are for what hangs. Where a row's sentence is a time ("at once", "does not
 //! wait"), it is the best of several tries that is judged, or their median, by a bound that is far from the right value
@@ -225,8 +225,8 @@ pub fn not_here(why: &str) -> ! {
 
 // --- Clocks ---
 
-/// The machine has so much to do beside that a thread may wait for a processor longer than for anything that a row times.
-/// Where nothing can be read of it, it is not said to be so.
+/// The machine has so much to do beside that a thread may wait for a processor longer than for anything that a row
+/// times. Where nothing can be read of it, it is not said to be so.
 pub fn loaded() -> bool {
     /// Waiting and running threads a processor. The suite's own are about two.
     const MANY: f64 = 3.0;
@@ -261,8 +261,8 @@ pub fn quickest(what: &str, bound: Duration, tries: usize, mut one: impl FnMut()
     panic!("{what}: {best:?} in the best of {tries} tries, where it has to be less than {bound:?}");
 }
 
-/// Most of `tries` are below `bound`: for what is slow at random, so that the best of them says nothing. The times that were
-/// measured, until that was known.
+/// Most of `tries` are below `bound`: for what is slow at random, so that the best of them says nothing. The times that
+/// were measured, until that was known.
 #[track_caller]
 pub fn mostly(what: &str, bound: Duration, tries: usize, mut one: impl FnMut() -> Duration) -> Vec<Duration> {
     let (mut times, mut good) = (Vec::new(), 0);
@@ -498,7 +498,8 @@ impl Memory {
     /// A copy of what is there. For when no operation uses it.
     #[allow(unsafe_code)]
     pub fn bytes(&self) -> Vec<u8> {
-        // SAFETY: leaked in `new` with this length, and initialised; rows call this only when no operation is under way.
+        // SAFETY: leaked in `new` with this length, and initialised; rows call this only when no operation is under
+        // way.
         unsafe { std::slice::from_raw_parts(self.pointer, self.length) }.to_vec()
     }
 

@@ -3,13 +3,13 @@
 //! `cargo run -p wharf-conformance -- [--engine NAME] [--wake POLICY] [--row ID]... [--json FILE]`
 //! `cargo run --release -p wharf-conformance -- soak --minutes 10`
 //!
-//! A row is a behaviour of the specification, named by its id. It is decided by a function that runs through the public or
-//! the raw interface of the library and fails when the behaviour is not there; or it is a known difference, and the function
-//! shows what is done instead; or it speaks of something that is not offered, or that only a C interface has (`row.rs`).
-//! Each runs on every engine, with both policies of waking (`setting.rs`). The rows stand in `rows/`, a file for each group;
-//! the list of those that there have to be in `specified.rs`. What comes of it is a table on the terminal, JSON, and the
-//! pages `docs/conformance.md` and `docs/known-differences.md`, which a test compares. It also runs in hostile surroundings
-//! (`hostile/`), and for as long as one likes with everything at once (`soak/`).
+//! A row is a behaviour of the specification, named by its id. It is decided by a function that runs through the public
+//! or the raw interface of the library and fails when the behaviour is not there; or it is a known difference, and the
+//! function shows what is done instead; or it speaks of something that is not offered, or that only a C interface has
+//! (`row.rs`). Each runs on every engine, with both policies of waking (`setting.rs`). The rows stand in `rows/`, a
+//! file for each group; the list of those that there have to be in `specified.rs`. What comes of it is a table on the
+//! terminal, JSON, and the pages `docs/conformance.md` and `docs/known-differences.md`, which a test compares. It also
+//! runs in hostile surroundings (`hostile/`), and for as long as one likes with everything at once (`soak/`).
 
 mod fake;
 mod heap;
@@ -42,7 +42,8 @@ static HEAP: heap::Counted = heap::Counted;
 struct Options {
     #[command(subcommand)]
     command: Option<Command>,
-    /// One engine only: epoll+io_uring, epoll+threads, poll+threads, fake: sockets in memory, or auto: what the library chooses
+    /// One engine only: epoll+io_uring, epoll+threads, poll+threads, fake: sockets in memory, or auto: what the library
+    /// chooses
     #[arg(long, value_name = "NAME", value_parser = engine, global = true)]
     engine: Option<Engine>,
     /// One policy only by which a port wakes further threads: eager, as Windows does, or adaptive, which is the default

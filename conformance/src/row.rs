@@ -34,8 +34,8 @@ pub enum How {
     /// Like `Test`, while no other row runs: it concludes something from which threads run, from how long something
     /// takes, or from figures of the process.
     Alone(Check),
-    /// Wharf does something else, which stands in `docs/known-differences.md`. The function panics when that is not done
-    /// either, so that a difference that goes away, or grows, is noticed.
+    /// Wharf does something else, which stands in `docs/known-differences.md`. The function panics when that is not
+    /// done either, so that a difference that goes away, or grows, is noticed.
     Differs { here: &'static str, shown: Check, alone: bool },
     /// Wharf does not offer it, so that nothing can be run: what there is instead. Stands there as well.
     NotOffered { here: &'static str },

@@ -120,8 +120,8 @@ fn decide(setting: Setting, row: Row) -> Outcome {
     Outcome { row, setting, verdict, reason, notes }
 }
 
-/// In a thread of its own, so that one that hangs holds up nobody else, and no row finds a thread that another has bound
-/// to a port.
+/// In a thread of its own, so that one that hangs holds up nobody else, and no row finds a thread that another has
+/// bound to a port.
 fn execute(setting: Setting, id: &str, test: fn(&Bench)) -> (Ended, Vec<String>) {
     let bench = Arc::new(Bench::new(setting));
     let (tell, told) = mpsc::channel();

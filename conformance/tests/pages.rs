@@ -1,5 +1,5 @@
-//! Runs the suite as anybody would, and compares the pages that it makes with those in `docs/`. The pages need every row on
-//! every engine, which takes long; `cargo test` runs every row once, as the library is used.
+//! Runs the suite as anybody would, and compares the pages that it makes with those in `docs/`. The pages need every
+//! row on every engine, which takes long; `cargo test` runs every row once, as the library is used.
 
 #![cfg(target_os = "linux")]
 

@@ -1,8 +1,9 @@
-//! compio: a runtime on io_uring in each thread. With several workers, its dispatcher deals the connections out to them,
-//! as its own example does; a thread of its own accepts. A connection stays with its worker.
+//! compio: a runtime on io_uring in each thread. With several workers, its dispatcher deals the connections out to
+//! them, as its own example does; a thread of its own accepts. A connection stays with its worker.
 //!
-//! A receive is asked for anew each time. Its receive for many (`read_multi`) fails a connection when its pool of buffers
-//! is empty, as a thousand busy connections make it, and saves next to nothing. mixed: the block is read by io_uring.
+//! A receive is asked for anew each time. Its receive for many (`read_multi`) fails a connection when its pool of
+//! buffers is empty, as a thousand busy connections make it, and saves next to nothing. mixed: the block is read by
+//! io_uring.
 
 use compio::BufResult;
 use compio::dispatcher::Dispatcher;

@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// more. With 64 connections, this costs a fiftieth.
 const RING_DEPTH: usize = 1024;
 
-/// What an executor needs of the memory that may be locked, as its documentation says. With less, the program would wait
-/// for an executor that never comes.
+/// What an executor needs of the memory that may be locked, as its documentation says. With less, the program would
+/// wait for an executor that never comes.
 const LOCKED_BYTES: u64 = 512 * 1024;
 
 fn main() -> io::Result<()> {

@@ -20,7 +20,8 @@ fn main() -> io::Result<()> {
     let place = Arc::new(Place::new(options.workers())?);
     let each = (0..options.workers()).map(|_| (place.clone(), options.clone())).collect();
     on_threads(each, |(place, options)| {
-        // A ring that only its thread uses, which its builder leaves to the user to say: a sixth less of processor time.
+        // A ring that only its thread uses, which its builder leaves to the user to say: a sixth less of processor
+        // time.
         let mut ring = io_uring_of_monoio::IoUring::builder();
         ring.setup_single_issuer().setup_coop_taskrun();
         let runtime = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring);

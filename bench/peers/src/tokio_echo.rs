@@ -1,6 +1,6 @@
 //! tokio, with handlers that block: the echo of `tokio`, where the first letter of what was read may make its handler
-//! slow first, as code does that does not think of it. `B` sleeps; `A` does so inside `block_in_place`, which a pool allows;
-//! `L` sleeps with the one lock that there is; `S` computes.
+//! slow first, as code does that does not think of it. `B` sleeps; `A` does so inside `block_in_place`, which a pool
+//! allows; `L` sleeps with the one lock that there is; `S` computes.
 
 use peers::{BUFFER_BYTES, Options};
 use std::io;

@@ -27,8 +27,8 @@ pub struct Room {
     members: Vec<TcpStream>,
     /// Bytes that each of them has received.
     received: Vec<u64>,
-    /// The first and the last numbered line that each of them has heard and looked at: the number, and how many lines it
-    /// had heard before.
+    /// The first and the last numbered line that each of them has heard and looked at: the number, and how many lines
+    /// it had heard before.
     heard: Vec<Option<[(u64, u64); 2]>>,
     line: Vec<u8>,
     buffer: Vec<u8>,
@@ -182,9 +182,9 @@ impl Room {
         Ok(slice)
     }
 
-    /// The speaker does not wait for anybody. Then it is silent, and what is on its way is heard, for five times as long and as
-    /// long as something comes: it has cost the server its time, and a fast one has more of it on its way. What is left stays
-    /// there: the server should be ended.
+    /// The speaker does not wait for anybody. Then it is silent, and what is on its way is heard, for five times as
+    /// long and as long as something comes: it has cost the server its time, and a fast one has more of it on its way.
+    /// What is left stays there: the server should be ended.
     pub fn flood(&mut self, time: Duration) -> io::Result<Slice> {
         let mut slice = Slice { messages: 0, time, latency: histogram(), late: histogram() };
         let mut lines = self.line.repeat((FLOOD_BYTES / self.line.len()).max(1));

@@ -1,10 +1,10 @@
-//! The load generator: one thread around epoll, connected to all servers that are compared, which loads one at a time; so
-//! they are measured in turns, on the same machine in the same state.
+//! The load generator: one thread around epoll, connected to all servers that are compared, which loads one at a time;
+//! so they are measured in turns, on the same machine in the same state.
 //!
 //! *Closed loop*: so many messages are under way all the time, and an answer calls forth the next message. It finds the
-//! peak. *Open loop*: messages leave by a schedule, whether or not earlier ones were answered, and latency counts from the
-//! moment that the schedule says; so a server that stalls is charged for everything that it made late (no coordinated
-//! omission). It finds latencies.
+//! peak. *Open loop*: messages leave by a schedule, whether or not earlier ones were answered, and latency counts from
+//! the moment that the schedule says; so a server that stalls is charged for everything that it made late (no
+//! coordinated omission). It finds latencies.
 
 pub mod chat;
 pub mod churn;
@@ -119,7 +119,8 @@ impl Load {
         })
     }
 
-    /// From now on the messages of the first `count` connections begin with `letter`, go one at a time, and are not counted.
+    /// From now on the messages of the first `count` connections begin with `letter`, go one at a time, and are not
+    /// counted.
     pub fn disturb(&mut self, count: usize, letter: u8) {
         let disturbing = Content::beginning_with(letter, self.shape.bytes);
         let usual = Content::of(&self.shape);
@@ -186,7 +187,8 @@ impl Load {
                     if is_counted {
                         slice.messages += 1;
                         let _ = slice.latency.record((now - sent_at).as_nanos() as u64);
-                        // The rate is that of the slice itself: what the drain brings is late because others are silent.
+                        // The rate is that of the slice itself: what the drain brings is late because others are
+                        // silent.
                         slice.time = now - begin;
                     }
                     if go_on && (schedule.is_none() || !is_counted) {

@@ -1,5 +1,5 @@
-//! When an open loop's messages leave: at random, as from many clients that know nothing of each other, with a fixed mean
-//! rate and a fixed seed.
+//! When an open loop's messages leave: at random, as from many clients that know nothing of each other, with a fixed
+//! mean rate and a fixed seed.
 
 use std::time::{Duration, Instant};
 

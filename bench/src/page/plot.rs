@@ -1,5 +1,5 @@
-//! Plots: for most scenarios a dot for each case of a system, on a scale where twice and half are equally far from 1; for the
-//! growing crowd, curves.
+//! Plots: for most scenarios a dot for each case of a system, on a scale where twice and half are equally far from 1;
+//! for the growing crowd, curves.
 
 use crate::rows::Row;
 use plotters::coord::Shift;

@@ -1,9 +1,9 @@
-//! One of 64 connections makes its handler slow for 50 ms with every message: what the others notice. Rates and latencies
-//! are those of the others, beside the same server's without the disturbance, in turns. Latencies come from an open loop:
-//! a closed one would stop sending while it waits, and see one late message where a user sees all.
+//! One of 64 connections makes its handler slow for 50 ms with every message: what the others notice. Rates and
+//! latencies are those of the others, beside the same server's without the disturbance, in turns. Latencies come from
+//! an open loop: a closed one would stop sending while it waits, and see one late message where a user sees all.
 //!
-//! The handler sleeps; or two of them want one lock, so one sleeps with it and one waits for it; or it computes, which no
-//! port can know from work, and so is reported beside a runtime with as many threads.
+//! The handler sleeps; or two of them want one lock, so one sleeps with it and one waits for it; or it computes, which
+//! no port can know from work, and so is reported beside a runtime with as many threads.
 //!
 //! And handlers that sleep beside others that take packet after packet, without a network: [`flow`].
 
@@ -62,7 +62,8 @@ fn systems(disturbance: &Disturbance) -> Vec<(System, u8)> {
 
 pub fn run(lab: &Lab) -> io::Result<Report> {
     let mut report = Report::default();
-    // The closed loop's rate, and the open one's latencies. What is most telling comes first: a quick run may end early.
+    // The closed loop's rate, and the open one's latencies. What is most telling comes first: a quick run may end
+    // early.
     let [sleep, lock, compute] = &DISTURBANCES;
     for (disturbance, is_open) in
         [(sleep, false), (sleep, true), (lock, false), (compute, false), (lock, true), (compute, true)]

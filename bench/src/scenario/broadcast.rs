@@ -1,7 +1,7 @@
-//! A chat: one member speaks, and every member hears each line. A message is a delivery. One line at a time (latency from
-//! the line to each member); and more lines than the members can drain, where what counts is how many deliveries a second
-//! of the server's processor makes. A flooded server is a new one each time, and is ended with what it still has queued. Only
-//! what a member has received is a delivery; lines that a server has dropped are none, and are told apart.
+//! A chat: one member speaks, and every member hears each line. A message is a delivery. One line at a time (latency
+//! from the line to each member); and more lines than the members can drain, where what counts is how many deliveries a
+//! second of the server's processor makes. A flooded server is a new one each time, and is ended with what it still has
+//! queued. Only what a member has received is a delivery; lines that a server has dropped are none, and are told apart.
 
 use crate::compare::{look_at, start};
 use crate::lab::Lab;

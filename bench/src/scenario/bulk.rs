@@ -1,7 +1,7 @@
 //! Bulk transfer over the loopback: `wharf perf` against itself beside iperf3 against itself.
 //!
-//! A message is a megabyte (10^6 bytes) of TCP that arrived, or a datagram that did. Processor time is that of both ends
-//! together: a microsecond for a megabyte is a millisecond for a gigabyte. Neither end is bound to a processor.
+//! A message is a megabyte (10^6 bytes) of TCP that arrived, or a datagram that did. Processor time is that of both
+//! ends together: a microsecond for a megabyte is a millisecond for a gigabyte. Neither end is bound to a processor.
 
 use crate::lab::Lab;
 use crate::measure::{Plan, Sample, all_in_turns, ratios, rows};

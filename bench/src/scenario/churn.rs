@@ -1,5 +1,6 @@
-//! Connections that come and go: connect, ten requests of 32 bytes one after the other, close; 64 at a time. A message is a
-//! request, and carries its part of the connection's cost; the first one's latency counts from the call that connects.
+//! Connections that come and go: connect, ten requests of 32 bytes one after the other, close; 64 at a time. A message
+//! is a request, and carries its part of the connection's cost; the first one's latency counts from the call that
+//! connects.
 
 use crate::compare::{look_at, start};
 use crate::lab::Lab;

@@ -1,8 +1,9 @@
 //! Compensation: the time from a worker blocking to another worker taking the next packet.
 //!
-//! The port's limit is one, two packets are queued. The handler of the first waits for the second's, which therefore needs
-//! another worker: as soon as the first is told to be blocked (`wharf::blocking`), or is found to be. Beside it a bare
-//! futex: from the waker's call, after which it goes to sleep itself, to the woken thread's return. All three take turns.
+//! The port's limit is one, two packets are queued. The handler of the first waits for the second's, which therefore
+//! needs another worker: as soon as the first is told to be blocked (`wharf::blocking`), or is found to be. Beside it a
+//! bare futex: from the waker's call, after which it goes to sleep itself, to the woken thread's return. All three take
+//! turns.
 
 use crate::futex::{wait, wake};
 use crate::lab::Lab;

@@ -1,8 +1,8 @@
 //! Datagrams from one socket to another on the loopback, in bursts, beside bare system calls.
 //!
 //! One thread sends a burst and receives it, so nothing is lost, nobody sleeps, and what is measured is the way of a
-//! datagram through both sockets. `wharf` issues a send and a receive for each and takes a packet for each, except where
-//! the sender's socket skips packets on success, as its name says.
+//! datagram through both sockets. `wharf` issues a send and a receive for each and takes a packet for each, except
+//! where the sender's socket skips packets on success, as its name says.
 
 use crate::lab::Lab;
 use crate::measure::{Plan, Sample, all_in_turns, ratios, rows, thread_cpu_us};

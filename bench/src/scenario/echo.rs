@@ -1,7 +1,7 @@
 //! Echo: what a message costs the server, at the peak (closed loop) and with a fixed rate (open loop, for latency).
 //!
-//! One worker on a processor of its own, beside loops and runtimes with one thread; two workers on both processors, which
-//! the generator shares. A cell is connections x bytes, and the messages under way on each connection.
+//! One worker on a processor of its own, beside loops and runtimes with one thread; two workers on both processors,
+//! which the generator shares. A cell is connections x bytes, and the messages under way on each connection.
 
 use crate::compare::{Case, compare};
 use crate::lab::Lab;

@@ -1,9 +1,9 @@
 //! What connections cost that do nothing: memory each, with 9000 of them, and what their server does meanwhile.
 //!
-//! Each has said 32 bytes and heard them again. Memory is that with them less that before them, resident and live on the
-//! heap; the kernel's part is in neither. The connections' other ends are in a process of their own, because the limit on
-//! descriptors is a process's. A thread that makes a system call which waits is switched away, so no context switches of
-//! any of a server's threads means that all of them stayed in the call in which they sleep.
+//! Each has said 32 bytes and heard them again. Memory is that with them less that before them, resident and live on
+//! the heap; the kernel's part is in neither. The connections' other ends are in a process of their own, because the
+//! limit on descriptors is a process's. A thread that makes a system call which waits is switched away, so no context
+//! switches of any of a server's threads means that all of them stayed in the call in which they sleep.
 
 use crate::compare::start;
 use crate::lab::Lab;

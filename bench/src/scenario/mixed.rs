@@ -1,5 +1,5 @@
-//! Sockets, file reads and timers together: each message of 32 bytes names a block of 4 KiB; the server reads it, waits a
-//! millisecond, and answers. wharf does all of it in one port; the peers do it their way. The file lies in the cache.
+//! Sockets, file reads and timers together: each message of 32 bytes names a block of 4 KiB; the server reads it, waits
+//! a millisecond, and answers. wharf does all of it in one port; the peers do it their way. The file lies in the cache.
 
 use crate::compare::{Case, compare};
 use crate::lab::Lab;

@@ -1,7 +1,7 @@
 //! A tenth of the connections carries nine tenths of the messages, each of which computes for 50 us; two workers on two
 //! processors, beside runtimes that give each connection to one thread for good. And 20 us on connections that are all
-//! alike, beside a runtime that steals. The generator shares the processors, and its part of one is in the table. Every round has new connections, for which
-//! thread has how many of the busy ones is chance.
+//! alike, beside a runtime that steals. The generator shares the processors, and its part of one is in the table. Every
+//! round has new connections, for which thread has how many of the busy ones is chance.
 
 use crate::compare::{Case, compare};
 use crate::lab::Lab;
@@ -14,7 +14,8 @@ use std::io;
 use std::time::Duration;
 
 const CONNECTIONS: usize = 60;
-/// Below half of what two processors can do with 50 us each, so that a thread with two thirds of it is not overloaded yet.
+/// Below half of what two processors can do with 50 us each, so that a thread with two thirds of it is not overloaded
+/// yet.
 const OPEN_RATE: f64 = 14_000.0;
 /// Much less than messages wait for their turn, and long enough for several answers.
 const GATHER: Duration = Duration::from_micros(300);

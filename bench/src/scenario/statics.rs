@@ -1,5 +1,5 @@
-//! Static files over HTTP/1.1: `wharf serve files` beside nginx with one worker, `sendfile` on, no access log and no cache of
-//! open files. wrk is the load: 64 connections that ask again as soon as they have got all.
+//! Static files over HTTP/1.1: `wharf serve files` beside nginx with one worker, `sendfile` on, no access log and no
+//! cache of open files. wrk is the load: 64 connections that ask again as soon as they have got all.
 //!
 //! Both servers run on the first processor and wrk on the second. nginx comes as it is in Debian.
 

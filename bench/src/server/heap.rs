@@ -1,7 +1,7 @@
 //! Counts what is allocated and not freed.
 //!
-//! The lab itself is a child's program, too, so it counts only where it was asked to, from a server's first moment on. The
-//! count is kept in several places, one for each of the first threads, so that counting does not make two workers
+//! The lab itself is a child's program, too, so it counts only where it was asked to, from a server's first moment on.
+//! The count is kept in several places, one for each of the first threads, so that counting does not make two workers
 //! share a cache line.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -25,8 +25,8 @@ thread_local! {
     static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// From now on. What was allocated before and is freed later makes the count too small by as much: a few kilobytes, when
-/// this is the first thing that a program does.
+/// From now on. What was allocated before and is freed later makes the count too small by as much: a few kilobytes,
+/// when this is the first thing that a program does.
 pub fn count() {
     ON.store(true, Relaxed);
 }

@@ -1,5 +1,5 @@
-//! Sockets, file reads and timers in one port: each message names a block of a file, which is read; then a timer waits a
-//! millisecond; then the message is the answer.
+//! Sockets, file reads and timers in one port: each message names a block of a file, which is read; then a timer waits
+//! a millisecond; then the message is the answer.
 
 use super::messages::Messages;
 use super::{Serve, ready};

@@ -1,5 +1,5 @@
-//! wharf's own servers, each as its users would write it. They take the same options as the peers, tell where they listen
-//! in one line, answer `heap` on the standard input with the bytes that are allocated, and end when it ends.
+//! wharf's own servers, each as its users would write it. They take the same options as the peers, tell where they
+//! listen in one line, answer `heap` on the standard input with the bytes that are allocated, and end when it ends.
 
 mod chat;
 mod echo;

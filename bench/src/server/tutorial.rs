@@ -1,5 +1,5 @@
-//! The chat of the tutorials on completion ports: for each line a send to each member, with a copy of its own and a packet
-//! of its own; the next line when all of them are done. Only the order of lines is looked after.
+//! The chat of the tutorials on completion ports: for each line a send to each member, with a copy of its own and a
+//! packet of its own; the next line when all of them are done. Only the order of lines is looked after.
 
 use super::{Serve, listening};
 use std::collections::{HashMap, VecDeque};

@@ -1,5 +1,5 @@
-//! Surroundings in which a system may put a program, for the whole process: io_uring refused by a system-call filter, as
-//! containers do it; few descriptors; no memory that may be locked. The suite has to pass in each of them.
+//! Surroundings in which a system may put a program, for the whole process: io_uring refused by a system-call filter,
+//! as containers do it; few descriptors; no memory that may be locked. The suite has to pass in each of them.
 
 use crate::system;
 use std::io;

@@ -159,7 +159,8 @@ fn order(b: &Bench) {
         let (context, result) = accepted(&port);
         assert_eq!((context, result.unwrap().1), (number, client.local_addr().unwrap()));
     }
-    // Two hundred at once, whose clients come from several threads: by their packets the accepts are in the order of issue.
+    // Two hundred at once, whose clients come from several threads: by their packets the accepts are in the order of
+    // issue.
     let count = crate::hostile::at_once(200);
     let listener = port.listen("127.0.0.1:0", 2).unwrap();
     (0..count).for_each(|number| drop(listener.accept(number).unwrap()));
@@ -237,8 +238,9 @@ fn close_while_they_come(b: &Bench) {
             listener.close();
             clients.join().unwrap()
         });
-        // The handler drops what it got, and the listener's end resets what was waiting. Linux's system at times gives up a
-        // connection that comes in the moment of the listener's end without telling its client, so what is open is asked.
+        // The handler drops what it got, and the listener's end resets what was waiting. Linux's system at times gives
+        // up a connection that comes in the moment of the listener's end without telling its client, so what is open is
+        // asked.
         let real = matches!(clients.first(), Some(Peer::Std(_)));
         if real && crate::system::has_connections(address.port()).is_some() {
             let closed = || crate::system::has_connections(address.port()) == Some(false);

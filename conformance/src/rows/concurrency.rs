@@ -257,8 +257,9 @@ enum By {
     Receive,
 }
 
-/// Beside a handler that computes a packet comes, while a slot is free and two threads wait: the medians of the time until its
-/// handler runs, and of the time that two threads need to hand something over by a channel, measured by turns.
+/// Beside a handler that computes a packet comes, while a slot is free and two threads wait: the medians of the time
+/// until its handler runs, and of the time that two threads need to hand something over by a channel, measured by
+/// turns.
 fn handed_over(b: &Bench, by: By) -> (Duration, Duration) {
     const TURNS: usize = 60;
     let port = b.limited(2);
@@ -545,8 +546,8 @@ fn is_replaced(b: &Bench, how: &str, block: impl Fn(&mpsc::Receiver<()>) + Send 
     eventually("the blocked handler goes on", || ended.is_set());
 }
 
-/// A handler that says that it blocks is replaced at once, and not when somebody has seen it: at limit 1 the packet behind
-/// it is handled without a tick.
+/// A handler that says that it blocks is replaced at once, and not when somebody has seen it: at limit 1 the packet
+/// behind it is handled without a tick.
 fn announced_is_replaced_at_once(b: &Bench) {
     const TURNS: usize = 40;
     let port = b.limited(1);

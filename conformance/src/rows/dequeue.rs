@@ -398,8 +398,8 @@ fn memory_is_free(b: &Bench) {
     memory_of_each_kind(b);
 }
 
-/// Memory that a packet gave back is filled anew at once; nobody writes to it any more, and nobody reads from it: what the
-/// other end gets is what was there when the operation was issued.
+/// Memory that a packet gave back is filled anew at once; nobody writes to it any more, and nobody reads from it: what
+/// the other end gets is what was there when the operation was issued.
 #[allow(unsafe_code)]
 fn memory_of_each_kind(b: &Bench) {
     const ROUNDS: usize = 60;
@@ -778,7 +778,8 @@ fn interrupted(b: &Bench, take: fn(&Port, Option<Duration>) -> Result<u64, GetEr
     #[allow(unsafe_code)]
     extern "C" fn nothing(_: i32) {}
     #[allow(unsafe_code)]
-    // SAFETY: the handler does nothing, so that it may run anywhere; without SA_RESTART each blocking call is interrupted.
+    // SAFETY: the handler does nothing, so that it may run anywhere; without SA_RESTART each blocking call is
+    // interrupted.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;

@@ -1,5 +1,5 @@
-//! Where it shows that on Unix an operation goes on, and ends, while some thread is inside `get`, and not by itself: for each
-//! row that says otherwise what Windows does, and what is done here.
+//! Where it shows that on Unix an operation goes on, and ends, while some thread is inside `get`, and not by itself:
+//! for each row that says otherwise what Windows does, and what is done here.
 
 use crate::kit::*;
 use std::io::{Read, Write};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use wharf::Cancel;
 use wharf::raw::{CompletionEvent, Sink};
 
-/// A send that does not fit, while the only thread computes: what of it has come by then, which the peer reads all the while.
+/// A send that does not fit, while the only thread computes: what of it has come by then, which the peer reads all the
+/// while.
 fn sent_beside(b: &Bench, shut: bool) -> usize {
     let port = b.limited(1);
     let (stream, mut peer) = b.narrow(&port, 1);
@@ -59,8 +60,8 @@ pub fn shut_send_stands_still(b: &Bench) {
     assert!(sent_beside(b, true) < MUCH, "all of it came, though nobody was inside get");
 }
 
-/// Data has come for a receive, and a client for an accept, and nobody has been inside `get` since: whether a cancel comes
-/// too late, and how they end.
+/// Data has come for a receive, and a client for an accept, and nobody has been inside `get` since: whether a cancel
+/// comes too late, and how they end.
 fn cancelled_after(b: &Bench) -> [(Cancel, bool); 2] {
     let port = b.port();
     let (stream, mut peer) = b.stream(&port, 1);
@@ -91,8 +92,8 @@ pub fn early_enough_to_cancel(b: &Bench) {
     assert_eq!(cancelled_after(b), [(Cancel::Requested, false); 2]);
 }
 
-/// A connection on which all that was sent is told, closed when data had come for the receive that is posted: how the receive
-/// ends, and what the peer sees.
+/// A connection on which all that was sent is told, closed when data had come for the receive that is posted: how the
+/// receive ends, and what the peer sees.
 fn closed_after(b: &Bench) -> (u32, usize, std::io::Result<usize>) {
     let port = b.port();
     let (stream, mut peer) = b.stream(&port, 1);
@@ -170,8 +171,8 @@ pub fn order_of_looking(b: &Bench) {
     assert_eq!(behind, [10, 11, 12, 9], "the posts were queued when nobody had looked for the data");
 }
 
-/// A batch of a post and of a receive behind a full one, for which nothing more has come: what it says of its number, and
-/// how many it has.
+/// A batch of a post and of a receive behind a full one, for which nothing more has come: what it says of its number,
+/// and how many it has.
 fn batch_with_nothing(b: &Bench) -> (usize, usize) {
     let port = b.port();
     let (stream, mut peer) = b.stream(&port, 1);
@@ -270,7 +271,8 @@ pub fn told_once(b: &Bench) {
 
 // --- One connection, two descriptors ---
 
-/// Both ends of a connection as the port sees them, and a duplicate of the first, in two ports: P-13, P-15 as on Windows.
+/// Both ends of a connection as the port sees them, and a duplicate of the first, in two ports: P-13, P-15 as on
+/// Windows.
 pub fn duplicate_is_refused(b: &Bench) {
     let (one, two) = (b.port(), b.port());
     let (server, _peer) = pair();

@@ -1,7 +1,7 @@
 //! Files (F) and pipes (Q).
 //!
-//! What the cache holds is done inside the issuing call, whatever the engine. So each row is run twice: as it comes, and
-//! with direct I/O, which always goes the engine's way, where the file system offers it.
+//! What the cache holds is done inside the issuing call, whatever the engine. So each row is run twice: as it comes,
+//! and with direct I/O, which always goes the engine's way, where the file system offers it.
 
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, not_offered, only_c, should};

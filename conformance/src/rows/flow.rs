@@ -1,5 +1,5 @@
-//! The concurrency model while packets flow: the queue is deep, and workers take packet after packet beside what a row is
-//! about. What a port does only when it has nothing else to do, or when somebody posts, is not done then.
+//! The concurrency model while packets flow: the queue is deep, and workers take packet after packet beside what a row
+//! is about. What a port does only when it has nothing else to do, or when somebody posts, is not done then.
 
 use crate::kit::*;
 use std::io::Write;
@@ -16,8 +16,8 @@ const PIECE: Duration = Duration::from_micros(100);
 const LONG: Duration = Duration::from_millis(300);
 /// Within so long a port has to have seen that a handler blocks, or no longer does: some looks of a millisecond each.
 const SEEN: Duration = Duration::from_millis(50);
-/// How often it is tried, and has to be so mostly. Not the best of them: work that other processes have interrupts a flow
-/// now and then, and a port that looks only then is quick by luck.
+/// How often it is tried, and has to be so mostly. Not the best of them: work that other processes have interrupts a
+/// flow now and then, and a port that looks only then is quick by luck.
 const TRIES: usize = 5;
 /// No row has a higher limit.
 const MOST: usize = 4;
@@ -224,8 +224,8 @@ pub fn batch_of_a_sleeper(b: &Bench) {
     b.note(format!("{what} {took:.1?}"));
 }
 
-/// C-09, C-03, C-06, C-17: a handler blocks while packets flow, and computes when it has woken. From then on it counts: no
-/// more than `limit` compute.
+/// C-09, C-03, C-06, C-17: a handler blocks while packets flow, and computes when it has woken. From then on it counts:
+/// no more than `limit` compute.
 pub fn woken_counts_again(b: &Bench, limit: usize, block: Block) {
     let (gate, woke) = (Gate::default(), Arc::new(Mutex::new(None::<Instant>)));
     let (own, at) = (gate.clone(), woke.clone());
@@ -324,8 +324,8 @@ pub fn another_port_frees(b: &Bench) {
     b.note(format!("{what} {took:.1?}"));
 }
 
-/// D-15, D-33: one thread, and a packet that computes and is posted anew by its handler, so that one is always queued. What
-/// ends by itself meanwhile comes after a few of them.
+/// D-15, D-33: one thread, and a packet that computes and is posted anew by its handler, so that one is always queued.
+/// What ends by itself meanwhile comes after a few of them.
 pub fn others_have_their_turn(b: &Bench) {
     const PIECE: Duration = Duration::from_millis(5);
     /// Some pieces; the wrong value is 64 of them.

@@ -1,5 +1,5 @@
-//! What holds for operations of every kind: one of each outstanding, cancelled, closed and refused; and all of them at once,
-//! in a race of ends.
+//! What holds for operations of every kind: one of each outstanding, cancelled, closed and refused; and all of them at
+//! once, in a race of ends.
 
 use crate::kit::*;
 use std::any::Any;
@@ -189,7 +189,8 @@ pub fn race_of_ends(b: &Bench) {
     drop(crew);
 }
 
-/// O-04: each call, on a device that is closed and then on a closed port, is refused, and all that was given comes back.
+/// O-04: each call, on a device that is closed and then on a closed port, is refused, and all that was given comes
+/// back.
 pub fn each_call_is_refused(b: &Bench) {
     for closed_port in [false, true] {
         let port: CompletionPort<u64, Arc<()>> = b.build(b.builder()).unwrap();

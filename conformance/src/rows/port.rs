@@ -752,7 +752,8 @@ pub fn fork(b: &Bench) {
     let port = b.port();
     let (stream, mut peer) = b.stream(&port, 1);
     stream.recv(vec![0; 4], 1).unwrap();
-    // SAFETY: this process has one thread that matters; the child calls into the port, whose calls fail at once, and ends.
+    // SAFETY: this process has one thread that matters; the child calls into the port, whose calls fail at once, and
+    // ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let refused = matches!(port.get_timeout(Duration::ZERO), Err(error) if error.win32() == 6)

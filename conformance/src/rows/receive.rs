@@ -123,7 +123,8 @@ fn several(b: &Bench) {
     several_workers(b);
 }
 
-/// R-06 with four workers that issue anew: whoever handles them, by the order of issue the bytes are those that were sent.
+/// R-06 with four workers that issue anew: whoever handles them, by the order of issue the bytes are those that were
+/// sent.
 fn several_workers(b: &Bench) {
     const BYTES: usize = 300_000;
     let port = b.limited(4);
@@ -340,7 +341,8 @@ fn reset_is_remembered(b: &Bench) {
         assert_eq!((refused.context, refused.error.winsock()), (number, 10054));
     }
     quiet(&port);
-    // First told by a send: what came before the reset may still be there, so that one receive looks, and the others know.
+    // First told by a send: what came before the reset may still be there, so that one receive looks, and the others
+    // know.
     let (stream, peer) = b.narrow(&port, 2);
     stream.send(vec![7; MUCH], 1).unwrap();
     assert!(port.get_timeout(WHILE).is_err());

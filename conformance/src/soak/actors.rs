@@ -1,5 +1,5 @@
-//! Who uses the port during a soak. Each actor issues operations, checks what their packets bring, and goes on until the
-//! round ends. Players begin things; services answer them, and are closed when the last player has left.
+//! Who uses the port during a soak. Each actor issues operations, checks what their packets bring, and goes on until
+//! the round ends. Players begin things; services answer them, and are closed when the last player has left.
 
 use super::ledger::{Kind, Ledger, Ticket};
 use crate::system;
@@ -817,8 +817,8 @@ impl Actor for Watchman {
     }
 }
 
-/// A receive that is cancelled while its data comes, or does not come: what was written is read in the end, in order, each
-/// byte once.
+/// A receive that is cancelled while its data comes, or does not come: what was written is read in the end, in order,
+/// each byte once.
 struct Waverer {
     stage: Arc<Stage>,
     peer: system::Socket,

@@ -2,13 +2,14 @@
 //!
 //! `cargo run --release -p wharf-conformance -- soak --minutes 10`
 //!
-//! It runs in rounds. In a round actors (`actors.rs`) connect, talk, download, ping, write and read files, post, wait, cancel,
-//! close, block and panic, and compare whatever comes back with what was sent. Then the round ends: players stop, services
-//! are closed, and when every packet has come nothing may be left: no operation, no device. What the process then still
-//! holds (allocated bytes, resident memory, descriptors) is compared with what it held after the first rounds.
+//! It runs in rounds. In a round actors (`actors.rs`) connect, talk, download, ping, write and read files, post, wait,
+//! cancel, close, block and panic, and compare whatever comes back with what was sent. Then the round ends: players
+//! stop, services are closed, and when every packet has come nothing may be left: no operation, no device. What the
+//! process then still holds (allocated bytes, resident memory, descriptors) is compared with what it held after the
+//! first rounds.
 //!
-//! It fails when an operation has no packet or two (`ledger.rs`), when data differs, when an operation fails that nobody
-//! cancelled, when a round does not come to its end, and when memory or descriptors grow.
+//! It fails when an operation has no packet or two (`ledger.rs`), when data differs, when an operation fails that
+//! nobody cancelled, when a round does not come to its end, and when memory or descriptors grow.
 
 mod actors;
 mod ledger;

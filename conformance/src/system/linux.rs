@@ -38,8 +38,8 @@ pub fn resident() -> io::Result<usize> {
     Ok(pages * rustix::param::page_size())
 }
 
-/// From now on the socket hears nothing any more: a filter drops what comes, before TCP sees it. False where that cannot
-/// be had.
+/// From now on the socket hears nothing any more: a filter drops what comes, before TCP sees it. False where that
+/// cannot be had.
 #[allow(unsafe_code)]
 pub fn deafen(socket: &std::net::TcpStream) -> bool {
     use std::os::fd::AsRawFd;

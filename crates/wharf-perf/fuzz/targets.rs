@@ -81,8 +81,8 @@ pub fn control(data: &[u8]) {
     }
 }
 
-/// What a control connection's end has done with its bytes: whatever it was asked for is done at once, and so the same comes of
-/// them however they are cut.
+/// What a control connection's end has done with its bytes: whatever it was asked for is done at once, and so the same
+/// comes of them however they are cut.
 fn driven<A>(stream: &[u8], cuts: u8, mut push: impl FnMut(&[u8]), mut next: impl FnMut(bool) -> Option<A>) {
     for piece in pieces(stream, cuts) {
         push(piece);
@@ -95,7 +95,8 @@ fn look_at_failure(failure: &Failure) {
     assert!(!has_controls(&failure.text) && !failure.text.is_empty(), "{failure:?}");
 }
 
-/// The client's end of the control connection as a whole: cuts, whether two phases are wanted, then what the server says.
+/// The client's end of the control connection as a whole: cuts, whether two phases are wanted, then what the server
+/// says.
 pub fn client(data: &[u8]) {
     let ([cuts, two_phase], stream) = parameters_of(data);
     let found = |cuts: u8| {

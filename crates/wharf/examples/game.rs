@@ -3,8 +3,8 @@
 //! `cargo run --example game [ADDRESS:PORT]`, then `nc 127.0.0.1 7000` a few times; move with the letters n, e, s, w
 //!
 //! Twenty times a second the world moves on and every player is told. A `t` makes its handler think for 100 ms, as a
-//! database would: the tick and the other players go on, because the port lets another thread run meanwhile. A player that
-//! does not read misses updates, and costs nothing else.
+//! database would: the tick and the other players go on, because the port lets another thread run meanwhile. A player
+//! that does not read misses updates, and costs nothing else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};

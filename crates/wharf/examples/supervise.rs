@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example supervise [STARTS]`
 //!
-//! Three commands run side by side. What they print is told with their name, however the pieces come; a command that has
-//! ended is started again, after a pause that doubles, up to STARTS (3) times in all. No thread waits for any of them.
+//! Three commands run side by side. What they print is told with their name, however the pieces come; a command that
+//! has ended is started again, after a pause that doubles, up to STARTS (3) times in all. No thread waits for any of
+//! them.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};

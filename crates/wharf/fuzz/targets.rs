@@ -1,5 +1,5 @@
-//! What is fuzzed: each target is a plain function of some bytes that panics when a rule is broken. `tests/fuzz.rs` calls
-//! them in `cargo test`, the programs in `fuzz_targets/` under libfuzzer.
+//! What is fuzzed: each target is a plain function of some bytes that panics when a rule is broken. `tests/fuzz.rs`
+//! calls them in `cargo test`, the programs in `fuzz_targets/` under libfuzzer.
 //!
 //! A codec is compared with a few lines that say the same of the stream as a whole: however the stream is cut into
 //! pieces, the same frames must come out of it, and the same error, at linear cost.
@@ -52,8 +52,8 @@ fn decode(mut codec: impl Codec, stream: &[u8], cuts: u8) -> Frames {
     }
     let stats = input.stats();
     assert_eq!(stats.fed, stream.len() as u64);
-    // Each byte is copied once or twice, and a byte that is needed twice (the prefix of a frame that is not complete) is
-    // looked at again with each piece.
+    // Each byte is copied once or twice, and a byte that is needed twice (the prefix of a frame that is not complete)
+    // is looked at again with each piece.
     assert!(stats.copied <= 3 * stats.fed, "more than linear: {stats:?}");
     (frames, Ok(input.len()))
 }
@@ -170,8 +170,8 @@ pub fn length_prefix(data: &[u8]) {
     }
 }
 
-/// The tables of errors: four bytes each are an errno and a status. A few in one input are enough: they know nothing of each
-/// other.
+/// The tables of errors: four bytes each are an errno and a status. A few in one input are enough: they know nothing of
+/// each other.
 pub fn errors(data: &[u8]) {
     for four in data.chunks(4).take(4) {
         let (number, _) = parameters::<4>(four);

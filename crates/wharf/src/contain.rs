@@ -21,8 +21,8 @@ pub(crate) fn say(line: impl FnOnce()) {
     }
 }
 
-/// Drops what a panic carried. That is the program's as well, and what it panics with when it is dropped, too: the latter is
-/// never freed.
+/// Drops what a panic carried. That is the program's as well, and what it panics with when it is dropped, too: the
+/// latter is never freed.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(second);

@@ -1,7 +1,8 @@
 //! **wharf**: the I/O completion port of Windows NT as a portable system.
 //!
-//! Any number of sockets, files, pipes, timers, signals, child processes and posted packets complete into one queue. A small pool of threads takes
-//! the packets out; the port keeps the number of *running* threads right, and replaces those that block.
+//! Any number of sockets, files, pipes, timers, signals, child processes and posted packets complete into one queue. A
+//! small pool of threads takes the packets out; the port keeps the number of *running* threads right, and replaces
+//! those that block.
 //!
 //! ```
 //! use wharf::{Buffer, CompletionPort, Event, Workers};
@@ -35,8 +36,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-// Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`, which do not
-// use all of it.
+// Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`, which do
+// not use all of it.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 // What is shared is not all of use where the kernel is queue and engine.
 #![cfg_attr(windows, allow(dead_code))]

@@ -1,5 +1,5 @@
-//! Non-blocking mode is shared by all duplicates of a descriptor, those of other processes too: whoever has one may set it
-//! to blocking after it was associated. No operation of the port waits in the kernel then (row O-24).
+//! Non-blocking mode is shared by all duplicates of a descriptor, those of other processes too: whoever has one may set
+//! it to blocking after it was associated. No operation of the port waits in the kernel then (row O-24).
 
 #![cfg(unix)]
 

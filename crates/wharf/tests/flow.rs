@@ -1,7 +1,7 @@
 //! What holds sessions back, and lets them go on: pauses, rate limits, memory limits; and the figures.
 //!
-//! Whatever holds a session, nothing is lost, it can be ended, and it goes on when the reason is gone. Rates are tested by what
-//! they cannot fall below: a slow machine makes everything later, never earlier.
+//! Whatever holds a session, nothing is lost, it can be ended, and it goes on when the reason is gone. Rates are tested
+//! by what they cannot fall below: a slow machine makes everything later, never earlier.
 
 mod common;
 
@@ -55,8 +55,8 @@ fn collect(data: &Receiver<Vec<u8>>, bytes: usize) -> Vec<u8> {
     collected
 }
 
-/// Time enough, nearly always, for the worker that called a handler to issue the next receive. Where it is not, the test tests
-/// less, and passes.
+/// Time enough, nearly always, for the worker that called a handler to issue the next receive. Where it is not, the
+/// test tests less, and passes.
 fn receive_is_outstanding() {
     thread::sleep(Duration::from_millis(20));
 }

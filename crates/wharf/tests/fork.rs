@@ -34,8 +34,8 @@ const PANICKED: i32 = 101;
 #[track_caller]
 #[allow(unsafe_code)]
 fn in_fork(what: &str, call: impl FnOnce() -> bool) {
-    // SAFETY: the child calls the library, which is to get on without the parent's threads, and what the C library keeps
-    // usable after fork (memory, descriptors). It leaves by _exit.
+    // SAFETY: the child calls the library, which is to get on without the parent's threads, and what the C library
+    // keeps usable after fork (memory, descriptors). It leaves by _exit.
     let child = match unsafe { libc::fork() } {
         0 => {
             // SAFETY: sets the process's timer, whose signal ends it.

@@ -1,5 +1,5 @@
-//! Framing and time-outs: what a codec finds however its bytes arrive, and what becomes of peers that break the rules or
-//! take their time.
+//! Framing and time-outs: what a codec finds however its bytes arrive, and what becomes of peers that break the rules
+//! or take their time.
 //!
 //! The first half needs no socket. What a codec has to find is computed from the whole input by an oracle that is too
 //! simple to be wrong.

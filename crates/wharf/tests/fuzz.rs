@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage as
-//! its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
+//! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage
+//! as its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
 
 #[path = "../fuzz/targets.rs"]
 mod targets;

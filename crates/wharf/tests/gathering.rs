@@ -212,7 +212,8 @@ fn what_is_gathered_for_another_service_leaves_though_the_own_ends() {
     let (stop, known) = (gate.clone(), own_links.clone());
     let own = Stage::new(Service::builder().workers(Workers::exactly(1)), move |_, _, text| {
         if text == "2" {
-            // Between two frames: both are left. The first is this service's, and so is the packet that would send them.
+            // Between two frames: both are left. The first is this service's, and so is the packet that would send
+            // them.
             known.lock().unwrap().iter().for_each(|link| link.send("own\n").unwrap());
             foreign.send("foreign\n").unwrap();
             stop.pass();

@@ -1,5 +1,5 @@
-//! Transfers that go on while the program around them does its worst: workers that end, panic and sleep, and a process that
-//! forks. No operation may fail, and nothing be lost or told twice.
+//! Transfers that go on while the program around them does its worst: workers that end, panic and sleep, and a process
+//! that forks. No operation may fail, and nothing be lost or told twice.
 
 #![cfg(target_os = "linux")]
 
@@ -198,7 +198,8 @@ fn no_operation_fails_while_workers_end_panic_and_sleep_for_a_second() {
                 let transfers = transfers.clone();
                 thread::spawn(move || {
                     for _ in 0..20 + number {
-                        // Who lies at the bottom of the stack may wait until the end: the last one to wait is the first.
+                        // Who lies at the bottom of the stack may wait until the end: the last one to wait is the
+                        // first.
                         let Ok(packet) = transfers.port.get() else { return };
                         transfers.handle(packet);
                     }
@@ -234,8 +235,8 @@ fn no_operation_fails_while_workers_end_panic_and_sleep_for_a_second() {
     });
 }
 
-/// Runs `child` in a forked process and returns its exit code. Other threads may hold any lock at this point, so the child
-/// only makes calls that have to fail before they take one, and allocates, which the C library allows.
+/// Runs `child` in a forked process and returns its exit code. Other threads may hold any lock at this point, so the
+/// child only makes calls that have to fail before they take one, and allocates, which the C library allows.
 #[allow(unsafe_code)]
 fn forked(child: impl FnOnce() -> i32) -> i32 {
     // SAFETY: as said above; the child ends by _exit and runs none of the parent's destructors.

@@ -1,8 +1,8 @@
-//! A worker that blocks beside workers that flow: it is replaced, what it holds goes to others, and it counts again when
-//! it computes again. In a quiet port the watchdog timer sees to that; here packets never stop.
+//! A worker that blocks beside workers that flow: it is replaced, what it holds goes to others, and it counts again
+//! when it computes again. In a quiet port the watchdog timer sees to that; here packets never stop.
 //!
-//! Nothing is concluded from the clock. How long something took is told by the packets that others handled meanwhile, in
-//! several rounds, of which a busy machine may spoil the worst two.
+//! Nothing is concluded from the clock. How long something took is told by the packets that others handled meanwhile,
+//! in several rounds, of which a busy machine may spoil the worst two.
 
 mod common;
 
@@ -167,8 +167,8 @@ fn a_worker_that_waits_for_a_mutex_is_replaced() {
     });
 }
 
-/// One of three workers, at limit 2, takes four packets at a time and sleeps on the first while the flow goes on. Returns
-/// after how many packets of the flow the other three were handled.
+/// One of three workers, at limit 2, takes four packets at a time and sleeps on the first while the flow goes on.
+/// Returns after how many packets of the flow the other three were handled.
 fn until_a_batch_is_handled() -> usize {
     let port = port(2, Wake::Adaptive);
     let (flow, gate) = (Arc::new(Flow::default()), Arc::new(Gate::default()));
@@ -240,8 +240,8 @@ fn a_sleeper_that_computes_again_beside_a_busy_worker_counts_again() {
     soon("limit 1, one computes again", beside_one_that_computes_again);
 }
 
-/// A thread that looks into the port now and then, and sleeps between: a game's loop. Returns after how many packets of the
-/// flow two others run beside it at limit 2.
+/// A thread that looks into the port now and then, and sleeps between: a game's loop. Returns after how many packets of
+/// the flow two others run beside it at limit 2.
 fn until_a_poller_is_replaced() -> usize {
     let port = port(2, Wake::Adaptive);
     let (flow, gate) = (Arc::new(Flow::default()), Arc::new(Gate::default()));

@@ -1,5 +1,5 @@
-//! Resets that somebody else is told first. Linux tells the error once: to a send say, and the receive then sees what looks
-//! like an end of the stream; or to whoever asks how a connect has ended.
+//! Resets that somebody else is told first. Linux tells the error once: to a send say, and the receive then sees what
+//! looks like an end of the stream; or to whoever asks how a connect has ended.
 
 mod common;
 

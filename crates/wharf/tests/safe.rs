@@ -1,5 +1,6 @@
-//! What a program without `unsafe` might do to a port, and must not: each attempt is refused, and what it was aimed at goes
-//! on. What the compiler refuses stands beside the functions themselves (`raw::Port::adopt`, `CompletionPort::raw`).
+//! What a program without `unsafe` might do to a port, and must not: each attempt is refused, and what it was aimed at
+//! goes on. What the compiler refuses stands beside the functions themselves (`raw::Port::adopt`,
+//! `CompletionPort::raw`).
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};

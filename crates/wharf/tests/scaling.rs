@@ -1,5 +1,5 @@
-//! What is done for one operation does not grow with the number of those that are outstanding beside it. Compared are times
-//! of one machine: ten times as many may take a few times more than ten times as long, and not a hundred times.
+//! What is done for one operation does not grow with the number of those that are outstanding beside it. Compared are
+//! times of one machine: ten times as many may take a few times more than ten times as long, and not a hundred times.
 
 mod common;
 

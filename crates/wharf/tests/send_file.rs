@@ -18,7 +18,8 @@ const EACCES: i32 = 13;
 const EISDIR: i32 = 21;
 const ECANCELED: i32 = 125;
 
-/// A file of the test's own: content that differs everywhere. Gone when it is dropped, though whoever has it open keeps it.
+/// A file of the test's own: content that differs everywhere. Gone when it is dropped, though whoever has it open keeps
+/// it.
 struct Content {
     path: PathBuf,
     bytes: Vec<u8>,

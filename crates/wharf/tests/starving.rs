@@ -1,8 +1,8 @@
-//! What keeps a port's only thread busy does not hold back the rest: posts that beget posts, and sends that a peer takes
-//! faster than their packets are.
+//! What keeps a port's only thread busy does not hold back the rest: posts that beget posts, and sends that a peer
+//! takes faster than their packets are.
 //!
-//! Nothing is concluded from the clock: the wait is told by the posts that were handled, or the packets that were queued,
-//! meanwhile.
+//! Nothing is concluded from the clock: the wait is told by the posts that were handled, or the packets that were
+//! queued, meanwhile.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,8 +33,8 @@ fn compute(time: Duration) {
     }
 }
 
-/// One thread handles a packet of 5 ms that posts itself anew. Something happens while it does. Returns how many of these
-/// packets it handled before it was told.
+/// One thread handles a packet of 5 ms that posts itself anew. Something happens while it does. Returns how many of
+/// these packets it handled before it was told.
 fn handled_before(happen: impl FnOnce(&Port) -> Option<TcpStream>) -> usize {
     let port = port();
     let kept = happen(&port);

@@ -310,8 +310,8 @@ fn a_reset_ends_every_outstanding_receive_and_fails_every_later_one_at_once() {
     quiet(&port, &ledger);
 }
 
-/// Calls `issue` in a thread that computes afterwards, and then `meanwhile`, while others keep the processors busy: whoever
-/// issued is in no call, and perhaps not even running, when its operation ends.
+/// Calls `issue` in a thread that computes afterwards, and then `meanwhile`, while others keep the processors busy:
+/// whoever issued is in no call, and perhaps not even running, when its operation ends.
 fn issued_by_a_busy_thread(issue: impl FnOnce() + Send, meanwhile: impl FnOnce()) {
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {

@@ -1,5 +1,5 @@
-//! Sessions over TLS, against our own other end, against a blocking client or server of rustls's, and against peers that
-//! speak no TLS or break it. All certificates are made when a test runs.
+//! Sessions over TLS, against our own other end, against a blocking client or server of rustls's, and against peers
+//! that speak no TLS or break it. All certificates are made when a test runs.
 
 mod common;
 

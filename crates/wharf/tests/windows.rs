@@ -1,5 +1,5 @@
-//! What the kernel's own port does beside sockets: files, sending files, Ctrl+C, child processes, waiting on the port; and
-//! what it does not offer, which is said with the remedy. What both systems do alike is tested by the other files.
+//! What the kernel's own port does beside sockets: files, sending files, Ctrl+C, child processes, waiting on the port;
+//! and what it does not offer, which is said with the remedy. What both systems do alike is tested by the other files.
 
 #![cfg(windows)]
 

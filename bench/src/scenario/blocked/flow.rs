@@ -1,10 +1,11 @@
-//! Handlers that block beside handlers that take packet after packet. The others never sleep, so the port is never quiet,
-//! and nobody's timer goes off for want of anything else to do: it has to be seen all the same that a slot is free.
+//! Handlers that block beside handlers that take packet after packet. The others never sleep, so the port is never
+//! quiet, and nobody's timer goes off for want of anything else to do: it has to be seen all the same that a slot is
+//! free.
 //!
-//! As many packets as the limit, and as many again, are always queued; each computes for 100 us and begets the next one. A
-//! trial posts packets whose handlers sleep, without a word. From the moment when all of them sleep it is measured how long
-//! it takes until as many handlers compute at a time as the limit allows, and how many packets are handled until the first
-//! sleeper wakes. The port is the lab's own, with a pool of as many workers as can be needed.
+//! As many packets as the limit, and as many again, are always queued; each computes for 100 us and begets the next
+//! one. A trial posts packets whose handlers sleep, without a word. From the moment when all of them sleep it is
+//! measured how long it takes until as many handlers compute at a time as the limit allows, and how many packets are
+//! handled until the first sleeper wakes. The port is the lab's own, with a pool of as many workers as can be needed.
 
 use crate::lab::Lab;
 use crate::load::Random;
@@ -116,7 +117,8 @@ impl Rate {
     }
 }
 
-/// What came of sleepers: how long all of them slept, what the others handled meanwhile, and when the limit was reached.
+/// What came of sleepers: how long all of them slept, what the others handled meanwhile, and when the limit was
+/// reached.
 #[derive(Clone, Copy)]
 struct Trial {
     slept: Duration,

@@ -1,5 +1,5 @@
-//! `wharf copy` beside `cp`: one large file, and many small ones. Copies are cold: the system is asked to forget the source,
-//! and each copy goes into an empty folder. A message is a whole copy.
+//! `wharf copy` beside `cp`: one large file, and many small ones. Copies are cold: the system is asked to forget the
+//! source, and each copy goes into an empty folder. A message is a whole copy.
 
 use super::{MIB, fill, sample};
 use crate::lab::Lab;

@@ -1,8 +1,8 @@
-//! Files: random reads of 4 KiB, from the cache and past it, with 1, 32 and 128 under way, beside a pool of threads that
-//! read, a bare io_uring, and fio; and copies.
+//! Files: random reads of 4 KiB, from the cache and past it, with 1, 32 and 128 under way, beside a pool of threads
+//! that read, a bare io_uring, and fio; and copies.
 //!
-//! One thread issues and takes packets; what waits for the disk waits in the port's internal engine. A message is a read, and
-//! latency counts from the call that issues it. fio runs as its users would start it, with the same engine.
+//! One thread issues and takes packets; what waits for the disk waits in the port's internal engine. A message is a
+//! read, and latency counts from the call that issues it. fio runs as its users would start it, with the same engine.
 
 mod copy;
 mod fio;

@@ -2,10 +2,11 @@
 //! nothing but post and take; and sparse, where the consumer sleeps before each packet.
 //!
 //! Every queue carries the same three words, which is what a post is (bytes, key, context), and hands all three to the
-//! consumer; a port's entry has a fourth, its kind. All have the same threads, the same number of items and the same end: time and
-//! processor time run from the first post until the last consumer has ended. Nobody's queue has a bound, and how many
-//! threads a queue wakes is its own affair. What differs: `get_many(64)` may take 64 at a time, where a channel's `recv`
-//! takes one, and is held against it because that is what a channel has; `recv + try_iter` takes one lock or claim for each, too.
+//! consumer; a port's entry has a fourth, its kind. All have the same threads, the same number of items and the same
+//! end: time and processor time run from the first post until the last consumer has ended. Nobody's queue has a bound,
+//! and how many threads a queue wakes is its own affair. What differs: `get_many(64)` may take 64 at a time, where a
+//! channel's `recv` takes one, and is held against it because that is what a channel has; `recv + try_iter` takes one
+//! lock or claim for each, too.
 
 mod peers;
 
@@ -218,8 +219,8 @@ fn through(queue: Queue, producers: usize, consumers: usize, batch: usize, count
     })
 }
 
-/// One packet at a time, each to a consumer that has been asleep for a while. Latency is from the post to the consumer; cost
-/// is both sides', with the pauses' sleep in between.
+/// One packet at a time, each to a consumer that has been asleep for a while. Latency is from the post to the consumer;
+/// cost is both sides', with the pauses' sleep in between.
 fn sparse(lab: &Lab, report: &mut Report, consumers: usize) -> io::Result<()> {
     let case = sparse_name(consumers);
     lab.case(&case);

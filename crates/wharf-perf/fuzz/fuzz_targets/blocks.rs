@@ -1,3 +1,4 @@
+//! Bytes from the fuzzer for the target `blocks` of `targets.rs`.
 #![no_main]
 
 #[path = "../targets.rs"]

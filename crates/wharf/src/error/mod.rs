@@ -182,8 +182,8 @@ pub fn nt_status(errno: i32, class: Class) -> NtStatus {
 
 /// The status of an operation of this class that Windows reports with this code, Win32's or Winsock's.
 ///
-/// Several statuses have one code; the one that an errno leads to goes before the others, one for exactly this class first.
-/// A code without a row gives [`NtStatus::UNMAPPED`] with the code inside.
+/// Several statuses have one code; the one that an errno leads to goes before the others, one for exactly this class
+/// first. A code without a row gives [`NtStatus::UNMAPPED`] with the code inside.
 pub fn nt_status_of_code(code: u32, class: Class) -> NtStatus {
     let has_code = |row: &&Row| row.win32 == code || row.winsock == Some(code);
     let leads_to = |row: &&Row, of: Class| row.errnos.iter().any(|&(_, class)| class == of);
@@ -229,8 +229,8 @@ pub fn winsock_from_errno(errno: i32) -> u32 {
     }
 }
 
-/// The status of an operation of this class that ended with this error number of the system's: an errno, or on Windows a
-/// code ([`nt_status_of_code`]).
+/// The status of an operation of this class that ended with this error number of the system's: an errno, or on Windows
+/// a code ([`nt_status_of_code`]).
 pub fn nt_status_of_number(number: i32, class: Class) -> NtStatus {
     if number == 0 { NtStatus::SUCCESS } else { system::status_of(number, class) }
 }
@@ -299,7 +299,7 @@ pub trait ErrorExt {
 
 impl ErrorExt for io::Error {
     fn is_aborted(&self) -> bool {
-        self.raw_os_error() == Some(crate::raw::ECANCELED)
+        self.raw_os_error() == Some(crate::sys::errno::ECANCELED)
     }
 
     fn is_reset(&self) -> bool {

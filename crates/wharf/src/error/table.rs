@@ -87,8 +87,9 @@ pub(super) const TABLE: &[Row] = &[
           win32: 234, win32_name: "ERROR_MORE_DATA", winsock: Some(10040), winsock_name: "WSAEMSGSIZE",
           errnos: &[], kind: ErrorKind::Other,
           when: "datagram or message longer than the buffer", linux: "result >= 0 with MSG_TRUNC in msg_flags" },
-    // An io_uring worker has all signals blocked (create_io_thread, kernel/fork.c): EINTR from a file or a pipe there is
-    // a cancel that came after the call had begun. A system call made on a thread of our own has to repeat EINTR before it asks this table.
+    // An io_uring worker has all signals blocked (create_io_thread, kernel/fork.c): EINTR from a file or a pipe there
+    // is a cancel that came after the call had begun. A system call made on a thread of our own has to repeat EINTR
+    // before it asks this table.
     Row { id: "E-04", nt_status: 0xC000_0120, nt_name: "STATUS_CANCELLED",
           win32: 995, win32_name: "ERROR_OPERATION_ABORTED", winsock: Some(995), winsock_name: "WSA_OPERATION_ABORTED",
           errnos: &[(ECANCELED, Any), (EINTR, File), (EINTR, Pipe)], kind: ErrorKind::Other,
@@ -228,8 +229,8 @@ pub(super) const TABLE: &[Row] = &[
           win32: 232, win32_name: "ERROR_NO_DATA", winsock: None, winsock_name: "",
           errnos: &[(EPIPE, Pipe), (EPIPE, File)], kind: ErrorKind::BrokenPipe,
           when: "pipe closing, write", linux: "" },
-    // ESHUTDOWN is ours: the kernel answers EPIPE, which cannot be told from a reset, and this is the errno by which code
-    // that knows the socket's state asks for 10058 (L-40).
+    // ESHUTDOWN is ours: the kernel answers EPIPE, which cannot be told from a reset, and this is the errno by which
+    // code that knows the socket's state asks for 10058 (L-40).
     Row { id: "E-36", nt_status: 0xC000_00B0, nt_name: "STATUS_PIPE_DISCONNECTED",
           win32: 233, win32_name: "ERROR_PIPE_NOT_CONNECTED", winsock: Some(10058), winsock_name: "WSAESHUTDOWN",
           errnos: &[(ENOTCONN, Pipe), (ESHUTDOWN, Any)], kind: ErrorKind::NotConnected,
@@ -256,8 +257,8 @@ pub(super) const TABLE: &[Row] = &[
           errnos: &[(ENOENT, Any)], kind: ErrorKind::NotFound,
           when: "CancelIoEx found nothing", linux: "ENOENT from the cancel request, or 0 matches" },
     // Must stay last, see FALLBACK. 317 and 10022 stand for a status without a name of its own. The status is none of
-    // Microsoft's: bit 29 marks codes that an application may define ([MS-ERREF] 2.3), so there is room for the errno in
-    // it and no reader can take it for something it is not.
+    // Microsoft's: bit 29 marks codes that an application may define ([MS-ERREF] 2.3), so there is room for the errno
+    // in it and no reader can take it for something it is not.
     Row { id: "E-42", nt_status: 0xE000_0000, nt_name: "(own: 0xE0000000 + errno)",
           win32: 317, win32_name: "ERROR_MR_MID_NOT_FOUND", winsock: Some(10022), winsock_name: "WSAEINVAL",
           errnos: &[], kind: ErrorKind::Other,
@@ -444,8 +445,8 @@ pub(super) mod errno {
 
 /// The whole table as the page `docs/errors.md`, in Markdown.
 ///
-/// The page in the repository is compared with this text by a test; `WHARF_BLESS=1 cargo test -p wharf the_page_in_docs`
-/// rewrites it after a change of the table.
+/// The page in the repository is compared with this text by a test;
+/// `WHARF_BLESS=1 cargo test -p wharf the_page_in_docs` rewrites it after a change of the table.
 pub fn markdown() -> String {
     let mut page = String::from(PAGE_HEAD);
     page.push_str(

@@ -41,8 +41,8 @@ impl Buffer {
         Buffer(Memory::Owned(Vec::with_capacity(bytes)))
     }
 
-    /// An empty buffer for `bytes` bytes at an address that is a multiple of `alignment`, for direct I/O. With 4096 it fits
-    /// every disk.
+    /// An empty buffer for `bytes` bytes at an address that is a multiple of `alignment`, for direct I/O. With 4096 it
+    /// fits every disk.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! What an operation is, whoever executes it: its record and its packet, the memory that it names, and the words of the raw
-//! layer. The same where this crate executes operations by calls and where the system's kernel does.
+//! What an operation is, whoever executes it: its record and its packet, the memory that it names, and the words of the
+//! raw layer. The same where this crate executes operations by calls and where the system's kernel does.
 
 pub(crate) mod buffer;
 mod engines;

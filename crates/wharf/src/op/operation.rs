@@ -100,10 +100,10 @@ pub enum Part {
         /// How many.
         length: u64,
     },
-    /// What a file has from an offset on. A size that the file system tells is not believed further than that: a file that
-    /// has less than it tells (one of `/sys`) ends where reading finds its end, and one that tells none (one of `/proc`)
-    /// is read until it ends. A file that becomes shorter meanwhile fails as a part of it does. On Windows what is told
-    /// counts.
+    /// What a file has from an offset on. A size that the file system tells is not believed further than that: a file
+    /// that has less than it tells (one of `/sys`) ends where reading finds its end, and one that tells none (one of
+    /// `/proc`) is read until it ends. A file that becomes shorter meanwhile fails as a part of it does. On Windows
+    /// what is told counts.
     FileToEnd {
         /// As for a part.
         handle: Handle,
@@ -161,12 +161,12 @@ impl Buffers {
 pub enum Sink {
     /// To the port's queue.
     Port,
-    /// To an event; no packet is queued (row O-20). The event is signalled by a thread that is inside the port's `get`, for such
-    /// threads do the port's work: with none there, whoever waits for the event alone waits for ever.
+    /// To an event; no packet is queued (row O-20). The event is signalled by a thread that is inside the port's `get`,
+    /// for such threads do the port's work: with none there, whoever waits for the event alone waits for ever.
     Event(Arc<CompletionEvent>),
-    /// To an event, and then to the port's queue (row O-21). What only one can own (an accepted connection, a pooled buffer) is
-    /// the packet's; the event is told the rest. Of a signal, which comes many times, only the packets come. The packet is
-    /// queued also after `skip_on_success`.
+    /// To an event, and then to the port's queue (row O-21). What only one can own (an accepted connection, a pooled
+    /// buffer) is the packet's; the event is told the rest. Of a signal, which comes many times, only the packets come.
+    /// The packet is queued also after `skip_on_success`.
     Both(Arc<CompletionEvent>),
     /// To a function that a worker of the port calls from inside its `get`, with the number given here. Never from
     /// inside the issuing call.
@@ -258,8 +258,8 @@ pub struct Datagram {
     pub from: Option<SocketAddr>,
     /// It was longer than the buffers, and the rest is lost.
     pub truncated: bool,
-    /// With receive offload: several datagrams of this many bytes lie one behind the other, the last perhaps shorter. 0: it
-    /// is one datagram.
+    /// With receive offload: several datagrams of this many bytes lie one behind the other, the last perhaps shorter.
+    /// 0: it is one datagram.
     pub segment: usize,
 }
 
@@ -558,8 +558,8 @@ impl PortNumber {
     }
 }
 
-/// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another, of this or
-/// any other port of the process. Only a port makes one:
+/// Names an operation that was issued, for [`cancel`](crate::raw::Port::cancel). Never used again for another, of this
+/// or any other port of the process. Only a port makes one:
 ///
 /// ```compile_fail
 /// let _ = wharf::OperationId { port: 1, device: 1, serial: 2 };
@@ -580,7 +580,8 @@ pub enum Cancel {
     Requested,
     /// There is no such operation any more: its packet is queued or was taken.
     TooLate,
-    /// It is an operation of another port, or of another device than the one that was asked: nothing was done (`EINVAL`).
+    /// It is an operation of another port, or of another device than the one that was asked: nothing was done
+    /// (`EINVAL`).
     Foreign,
 }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-/// The shortest period of a timer. One of no time would be one packet after another, and what is shorter than this could
-/// not be counted rightly.
+/// The shortest period of a timer. One of no time would be one packet after another, and what is shorter than this
+/// could not be counted rightly.
 pub const PERIOD_LEAST: Duration = Duration::from_micros(1);
 
 /// A timer's or a signal's answer to "who else holds the token?": called, under a lock, before every packet but the
@@ -46,8 +46,8 @@ enum Action {
     ResumeAccepting,
 }
 
-/// Serial numbers are the port's own, and nobody outside chooses them: they need no hash that withstands an attacker, which
-/// would be a third of what a timer costs.
+/// Serial numbers are the port's own, and nobody outside chooses them: they need no hash that withstands an attacker,
+/// which would be a third of what a timer costs.
 type BySerial<T> = HashMap<u64, T, BuildHasherDefault<Spread>>;
 
 /// Numbers that follow one another, spread over all bits: the table takes a place from the lowest, and a mark from the

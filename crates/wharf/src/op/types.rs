@@ -16,7 +16,8 @@ pub enum DeviceKind {
     Datagram,
     /// Something else that can be waited for: a pipe, a terminal, an event descriptor, a child process.
     Handle,
-    /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive side.
+    /// A regular file or a block device. Its operations know no order: they are listed as under way on the receive
+    /// side.
     File,
 }
 

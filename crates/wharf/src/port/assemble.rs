@@ -74,8 +74,8 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
         Record::from_token(token)
     } else {
         #[allow(unsafe_code)]
-        // SAFETY: the token of an operation without memory was packed by `Shared::issue_plain`, with this C, and its one
-        // completion is taken here.
+        // SAFETY: the token of an operation without memory was packed by `Shared::issue_plain`, with this C, and its
+        // one completion is taken here.
         (unsafe { word::unpack::<C>(token) }, Memory::None)
     };
     #[allow(unsafe_code)]

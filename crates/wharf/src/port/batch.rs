@@ -7,7 +7,8 @@ use crate::raw::{self, Completion, Entry};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Packets that were taken together: see [`CompletionPort::get_many`](super::CompletionPort::get_many). Belongs to the thread that took it.
+/// Packets that were taken together: see [`CompletionPort::get_many`](super::CompletionPort::get_many). Belongs to the
+/// thread that took it.
 pub struct Batch<K: Key, C: Context> {
     pub(super) port: raw::Port,
     pub(super) first: Option<Completion>,
@@ -17,8 +18,9 @@ pub struct Batch<K: Key, C: Context> {
 }
 
 impl<K: Key, C: Context> Batch<K, C> {
-    /// How many packets are left at most. Others may take them back (see [`CompletionPort::get_many`](super::CompletionPort::get_many)), and a socket that
-    /// seemed to have something may turn out to have nothing.
+    /// How many packets are left at most. Others may take them back (see
+    /// [`CompletionPort::get_many`](super::CompletionPort::get_many)), and a socket that seemed to have something may
+    /// turn out to have nothing.
     pub fn len(&self) -> usize {
         if self.port.0.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
     }

@@ -70,10 +70,10 @@ use std::time::Duration;
 ///
 /// # Who does the port's work
 ///
-/// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers and
-/// accepting. A pool ([`run`](CompletionPort::run)) has a thread more that does so while all its workers are outside `get`.
-/// A port that only threads of the program's own serve stands still while none of them is inside: what waits goes on with
-/// the next `get`.
+/// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers
+/// and accepting. A pool ([`run`](CompletionPort::run)) has a thread more that does so while all its workers are
+/// outside `get`. A port that only threads of the program's own serve stands still while none of them is inside: what
+/// waits goes on with the next `get`.
 ///
 /// # Not guaranteed
 ///
@@ -145,8 +145,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// Associates a socket with the port, under a key. The device is closed by its `close`, or when the last handle
     /// to it is dropped; an outstanding operation holds a handle, which its packet gives back.
     ///
-    /// A socket, pipe or terminal is put into non-blocking mode, which all duplicates of it share, those of other processes
-    /// too. Whoever else has one finds it so; one who sets it back disturbs no operation of the port.
+    /// A socket, pipe or terminal is put into non-blocking mode, which all duplicates of it share, those of other
+    /// processes too. Whoever else has one finds it so; one who sets it back disturbs no operation of the port.
     ///
     /// # Errors
     ///
@@ -176,7 +176,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         Ok(self.associate(socket, key)?)
     }
 
-    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`](crate::Event::Connected)) says so.
+    /// Connects to an address. The stream can be used when its packet ([`Event::Connected`](crate::Event::Connected))
+    /// says so.
     ///
     /// # Errors
     ///
@@ -197,8 +198,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// # Errors
     ///
-    /// What can be told without trying: the port is closed, the peer is the unspecified address. The context comes back; the
-    /// socket is closed. A refusal comes as a packet.
+    /// What can be told without trying: the port is closed, the peer is the unspecified address. The context comes
+    /// back; the socket is closed. A refusal comes as a packet.
     pub fn connect_with(
         &self,
         socket: std::net::TcpStream,
@@ -215,8 +216,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         }
     }
 
-    /// Opens a file, with std's options (`custom_flags(O_DIRECT)` for direct I/O), and associates it with the port. A plain
-    /// call, which may wait for the disk.
+    /// Opens a file, with std's options (`custom_flags(O_DIRECT)` for direct I/O), and associates it with the port. A
+    /// plain call, which may wait for the disk.
     ///
     /// # Errors
     ///
@@ -369,9 +370,9 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         })
     }
 
-    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process, `SIGINT` (Ctrl+C) say, until it is
-    /// cancelled. Signals that come faster than they are taken are merged, as POSIX does. Handlers that the program
-    /// had before still run.
+    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process, `SIGINT`
+    /// (Ctrl+C) say, until it is cancelled. Signals that come faster than they are taken are merged, as POSIX does.
+    /// Handlers that the program had before still run.
     ///
     /// # Errors
     ///

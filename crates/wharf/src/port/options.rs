@@ -55,8 +55,8 @@ impl Builder {
         self
     }
 
-    /// What tells which sockets are ready. Without this call, the environment variable `WHARF_ENGINE` decides (`poll`, or
-    /// anything else); without that, [`SocketEngine::Auto`].
+    /// What tells which sockets are ready. Without this call, the environment variable `WHARF_ENGINE` decides (`poll`,
+    /// or anything else); without that, [`SocketEngine::Auto`].
     pub fn socket_engine(mut self, engine: SocketEngine) -> Self {
         self.sockets = Some(engine);
         self
@@ -73,8 +73,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more once a
-    /// file operation had to wait. And a `WHARF_ENGINE` that names no engine; and `InvalidInput`: buffers of no bytes.
+    /// The system's, when descriptors or memory are exhausted: a port needs four descriptors on Linux, and two more
+    /// once a file operation had to wait. And a `WHARF_ENGINE` that names no engine; and `InvalidInput`: buffers of no
+    /// bytes.
     pub fn build<K: Key, C: Context>(self) -> io::Result<CompletionPort<K, C>> {
         let raw = raw::Port::new(self.config::<K, C>()?)?;
         Ok(CompletionPort::from_raw(raw))

@@ -110,8 +110,8 @@ pub enum Event<K, C> {
         socket: UdpSocket<K, C>,
         /// The buffer, its length the number of bytes received, also where it was too short (`EMSGSIZE`).
         buffer: Buffer,
-        /// Who sent it; with [`report_refusals`](UdpSocket::report_refusals), who refused a datagram. `None` when the receive
-        /// failed otherwise.
+        /// Who sent it; with [`report_refusals`](UdpSocket::report_refusals), who refused a datagram. `None` when the
+        /// receive failed otherwise.
         from: Option<SocketAddr>,
         /// With receive offload: the buffer holds several datagrams of so many bytes, the last perhaps shorter. 0: one.
         segment_bytes: usize,

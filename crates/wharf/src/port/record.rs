@@ -58,8 +58,8 @@ impl<C> Record<C> {
     }
 }
 
-/// The record of a timer that delivers one packet. Aligned, so that the lowest bit of its address is free to tell it from
-/// a [`RepeatRecord`].
+/// The record of a timer that delivers one packet. Aligned, so that the lowest bit of its address is free to tell it
+/// from a [`RepeatRecord`].
 #[repr(align(8))]
 pub(crate) struct TimerRecord<K, C> {
     key: K,

@@ -1,7 +1,7 @@
 //! A box's memory, kept by its thread for the next box of the same size.
 //!
-//! An operation's record is freed when its packet is taken, and the handler that takes it issues the next operation, on the
-//! same thread: most records are made in the memory of the last. One piece is kept for each thread, until it exits.
+//! An operation's record is freed when its packet is taken, and the handler that takes it issues the next operation, on
+//! the same thread: most records are made in the memory of the last. One piece is kept for each thread, until it exits.
 
 use std::alloc::{Layout, dealloc};
 use std::cell::Cell;
@@ -37,8 +37,8 @@ pub(crate) fn boxed<T>(value: T) -> Box<T> {
     match spare {
         Some(block) if block.layout == Layout::new::<T>() => {
             let memory = std::mem::ManuallyDrop::new(block).memory.cast::<T>();
-            // SAFETY: the block is memory of the global allocator with the layout of a T, and ours alone; so it can be written,
-            // and is a box's when it was.
+            // SAFETY: the block is memory of the global allocator with the layout of a T, and ours alone; so it can be
+            // written, and is a box's when it was.
             unsafe {
                 memory.write(value);
                 Box::from_raw(memory.as_ptr())

@@ -31,6 +31,7 @@ pub struct PortStats {
     pub polls: u64,
     /// Times the watchdog timer went off. `None` where the kernel keeps the queue: there is no such timer.
     pub ticks: Option<u64>,
-    /// Threads found blocked. `None` where the kernel keeps the queue: it lets others run in their place, and does not tell.
+    /// Threads found blocked. `None` where the kernel keeps the queue: it lets others run in their place, and does not
+    /// tell.
     pub write_offs: Option<u64>,
 }

@@ -8,8 +8,8 @@ const fn fits<T>() -> bool {
     size_of::<T>() <= size_of::<usize>() && align_of::<T>() <= align_of::<usize>() && (FREEZES || is_plain::<T>())
 }
 
-/// Whether [`freeze`] does what it says. Elsewhere all values are boxed, for any may have padding; but Miri, which cannot
-/// run assembly, shall see what becomes of a number and of a pointer.
+/// Whether [`freeze`] does what it says. Elsewhere all values are boxed, for any may have padding; but Miri, which
+/// cannot run assembly, shall see what becomes of a number and of a pointer.
 const FREEZES: bool = cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)));
 
 const fn is_plain<T>() -> bool {

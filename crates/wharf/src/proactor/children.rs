@@ -1,8 +1,8 @@
 //! Child processes: one of the system's threads waits for the end, and queues the packet.
 //!
-//! Who queues it is decided once, by [`Told::posted`]: the waiting thread or a cancel, whichever comes first. The record
-//! owns what the thread is given, and keeps the process's handle open. Both go when the record has been dequeued and the wait
-//! is unregistered, which waits for a call of the thread that has posted and not returned yet.
+//! Who queues it is decided once, by [`Told::posted`]: the waiting thread or a cancel, whichever comes first. The
+//! record owns what the thread is given, and keeps the process's handle open. Both go when the record has been dequeued
+//! and the wait is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
 use super::device::{DeviceState, traits};
 use super::queue::key;
@@ -66,7 +66,8 @@ pub(super) fn wait(device: &DeviceState, record: &mut Record) -> Called {
     let posted = AtomicBool::new(false);
     let told = Arc::new(Told { completions, record: pointer, process: device.handle(), posted });
     match sys::when_ended(device.handle(), has_ended, Arc::as_ptr(&told).expose_provenance()) {
-        // The packet may be queued already. Whoever takes it needs the lane's lock, which is held here, to come to the record.
+        // The packet may be queued already. Whoever takes it needs the lane's lock, which is held here, to come to the
+        // record.
         Ok(name) => {
             *wait = Some(Wait { wait: name, told, device: record.device.clone(), cancelled: false });
             Called::Pending

@@ -1,9 +1,9 @@
 //! Signals as packets: what Windows tells a program of its console, under the numbers that C gives it there.
 //!
-//! `SIGINT` (2) is Ctrl+C, `SIGBREAK` (21) Ctrl+Break, and `SIGTERM` (15) the end of the console, the session or the system.
-//! The system tells by a thread of its own. Handlers that the program had before are not called for what a port has asked
-//! for. After the last kind the system ends the process as soon as that thread returns, so it stays, for the few seconds that
-//! the system gives: the program ends by itself.
+//! `SIGINT` (2) is Ctrl+C, `SIGBREAK` (21) Ctrl+Break, and `SIGTERM` (15) the end of the console, the session or the
+//! system. The system tells by a thread of its own. Handlers that the program had before are not called for what a port
+//! has asked for. After the last kind the system ends the process as soon as that thread returns, so it stays, for the
+//! few seconds that the system gives: the program ends by itself.
 
 use super::raw::{Port, Repeating, Retain};
 use crate::op::{Cancel, Completion, Kind, OperationId, Sink};

@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 
 /// The longest datagram: what a length of 16 bits can say, without UDP's own header.
 const DATAGRAM_MAX: usize = 65535 - 8;
-/// An IPv4 header is counted, too. Nothing longer is given to the system: some say so twice, by the call and by a packet.
+/// An IPv4 header is counted, too. Nothing longer is given to the system: some say so twice, by the call and by a
+/// packet.
 const DATAGRAM_MAX_V4: usize = DATAGRAM_MAX - 20;
 
 impl Port {

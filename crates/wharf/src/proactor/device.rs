@@ -1,8 +1,8 @@
 //! Devices and their lanes: what is in the kernel's hands, and what waits for its turn.
 //!
-//! **Closing.** 1. Both lanes are closed, under their locks: nothing is issued any more. 2. What waits ends, and what the
-//! kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the table. 4. The open
-//! reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
+//! **Closing.** 1. Both lanes are closed, under their locks: nothing is issued any more. 2. What waits ends, and what
+//! the kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the table. 4.
+//! The open reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
 
 use super::record::{Pointer, Record};
 use crate::error::Class;
@@ -81,7 +81,8 @@ pub(crate) struct DeviceState {
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
     pub(crate) traits: AtomicU8,
-    /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came before.
+    /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came
+    /// before.
     pub(crate) failed: AtomicI32,
     pub(crate) failed_receive: AtomicI32,
     /// A receive has met the end of the stream; so do those behind it.
@@ -257,7 +258,8 @@ impl Devices {
             return false;
         }
         *entry = None;
-        // A slot whose generations are used up is not used again: its next device would have the number of an earlier one.
+        // A slot whose generations are used up is not used again: its next device would have the number of an earlier
+        // one.
         if *generation < u32::MAX {
             self.free.push_back((number >> 32) as u32);
         }

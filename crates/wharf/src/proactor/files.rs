@@ -180,8 +180,8 @@ unsafe extern "system" fn flush(context: *mut std::ffi::c_void) -> u32 {
     let work = unsafe { Box::<Work>::from_raw(context.cast()) };
     let error = sys::flush(work.handle);
     let record: *mut Record = std::ptr::with_exposed_provenance_mut(work.pointer);
-    // SAFETY: the record waits for its packet, which is posted below, and only here. The fields are not the kernel's: no
-    // call of its own is under way.
+    // SAFETY: the record waits for its packet, which is posted below, and only here. The fields are not the kernel's:
+    // no call of its own is under way.
     unsafe {
         (*record).device.leave();
         (&raw mut (*record).operation.done).write(0);

@@ -1,14 +1,14 @@
 //! Threads and their waiting. Who runs and who waits is the kernel's business; what is kept here is what it does not
 //! tell: which threads belong to the port, and when the next timer is due.
 //!
-//! **Timers** need somebody whose wait ends in time: the *keeper*. With a pool that is its supervisor; otherwise one of the
-//! waiting threads, whose wait ends at the earliest deadline. Whoever leaves the port while a deadline stands that nobody
-//! keeps, and others wait, posts an empty packet, so that another one keeps it. Whoever sets an earlier deadline does so,
-//! too. No deadline is missed: who begins to wait is counted before it looks whether somebody keeps the time, and who stops
-//! keeping says so before it looks whether anybody waits.
+//! **Timers** need somebody whose wait ends in time: the *keeper*. With a pool that is its supervisor; otherwise one of
+//! the waiting threads, whose wait ends at the earliest deadline. Whoever leaves the port while a deadline stands that
+//! nobody keeps, and others wait, posts an empty packet, so that another one keeps it. Whoever sets an earlier deadline
+//! does so, too. No deadline is missed: who begins to wait is counted before it looks whether somebody keeps the time,
+//! and who stops keeping says so before it looks whether anybody waits.
 //!
-//! **Waking a particular thread** (a pool that stops, the port's end): each waits alertably, and a call that does nothing is
-//! queued to it, which ends its wait, or its next one.
+//! **Waking a particular thread** (a pool that stops, the port's end): each waits alertably, and a call that does
+//! nothing is queued to it, which ends its wait, or its next one.
 
 use super::raw::{Entry, PortDriver};
 use crate::sync::{Arc, Lock};
@@ -273,8 +273,8 @@ impl Queue {
         Ok((Taken::Entry(first), Held { worker, entry: std::marker::PhantomData }))
     }
 
-    /// Waits for packets, and returns how many came; `None`: the worker was interrupted. The thread is the kernel's to count
-    /// from the first time on.
+    /// Waits for packets, and returns how many came; `None`: the worker was interrupted. The thread is the kernel's to
+    /// count from the first time on.
     fn wait(
         &self,
         worker: &Worker,
@@ -283,7 +283,8 @@ impl Queue {
         into: &mut [OVERLAPPED_ENTRY],
     ) -> Result<Option<usize>, GetError> {
         self.give_back_held(worker);
-        // Before the first look at what ends a wait: whoever sets it after that finds a thread that is to be interrupted.
+        // Before the first look at what ends a wait: whoever sets it after that finds a thread that is to be
+        // interrupted.
         worker.state.store(state::INSIDE, Ordering::SeqCst);
         let result = loop {
             if self.is_closed() {

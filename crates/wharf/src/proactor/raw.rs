@@ -1,8 +1,8 @@
 //! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
 //!
-//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be built
-//! on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed port's alone.
-//! It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
+//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be
+//! built on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed
+//! port's alone. It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
 //! record, say), which comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an
 //! event, or a function.
 //!
@@ -43,7 +43,8 @@ use std::time::{Duration, Instant};
 /// thread of its own.
 const CLOSING: Duration = Duration::from_millis(500);
 
-/// How long a cancel waits at most for an operation that the kernel is about to end at that moment: see [`cancel_lane`].
+/// How long a cancel waits at most for an operation that the kernel is about to end at that moment: see
+/// [`cancel_lane`].
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// What a packet is, once it was taken.
@@ -143,8 +144,8 @@ pub(super) fn post_entry(queue: &Queue, entry: Entry) {
 #[allow(unsafe_code)]
 pub(super) fn entry_of(packet: &OVERLAPPED_ENTRY) -> Entry {
     let token = packet.lpOverlapped.expose_provenance();
-    // SAFETY: a key is used for addresses of one kind only: see `post_entry`. A packet is dequeued once, and what it names was
-    // leaked for it.
+    // SAFETY: a key is used for addresses of one kind only: see `post_entry`. A packet is dequeued once, and what it
+    // names was leaked for it.
     unsafe {
         match packet.lpCompletionKey {
             key::POST => Entry::Post(*Box::from_raw(std::ptr::with_exposed_provenance_mut::<Post>(token))),
@@ -192,8 +193,9 @@ fn start(
     let pointer = Box::into_raw(record);
     lane.issued.insert(serial, Pointer(pointer));
     queue.driver().outstanding.fetch_add(1, Ordering::AcqRel);
-    // SAFETY: the record is ours until the call below gives it to the kernel. It stays where it is, and is freed by whoever
-    // takes its packet, or below if there will be none. Nobody else finds it meanwhile but by the lane, which is locked.
+    // SAFETY: the record is ours until the call below gives it to the kernel. It stays where it is, and is freed by
+    // whoever takes its packet, or below if there will be none. Nobody else finds it meanwhile but by the lane, which
+    // is locked.
     let called = unsafe {
         (*pointer).overlapped = OVERLAPPED::default();
         call(device, pointer)
@@ -343,8 +345,9 @@ fn go_on(
     }
 }
 
-/// When the connection has ended on a side, so does all that the kernel has of it, and each with that end: it is asked for
-/// it. Windows does so by itself. Wine does not end a receive that was issued when the end was on its way to the one before.
+/// When the connection has ended on a side, so does all that the kernel has of it, and each with that end: it is asked
+/// for it. Windows does so by itself. Wine does not end a receive that was issued when the end was on its way to the
+/// one before.
 #[allow(unsafe_code)]
 fn end_with_connection(device: &DeviceState, lane: &mut Guard<'_, super::device::Lane>, side: Side) {
     // What is closed was cancelled, and its handle may be closed, too.
@@ -737,7 +740,8 @@ impl Port {
         self.post(post).map_err(|post| (post, true))
     }
 
-    /// The common case elsewhere: the calling worker comes back, and something is there for it. Here only the kernel knows.
+    /// The common case elsewhere: the calling worker comes back, and something is there for it. Here only the kernel
+    /// knows.
     #[inline]
     pub(crate) fn take_again(&self) -> Option<Entry> {
         None
@@ -856,8 +860,8 @@ impl Port {
         }
     }
 
-    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is inside
-    /// `get`.
+    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is
+    /// inside `get`.
     pub(super) fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
         match sink.send(completion)? {
             Delivery::Packet(completion) => Some(completion),
@@ -889,11 +893,11 @@ enum Which {
 
 /// Cancels operations of a lane. Returns how many the kernel was asked to end, and those that it did not have yet.
 ///
-/// An operation that the kernel does not know any more, and whose end is not written down yet, is being ended at this very
-/// moment. It is looked at again until that is over, and only then may the handle be closed: the number of a closed handle
-/// is soon another's. For Windows that is the time between two instructions. Wine lets the thread that issued an operation
-/// move its bytes, by the handle's number, and has the operation wait on if there were none: after a close it tried another
-/// socket's, and the operation never ended; without one, the cancel was forgotten.
+/// An operation that the kernel does not know any more, and whose end is not written down yet, is being ended at this
+/// very moment. It is looked at again until that is over, and only then may the handle be closed: the number of a
+/// closed handle is soon another's. For Windows that is the time between two instructions. Wine lets the thread that
+/// issued an operation move its bytes, by the handle's number, and has the operation wait on if there were none: after
+/// a close it tried another socket's, and the operation never ended; without one, the cancel was forgotten.
 fn cancel_lane(device: &DeviceState, side: Side, which: Which) -> (usize, VecDeque<Box<Record>>) {
     let mut count = 0;
     let mut waiting = VecDeque::new();
@@ -942,8 +946,9 @@ fn cancel_issued(device: &DeviceState, lane: &mut super::device::Lane, serials: 
     let (mut count, mut ending) = (0, Vec::new());
     for &serial in serials {
         let Some(&Pointer(pointer)) = lane.issued.get(&serial) else { continue };
-        // SAFETY: a record that is listed is alive: its packet's taker has to have the lane's lock to take it out. The fields
-        // are touched under that lock only, and not by the kernel, but for the status, which is read as what may change.
+        // SAFETY: a record that is listed is alive: its packet's taker has to have the lane's lock to take it out. The
+        // fields are touched under that lock only, and not by the kernel, but for the status, which is read as what may
+        // change.
         unsafe {
             let asked = if device.has(traits::CHILD) && device.kind == DeviceKind::Handle {
                 super::children::cancel(pointer)

@@ -63,8 +63,8 @@ impl Record {
         self.is_alone() && self.operation.kind != Kind::Disconnected
     }
 
-    /// No other operation of its side may be in the kernel's hands beside it: it takes several calls, or it ends what goes
-    /// before it.
+    /// No other operation of its side may be in the kernel's hands beside it: it takes several calls, or it ends what
+    /// goes before it.
     pub(super) fn is_alone(&self) -> bool {
         match self.operation.kind {
             Kind::SentFile | Kind::Disconnected => true,
@@ -76,8 +76,8 @@ impl Record {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: its raw addresses are of the operation's own memory, and of a structure that the kernel uses; whoever owns the
-// record, in whatever thread, owns both.
+// SAFETY: its raw addresses are of the operation's own memory, and of a structure that the kernel uses; whoever owns
+// the record, in whatever thread, owns both.
 unsafe impl Send for Record {}
 
 /// A record in the kernel's hands.
@@ -85,6 +85,6 @@ unsafe impl Send for Record {}
 pub(super) struct Pointer(pub(super) *mut Record);
 
 #[allow(unsafe_code)]
-// SAFETY: a record is owned by whoever dequeues its packet, in any thread; until then it is only named, under its lane's
-// lock.
+// SAFETY: a record is owned by whoever dequeues its packet, in any thread; until then it is only named, under its
+// lane's lock.
 unsafe impl Send for Pointer {}

@@ -1,8 +1,8 @@
 //! Streams: accepting, connecting, receiving, sending, ending.
 //!
-//! The kernel keeps order: receives fill in the order of issue, sends go out in it. What takes more than one call (a receive
-//! into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in the kernel's
-//! hands; the rest waits in the lane.
+//! The kernel keeps order: receives fill in the order of issue, sends go out in it. What takes more than one call (a
+//! receive into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in
+//! the kernel's hands; the rest waits in the lane.
 
 use super::device::{DeviceState, phase, shut, traits};
 use super::queue::{Queue, key};
@@ -189,7 +189,8 @@ impl Port {
     }
 }
 
-/// What every operation of a connected stream asks first. The end of sending is looked at under the lane's lock: see `issue`.
+/// What every operation of a connected stream asks first. The end of sending is looked at under the lane's lock: see
+/// `issue`.
 pub(super) fn may_issue(device: &DeviceState, side: Side) -> Result<(), i32> {
     if device.kind != DeviceKind::Stream {
         return Err(EINVAL);
@@ -225,7 +226,8 @@ pub(super) fn note_broken_receive(device: &DeviceState, error: i32) {
     }
 }
 
-/// How all ends that is outstanding on a side of a stream: with the connection's error, or with the end of the stream (0).
+/// How all ends that is outstanding on a side of a stream: with the connection's error, or with the end of the stream
+/// (0).
 pub(super) fn end_of(device: &DeviceState, side: Side) -> Option<i32> {
     let error = match side {
         Side::Receive => device.failed_receive.load(Ordering::Acquire),

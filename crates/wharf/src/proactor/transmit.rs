@@ -1,5 +1,5 @@
-//! Sending files: memory and parts of files, in order, as one operation (rows T). It is alone on its side, so nothing comes
-//! between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
+//! Sending files: memory and parts of files, in order, as one operation (rows T). It is alone on its side, so nothing
+//! comes between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
 use super::device::DeviceState;
 use super::raw::{Concluded, Issued, Port};
@@ -43,7 +43,8 @@ struct Step {
     tail: Option<usize>,
 }
 
-/// The step behind `done` bytes: memory before a file goes with it, and memory behind it, if the call takes the rest of it.
+/// The step behind `done` bytes: memory before a file goes with it, and memory behind it, if the call takes the rest of
+/// it.
 fn step_at(parts: &[Part], done: usize) -> Option<Step> {
     let mut skip = done as u64;
     let mut at = parts.iter().position(|part| {
@@ -112,7 +113,8 @@ pub(super) unsafe fn step(device: &DeviceState, record: &mut Record, overlapped:
     let around = Around::new(&head, &tail);
     let address = &raw const *around;
     record.extra = Extra::Step { bytes: all, ends_early, around: Some(around) };
-    // SAFETY: as above; the file stays open by the contract of `send_parts`, and the boxed memory stays with the record.
+    // SAFETY: as above; the file stays open by the contract of `send_parts`, and the boxed memory stays with the
+    // record.
     unsafe {
         (*overlapped).Anonymous.Anonymous.Offset = from as u32;
         (*overlapped).Anonymous.Anonymous.OffsetHigh = (from >> 32) as u32;

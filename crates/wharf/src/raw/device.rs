@@ -5,8 +5,8 @@ use crate::error::Class;
 use crate::op::Handle;
 use crate::sync::Arc;
 
-/// A device of a port. Clones name the same device; it stays open until [`Port::close_device`](super::Port::close_device), or
-/// until the last handle of the port goes.
+/// A device of a port. Clones name the same device; it stays open until
+/// [`Port::close_device`](super::Port::close_device), or until the last handle of the port goes.
 #[derive(Clone, Debug)]
 pub struct Device(pub(crate) Arc<DeviceState>);
 

@@ -1,18 +1,19 @@
 //! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
 //!
-//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be built
-//! on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed port's alone.
-//! It has no types of its own for contexts: an operation carries a *token* (the address of the caller's record, say), which
-//! comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an event, or a function.
+//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be
+//! built on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed
+//! port's alone. It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
+//! record, say), which comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an
+//! event, or a function.
 //!
 //! A device belongs to the port that took it, and so does an operation's name: another port refuses them.
 //!
-//! Errors are the system's numbers, unchanged; [`crate::error`] translates them. An issuing call either fails (`Err`: no
-//! packet will come, everything stays the caller's) or is accepted, and then exactly one completion follows, however
+//! Errors are the system's numbers, unchanged; [`crate::error`] translates them. An issuing call either fails (`Err`:
+//! no packet will come, everything stays the caller's) or is accepted, and then exactly one completion follows, however
 //! cancel, close and the operation itself race; possibly before the call has returned, in another thread.
 //!
-//! The documents name errors as POSIX does. On Windows they are Winsock's of the same name (`WSAEINVAL` for `EINVAL`), and
-//! Win32's where Winsock has none.
+//! The documents name errors as POSIX does. On Windows they are Winsock's of the same name (`WSAEINVAL` for `EINVAL`),
+//! and Win32's where Winsock has none.
 //!
 //! This layer may change between minor versions until 1.0.
 

@@ -1,4 +1,5 @@
-//! The port of the raw layer: its documents, and one line for each call. The work is done by whatever executes operations here.
+//! The port of the raw layer: its documents, and one line for each call. The work is done by whatever executes
+//! operations here.
 
 use super::Device;
 use super::execution;
@@ -43,8 +44,9 @@ impl Port {
 
     // --- Devices ---
 
-    /// Associates what `source` owns (an `OwnedFd`, an `OwnedHandle`, one of std's sockets, a file), which becomes the port's to
-    /// close. A socket has to be in non-blocking mode; on Windows it and a file were opened for overlapped use.
+    /// Associates what `source` owns (an `OwnedFd`, an `OwnedHandle`, one of std's sockets, a file), which becomes the
+    /// port's to close. A socket has to be in non-blocking mode; on Windows it and a file were opened for overlapped
+    /// use.
     ///
     /// A number is no owner; who has only that promises more ([`adopt_raw`](Port::adopt_raw)):
     ///
@@ -75,15 +77,15 @@ impl Port {
     ///
     /// # Safety
     ///
-    /// The number is that of an open descriptor, and on success nobody but the port uses or closes it any more: it is closed
-    /// with the device.
+    /// The number is that of an open descriptor, and on success nobody but the port uses or closes it any more: it is
+    /// closed with the device.
     #[allow(unsafe_code)]
     pub unsafe fn adopt_raw(&self, handle: Handle, kind: DeviceKind, key: usize) -> Result<Device, i32> {
         self.0.take_over(handle, kind, key).map(Device)
     }
 
-    /// Gives a stream socket that is not connected, bound or with options set, to the port for [`connect`](Port::connect).
-    /// Otherwise as [`adopt`](Port::adopt).
+    /// Gives a stream socket that is not connected, bound or with options set, to the port for
+    /// [`connect`](Port::connect). Otherwise as [`adopt`](Port::adopt).
     pub fn adopt_unconnected<S: Owned>(&self, socket: S, key: usize) -> Result<Device, (i32, S)> {
         let handle = socket.into_handle();
         let taken = self.0.take_over_unconnected(handle, key);
@@ -100,9 +102,10 @@ impl Port {
         self.0.take_over_unconnected(handle, key).map(Device)
     }
 
-    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16; on Windows `ERROR_BUSY`, 170) while operations are
-    /// outstanding, with [`EBADF`](super::EBADF) when the device is closed, and with `EINVAL` when it is another port's. Where
-    /// the system cannot end an association (before Windows 8.1) the handle cannot be given to a port again.
+    /// Takes the descriptor out of the port, open. Fails with `EBUSY` (16; on Windows `ERROR_BUSY`, 170) while
+    /// operations are outstanding, with [`EBADF`](super::EBADF) when the device is closed, and with `EINVAL` when it is
+    /// another port's. Where the system cannot end an association (before Windows 8.1) the handle cannot be given to a
+    /// port again.
     pub fn release_device(&self, device: &Device) -> Result<Released, i32> {
         let handle = self.0.give_up(&device.0)?;
         #[allow(unsafe_code)]
@@ -115,9 +118,9 @@ impl Port {
         self.0.open_stream(peer, key).map(Device)
     }
 
-    /// Ends every outstanding operation of the device with [`ECANCELED`](super::ECANCELED), one completion each, and closes its
-    /// descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the descriptor, and
-    /// does nothing else.
+    /// Ends every outstanding operation of the device with [`ECANCELED`](super::ECANCELED), one completion each, and
+    /// closes its descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the
+    /// descriptor, and does nothing else.
     ///
     /// False when the device is another port's: nothing was done.
     pub fn close_device(&self, device: &Device) -> bool {
@@ -199,8 +202,8 @@ impl Port {
         unsafe { self.0.send(&device.0, buffers, token, sink) }
     }
 
-    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes whole
-    /// or not at all (row U-08).
+    /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes
+    /// whole or not at all (row U-08).
     ///
     /// Fails at once with `EMSGSIZE` (90: longer than any datagram, row U-07), `EINVAL` (not a datagram socket) or
     /// [`EBADF`](super::EBADF).
@@ -239,10 +242,12 @@ impl Port {
     // --- Receiving ---
 
     /// Issues a receive. With [`Buffers::Pooled`] the buffer is taken from the port's pool when data is there. With no
-    /// space in the buffers (or [`Kind::Readable`](super::Kind::Readable)) it waits for data, and takes none (row R-08).
+    /// space in the buffers (or [`Kind::Readable`](super::Kind::Readable)) it waits for data, and takes none (row
+    ///
     ///
-    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset), [`EBADF`](super::EBADF) (the
-    /// device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or a list of buffers that is empty).
+    /// Fails at once with `ENOTCONN`, `ESHUTDOWN`, `ECONNRESET` (the connection is known to be reset),
+    /// [`EBADF`](super::EBADF) (the device or port is closed) or `EINVAL` (neither a stream nor a pipe or the like, or
+    /// a list of buffers that is empty).
     ///
     /// # Safety
     ///
@@ -255,12 +260,13 @@ impl Port {
         unsafe { self.0.receive(&device.0, buffers, token, sink) }
     }
 
-    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`](super::Payload::Datagram)). A datagram longer than the
-    /// buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that fitted (row U-02). Without
-    /// buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024 pieces the first
-    /// 1024 are used.
+    /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`](super::Payload::Datagram)).
+    /// A datagram longer than the buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that
+    /// fitted (row U-02). Without buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024
+    /// pieces the first 1024 are used.
     ///
-    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or [`EBADF`](super::EBADF).
+    /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or
+    /// [`EBADF`](super::EBADF).
     ///
     /// # Safety
     ///
@@ -277,28 +283,31 @@ impl Port {
         unsafe { self.0.receive_from(&device.0, buffers, token, sink) }
     }
 
-    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`](super::DeviceKind::Handle), a `pidfd`) to end: the completion's byte
-    /// count is its status, as `waitpid` tells it. The status is told once; a later wait fails with `ECHILD`.
+    /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`](super::DeviceKind::Handle), a
+    /// `pidfd`) to end: the completion's byte count is its status, as `waitpid` tells it. The status is told once; a
+    /// later wait fails with `ECHILD`.
     pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         self.0.wait_child(&device.0, token, sink)
     }
 
-    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`](super::Payload::Accepted)), which belongs to no port yet.
+    /// Issues an accept; its packet carries the connection ([`Payload::Accepted`](super::Payload::Accepted)), which
+    /// belongs to no port yet.
     ///
     /// While the process has no free descriptor the operation stays outstanding; it goes on when one is closed here,
     /// and is tried every 100 ms.
     ///
     /// A socket that listens no more (another holder of it has shut it down) ends the accepts that are outstanding with
-    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an end.
+    /// `EINVAL`; every later one is refused with it, so that a loop that issues one accept for each packet comes to an
+    /// end.
     pub fn accept(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         self.0.accept(&device.0, token, sink)
     }
 
     // --- Datagrams ---
 
-    /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does, but all under one lock and before the first is
-    /// tried: several go out with one system call. The results are in the order of the datagrams; one that is refused says
-    /// nothing about the others.
+    /// Issues sends of one datagram each, as [`send_to`](Port::send_to) does, but all under one lock and before the
+    /// first is tried: several go out with one system call. The results are in the order of the datagrams; one that is
+    /// refused says nothing about the others.
     ///
     /// # Safety
     ///
@@ -321,25 +330,25 @@ impl Port {
         unsafe { self.0.receive_from_many(&device.0, receives) }
     }
 
-    /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or not.
-    /// Then no send is told of one.
+    /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or
+    /// not. Then no send is told of one.
     pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
         self.0.report_refusals(&device.0, on)
     }
 
     // --- Files and streams ---
 
-    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has taken
-    /// all of them; `bytes` is their sum. It does not wait for a disk.
+    /// Issues a send of memory and parts of files, in order, as one run of bytes. It completes when the system has
+    /// taken all of them; `bytes` is their sum. It does not wait for a disk.
     ///
-    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can have, and
-    /// with `ENOTCONN` on a datagram socket (row T-07).
-    /// A file that turns out shorter ends the operation with `ENODATA` (61); what was sent before is not taken back (row
-    /// T-13).
+    /// Fails at once as [`send`](Port::send) does, and with `EINVAL` when a part of a file lies beyond what a file can
+    /// have, and with `ENOTCONN` on a datagram socket (row T-07). A file that turns out shorter ends the operation with
+    /// `ENODATA` (61); what was sent before is not taken back (row T-13).
     ///
     /// # Safety
     ///
-    /// As for [`send`](Port::send); and until the completion was delivered, the files' descriptors stay open (row T-14).
+    /// As for [`send`](Port::send); and until the completion was delivered, the files' descriptors stay open (row
+    /// T-14).
     #[allow(unsafe_code)]
     pub unsafe fn send_parts(
         &self,
@@ -397,8 +406,8 @@ impl Port {
         unsafe { self.0.write_file(&device.0, buffers, offset, token, sink) }
     }
 
-    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or, `data_only`,
-    /// with as much of it as is needed to read the data.
+    /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or,
+    /// `data_only`, with as much of it as is needed to read the data.
     pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
         self.0.sync_file(&device.0, data_only, token, sink)
     }
@@ -426,8 +435,8 @@ impl Port {
     // --- Timers and signals ---
 
     /// Issues a timer: one packet after `after`, and then, with a `period`, one packet every `period`, until it is
-    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how many periods
-    /// have elapsed since the last packet: while one is queued no further one is.
+    /// cancelled; the last packet of a periodic timer says [`ECANCELED`](super::ECANCELED). The byte count says how
+    /// many periods have elapsed since the last packet: while one is queued no further one is.
     ///
     /// Fails at once with `EINVAL` when the period is shorter than [`PERIOD_LEAST`](super::PERIOD_LEAST), and with
     /// [`EBADF`](super::EBADF).

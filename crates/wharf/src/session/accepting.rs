@@ -121,8 +121,9 @@ impl Inner {
         self.remove_socket_files();
     }
 
-    /// Closes the service's listeners. Connections that wait to be accepted are served: the system has made them, and their
-    /// clients may be sending. Workers make sessions of them, for whoever calls this may hold what a handler needs.
+    /// Closes the service's listeners. Connections that wait to be accepted are served: the system has made them, and
+    /// their clients may be sending. Workers make sessions of them, for whoever calls this may hold what a handler
+    /// needs.
     pub(super) fn stop_listening(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         for listener in &listeners {

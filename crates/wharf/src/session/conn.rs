@@ -1225,7 +1225,8 @@ impl Conn {
         sending.busy = true;
         loop {
             if sending.reckoned {
-                // The stream is being closed, and what waits is lost: neither more of it nor an end goes out ahead of that.
+                // The stream is being closed, and what waits is lost: neither more of it nor an end goes out ahead of
+                // that.
                 sending.busy = false;
                 return sending;
             }
@@ -1249,8 +1250,8 @@ impl Conn {
                 }
                 return sending;
             }
-            // What is taken out of the outbox is accounted for under the same lock: however soon the session is ended by
-            // another thread, that one knows what has not gone out.
+            // What is taken out of the outbox is accounted for under the same lock: however soon the session is ended
+            // by another thread, that one knows what has not gone out.
             match seal {
                 Some(_) => sending.sealing = length(&messages),
                 None => self.give(&messages, number > 0),

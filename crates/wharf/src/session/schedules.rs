@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! Random schedules of whole sessions on the [fake engine](crate::testing::fake): a service without workers, whose
 //! packets the schedule handles itself, its peers, and its owner, in a time of their own. All on one thread: a seed
 //! always gives the same schedule. (`crate::schedules` does the same for the raw layer.)
@@ -7,8 +8,8 @@
 //! - *The owner* (`owner.rs`) sends, broadcasts, pauses, finishes, closes, aborts, drains, shuts down and drops the
 //!   service, in handlers, between packets, and in the middle of the engine's calls, as another thread would.
 //! - *The oracle* (`oracle.rs`) compares what was accepted with what each peer heard and what was told as lost, to the
-//!   byte. Who heard an end has heard all, and no part of a message alone. `closed` is called once, and last. Limits are
-//!   kept, and none comes early. After the end nothing is left, and the reports add up.
+//!   byte. Who heard an end has heard all, and no part of a message alone. `closed` is called once, and last. Limits
+//!   are kept, and none comes early. After the end nothing is left, and the reports add up.
 //!
 //! A failure prints its seed. To replay it, and to run many schedules:
 //!

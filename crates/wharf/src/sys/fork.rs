@@ -4,8 +4,8 @@
 //! to be cheap, because it stands before every call: a page that the kernel wipes in the child (`MADV_WIPEONFORK`),
 //! read with one load. Where that is not offered, the process number is compared.
 //!
-//! It comes before any lock: another thread of the parent may have held the lock at the moment of the fork, and the child
-//! has no thread that would release it.
+//! It comes before any lock: another thread of the parent may have held the lock at the moment of the fork, and the
+//! child has no thread that would release it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,10 +1,10 @@
 //! What a system is, and no word of wharf: the ground that the queue and the engines stand on.
 //!
-//! One folder for Unix and one for Windows, chosen here, with the same names where both have the thing. In `unix/` stand two
-//! files more with the same names: `linux.rs` (Android has the same kernel) and `kqueue.rs` (macOS and its relatives,
-//! FreeBSD): descriptors that are raised and lowered, timers that are descriptors, waiting on a word, sockets made right at
-//! once, children, transfers of files. Whoever brings wharf to a further Unix writes a third; everything else asks for nothing
-//! but POSIX.
+//! One folder for Unix and one for Windows, chosen here, with the same names where both have the thing. In `unix/`
+//! stand two files more with the same names: `linux.rs` (Android has the same kernel) and `kqueue.rs` (macOS and its
+//! relatives, FreeBSD): descriptors that are raised and lowered, timers that are descriptors, waiting on a word,
+//! sockets made right at once, children, transfers of files. Whoever brings wharf to a further Unix writes a third;
+//! everything else asks for nothing but POSIX.
 //!
 //! Beside them: `probe/` (is a thread blocked?) and `fork.rs` (a mark that a forked child lacks).
 

@@ -15,7 +15,8 @@
 //! **The hook** is called before and after the effect of every call, with no lock of the fake held. It may call the
 //! port: so one thread plays what another one would do at that moment, and the seed alone decides the interleaving.
 //!
-//! With the feature `fake` several ports share one in real time, with peers that read and write as sockets do: `network.rs`.
+//! With the feature `fake` several ports share one in real time, with peers that read and write as sockets do:
+//! `network.rs`.
 
 mod datagrams;
 #[cfg(feature = "fake")]

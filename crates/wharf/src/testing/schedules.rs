@@ -7,9 +7,9 @@
 //!
 //! Checked are: each accepted operation completes once and a refused one never; each byte that a peer wrote is received
 //! once, in order, and nothing else is written into a buffer; what was sent is what the completions say, in the order
-//! of issue; operations of one direction complete in that order; what can go on goes on; at the end nothing is left. The
-//! numbers of devices differ, whatever slots are used again; work that has no end keeps nothing waiting (`endless.rs`); and a
-//! destructor that panics keeps nothing from being freed.
+//! of issue; operations of one direction complete in that order; what can go on goes on; at the end nothing is left.
+//! The numbers of devices differ, whatever slots are used again; work that has no end keeps nothing waiting
+//! (`endless.rs`); and a destructor that panics keeps nothing from being freed.
 //!
 //! A failure prints its seed. To replay it, and to run many schedules:
 //!
@@ -64,8 +64,8 @@ fn called(_context: usize, completion: Completion) {
     ARRIVED.with_borrow_mut(|arrived| arrived.push((Way::Callback, completion)));
 }
 
-/// Frees what nobody takes any more. The program's destructors are called here; some panic, and what some of them panic with
-/// panics when it is dropped.
+/// Frees what nobody takes any more. The program's destructors are called here; some panic, and what some of them panic
+/// with panics when it is dropped.
 fn disposed(completion: Completion) {
     struct Bomb;
     impl Drop for Bomb {

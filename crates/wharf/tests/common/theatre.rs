@@ -1,6 +1,6 @@
-//! Sessions that are counted: every session that a test makes is an [`Actor`] of its [`Theatre`], which checks in the end that
-//! each was dropped exactly once, that `closed` was called exactly once for each `opened`, and that no two handlers of one
-//! overlapped. And what else the tests of sessions share.
+//! Sessions that are counted: every session that a test makes is an [`Actor`] of its [`Theatre`], which checks in the
+//! end that each was dropped exactly once, that `closed` was called exactly once for each `opened`, and that no two
+//! handlers of one overlapped. And what else the tests of sessions share.
 
 use super::{DEADLINE, eventually};
 use std::io::{Read, Write};

@@ -77,8 +77,9 @@ impl<K, C> Shared<K, C> {
     ///
     /// # Safety
     ///
-    /// `key` came with the completion of an operation that was issued with [`hold`](Shared::hold), on a device of a port
-    /// with these K and C, or is that device's own after the operation was refused; each time it is called for it once.
+    /// `key` came with the completion of an operation that was issued with [`hold`](Shared::hold), on a device of a
+    /// port with these K and C, or is that device's own after the operation was refused; each time it is called for it
+    /// once.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn from_key(key: usize) -> Arc<Self> {
         // SAFETY: by the contract there is a count that nobody else gives back.
@@ -128,8 +129,8 @@ macro_rules! device {
             }
 
             /// Asks that one operation ends. Whatever the answer, its one packet comes: cancelled, or as it was. What a
-            /// disk is at work on is seldom given up. An operation of another device is [`Foreign`]($crate::Cancel::Foreign), and
-            /// goes on.
+            /// disk is at work on is seldom given up. An operation of another device is
+            /// [`Foreign`]($crate::Cancel::Foreign), and goes on.
             #[doc(alias = "CancelIoEx")]
             pub fn cancel(&self, operation: $crate::OperationId) -> $crate::Cancel {
                 self.0.port.0.cancel_of(&self.0.device.0, operation)
@@ -141,9 +142,9 @@ macro_rules! device {
                 self.0.port.cancel_all(&self.0.device)
             }
 
-            /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, those of a file perhaps
-            /// as they were, one packet each. Does not block. Sends that the system has not taken yet are lost; a stream
-            /// has `disconnect`.
+            /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, those of a file
+            /// perhaps as they were, one packet each. Does not block. Sends that the system has not taken yet are lost;
+            /// a stream has `disconnect`.
             #[doc(alias = "closesocket")]
             #[doc(alias = "CloseHandle")]
             pub fn close(&self) {
@@ -259,8 +260,8 @@ impl<K: Key, C: Context> Shared<K, C> {
         }
     }
 
-    /// Issues many operations that have a buffer each, with one call. `name` tells a buffer's memory, or that it cannot be
-    /// used; the rest of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
+    /// Issues many operations that have a buffer each, with one call. `name` tells a buffer's memory, or that it cannot
+    /// be used; the rest of each operation goes to `issue` as it is. The outcomes are in the order of the operations.
     pub(crate) fn issue_many<T>(
         self: &Arc<Self>,
         operations: Vec<(Buffer, T, C)>,

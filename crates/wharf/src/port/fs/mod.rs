@@ -64,7 +64,8 @@ pub(crate) fn open<K: Key, C: Context>(
 
 impl<K: Key, C: Context> File<K, C> {
     /// Issues a read into a buffer, from its start up to its capacity, of what is in the file from `offset` on. Its
-    /// packet is [`Event::Read`](crate::Event::Read), with fewer bytes where the file ends, and with 0 at or behind its end.
+    /// packet is [`Event::Read`](crate::Event::Read), with fewer bytes where the file ends, and with 0 at or behind its
+    /// end.
     ///
     /// # Errors
     ///
@@ -111,8 +112,8 @@ impl<K: Key, C: Context> File<K, C> {
         })
     }
 
-    /// Issues a sync: its packet ([`Event::Synced`](crate::Event::Synced)) comes when everything that was written before,
-    /// and the file's metadata, is on the disk.
+    /// Issues a sync: its packet ([`Event::Synced`](crate::Event::Synced)) comes when everything that was written
+    /// before, and the file's metadata, is on the disk.
     #[doc(alias = "FlushFileBuffers")]
     pub fn sync(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
@@ -125,8 +126,8 @@ impl<K: Key, C: Context> File<K, C> {
         shared.issue_plain(context, |token| shared.port.sync_file(&shared.device, true, token, Sink::Port))
     }
 
-    /// Waits until everything that was written before is on the disk: [`sync`](File::sync) as a plain call (row F-15), which
-    /// queues nothing.
+    /// Waits until everything that was written before is on the disk: [`sync`](File::sync) as a plain call (row F-15),
+    /// which queues nothing.
     #[doc(alias = "FlushFileBuffers")]
     pub fn flush(&self) -> io::Result<()> {
         self.0.with_file(|file| crate::blocking(|| file.sync_all()))

@@ -11,9 +11,9 @@ macro_rules! socket {
 
             /// Takes the socket out of the port again, in blocking mode.
             ///
-            /// The mode belongs to what all duplicates of a descriptor share. Where one is associated with another port, its
-            /// operations go on as before; but that port sets a listener, and a stream that sends files, to non-blocking mode
-            /// whenever it needs that.
+            /// The mode belongs to what all duplicates of a descriptor share. Where one is associated with another
+            /// port, its operations go on as before; but that port sets a listener, and a stream that sends files, to
+            /// non-blocking mode whenever it needs that.
             ///
             /// # Errors
             ///
@@ -52,8 +52,8 @@ use crate::raw::{self, DeviceKind};
 use crate::sys::Owned;
 use std::sync::Arc;
 
-/// Associates a socket, and then puts it into non-blocking mode: a source that is refused comes back in the mode it had. No
-/// operation can be issued in between.
+/// Associates a socket, and then puts it into non-blocking mode: a source that is refused comes back in the mode it
+/// had. No operation can be issued in between.
 fn adopt_socket<K: Key, C: Context, S: Owned>(
     port: &raw::Port,
     source: S,

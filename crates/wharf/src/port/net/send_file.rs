@@ -21,8 +21,9 @@ pub struct FileMessage {
     pub file: Arc<std::fs::File>,
     /// Where the part begins.
     pub offset: u64,
-    /// How many bytes it has; `None`: up to the end of the file as it is when the send is issued. A file that tells no size,
-    /// or more than it has, as those of `/proc` and `/sys` do, is sent up to the end that reading finds (not on Windows).
+    /// How many bytes it has; `None`: up to the end of the file as it is when the send is issued. A file that tells no
+    /// size, or more than it has, as those of `/proc` and `/sys` do, is sent up to the end that reading finds (not on
+    /// Windows).
     pub length: Option<u64>,
     /// Sent last; may be empty.
     pub tail: Buffer,
@@ -55,9 +56,9 @@ impl FileMessage {
 
 impl<K: Key, C: Context> Stream<K, C> {
     /// Issues a send of a file's bytes, with a head and a tail. Its packet is
-    /// [`Event::SentFile`](crate::Event::SentFile) when the system has taken all of them. The bytes go from the system's
-    /// cache to the socket without passing through the program; what the cache does not hold is fetched by the port's
-    /// internal engine, and no worker waits for the disk meanwhile.
+    /// [`Event::SentFile`](crate::Event::SentFile) when the system has taken all of them. The bytes go from the
+    /// system's cache to the socket without passing through the program; what the cache does not hold is fetched by the
+    /// port's internal engine, and no worker waits for the disk meanwhile.
     ///
     /// # Ordering, cancellation
     ///
@@ -68,8 +69,8 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// Refused at once, with everything given back, as `send` is, and when the offset lies behind the end of the file.
     /// In the packet: a file that is shorter than `length`, because it was truncated meanwhile, say, is
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof); the peer has got what there was of it, and no tail, so the
-    /// connection is usually of no use any more. What the file cannot do (it is a directory, it is not open for reading) is
-    /// the system's error.
+    /// connection is usually of no use any more. What the file cannot do (it is a directory, it is not open for
+    /// reading) is the system's error.
     #[doc(alias = "TransmitFile")]
     #[doc(alias = "sendfile")]
     pub fn send_file(&self, message: FileMessage, context: C) -> Result<Outcome<K, C>, Refused<C, FileMessage>> {
@@ -81,8 +82,8 @@ impl<K: Key, C: Context> Stream<K, C> {
         shared
             .issue(context, Memory::File(Box::new(message)), |_, token| {
                 #[allow(unsafe_code)]
-                // SAFETY: head, tail and file lie in the record, which nobody touches until the completion takes it back;
-                // a buffer's bytes do not move with it.
+                // SAFETY: head, tail and file lie in the record, which nobody touches until the completion takes it
+                // back; a buffer's bytes do not move with it.
                 unsafe {
                     shared.port.send_parts(&shared.device, parts, token, Sink::Port)
                 }

@@ -103,8 +103,8 @@ impl<K: Key, C: Context> TcpListener<K, C> {
         Some(came)
     }
 
-    /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be outstanding; they are
-    /// served in the order of issue.
+    /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be
+    /// outstanding; they are served in the order of issue.
     ///
     /// While the process has no free descriptor the operation waits: it goes on within 100 ms of one being free.
     ///
@@ -132,7 +132,8 @@ impl<K: Key, C: Context> Stream<K, C> {
         Ok(Stream(Shared::new(port, device, key)))
     }
 
-    /// Issues a connect of a stream whose last connect failed: see [`CompletionPort::connect`](crate::CompletionPort::connect).
+    /// Issues a connect of a stream whose last connect failed: see
+    /// [`CompletionPort::connect`](crate::CompletionPort::connect).
     #[doc(alias = "ConnectEx")]
     pub fn connect(&self, peer: SocketAddr, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
@@ -155,11 +156,12 @@ impl<K: Key, C: Context> Stream<K, C> {
     /// Issues a receive into a buffer, from its start up to its capacity. It completes as soon as at least one byte,
     /// or the end of the stream, is there.
     ///
-    /// A buffer without capacity waits for data and takes none, as [`readable`](Stream::readable) does, and its packet is that
-    /// of `readable`: [`Event::Readable`](crate::Event::Readable). `Vec::new()` is such a buffer, as a buffer of no bytes is on
-    /// Windows: give `Vec::with_capacity(4096)` or `Buffer::with_capacity(4096)` to receive.
+    /// A buffer without capacity waits for data and takes none, as [`readable`](Stream::readable) does, and its packet
+    /// is that of `readable`: [`Event::Readable`](crate::Event::Readable). `Vec::new()` is such a buffer, as a buffer
+    /// of no bytes is on Windows: give `Vec::with_capacity(4096)` or `Buffer::with_capacity(4096)` to receive.
     ///
-    /// It has no time-out: a timer whose packet cancels it is one (see "A deadline for an operation" in `docs/guide.md`).
+    /// It has no time-out: a timer whose packet cancels it is one (see "A deadline for an operation" in
+    /// `docs/guide.md`).
     ///
     /// # Ordering
     ///
@@ -238,8 +240,8 @@ impl<K: Key, C: Context> Stream<K, C> {
             }
             Ok(Now::Begun(begun)) => shared.issue_from(buffer, context, |from, token| {
                 #[allow(unsafe_code)]
-                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back. Its bytes
-                // are where they were when it was tried: a buffer that is moved leaves them in their place.
+                // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back. Its
+                // bytes are where they were when it was tried: a buffer that is moved leaves them in their place.
                 Ok(unsafe { shared.port.0.send_on(&shared.device.0, begun, from, token) })
             }),
             Ok(Now::NotTried) => shared.issue_from(buffer, context, |from, token| {
@@ -280,14 +282,15 @@ impl<K: Key, C: Context> Stream<K, C> {
         shared.issue_plain(context, |token| shared.port.disconnect(&shared.device, token, Sink::Port))
     }
 
-    /// Bytes that the system has taken for sending, parts of sends that are not complete included (on Windows without those).
+    /// Bytes that the system has taken for sending, parts of sends that are not complete included (on Windows without
+    /// those).
     pub fn bytes_taken(&self) -> u64 {
         self.0.port.bytes_taken(&self.0.device)
     }
 
-    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged, the end of the stream
-    /// counting as one; of a Unix socket the memory of what the peer has not read. `None` where the system does not tell
-    /// (Windows), and when the stream is closed.
+    /// Bytes that the system has taken for sending and that the peer's system has not acknowledged, the end of the
+    /// stream counting as one; of a Unix socket the memory of what the peer has not read. `None` where the system does
+    /// not tell (Windows), and when the stream is closed.
     pub fn unacknowledged(&self) -> Option<u64> {
         self.0.port.unacknowledged(&self.0.device)
     }
@@ -297,9 +300,9 @@ impl<K: Key, C: Context> Stream<K, C> {
         self.0.port.0.unacknowledged_bytes(&self.0.device.0)
     }
 
-    /// Closes the stream hard: what was not sent or not acknowledged is thrown away, and the peer hears a reset (`SO_LINGER`
-    /// with no time) instead of an end that it might take for that of the whole. A Unix socket has no resets: its peer hears
-    /// an end.
+    /// Closes the stream hard: what was not sent or not acknowledged is thrown away, and the peer hears a reset
+    /// (`SO_LINGER` with no time) instead of an end that it might take for that of the whole. A Unix socket has no
+    /// resets: its peer hears an end.
     pub fn reset(&self) {
         self.0.port.0.reset_when_closed(&self.0.device.0);
         self.close();

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 /// A datagram socket of a port. Clones name the same device.
 ///
-/// Each receive takes one whole datagram, each send makes one. Any number may be outstanding; receives are served in the
-/// order of issue. Without a receive outstanding, datagrams wait in the socket's receive buffer, and what does not fit
-/// there is lost without a word (row U-14).
+/// Each receive takes one whole datagram, each send makes one. Any number may be outstanding; receives are served in
+/// the order of issue. Without a receive outstanding, datagrams wait in the socket's receive buffer, and what does not
+/// fit there is lost without a word (row U-14).
 ///
 /// ```
 /// use wharf::{Buffer, CompletionPort, Event};
@@ -48,17 +48,18 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::UdpSocket {
 }
 
 impl<K: Key, C: Context> UdpSocket<K, C> {
-    /// Issues a receive of one datagram into a buffer. Its packet is [`Event::ReceivedFrom`](crate::Event::ReceivedFrom).
+    /// Issues a receive of one datagram into a buffer. Its packet is
+    /// [`Event::ReceivedFrom`](crate::Event::ReceivedFrom).
     ///
     /// A datagram longer than the buffer fills it, loses the rest, and fails with `EMSGSIZE` and the bytes that fitted
-    /// (row U-02); a buffer without capacity takes a datagram all the same (row U-04). An empty datagram is a success of
-    /// 0 bytes, and not an end (row U-01).
+    /// (row U-02); a buffer without capacity takes a datagram all the same (row U-04). An empty datagram is a success
+    /// of 0 bytes, and not an end (row U-01).
     ///
     /// # Errors
     ///
     /// The buffer and the context come back when the socket or the port is closed, or the buffer is shared memory. On a
-    /// connected socket a peer that answers "port unreachable" fails one receive or send with `ECONNREFUSED`; the next works
-    /// again (row U-09). [`report_refusals`](UdpSocket::report_refusals) has unconnected sockets hear of it too.
+    /// connected socket a peer that answers "port unreachable" fails one receive or send with `ECONNREFUSED`; the next
+    /// works again (row U-09). [`report_refusals`](UdpSocket::report_refusals) has unconnected sockets hear of it too.
     #[doc(alias = "WSARecvFrom")]
     pub fn recv_from(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
@@ -83,13 +84,13 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         })
     }
 
-    /// Issues a send of one datagram to an address. It goes whole or fails (row U-08); `SentTo` says that the system took
-    /// it, not that it arrives.
+    /// Issues a send of one datagram to an address. It goes whole or fails (row U-08); `SentTo` says that the system
+    /// took it, not that it arrives.
     ///
     /// # Errors
     ///
-    /// The buffer and the context come back when it is longer than any datagram (`EMSGSIZE`, row U-07), or the socket or
-    /// the port is closed.
+    /// The buffer and the context come back when it is longer than any datagram (`EMSGSIZE`, row U-07), or the socket
+    /// or the port is closed.
     #[doc(alias = "WSASendTo")]
     pub fn send_to(&self, buffer: impl Into<Buffer>, to: SocketAddr, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         self.issue_send(buffer.into(), Some(to), context)
@@ -115,10 +116,11 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
     /// Issues a send for each of many datagrams: a buffer, where it goes (an address, or `None::<SocketAddr>` on a
     /// [connected](UdpSocket::connect) socket), and a context. The outcomes are in the order of the datagrams.
     ///
-    /// Each is an operation like that of [`send_to`](UdpSocket::send_to), with a packet of its own; what is refused or fails
-    /// says nothing about the others. They are issued under one lock and then tried together, up to 64 with one system
-    /// call, which costs less than a call for each. On a connected socket they still go one by one, unless
-    /// [`report_refusals`](UdpSocket::report_refusals) is on: a call for several can forget that the peer has refused one.
+    /// Each is an operation like that of [`send_to`](UdpSocket::send_to), with a packet of its own; what is refused or
+    /// fails says nothing about the others. They are issued under one lock and then tried together, up to 64 with one
+    /// system call, which costs less than a call for each. On a connected socket they still go one by one, unless
+    /// [`report_refusals`](UdpSocket::report_refusals) is on: a call for several can forget that the peer has refused
+    /// one.
     ///
     /// ```
     /// use wharf::{Buffer, CompletionPort, Event};
@@ -161,10 +163,11 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         })
     }
 
-    /// Issues many receives of one datagram each, like [`recv_from`](UdpSocket::recv_from) and in this order, under one lock.
+    /// Issues many receives of one datagram each, like [`recv_from`](UdpSocket::recv_from) and in this order, under one
+    /// lock.
     ///
-    /// Several that are outstanding, however they were issued, take up to 64 datagrams with one system call. None is tried
-    /// inside the call, also after `skip_on_success`.
+    /// Several that are outstanding, however they were issued, take up to 64 datagrams with one system call. None is
+    /// tried inside the call, also after `skip_on_success`.
     #[doc(alias = "recvmmsg")]
     pub fn recv_from_many<B: Into<Buffer>>(
         &self,
@@ -182,7 +185,8 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         })
     }
 
-    /// Issues many receives whose buffers are taken from the port's pool when datagrams are there: one for each context.
+    /// Issues many receives whose buffers are taken from the port's pool when datagrams are there: one for each
+    /// context.
     pub fn recv_from_many_pooled(
         &self,
         contexts: impl IntoIterator<Item = C>,
@@ -198,19 +202,19 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         })
     }
 
-    /// Whether receives are told when somebody refuses a datagram (row U-09): when nobody listens at an address, or none of
-    /// the network's machines knows the way. Off at first, where Windows has it on.
+    /// Whether receives are told when somebody refuses a datagram (row U-09): when nobody listens at an address, or
+    /// none of the network's machines knows the way. Off at first, where Windows has it on.
     ///
     /// When on, each refusal fails one receive: the packet has the error (`ECONNREFUSED` for "port unreachable",
-    /// `EHOSTUNREACH` ...), the address that the datagram was sent to as `from`, and no bytes. The next receive works again.
-    /// A refusal is told once, to a receive only and never to a send, and takes no datagram's place; it may come behind
-    /// datagrams that were waiting. Without a receive outstanding refusals wait in the socket's receive buffer, and what
-    /// does not fit there is lost (row U-14).
+    /// `EHOSTUNREACH` ...), the address that the datagram was sent to as `from`, and no bytes. The next receive works
+    /// again. A refusal is told once, to a receive only and never to a send, and takes no datagram's place; it may come
+    /// behind datagrams that were waiting. Without a receive outstanding refusals wait in the socket's receive buffer,
+    /// and what does not fit there is lost (row U-14).
     ///
     /// When off, an unconnected socket hears of none, and a connected one as a failed receive or send.
     ///
-    /// It reads the system's list of errors of the socket (`IP_RECVERR`); a program that has the system put other things
-    /// there (transmit time stamps) must not turn it on.
+    /// It reads the system's list of errors of the socket (`IP_RECVERR`); a program that has the system put other
+    /// things there (transmit time stamps) must not turn it on.
     #[doc(alias = "SIO_UDP_CONNRESET")]
     pub fn report_refusals(&self, on: bool) -> io::Result<()> {
         let shared = &self.0;
@@ -230,8 +234,8 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         self.0.with_fd(|fd| sys::set_segment_bytes(fd, bytes.unwrap_or(0)))
     }
 
-    /// Receive offload: several datagrams of one peer that came together may be received as one, and the packet says how
-    /// long each is (`segment_bytes`). Give buffers of 64 KiB.
+    /// Receive offload: several datagrams of one peer that came together may be received as one, and the packet says
+    /// how long each is (`segment_bytes`). Give buffers of 64 KiB.
     pub fn set_receive_offload(&self, on: bool) -> io::Result<()> {
         self.0.with_fd(|fd| sys::set_receive_offload(fd, on))
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 /// A child process of a port. Clones name the same one.
 ///
-/// Made from a [`std::process::Child`], whose pipes are to be taken out before (they can be associated, too). The process is
-/// named by a descriptor, so its number may be used again without harm. A child that nobody waits for stays in the
-/// system's table until this process ends, as with std.
+/// Made from a [`std::process::Child`], whose pipes are to be taken out before (they can be associated, too). The
+/// process is named by a descriptor, so its number may be used again without harm. A child that nobody waits for stays
+/// in the system's table until this process ends, as with std.
 ///
 /// ```
 /// use wharf::{CompletionPort, Event};
@@ -44,8 +44,8 @@ impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
 }
 
 impl<K: Key, C: Context> Child<K, C> {
-    /// Issues a wait for its end: the packet is [`Event::Exited`](crate::Event::Exited). The status is told once; a later
-    /// wait fails with `ECHILD`.
+    /// Issues a wait for its end: the packet is [`Event::Exited`](crate::Event::Exited). The status is told once; a
+    /// later wait fails with `ECHILD`.
     pub fn wait(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
         shared.issue_plain(context, |token| shared.port.wait_child(&shared.device, token, Sink::Port))

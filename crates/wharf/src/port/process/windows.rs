@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// A child process of a port. Clones name the same one.
 ///
-/// Made from a [`std::process::Child`], whose pipes are to be taken out before. The process is named by a handle, so its
-/// number may be used again without harm.
+/// Made from a [`std::process::Child`], whose pipes are to be taken out before. The process is named by a handle, so
+/// its number may be used again without harm.
 pub struct Child<K, C>(pub(crate) Arc<Shared<K, C>>);
 
 device!(Child);
@@ -38,8 +38,8 @@ impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
 }
 
 impl<K: Key, C: Context> Child<K, C> {
-    /// Issues a wait for its end: the packet is [`Event::Exited`](crate::Event::Exited). Unlike elsewhere Windows tells the
-    /// status as often as it is asked.
+    /// Issues a wait for its end: the packet is [`Event::Exited`](crate::Event::Exited). Unlike elsewhere Windows tells
+    /// the status as often as it is asked.
     pub fn wait(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
         shared.issue_plain(context, |token| shared.port.wait_child(&shared.device, token, Sink::Port))

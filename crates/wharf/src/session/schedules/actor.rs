@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! What the sessions do in their handlers.
 
 use super::super::{Buffer, Framed, FramedLink, FramedSession, Session};

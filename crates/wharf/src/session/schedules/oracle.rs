@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! What has to be true, while a schedule is played and at its end.
 
 use super::super::ending::HEAR_OUT;

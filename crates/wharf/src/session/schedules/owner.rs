@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! What the service's owner does: to one session, from a handler or from elsewhere, and to the service.
 
 use super::{Link, Schedule, ms, oracle};

@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! The peers: how they read, write and end.
 
 use super::{FRAME_MOST, Heard, Schedule, ms};

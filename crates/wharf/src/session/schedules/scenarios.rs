@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! Single schedules, each of which once went wrong.
 
 use super::peers::Habits;

@@ -1,5 +1,5 @@
-//! The systems with kqueue: macOS and its relatives, FreeBSD. A kqueue is a descriptor that can be waited for itself, so
-//! one with a single event stands for an event descriptor, a timer descriptor, or a child.
+//! The systems with kqueue: macOS and its relatives, FreeBSD. A kqueue is a descriptor that can be waited for itself,
+//! so one with a single event stands for an event descriptor, a timer descriptor, or a child.
 //!
 //! Checked by the compiler and by nothing else: see docs/verification.md.
 
@@ -364,7 +364,8 @@ pub(crate) fn set_receive_offload(_socket: BorrowedFd<'_>, on: bool) -> io::Resu
 
 // --- Children ---
 
-/// Whose end each descriptor of a child tells; nobody's once it was told. An entry stays until its number is used again.
+/// Whose end each descriptor of a child tells; nobody's once it was told. An entry stays until its number is used
+/// again.
 static CHILDREN: Mutex<BTreeMap<Handle, Option<Pid>>> = Mutex::new(BTreeMap::new());
 
 fn children() -> MutexGuard<'static, BTreeMap<Handle, Option<Pid>>> {
@@ -410,8 +411,8 @@ pub(crate) enum Place {
     End,
 }
 
-/// Reads at an offset; `now`: it cannot be said beforehand whether a call waits, so it fails with `EOPNOTSUPP`. Returns as
-/// the system call does.
+/// Reads at an offset; `now`: it cannot be said beforehand whether a call waits, so it fails with `EOPNOTSUPP`. Returns
+/// as the system call does.
 ///
 /// # Safety
 ///

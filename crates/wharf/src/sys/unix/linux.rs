@@ -14,8 +14,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Bytes of a stream that were sent and not acknowledged, its end counting as one (`SIOCOUTQ`, tcp(7)); of a Unix socket the
-/// memory of what the peer has not read (unix(7)).
+/// Bytes of a stream that were sent and not acknowledged, its end counting as one (`SIOCOUTQ`, tcp(7)); of a Unix
+/// socket the memory of what the peer has not read (unix(7)).
 #[allow(unsafe_code)]
 pub(crate) fn unacknowledged(stream: BorrowedFd<'_>) -> Option<u64> {
     let mut bytes: libc::c_int = 0;
@@ -192,8 +192,8 @@ pub(crate) fn send_flags(more: bool) -> SendFlags {
 /// The offset of a transfer that goes on where the last one ended, as those of pipes do.
 const NO_OFFSET: libc::off64_t = -1;
 
-/// Reads from what is no socket without waiting, whatever mode it is in; `EOPNOTSUPP` where it does not offer that: pipes
-/// before Linux 6.4, terminals.
+/// Reads from what is no socket without waiting, whatever mode it is in; `EOPNOTSUPP` where it does not offer that:
+/// pipes before Linux 6.4, terminals.
 #[allow(unsafe_code)]
 pub(crate) fn read_now(from: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
     let count = i32::try_from(into.len()).unwrap_or(i32::MAX);
@@ -404,7 +404,8 @@ pub(crate) fn standard_input() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/proc/self/fd/0", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The system's coarse clock in milliseconds: its reading costs next to nothing, and it moves 100 to 1000 times a second.
+/// The system's coarse clock in milliseconds: its reading costs next to nothing, and it moves 100 to 1000 times a
+/// second.
 pub(crate) fn coarse_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000

@@ -385,8 +385,8 @@ impl AcceptRoom {
     fn peer(&self) -> Option<SocketAddr> {
         let (mut local, mut remote) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (mut local_length, mut remote_length) = (0, 0);
-        // SAFETY: the room is the one that the accept was given, with the same lengths; the pointers that come back point
-        // into it.
+        // SAFETY: the room is the one that the accept was given, with the same lengths; the pointers that come back
+        // point into it.
         unsafe {
             ws::GetAcceptExSockaddrs(
                 self.room.as_ptr().cast(),
@@ -739,7 +739,8 @@ pub(crate) fn report_refusals(it: Handle, on: bool) -> Result<(), i32> {
     if result == 0 { Ok(()) } else { Err(socket_error()) }
 }
 
-/// Memory that is sent before and behind a file. Nothing says that the kernel reads it during the call only, so it stays.
+/// Memory that is sent before and behind a file. Nothing says that the kernel reads it during the call only, so it
+/// stays.
 pub(crate) struct Around(ws::TRANSMIT_FILE_BUFFERS);
 
 impl Around {
@@ -910,8 +911,8 @@ pub(crate) fn when_ended(
     if done != 0 { Ok(wait.expose_provenance()) } else { Err(last_error()) }
 }
 
-/// Ends such a wait, whether `call` was called or not, and waits for a call that is under way. True: there is none, and will
-/// be none. Not to be called by `call` itself.
+/// Ends such a wait, whether `call` was called or not, and waits for a call that is under way. True: there is none, and
+/// will be none. Not to be called by `call` itself.
 #[allow(unsafe_code)]
 pub(crate) fn end_wait(wait: usize) -> bool {
     let wait = std::ptr::with_exposed_provenance_mut(wait);

@@ -1,5 +1,5 @@
-//! Error numbers: Windows's own, under the names that the rest of the crate uses. What Winsock calls an error goes before
-//! what Win32 calls it, since std makes the better kinds of it.
+//! Error numbers: Windows's own, under the names that the rest of the crate uses. What Winsock calls an error goes
+//! before what Win32 calls it, since std makes the better kinds of it.
 
 /// The operation was cancelled, or its device or port was closed (row E-04): `ERROR_OPERATION_ABORTED`.
 pub const ECANCELED: i32 = 995;

@@ -101,7 +101,8 @@ fn overlapped(handle: Handle) -> Result<Option<Handle>, i32> {
     if calls::waits(handle) { calls::reopen(handle, true).map(Some) } else { Ok(None) }
 }
 
-/// The file as calls that do not wait can use it: opened once more, for operations that do not wait, if it was opened for others.
+/// The file as calls that do not wait can use it: opened once more, for operations that do not wait, if it was opened
+/// for others.
 pub(crate) fn for_overlapped(file: std::fs::File) -> Result<std::fs::File, (io::Error, std::fs::File)> {
     match overlapped(of_file(&file)) {
         Ok(None) => Ok(file),
@@ -112,7 +113,8 @@ pub(crate) fn for_overlapped(file: std::fs::File) -> Result<std::fs::File, (io::
     }
 }
 
-/// The file as everybody else can use it: opened once more, for operations that wait. Should that fail it is given as it is.
+/// The file as everybody else can use it: opened once more, for operations that wait. Should that fail it is given as
+/// it is.
 pub(crate) fn for_waiting(file: std::fs::File) -> std::fs::File {
     match calls::reopen(of_file(&file), false) {
         #[allow(unsafe_code)]

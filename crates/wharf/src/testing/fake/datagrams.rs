@@ -1,8 +1,8 @@
 //! The fake network's datagrams: a *mailbox* is what a datagram socket has received and sent, and what it was refused.
 //!
-//! What arrives is numbered, and number and place tell each byte and the sender. Nothing gets lost here: what a port may
-//! lose it would have lost in the real system's receive buffer. A refusal by the network is an error that one call on the
-//! socket is told, as in Linux: of a connected socket, or of one whose refusals are kept in a list as well.
+//! What arrives is numbered, and number and place tell each byte and the sender. Nothing gets lost here: what a port
+//! may lose it would have lost in the real system's receive buffer. A refusal by the network is an error that one call
+//! on the socket is told, as in Linux: of a connected socket, or of one whose refusals are kept in a list as well.
 
 use super::{Call, EAGAIN, ECONNREFUSED, Fake, Handle, Net, Pieces, Readiness, State, pattern, read, write};
 use crate::op::{Datagram, RawBuffer};

@@ -2,15 +2,17 @@
 //! its rows on it.
 //!
 //! The schedules of the library's own tests call a [`Fake`] by its own numbers. Here the port and its user need sockets
-//! that std can hold, so each socket of the network is *named* by a real one that carries nothing: the descriptor's number,
-//! the addresses and the options are the kernel's; bytes, readiness, errors, ends and the order of all of it are the fake's.
-//! What a program does with such a socket past the port (a plain write, a drop) its peer sees as well, as the kernel tells
-//! it to the other end of the name.
+//! that std can hold, so each socket of the network is *named* by a real one that carries nothing: the descriptor's
+//! number, the addresses and the options are the kernel's; bytes, readiness, errors, ends and the order of all of it
+//! are the fake's. What a program does with such a socket past the port (a plain write, a drop) its peer sees as well,
+//! as the kernel tells it to the other end of the name.
 //!
 //! A network belongs to any number of ports, and sockets may go from one to another. Of the faults those are on that no
-//! program may notice: events without a reason, late ones, some that wait for a later poll, and polls that bring nothing.
+//! program may notice: events without a reason, late ones, some that wait for a later poll, and polls that bring
+//! nothing.
 //!
-//! Not there: pipes, files, child processes and Unix sockets; time-outs of the system's own; a peer that is a std socket.
+//! Not there: pipes, files, child processes and Unix sockets; time-outs of the system's own; a peer that is a std
+//! socket.
 
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
@@ -219,8 +221,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The fake's number for a descriptor's socket; what the network has not made itself gets one if it is a listener or
-    /// sends datagrams.
+    /// The fake's number for a descriptor's socket; what the network has not made itself gets one if it is a listener
+    /// or sends datagrams.
     fn find(&self, names: &mut Names, name: Handle) -> Result<Handle, i32> {
         let fd = calls::borrow(name);
         let address = own_address(fd);

@@ -50,8 +50,8 @@ impl Shared {
     }
 }
 
-/// The other end of a port's connection: reads and writes like a std socket in blocking mode, and closes the connection when
-/// its last clone is dropped.
+/// The other end of a port's connection: reads and writes like a std socket in blocking mode, and closes the connection
+/// when its last clone is dropped.
 #[derive(Clone)]
 pub struct Peer(Arc<End>);
 

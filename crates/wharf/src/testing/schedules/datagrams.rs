@@ -1,9 +1,9 @@
 //! Datagram sockets in the schedules: receives and sends, one by one and by the batch, with truncation, refusals and
 //! datagrams that are too long.
 //!
-//! Checked are: each receive takes one datagram, in the order of issue, with its bytes and its sender, and says whether it
-//! was cut off; each send gives the network one datagram or fails, and those after a failed one go on; each refusal is
-//! told once; none is told to a send of a socket that lists them.
+//! Checked are: each receive takes one datagram, in the order of issue, with its bytes and its sender, and says whether
+//! it was cut off; each send gives the network one datagram or fails, and those after a failed one go on; each refusal
+//! is told once; none is told to a send of a socket that lists them.
 
 use super::*;
 use crate::raw::{Incoming, Outgoing};

@@ -1,7 +1,8 @@
-//! A peer that takes whatever it is sent: a send to it never has to wait, and would go on for as long as there are bytes.
+//! A peer that takes whatever it is sent: a send to it never has to wait, and would go on for as long as there are
+//! bytes.
 //!
-//! Checked is that neither the call that issues it nor a `get` for which a packet is queued sends more than a few turns'
-//! bytes for each entry that it takes: then it is somebody else's turn.
+//! Checked is that neither the call that issues it nor a `get` for which a packet is queued sends more than a few
+//! turns' bytes for each entry that it takes: then it is somebody else's turn.
 
 use super::*;
 

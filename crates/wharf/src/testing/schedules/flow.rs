@@ -1,13 +1,13 @@
 //! Workers that block while others take packet after packet, and pools that share a port, on the fake engine.
 //!
-//! The rest of the schedules play on one thread, or on threads that never block in a handler. Who is blocked is what the
-//! system says of a thread, so here threads are real, and so is time: a schedule draws the limit, how many handlers block
-//! and how they say so, who serves the port, and whether a blocked worker holds a batch.
+//! The rest of the schedules play on one thread, or on threads that never block in a handler. Who is blocked is what
+//! the system says of a thread, so here threads are real, and so is time: a schedule draws the limit, how many handlers
+//! block and how they say so, who serves the port, and whether a blocked worker holds a batch.
 //!
-//! Checked are: beside blocked workers as many run as the limit allows; what a blocked worker holds is handled by others; a
-//! packet is not left in the queue while a slot is free and a thread waits, or a pool may have a further one; each packet is
-//! handled once. Nothing is concluded from how long something took: the blocked ones wake when the others have
-//! handled very many packets, and what was not there by then never comes.
+//! Checked are: beside blocked workers as many run as the limit allows; what a blocked worker holds is handled by
+//! others; a packet is not left in the queue while a slot is free and a thread waits, or a pool may have a further one;
+//! each packet is handled once. Nothing is concluded from how long something took: the blocked ones wake when the
+//! others have handled very many packets, and what was not there by then never comes.
 
 use super::{RECEIVE_BYTES, Replay, disposed, from_environment};
 use crate::raw::{Config, DeviceKind, FileEngine, Post};

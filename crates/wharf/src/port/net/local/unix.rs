@@ -1,19 +1,17 @@
 //! What is not of the network: Unix sockets, pipes, the standard input, and whatever else has a descriptor to wait for.
 //!
-//! All of them are [`Stream`]s, so a handler need not know which it has. What a kind does not offer (the address of a pipe)
-//! fails with the system's error.
+//! All of them are [`Stream`]s, so a handler need not know which it has. What a kind does not offer (the address of a
+//! pipe) fails with the system's error.
 
 use super::super::{Stream, TcpListener, UdpSocket, adopt_socket};
 use crate::port::associate::Associate;
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind};
-use crate::reactor::device::traits;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
-use std::sync::atomic::Ordering;
 
 impl<K: Key, C: Context> Associate<K, C> for UnixStream {
     type Device = Stream<K, C>;
@@ -29,7 +27,7 @@ impl<K: Key, C: Context> Associate<K, C> for UnixListener {
     /// Its accepts bring [`Event::AcceptedLocal`](crate::Event::AcceptedLocal).
     fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
         let shared = adopt_socket(port, self, DeviceKind::Listener, key)?;
-        shared.device.0.traits.fetch_or(traits::LOCAL, Ordering::Relaxed);
+        shared.device.0.mark_local();
         Ok(TcpListener(shared))
     }
 }

@@ -1,5 +1,5 @@
-//! What is not of the network does not complete into a port on Windows: pipes that a program inherits and the console were
-//! not opened for overlapped use, and cannot be opened anew. Association says so.
+//! What is not of the network does not complete into a port on Windows: pipes that a program inherits and the console
+//! were not opened for overlapped use, and cannot be opened anew. Association says so.
 
 use super::super::Stream;
 use crate::port::associate::Associate;
