@@ -2,14 +2,14 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who has no privileges, on every system.
 const NOBODY: u32 = 65534;
@@ -548,7 +548,16 @@ fn as_nobody(here: &Temporary, source: &Path, target: &Path) -> Output {
     }
     let program = here.path("wharf");
     fs::copy(env!("CARGO_BIN_EXE_wharf"), &program).unwrap();
-    Command::new(program).arg("copy").args([source, target]).uid(NOBODY).gid(NOBODY).output().unwrap()
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Command::new(&program).arg("copy").args([source, target]).uid(NOBODY).gid(NOBODY).output() {
+            // A child that another test has just forked still has the copy open for writing.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            output => return output.unwrap(),
+        }
+    }
 }
 
 #[test]
