@@ -368,8 +368,8 @@ fn a_cut_in_the_middle_of_a_message_is_a_reset_and_is_told() {
             let stats = link.stats();
             assert_eq!(stats.accepted_bytes, BYTES as u64, "{how}, tls {tls}: {stats:?}");
             let delivered = stats.accepted_bytes - stats.lost_bytes;
-            // What the peer's system has, and has not acknowledged yet, is told as lost. Over TLS what was lost is counted
-            // with its records, and a record that did not come whole is no data.
+            // What the peer's system has, and has not acknowledged yet, is told as lost. Over TLS what was lost is
+            // counted with its records, and a record that did not come whole is no data.
             let (more, less) = (64 * KIB as u64, if tls { 64 * KIB as u64 } else { 0 });
             assert!(bytes as u64 <= delivered + more, "{how}, tls {tls}: {bytes} came, {stats:?}");
             assert!(bytes as u64 + less >= delivered, "{how}, tls {tls}: {bytes} came, {stats:?}");
