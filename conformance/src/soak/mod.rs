@@ -22,6 +22,7 @@ use actors::{PANIC, Stage, dispatch};
 use ledger::{Kind, Ledger};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wharf::{Wake, Workers};
 
@@ -130,8 +131,11 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
         stage.stop();
         ended(&ledger, "a player did not come to its end", || stage.players() == 0)?;
         stage.close();
+        // A worker that has handled the last packet may still hold its context, and so the stage with all that it has.
+        let held_by = Arc::downgrade(&stage);
         drop(stage);
-        let over = || ledger.outstanding() == 0 && port.stats().devices == 0 && port.stats().queued == 0;
+        let idle = || port.stats().devices == 0 && port.stats().queued == 0;
+        let over = || ledger.outstanding() == 0 && idle() && held_by.strong_count() == 0;
         ended(&ledger, "something was left when everybody had gone", over)?;
         measured.push(held().map_err(say)?);
         let Held { allocated, resident, descriptors } = *measured.last().expect("just pushed");
