@@ -5,8 +5,8 @@
 //! and the wait is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
 use super::device::{DeviceState, traits};
+use super::port::{Concluded, Issued, Port};
 use super::queue::key;
-use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Pointer, Record};
 use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
 use crate::sys::calls::{self as sys, Called, Completions};

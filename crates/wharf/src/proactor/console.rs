@@ -5,8 +5,8 @@
 //! has asked for. After the last kind the system ends the process as soon as that thread returns, so it stays, for the
 //! few seconds that the system gives: the program ends by itself.
 
-use super::raw::{Port, Repeating, Retain};
-use crate::op::{Cancel, Completion, Kind, OperationId, Sink};
+use super::port::Port;
+use crate::op::{Cancel, Completion, Kind, OperationId, Repeating, Retain, Sink};
 use crate::sync::Lock;
 use crate::sys::calls::Completions;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,7 @@
 //! Datagrams: one call for each; the kernel has no call for several.
 
 use super::device::DeviceState;
-use super::raw::{Concluded, Issued, Port};
+use super::port::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{pieces_left, pieces_or_nothing};
 use crate::op::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};

@@ -1,8 +1,8 @@
 //! Files: reads and writes at offsets, and syncs. Operations of one file know no order among each other (row F-08).
 
 use super::device::{DeviceState, traits};
+use super::port::{Concluded, Issued, Port};
 use super::queue::key;
-use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{nothing, pieces_left};
 use crate::op::DeviceKind;

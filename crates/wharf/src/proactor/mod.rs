@@ -22,12 +22,12 @@
 //! The lane's lock is held during the call, which does not block, so that the packet's taker finds the record listed.
 //!
 //! **Closing a device** cancels, and waits for moments until what the kernel is just about to end has ended, because
-//! the handle's number is soon another's: see `cancel_lane` in `raw.rs`.
+//! the handle's number is soon another's: see `cancel_lane` in `port.rs`.
 //!
 //! **Closing the port** cancels what is outstanding and takes the packets, so that no memory is freed under the kernel:
 //! by the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.
 //!
-//! **Files here**: `record.rs` and `device.rs` the memory, `queue.rs` threads and waiting, `raw.rs` the
+//! **Files here**: `record.rs` and `device.rs` the memory, `queue.rs` threads and waiting, `port.rs` the
 //! port, then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
 
 mod children;
@@ -35,13 +35,13 @@ mod console;
 mod datagrams;
 mod device;
 mod files;
+mod port;
 pub(crate) mod queue;
-mod raw;
 mod record;
 mod streams;
 mod timers;
 mod transmit;
 
 pub(crate) use device::DeviceState;
-pub(crate) use raw::Port;
-pub(crate) use raw::{Entry, Held, Note, Now, Park, file_traits};
+pub(crate) use port::Port;
+pub(crate) use port::{Entry, Held, Note, Now, Park, file_traits};

@@ -5,8 +5,8 @@
 //! the kernel's hands; the rest waits in the lane.
 
 use super::device::{DeviceState, phase, shut, traits};
+use super::port::{Concluded, Issued, Port};
 use super::queue::{Queue, key};
-use super::raw::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use crate::op::DeviceKind;
 use crate::op::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};

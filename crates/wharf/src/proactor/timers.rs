@@ -1,7 +1,7 @@
 //! Timers of a port: a thread that waits, or a pool's supervisor, keeps the time.
 
+use super::port::{Entry, Port, PortDriver, post_entry};
 use super::queue::Queue;
-use super::raw::{Entry, Port, PortDriver, post_entry};
 use crate::op::{Cancel, Clock, Completion, Due, OperationId, Repeating, Retain, Sink};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

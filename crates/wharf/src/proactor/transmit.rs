@@ -2,7 +2,7 @@
 //! comes between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
 use super::device::DeviceState;
-use super::raw::{Concluded, Issued, Port};
+use super::port::{Concluded, Issued, Port};
 use super::record::{Extra, Record};
 use super::streams::{may_issue, note_broken, nothing, rest_of};
 use crate::op::DeviceKind;

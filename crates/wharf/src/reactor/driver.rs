@@ -3,27 +3,27 @@
 use super::device::DeviceState;
 use super::{Completion, DeviceKind, ECANCELED, Entry, FileEngine, Payload, Sink, entry, file, finish, signal};
 use crate::contain::contain;
-use crate::op::PortNumber;
 use crate::op::buffer::Pool;
-use crate::queue::Driver;
-use crate::queue::Found;
+use crate::op::{PortNumber, Timers};
+use crate::queue::{Driver, Found};
 use crate::reactor::device::Devices;
 use crate::reactor::direction::Side;
 use crate::reactor::engine::files::Pump;
 use crate::reactor::engine::{Engine, Events, Readiness};
 use crate::sync::{Arc, Lock};
+use crate::sys::fork::Home;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) struct PortDriver {
-    pub(super) home: crate::sys::fork::Home,
+    pub(super) home: Home,
     /// No other port of the process has it, or had it.
     pub(super) number: PortNumber,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) events: Lock<Events>,
     pub(super) devices: Lock<Devices>,
-    pub(super) timers: Lock<crate::op::Timers>,
+    pub(super) timers: Lock<Timers>,
     pub(super) signals: signal::Signals,
     /// A device or a timer has been there: events may come.
     pub(super) sources: AtomicBool,
@@ -58,7 +58,7 @@ impl Drop for PortDriver {
 
 impl PortDriver {
     /// Nobody has the port any more, so nobody works on a device: what nobody has closed ends.
-    pub(super) fn end(&self, devices: &[Arc<DeviceState>]) {
+    fn end(&self, devices: &[Arc<DeviceState>]) {
         let mut ended: Vec<(Sink, Completion)> = Vec::new();
         for device in devices {
             for side in [Side::Receive, Side::Send] {
@@ -81,9 +81,7 @@ impl PortDriver {
             }
         }
     }
-}
 
-impl PortDriver {
     pub(super) fn pump(&self) -> Result<&Pump<file::Errand>, &std::io::Error> {
         let mut is_new = false;
         let pump = self.pump.get_or_init(|| {

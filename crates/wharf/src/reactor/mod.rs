@@ -23,34 +23,34 @@ mod send;
 mod signal;
 mod timer;
 
-pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, FileEngine, Incoming, Issued, Outgoing, Post};
-pub(crate) use file::traits_of as file_traits;
-pub(crate) use now::Now;
-
 pub(crate) use crate::op::{
-    Accepted, Buffers, Cancel, Completion, Datagram, Handle, Kind, OperationId, Payload, RawBuffer, Sink,
+    Accepted, Buffers, Cancel, Completion, Config, Datagram, DeviceInfo, DeviceKind, FileEngine, Handle, Incoming,
+    Issued, Kind, OperationId, Outgoing, Payload, Post, RawBuffer, Sink,
 };
-
-use crate::op::Delivery;
-use crate::op::buffer::Pool;
-use crate::op::{Operation, PortNumber};
-use crate::queue::{self, Driver, Queue};
-use crate::reactor::device::Devices;
-use crate::reactor::direction::{Direction, Left, Side};
-use crate::reactor::engine::{Engine, Events, PIECES_MAX};
-use crate::sync::{Arc, Lock};
-use crate::sys::errno;
-use crate::threads::{QueueStats, WorkerReport};
-pub(crate) use device::DeviceState;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-
-pub(crate) use errno::{
+pub(crate) use crate::queue::{Held, Park};
+pub(crate) use crate::sys::errno::{
     EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE,
     ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT,
 };
+pub(crate) use device::DeviceState;
+pub(crate) use file::traits_of as file_traits;
+pub(crate) use now::Now;
 
+use crate::op::buffer::Pool;
+use crate::op::{Delivery, Operation, PortNumber, Timers};
+use crate::queue::{self, Driver, Queue};
+use crate::sync::{Arc, Lock};
+use crate::sys::fork::Home;
+use crate::threads::{QueueStats, WorkerReport};
+use device::Devices;
+use direction::{Direction, Left, Side};
 use driver::PortDriver;
+use engine::{Engine, Events, PIECES_MAX};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+/// Where a worker notes what it handles, for reports.
+pub(crate) type Note = queue::Note<Entry>;
 
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.
@@ -69,8 +69,7 @@ pub(crate) enum Entry {
     Tick(u64),
 }
 
-/// A completion port of the raw layer. Clones name the same port. When the last one goes, the port is closed
-/// ([`close`](Port::close)), and so are its devices.
+/// The port as its operations see it; [`raw::Port`](crate::raw::Port) is its face.
 #[derive(Clone)]
 pub(crate) struct Port {
     pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
@@ -100,12 +99,12 @@ impl Port {
         let number = PortNumber::next()?;
         let queue = Queue::new(limit, config.wake, |watchdog| {
             Ok(PortDriver {
-                home: crate::sys::fork::Home::here(),
+                home: Home::here(),
                 number,
                 engine: make(watchdog.as_fd())?,
                 events: Lock::new(Events::default()),
                 devices: Lock::new(Devices::of(number)),
-                timers: Lock::new(crate::op::Timers::default()),
+                timers: Lock::new(Timers::default()),
                 signals: signal::Signals::default(),
                 sources: AtomicBool::new(false),
                 starved: Lock::new(Vec::new()),
@@ -346,6 +345,3 @@ fn finish(device: &DeviceState, mut operation: Operation, error: i32, payload: P
     let (key, device) = (device.key(), device.number);
     (sink, Completion { key, token, bytes, error, kind, device, more: false, payload, named_memory })
 }
-
-pub(crate) use queue::{Held, Park};
-pub(crate) type Note = queue::Note<Entry>;

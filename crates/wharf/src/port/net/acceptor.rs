@@ -10,13 +10,13 @@ use super::{Came, TcpListener};
 use crate::error::ErrorExt;
 use crate::port::packet::Event;
 use crate::port::{CompletionPort, Context, Key};
-use crate::sync::Lock;
+use crate::sync::{Lock, Monitor};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How long an accept that failed rests before the next is issued in its place.
 const REST: Duration = Duration::from_millis(100);
@@ -143,10 +143,7 @@ struct Lists<K, C> {
 
 /// What counts, in one place, so that one look sees all of it.
 #[derive(Default)]
-struct Tally {
-    counts: Mutex<Counts>,
-    ended: Condvar,
-}
+struct Tally(Monitor<Counts>);
 
 #[derive(Default)]
 struct Counts {
@@ -155,6 +152,13 @@ struct Counts {
     open: usize,
     /// Connections that were ever admitted.
     admitted: u64,
+}
+
+impl Counts {
+    /// Connections that are open or may yet be made.
+    fn left(&self) -> usize {
+        self.accepts + self.open
+    }
 }
 
 /// An accept that counts, until this is dropped.
@@ -193,25 +197,21 @@ impl Drop for Permit {
 }
 
 impl Tally {
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn change(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.lock();
+        let mut counts = self.0.lock();
         change(&mut counts);
-        if counts.accepts + counts.open == 0 {
-            self.ended.notify_all();
+        if counts.left() == 0 {
+            self.0.notify_all();
         }
     }
 
     fn begin(&self) -> Accepting<'_> {
-        self.lock().accepts += 1;
+        self.0.lock().accepts += 1;
         Accepting(self)
     }
 
     fn admit(self: &Arc<Self>, limit: usize) -> Option<Permit> {
-        let mut counts = self.lock();
+        let mut counts = self.0.lock();
         if counts.open >= limit {
             return None;
         }
@@ -265,7 +265,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
     pub fn listen(&self, listener: TcpListener<K, C>) -> io::Result<()> {
         let shared = &self.0;
         if !shared.port.is_home() {
-            return Err(io::Error::other("the port belongs to the parent process"));
+            return Err(crate::error::forked());
         }
         // A Unix socket has no such address.
         listener.local_addr()?;
@@ -276,7 +276,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
         if lists.stopped {
             drop(lists);
             listener.close();
-            return Err(io::Error::other("the acceptor was stopped"));
+            return Err(io::Error::other("the acceptor was stopped; make another one to go on accepting"));
         }
         lists.listeners.push(listener);
         Ok(())
@@ -352,7 +352,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
 
     /// How many connections are open: admitted, and their permits not dropped.
     pub fn open(&self) -> usize {
-        if self.0.port.is_home() { self.0.tally.lock().open } else { 0 }
+        if self.0.port.is_home() { self.0.tally.0.lock().open } else { 0 }
     }
 
     /// Waits until the acceptor is stopped and the last connection has ended, or the time is over. Returns how many are
@@ -361,22 +361,8 @@ impl<K: Key, C: Context> Acceptor<K, C> {
         if !self.0.port.is_home() {
             return 0;
         }
-        let until = Instant::now().checked_add(timeout);
-        let tally = &self.0.tally;
-        let mut counts = tally.lock();
-        while counts.accepts + counts.open > 0 {
-            counts = match until {
-                None => tally.ended.wait(counts).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    tally.ended.wait_timeout(counts, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        counts.accepts + counts.open
+        let tally = &self.0.tally.0;
+        tally.wait_while(tally.lock(), Some(timeout), |counts| counts.left() > 0).left()
     }
 }
 

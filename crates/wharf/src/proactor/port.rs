@@ -1,27 +1,13 @@
-//! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
-//!
-//! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be
-//! built on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed
-//! port's alone. It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
-//! record, say), which comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an
-//! event, or a function.
-//!
-//! Errors are the system's numbers; [`crate::error`] translates them. An issuing call either fails (`Err`: no
-//! packet will come, everything stays the caller's) or is accepted, and then exactly one completion follows, however
-//! cancel, close and the operation itself race; possibly before the call has returned, in another thread.
-//!
-//! This layer may change between minor versions until 1.0.
-
-pub(crate) use super::queue::{Held, Note, Park};
-pub(crate) use super::streams::Now;
-pub(crate) use crate::op::{Cancel, Completion, Handle, Kind, OperationId, Payload, Sink};
-pub(crate) use crate::op::{Config, DeviceInfo, DeviceKind, Issued, Post};
-pub(crate) use crate::sys::errno::EINVAL;
-pub(crate) use crate::sys::errno::{EBADF, ECANCELED};
-
-pub(super) use crate::op::{Repeating, Retain};
+//! The port over the kernel's: what a packet is, how operations begin and end, how devices come and go, and how the
+//! port is closed without memory freed under the kernel.
 
 pub(crate) use super::files::file_traits;
+pub(crate) use super::queue::{Held, Note, Park};
+pub(crate) use super::streams::Now;
+pub(crate) use crate::op::{
+    Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Issued, Kind, OperationId, Payload, Post, Sink,
+};
+pub(crate) use crate::sys::errno::{EBADF, ECANCELED, EINVAL};
 
 use super::console::Signals;
 use super::device::{DeviceState, Devices, phase, shut, traits};
@@ -29,7 +15,7 @@ use super::queue::{Queue, Ticker, key};
 use super::record::{Extra, Pointer, Record};
 use crate::contain::contain;
 use crate::op::buffer::Pool;
-use crate::op::{Delivery, Operation, PortNumber, Side};
+use crate::op::{Delivery, Operation, PortNumber, Side, Timers};
 use crate::sync::{Arc, Guard, Lock};
 use crate::sys::calls::{self as sys, Called, OVERLAPPED, OVERLAPPED_ENTRY};
 use crate::sys::errno::{EBUSY, ENOTCONN, ESHUTDOWN};
@@ -75,7 +61,7 @@ pub(crate) struct PortDriver {
     /// No other port of the process has it, or had it.
     number: PortNumber,
     pub(super) engine: Arc<Ticker>,
-    pub(super) timers: Lock<crate::op::Timers>,
+    pub(super) timers: Lock<Timers>,
     pub(super) signals: Signals,
     pub(super) sources: AtomicBool,
     pub(super) devices: Lock<Devices>,
