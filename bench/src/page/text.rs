@@ -44,7 +44,7 @@ pub fn of(scenario: &str) -> &'static str {
              are those of the other connections; *of quiet* is their rate, of that without the disturbance in the same round. A \
              handler that computes keeps its slot by design, and is reported beside a runtime with as many threads. \
              *Beside a flow*: handlers that compute for 100 us keep the processors busy and are never out of packets, and one of two \
-             (two of four) sleeps; latency is the time from there until as many as the limit run beside."
+             (two of four) sleeps; latency is the time from there until as many threads as the limit have begun a handler beside."
         }
         "trickle" => {
             "So many messages a second on one connection; all servers have theirs in the same seconds, in turns, each \

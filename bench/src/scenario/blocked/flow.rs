@@ -4,8 +4,10 @@
 //!
 //! As many packets as the limit, and as many again, are always queued; each computes for 100 us and begets the next
 //! one. A trial posts packets whose handlers sleep, without a word. From the moment when all of them sleep it is
-//! measured how long it takes until as many handlers compute at a time as the limit allows, and how many packets are
-//! handled until the first sleeper wakes. The port is the lab's own, with a pool of as many workers as can be needed.
+//! measured how long it takes until as many threads have begun a handler as the limit allows, and how many packets are
+//! handled until the first sleeper wakes. (Not until as many compute at the same instant: with fewer processors than
+//! threads that is a matter of where the system happens to interrupt them.) The port is the lab's own, with a pool of
+//! as many workers as can be needed.
 
 use crate::lab::Lab;
 use crate::load::Random;
@@ -135,13 +137,21 @@ enum Task {
 /// All sleepers sleep, and the limit was not reached since.
 const WAITED_FOR: u64 = u64::MAX;
 
+thread_local! {
+    /// Which of the lab's workers the thread is. Each turn has its own; their numbers come again after 64.
+    static WORKER: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, SeqCst) % 64
+    };
+}
+
 /// What handlers and trials share.
 struct State {
     begin: Instant,
     ends: AtomicBool,
     handled: AtomicUsize,
-    /// Handlers that compute now.
-    running: AtomicUsize,
+    /// The threads that have begun a handler since all sleepers sleep, a bit for each.
+    begun: AtomicU64,
     /// When the limit was reached beside sleepers, in nanoseconds since `begin`; or [`WAITED_FOR`].
     replaced_at: AtomicU64,
     sleep: Mutex<Sleep>,
@@ -160,13 +170,14 @@ struct Sleep {
 
 impl State {
     fn flow(&self, limit: usize, port: &CompletionPort<(), Task>) {
-        if self.running.fetch_add(1, SeqCst) + 1 >= limit && self.replaced_at.load(SeqCst) == WAITED_FOR {
+        let own = 1 << WORKER.with(|worker| *worker);
+        let begun = self.begun.fetch_or(own, SeqCst) | own;
+        if begun.count_ones() as usize >= limit && self.replaced_at.load(SeqCst) == WAITED_FOR {
             let now = self.begin.elapsed().as_nanos() as u64;
             // Another one may just have told.
             let _ = self.replaced_at.compare_exchange(WAITED_FOR, now, SeqCst, SeqCst);
         }
         compute(HANDLER);
-        self.running.fetch_sub(1, SeqCst);
         self.handled.fetch_add(1, SeqCst);
         if !self.ends.load(SeqCst) {
             // Refused only when the port is closed, and then it is over.
@@ -179,6 +190,7 @@ impl State {
         sleep.asleep += 1;
         if sleep.asleep == count && sleep.woken == 0 {
             sleep.all = Some((self.begin.elapsed(), self.handled.load(SeqCst)));
+            self.begun.store(0, SeqCst);
             self.replaced_at.store(WAITED_FOR, SeqCst);
         }
         drop(sleep);
@@ -210,7 +222,7 @@ impl Running {
             begin: Instant::now(),
             ends: AtomicBool::new(false),
             handled: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             replaced_at: AtomicU64::new(0),
             sleep: Mutex::default(),
             awake: Condvar::new(),
