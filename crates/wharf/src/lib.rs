@@ -39,8 +39,6 @@
 // Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`, which do
 // not use all of it.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
-// What is shared is not all of use where the kernel is queue and engine.
-#![cfg_attr(windows, allow(dead_code))]
 
 #[cfg(not(loom))]
 mod contain;

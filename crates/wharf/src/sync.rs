@@ -29,6 +29,7 @@ mod real {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
+        #[cfg_attr(windows, allow(dead_code, reason = "there are no forked children there"))]
         pub(crate) fn get_mut(&mut self) -> &mut T {
             self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
         }

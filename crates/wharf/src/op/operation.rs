@@ -309,6 +309,7 @@ pub(crate) struct Operation {
 
 /// What few operations have.
 #[derive(Debug, Default)]
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 struct Rare {
     /// Another sink than the port.
     sink: Option<Sink>,
@@ -337,6 +338,7 @@ impl Rare {
 
 /// How far an operation is in its list of pieces or parts: without it, each call would start over from the first.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 pub(crate) struct Place {
     /// The first that is not done with.
     pub(crate) at: usize,
@@ -346,6 +348,7 @@ pub(crate) struct Place {
     total: usize,
 }
 
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 impl Place {
     /// So many bytes are done; `length` tells each one's.
     fn move_to(&mut self, done: usize, length: impl Fn(usize) -> Option<usize>) {
@@ -361,6 +364,7 @@ impl Place {
 
 /// Memory and parts of files, to be sent in order.
 #[derive(Debug)]
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 pub(crate) struct Parts {
     /// None is empty, and their sum is a usize.
     pub(crate) list: Vec<Part>,
@@ -371,6 +375,7 @@ pub(crate) struct Parts {
     open: usize,
 }
 
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 impl Parts {
     /// `None` when a part of a file lies beyond what a file can have, or the sum beyond what can be counted.
     pub(crate) fn new(mut list: Vec<Part>) -> Option<Parts> {
@@ -417,6 +422,7 @@ impl Parts {
     }
 }
 
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 impl Operation {
     // Always: built in its place, once a message.
     #[inline(always)]

@@ -37,7 +37,8 @@ pub(super) enum Extra {
     Step {
         bytes: usize,
         ends_early: bool,
-        around: Option<Box<Around>>,
+        /// Memory that the call names: kept, and not looked at.
+        _around: Option<Box<Around>>,
     },
     /// A wait for a process: where its packet goes, and the wait, once the system has it.
     Child(Arc<Completions>, Option<Wait>),

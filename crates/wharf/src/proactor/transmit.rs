@@ -82,13 +82,13 @@ pub(super) unsafe fn step(device: &DeviceState, record: &mut Record, overlapped:
     let Some(Parts { list, .. }) = record.operation.parts() else { return Called::Failed(EINVAL) };
     let nothing = nothing();
     let Some(step) = step_at(list, done) else {
-        record.extra = Extra::Step { bytes: 0, ends_early: false, around: None };
+        record.extra = Extra::Step { bytes: 0, ends_early: false, _around: None };
         // SAFETY: a send of no bytes names no memory.
         return unsafe { sys::send(device.handle(), &[nothing], overlapped) };
     };
     let head = memory(list.get(step.head.0), step.head.1);
     let Some((part, skip, bytes)) = step.file else {
-        record.extra = Extra::Step { bytes: head.length, ends_early: false, around: None };
+        record.extra = Extra::Step { bytes: head.length, ends_early: false, _around: None };
         // SAFETY: the record stays, with what the operation names.
         return unsafe { sys::send(device.handle(), &[head], overlapped) };
     };
@@ -105,14 +105,14 @@ pub(super) unsafe fn step(device: &DeviceState, record: &mut Record, overlapped:
     let all = head.length + there as usize + tail.length;
     if there == 0 {
         // Of no bytes it would mean up to the end (row T-02), and there is none.
-        record.extra = Extra::Step { bytes: head.length, ends_early, around: None };
+        record.extra = Extra::Step { bytes: head.length, ends_early, _around: None };
         let head = if head.length > 0 { head } else { nothing };
         // SAFETY: as above.
         return unsafe { sys::send(device.handle(), &[head], overlapped) };
     }
     let around = Around::new(&head, &tail);
     let address = &raw const *around;
-    record.extra = Extra::Step { bytes: all, ends_early, around: Some(around) };
+    record.extra = Extra::Step { bytes: all, ends_early, _around: Some(around) };
     // SAFETY: as above; the file stays open by the contract of `send_parts`, and the boxed memory stays with the
     // record.
     unsafe {

@@ -162,6 +162,8 @@ impl Port {
     }
 
     /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
+    ///
+    /// On Windows two that try at the same moment may both succeed: the kernel offers no such call.
     #[inline]
     pub fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
         self.0.try_post(post, limit)
@@ -265,6 +267,9 @@ impl Port {
     /// fitted (row U-02). Without buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024
     /// pieces the first 1024 are used.
     ///
+    /// On Windows with [`Buffers::Pooled`] the buffer is taken from the pool when the receive is issued, and a socket
+    /// that is not bound is refused with `EINVAL`.
+    ///
     /// Fails at once with `EINVAL` (not a datagram socket, or a list of buffers that is empty) or
     /// [`EBADF`](super::EBADF).
     ///
@@ -286,6 +291,8 @@ impl Port {
     /// Issues a wait for the child process behind a device ([`DeviceKind::Handle`](super::DeviceKind::Handle), a
     /// `pidfd`) to end: the completion's byte count is its status, as `waitpid` tells it. The status is told once; a
     /// later wait fails with `ECHILD`.
+    ///
+    /// On Windows the byte count is the exit code.
     pub fn wait_child(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
         self.0.wait_child(&device.0, token, sink)
     }
@@ -332,6 +339,8 @@ impl Port {
 
     /// Has refusals of datagrams reported to receives, one each, with the address that the datagram was sent to; or
     /// not. Then no send is told of one.
+    ///
+    /// On Windows (`SIO_UDP_CONNRESET`) nothing says which datagram was refused.
     pub fn report_refusals(&self, device: &Device, on: bool) -> Result<(), i32> {
         self.0.report_refusals(&device.0, on)
     }
@@ -408,6 +417,8 @@ impl Port {
 
     /// Issues a sync: it completes when what was written before is on the disk, with the file's metadata or,
     /// `data_only`, with as much of it as is needed to read the data.
+    ///
+    /// On Windows there is no difference, and one of the system's threads waits for it.
     pub fn sync_file(&self, device: &Device, data_only: bool, token: usize, sink: Sink) -> Result<Issued, i32> {
         self.0.sync_file(&device.0, data_only, token, sink)
     }
@@ -421,6 +432,8 @@ impl Port {
 
     /// Bytes that the system has taken for sending on a stream since it belongs to the port, with what it has taken of
     /// a send that is not complete. Costs no system call.
+    ///
+    /// On Windows only sends that are complete count.
     pub fn bytes_taken(&self, device: &Device) -> u64 {
         self.0.bytes_taken(&device.0)
     }
@@ -428,6 +441,8 @@ impl Port {
     /// Bytes that the system has taken for sending and that the peer's system has not acknowledged (`SIOCOUTQ`); the
     /// end of the stream counts as one. Of a stream of the machine's own: the memory of what the peer has not read.
     /// `None`: the system does not tell, or the device is closed.
+    ///
+    /// On Windows it is always `None`.
     pub fn unacknowledged(&self, device: &Device) -> Option<u64> {
         self.0.unacknowledged(&device.0)
     }
@@ -454,6 +469,9 @@ impl Port {
 
     /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
     /// packet says [`ECANCELED`](super::ECANCELED). Fails for a signal that cannot be caught.
+    ///
+    /// On Windows these are `SIGINT` (2), `SIGBREAK` (21) and `SIGTERM` (15), which the system tells of the console;
+    /// others fail.
     pub fn signal(
         &self,
         signal: i32,

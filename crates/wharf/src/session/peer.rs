@@ -59,6 +59,7 @@ impl Peer {
 }
 
 impl LocalPeer {
+    #[cfg_attr(windows, allow(dead_code, reason = "no socket of the machine's own completes into a port there"))]
     pub(super) fn of(socket: &UnixStream) -> LocalPeer {
         let (name, who) = local_peer(socket);
         let credentials = who.map(|[process, user, group]| Credentials { process, user, group });

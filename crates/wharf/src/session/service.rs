@@ -87,6 +87,7 @@ type MakeTcp = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
 type MakeLocal = dyn Fn(&LocalPeer) -> Box<dyn Session> + Send + Sync;
 
 /// Makes sessions, of connections of one kind.
+#[cfg_attr(windows, allow(dead_code, reason = "no socket of the machine's own completes into a port there"))]
 pub(super) enum Make {
     Tcp(Box<MakeTcp>),
     Local(Box<MakeLocal>),

@@ -9,6 +9,7 @@ pub struct RawBuffer {
     pub length: usize,
 }
 
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel executes operations there"))]
 impl RawBuffer {
     /// What is left of it behind its first `done` bytes.
     #[inline]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 /// What `get` hands out.
 #[derive(Debug)]
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel does its own work there"))]
 pub(crate) enum Taken<T> {
     Entry(T),
     /// The engine's own progress, which needs no slot.
@@ -98,6 +99,7 @@ pub(crate) struct QueueStats {
 }
 
 /// What a supervisor's turn came to.
+#[cfg_attr(windows, allow(dead_code, reason = "the kernel does its own work there"))]
 pub(crate) enum Tended<T> {
     /// The port is closed, or the supervisor was told to stop.
     Stopped,

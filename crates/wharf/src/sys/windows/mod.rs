@@ -190,6 +190,7 @@ pub(crate) fn child_status(number: usize) -> ExitStatus {
 }
 
 /// Where a socket of the machine's own comes from.
+#[allow(dead_code, reason = "the same names stand in each system's file")]
 pub(crate) fn local_peer(socket: &UnixStream) -> (Option<LocalName>, Option<[u32; 3]>) {
     let UnixStream(()) = socket;
     (None, None)
