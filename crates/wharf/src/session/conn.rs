@@ -155,7 +155,9 @@ pub struct LinkStats {
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`].
     pub dropped: u64,
-    /// Bytes of memory that wait to be sent.
+    /// Bytes of memory that are kept to be sent: what waits, and the messages of the send under way, from which the
+    /// system may have taken a part already. The limit of the outbox is about what waits alone: over a plain connection
+    /// `accepted_bytes - bytes_sent`.
     pub queued_bytes: usize,
     /// Bytes of memory that were received and wait to be handled: the beginning of a frame, and what came when the
     /// session was paused already.
