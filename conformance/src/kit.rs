@@ -13,7 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use wharf::error::{win32, winsock};
 use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
-use wharf::{Builder, CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, SocketEngine, Wake};
+use wharf::{
+    CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, PortOptions, SocketEngine, Wake,
+};
 
 /// A row that takes longer hangs.
 pub const ROW_LIMIT: Duration = Duration::from_secs(70);
@@ -145,30 +147,30 @@ impl Bench {
         }
     }
 
-    pub fn builder(&self) -> Builder {
-        Builder::default()
+    pub fn options(&self) -> PortOptions {
+        PortOptions::default()
             .concurrency(2)
             .wake(self.wake)
             .file_engine(self.engine.file_engine())
             .socket_engine(self.engine.socket_engine())
     }
 
-    /// The port that a builder describes, over the engine under test.
-    pub fn build<K: wharf::Key, C: wharf::Context>(&self, builder: Builder) -> io::Result<CompletionPort<K, C>> {
+    /// The port of these options, over the engine under test.
+    pub fn build<K: wharf::Key, C: wharf::Context>(&self, options: PortOptions) -> io::Result<CompletionPort<K, C>> {
         #[cfg(unix)]
         if let Some(network) = &self.network {
-            return network.port(&builder);
+            return network.port(&options);
         }
-        builder.build()
+        options.build()
     }
 
     /// A port at whose limit two threads run.
     pub fn port(&self) -> Port {
-        self.build(self.builder()).unwrap()
+        self.build(self.options()).unwrap()
     }
 
     pub fn limited(&self, limit: usize) -> Port {
-        self.build(self.builder().concurrency(limit)).unwrap()
+        self.build(self.options().concurrency(limit)).unwrap()
     }
 
     pub fn raw(&self) -> raw::Port {

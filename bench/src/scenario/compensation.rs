@@ -142,7 +142,7 @@ struct Port {
 
 impl Port {
     fn start() -> io::Result<Port> {
-        let port = CompletionPort::<(), Task>::builder().concurrency(1).build()?;
+        let port = CompletionPort::<(), Task>::options().concurrency(1).build()?;
         let trial = Arc::new(Trial::new());
         let own = trial.clone();
         let pool = port.run(Workers::exactly(WORKERS), move |packet| match packet.context {

@@ -105,7 +105,7 @@ struct Pair {
 
 impl Pair {
     fn new(bytes: usize, skip: bool, offload: bool) -> io::Result<Pair> {
-        let port = CompletionPort::<(), ()>::builder().concurrency(1).build()?;
+        let port = CompletionPort::<(), ()>::options().concurrency(1).build()?;
         let sender: Socket = port.bind("127.0.0.1:0", ())?;
         let receiver: Socket = port.bind("127.0.0.1:0", ())?;
         if skip {

@@ -111,7 +111,7 @@ impl Trips {
 /// With two others, one leads and one stands by, and the woken worker sleeps on its futex. With none, it is the leader,
 /// and sleeps in epoll.
 fn port(trips: usize, waker: usize, others: usize) -> io::Result<Sample> {
-    let port: CompletionPort<(), bool> = CompletionPort::<(), bool>::builder().concurrency(4).build()?;
+    let port: CompletionPort<(), bool> = CompletionPort::<(), bool>::options().concurrency(4).build()?;
     let state = Trips::new();
     machine::pin(0);
     Ok(thread::scope(|scope| {

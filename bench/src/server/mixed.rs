@@ -37,7 +37,7 @@ pub fn pool(options: &Serve) -> io::Result<()> {
     if options.size < size_of::<u64>() {
         return Err(io::Error::other("a message of the kind mixed begins with a number of 8 bytes: --size 8 or more"));
     }
-    let port: Port = Port::builder().concurrency(options.limit).build()?;
+    let port: Port = Port::options().concurrency(options.limit).build()?;
     let file = port.open(path, OpenOptions::new().read(true), None)?;
     file.skip_on_success();
     let listener = port.listen("127.0.0.1:0", None)?;

@@ -87,7 +87,7 @@ pub fn serve(options: &Serve) -> io::Result<()> {
 
 /// A port with a listener that takes connections; the caller serves it.
 fn listening<K: Key, C: Context + Clone>(limit: usize, key: K, context: C) -> io::Result<CompletionPort<K, C>> {
-    let port = CompletionPort::<K, C>::builder().concurrency(limit).build()?;
+    let port = CompletionPort::<K, C>::options().concurrency(limit).build()?;
     let listener = port.listen("127.0.0.1:0", key)?;
     for _ in 0..16 {
         listener.accept(context.clone())?;

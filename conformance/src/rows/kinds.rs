@@ -193,7 +193,7 @@ pub fn race_of_ends(b: &Bench) {
 /// back.
 pub fn each_call_is_refused(b: &Bench) {
     for closed_port in [false, true] {
-        let port: CompletionPort<u64, Arc<()>> = b.build(b.builder()).unwrap();
+        let port: CompletionPort<u64, Arc<()>> = b.build(b.options()).unwrap();
         let mark = Arc::new(());
         let (server, _peer) = b.pair();
         let stream = port.associate(server, 1).unwrap();

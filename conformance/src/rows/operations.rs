@@ -155,7 +155,7 @@ fn success_is_queued(b: &Bench) {
 }
 
 fn refused_is_not_queued(b: &Bench) {
-    let port: CompletionPort<u64, Arc<()>> = b.build(b.builder()).unwrap();
+    let port: CompletionPort<u64, Arc<()>> = b.build(b.options()).unwrap();
     let (server, _peer) = b.pair();
     let stream = port.associate(server, 1).unwrap();
     let mark = Arc::new(());

@@ -241,7 +241,7 @@ pub fn none_left(b: &Bench) {
     let mut made = 0;
     // With no descriptor, with one, and so on: whatever it is that is missing.
     while made == 0 {
-        match b.build::<u64, u64>(b.builder()) {
+        match b.build::<u64, u64>(b.options()) {
             Ok(port) => {
                 made += 1;
                 assert!(!held.is_empty(), "a port needs a descriptor");
@@ -252,7 +252,7 @@ pub fn none_left(b: &Bench) {
                 assert_eq!(error.raw_os_error(), Some(24), "{error}");
                 let free = || std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect::<Vec<_>>().len();
                 let before = free();
-                assert!(b.build::<u64, u64>(b.builder()).is_err());
+                assert!(b.build::<u64, u64>(b.options()).is_err());
                 assert_eq!(free(), before, "a port that could not be made has left a descriptor behind");
                 drop(held.pop().expect("a port can be made some time"));
             }
@@ -699,7 +699,7 @@ fn no_leaks(b: &Bench) {
     #[cfg(windows)]
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let one = || {
-        let port: CompletionPort<Arc<()>, Arc<()>> = b.build(b.builder()).unwrap();
+        let port: CompletionPort<Arc<()>, Arc<()>> = b.build(b.options()).unwrap();
         let mark = Arc::new(());
         for _ in 0..100 {
             port.post(0, mark.clone(), mark.clone()).unwrap();
@@ -816,7 +816,7 @@ fn taken_out(b: &Bench) {
 
 /// P-31: they end with the port, as cancelled, and nobody is told; what they had is freed.
 fn ends_with_its_port(b: &Bench) {
-    let port: CompletionPort<Arc<()>, Arc<()>> = b.build(b.builder()).unwrap();
+    let port: CompletionPort<Arc<()>, Arc<()>> = b.build(b.options()).unwrap();
     let mark = Arc::new(());
     let (server, peer) = b.pair();
     let stream = port.associate(server, Arc::new(())).unwrap();

@@ -117,7 +117,7 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
     let say = |error: std::io::Error| error.to_string();
     let directory = Directory(std::env::temp_dir().join(format!("wharf-soak-{}", std::process::id())));
     std::fs::create_dir_all(&directory.0).map_err(say)?;
-    let port: actors::Port = Bench::new(Setting { engine, wake: Wake::Eager }).builder().build().map_err(say)?;
+    let port: actors::Port = Bench::new(Setting { engine, wake: Wake::Eager }).options().build().map_err(say)?;
     let pool = port.run(Workers::exactly(WORKERS), dispatch).map_err(say)?;
     let ledger = Ledger::default();
     println!("{}, {} s, seed {seed}", engine.name(), whole.as_secs());

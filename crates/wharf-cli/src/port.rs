@@ -7,8 +7,8 @@ use wharf::{CompletionPort, Context, Workers};
 
 /// The port of a server's handlers.
 pub fn of<C: Context>(load: &Load) -> Result<CompletionPort<(), C>, String> {
-    let builder = CompletionPort::<(), C>::builder().concurrency(load.concurrency.map_or(0, usize::from));
-    builder.build().map_err(|error| no_port(&error))
+    let options = CompletionPort::<(), C>::options().concurrency(load.concurrency.map_or(0, usize::from));
+    options.build().map_err(|error| no_port(&error))
 }
 
 /// The threads of a server.

@@ -55,7 +55,7 @@ fn tell_all(players: &Players, tick: u64) {
 
 fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
-    let port = CompletionPort::<Player, ()>::builder().concurrency(2).build()?;
+    let port = CompletionPort::<Player, ()>::options().concurrency(2).build()?;
     let listener = port.listen(address, Player::default())?;
     listener.accept(())?;
     port.signal(2, Player::default(), ())?;

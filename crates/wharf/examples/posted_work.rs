@@ -29,7 +29,7 @@ enum Done {
 
 fn main() -> std::io::Result<()> {
     // The key says who posted, the context is the job.
-    let port = CompletionPort::<u64, Job>::builder().concurrency(2).build()?;
+    let port = CompletionPort::<u64, Job>::options().concurrency(2).build()?;
     let (done, results) = channel();
     let workers = port.run(Workers::default(), move |packet| {
         let result = match packet.context {

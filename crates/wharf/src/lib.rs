@@ -87,7 +87,7 @@ pub use port::packet::{Event, Packet};
 #[cfg(not(loom))]
 pub use port::refused::{Refused, Rejected, Unposted, UnpostedReason};
 #[cfg(not(loom))]
-pub use port::{Batch, Builder, CompletionPort, Context, Key, Notifier, PortStats};
+pub use port::{Batch, CompletionPort, Context, Key, Notifier, PortOptions, PortStats};
 #[cfg(not(loom))]
 pub use port::{fs, net, process};
 #[cfg(not(loom))]

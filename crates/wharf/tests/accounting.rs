@@ -224,7 +224,7 @@ enum Ending {
 fn storm(seed: u64, wake: Wake, ending: Ending, pooled_workers: bool) -> usize {
     let mut random = fastrand::Rng::with_seed(seed);
     let ledger = Ledger::new();
-    let port = Port::builder().concurrency(2).wake(wake).pool(2000, 4).build().unwrap();
+    let port = Port::options().concurrency(2).wake(wake).pool(2000, 4).build().unwrap();
     let storm = Arc::new(Storm {
         port: port.clone(),
         mint: ledger.mint(),

@@ -30,7 +30,7 @@ fn on_each_engine(body: impl Fn(&Port, &common::Mint) -> Receiver<()> + Clone + 
         let (tell, told) = channel();
         let thread = thread::spawn(move || {
             let ledger = common::Ledger::new();
-            let port = Port::builder().concurrency(1).socket_engine(engine).build().unwrap();
+            let port = Port::options().concurrency(1).socket_engine(engine).build().unwrap();
             // What it returns ends when the port's descriptors are closed.
             let _peers = body(&port, &ledger.mint());
             tell.send(()).unwrap();

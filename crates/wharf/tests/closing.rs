@@ -76,7 +76,7 @@ enum Ending {
 
 /// Fills a port with operations of every kind, and ends it.
 fn fill_and_end(ending: Ending) {
-    let port = BombPort::builder().concurrency(2).build::<(), Bomb>().unwrap();
+    let port = BombPort::options().concurrency(2).build::<(), Bomb>().unwrap();
     let listener = port.listen("127.0.0.1:0", ()).unwrap();
     listener.accept(Bomb::new()).unwrap();
     listener.accept(Bomb::new()).unwrap();

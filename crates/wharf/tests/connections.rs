@@ -594,7 +594,7 @@ fn thousands_of_connections_open_and_close_at_once() {
         }
         assert!(count >= 100, "a limit of {limit} descriptors is too low for this test; raise it (ulimit -n)");
         let ledger = Ledger::new();
-        let port: Port = Port::builder().concurrency(2).build().unwrap();
+        let port: Port = Port::options().concurrency(2).build().unwrap();
         let listener = port.listen("127.0.0.1:0", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, ended, served) =

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wharf::error::NtStatus;
 use wharf::fs::File;
-use wharf::{Buffer, Builder, Event, FileEngine, Outcome, Wake};
+use wharf::{Buffer, Event, FileEngine, Outcome, PortOptions, Wake};
 
 const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
@@ -46,7 +46,7 @@ impl AsRef<Path> for Temporary {
 }
 
 fn port(engine: FileEngine) -> Port {
-    Builder::default().concurrency(2).wake(Wake::default()).file_engine(engine).build().unwrap()
+    PortOptions::default().concurrency(2).wake(Wake::default()).file_engine(engine).build().unwrap()
 }
 
 /// Runs a test with io_uring and with threads.
@@ -475,7 +475,7 @@ fn full_disk() {
 fn a_wrong_engine_in_the_environment_is_an_error_that_says_what_to_do() {
     const CHILD: &str = "WHARF_TEST_WRONG_ENGINE";
     if std::env::var_os(CHILD).is_some() {
-        let error = Builder::default().build::<u64, Token>().unwrap_err();
+        let error = PortOptions::default().build::<u64, Token>().unwrap_err();
         assert!(error.to_string().contains("give auto, io_uring or threads"), "{error}");
         return;
     }

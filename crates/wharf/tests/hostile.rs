@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use wharf::fs::File;
-use wharf::{Buffer, Builder, Event, GetError, UnpostedReason, WorkerPool, Workers};
+use wharf::{Buffer, Event, GetError, PortOptions, UnpostedReason, WorkerPool, Workers};
 
 /// What a posted packet makes its handler do.
 const PANIC: u64 = 1;
@@ -40,7 +40,7 @@ const BLOCK: usize = 8192;
 
 impl Transfers {
     fn start(ledger: &Ledger) -> Arc<Transfers> {
-        let port: Port = Builder::default().concurrency(2).build().unwrap();
+        let port: Port = PortOptions::default().concurrency(2).build().unwrap();
         let listener = port.listen("127.0.0.1:0", 0).unwrap();
         let address = listener.local_addr().unwrap();
         listener.accept(ledger.token(TRANSFER)).unwrap();

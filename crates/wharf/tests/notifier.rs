@@ -48,7 +48,7 @@ fn later<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread
 fn each(test: impl Fn(&Port, &Notifier, &Ledger)) {
     for engine in [SocketEngine::Auto, SocketEngine::Poll] {
         let ledger = Ledger::new();
-        let port = Port::builder().concurrency(1).socket_engine(engine).build().unwrap();
+        let port = Port::options().concurrency(1).socket_engine(engine).build().unwrap();
         let notifier = port.notifier().unwrap();
         test(&port, &notifier, &ledger);
     }
@@ -74,7 +74,7 @@ fn receives_one_after_the_other() {
 fn a_stream_that_was_there_before_the_notifier() {
     for engine in [SocketEngine::Auto, SocketEngine::Poll] {
         let ledger = Ledger::new();
-        let port = Port::builder().concurrency(1).socket_engine(engine).build().unwrap();
+        let port = Port::options().concurrency(1).socket_engine(engine).build().unwrap();
         let (stream, mut peer) = connection(&port, 1);
         port.timer(WHILE, 1, ledger.token(1)).unwrap();
         let notifier = port.notifier().unwrap();

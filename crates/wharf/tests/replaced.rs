@@ -31,7 +31,7 @@ const SLEEP: u64 = 1;
 const HELD: u64 = 2;
 
 fn port(limit: usize, wake: Wake) -> Port {
-    Port::builder().concurrency(limit).wake(wake).build().unwrap()
+    Port::options().concurrency(limit).wake(wake).build().unwrap()
 }
 
 fn compute(time: Duration) {

@@ -59,7 +59,7 @@ enum Cancel {
 
 /// How long operations of one file take that are issued, perhaps cancelled, and taken.
 fn syncs(engine: FileEngine, count: usize, cancel: Cancel) -> Duration {
-    let port = CompletionPort::<(), ()>::builder().file_engine(engine).build().unwrap();
+    let port = CompletionPort::<(), ()>::options().file_engine(engine).build().unwrap();
     let path = std::env::temp_dir().join(format!("wharf-scaling-{}-{:x}", std::process::id(), fastrand::u64(..)));
     std::fs::write(&path, b"x").unwrap();
     let file = port.open(&path, std::fs::OpenOptions::new().read(true).write(true), ()).unwrap();

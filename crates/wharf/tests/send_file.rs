@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use wharf::error::{ErrorExt, NtStatus};
-use wharf::{Builder, Cancel, Event, FileEngine, FileMessage, Outcome, Wake};
+use wharf::{Cancel, Event, FileEngine, FileMessage, Outcome, PortOptions, Wake};
 
 const EACCES: i32 = 13;
 const EISDIR: i32 = 21;
@@ -84,7 +84,7 @@ fn next_sent_file(port: &Port) -> SentFile {
 fn each(test: impl Fn(&Port, &Ledger)) {
     for engine in [FileEngine::Ring, FileEngine::Threads] {
         let ledger = Ledger::new();
-        let port = Builder::default().wake(Wake::default()).file_engine(engine).build().unwrap();
+        let port = PortOptions::default().wake(Wake::default()).file_engine(engine).build().unwrap();
         test(&port, &ledger);
     }
 }

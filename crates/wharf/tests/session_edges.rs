@@ -44,7 +44,7 @@ fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
     );
     assert_eq!(again.map(drop).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert!(service(Service::builder().linger(never).max_sessions(1)).stats().sessions == 0);
-    let error = CompletionPort::<(), ()>::builder().pool(0, 1).build::<(), ()>().map(drop).unwrap_err();
+    let error = CompletionPort::<(), ()>::options().pool(0, 1).build::<(), ()>().map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 

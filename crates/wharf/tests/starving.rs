@@ -17,7 +17,7 @@ const TOLD: u64 = 1;
 const ROUNDS: usize = 9;
 
 fn port() -> Port {
-    Port::builder().concurrency(1).build().unwrap()
+    Port::options().concurrency(1).build().unwrap()
 }
 
 fn pair() -> (TcpStream, TcpStream) {

@@ -521,7 +521,7 @@ fn a_socket_time_out_does_not_end_an_operation() {
 #[test]
 fn a_pooled_receive_brings_a_buffer_with_what_is_there() {
     let ledger = Ledger::new();
-    let port: Port = Port::builder().pool(1000, 4).build().unwrap();
+    let port: Port = Port::options().pool(1000, 4).build().unwrap();
     let (stream, mut peer) = connection(&port, 0);
     for n in 0..3 {
         pending(stream.recv_pooled(ledger.token(n)).unwrap());

@@ -217,7 +217,7 @@ struct Running {
 
 impl Running {
     fn start(sleepers: Sleepers) -> io::Result<Running> {
-        let port = CompletionPort::<(), Task>::builder().concurrency(sleepers.limit).build()?;
+        let port = CompletionPort::<(), Task>::options().concurrency(sleepers.limit).build()?;
         let state = Arc::new(State {
             begin: Instant::now(),
             ends: AtomicBool::new(false),

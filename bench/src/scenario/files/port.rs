@@ -9,7 +9,7 @@ use wharf::{Buffer, CompletionPort, Event, Outcome, Packet};
 
 /// A packet for each read, taken in batches where several are under way.
 pub fn packets(job: &Job) -> io::Result<Sample> {
-    let port = CompletionPort::<(), Instant>::builder().concurrency(1).build()?;
+    let port = CompletionPort::<(), Instant>::options().concurrency(1).build()?;
     let file = port.open(job.path, &job.options(), ())?;
     let mut random = Random::new(7);
     let mut count = Count::begin();
@@ -33,7 +33,7 @@ pub fn packets(job: &Job) -> io::Result<Sample> {
 
 /// Reads that the cache can do at once have no packet, so none is ever under way beside another.
 pub fn skipping(job: &Job) -> io::Result<Sample> {
-    let port = CompletionPort::<(), Instant>::builder().concurrency(1).build()?;
+    let port = CompletionPort::<(), Instant>::options().concurrency(1).build()?;
     let file = port.open(job.path, &job.options(), ())?;
     file.skip_on_success();
     let mut random = Random::new(7);

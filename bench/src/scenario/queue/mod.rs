@@ -71,7 +71,7 @@ fn one_thread(lab: &Lab, report: &mut Report) -> io::Result<()> {
     let case = "post + get, 1 thread";
     lab.case(case);
     let count = lab.pick(200_000, 1_000_000);
-    let port: Port = Port::builder().concurrency(2).build()?;
+    let port: Port = Port::options().concurrency(2).build()?;
     let queue: Mutex<VecDeque<Ours>> = Mutex::new(VecDeque::new());
     port.post(0, 0, 0).expect("the port is open");
     // The type can be made by a port only.

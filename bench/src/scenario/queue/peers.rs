@@ -37,7 +37,7 @@ impl Queue {
         }
         Ok(match self {
             Queue::Wharf => {
-                let port: Port = Port::builder().concurrency(consumers).build()?;
+                let port: Port = Port::options().concurrency(consumers).build()?;
                 both((port.clone(), port), consumers)
             }
             Queue::Crossbeam => both(crossbeam_channel::unbounded(), consumers),

@@ -141,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Copier {
     /// `control` is told of the end.
     pub(super) fn new(options: Copy, walk: Walk, control: CompletionPort<(), Control>) -> io::Result<Copier> {
-        let port = CompletionPort::<(), Work>::builder().concurrency(THREADS).build()?;
+        let port = CompletionPort::<(), Work>::options().concurrency(THREADS).build()?;
         let plan = Mutex::new(Plan { walk, ready: VecDeque::new(), idle: Vec::new(), failure: None });
         let [bytes, kept, files] = [const { AtomicU64::new(0) }; 3];
         Ok(Copier { port, options, plan, control, outcome: Mutex::new(None), bytes, kept, files })

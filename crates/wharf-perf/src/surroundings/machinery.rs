@@ -22,13 +22,13 @@ pub struct Machinery {
 
 impl Machinery {
     pub(crate) fn port(&self) -> io::Result<Port> {
-        let mut builder = CompletionPort::<(), Op>::builder().concurrency(self.concurrency);
+        let mut options = CompletionPort::<(), Op>::options().concurrency(self.concurrency);
         if let Some(engine) = self.socket_engine {
-            builder = builder.socket_engine(engine);
+            options = options.socket_engine(engine);
         }
         if let Some(engine) = self.file_engine {
-            builder = builder.file_engine(engine);
+            options = options.file_engine(engine);
         }
-        builder.build()
+        options.build()
     }
 }

@@ -19,7 +19,7 @@ mod word;
 pub(crate) use assemble::assemble;
 pub use batch::Batch;
 pub use notifier::Notifier;
-pub use options::Builder;
+pub use options::PortOptions;
 pub use stats::PortStats;
 pub use types::{Context, Key};
 
@@ -47,7 +47,7 @@ use std::time::Duration;
 /// Devices are [associated](CompletionPort::associate) with it under a key `K`; operations are issued on them with a
 /// context `C`, and each accepted operation comes back as exactly one [`Packet`] with both, taken by exactly one
 /// [`get`](CompletionPort::get) in any thread. Of the threads that call `get` at most
-/// [`concurrency`](Builder::concurrency) run at a time; when one of them blocks, another takes its place.
+/// [`concurrency`](PortOptions::concurrency) run at a time; when one of them blocks, another takes its place.
 ///
 /// ```
 /// use wharf::{CompletionPort, Event};
@@ -110,12 +110,12 @@ impl<K, C> fmt::Debug for CompletionPort<K, C> {
 impl<K: Key, C: Context> CompletionPort<K, C> {
     /// A port with the default options.
     pub fn new() -> io::Result<Self> {
-        Builder::default().build()
+        PortOptions::default().build()
     }
 
     /// Options for a port.
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn options() -> PortOptions {
+        PortOptions::default()
     }
 
     pub(crate) fn from_raw(raw: raw::Port) -> Self {

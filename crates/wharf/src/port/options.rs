@@ -8,7 +8,7 @@ use std::io;
 
 /// Options of a port.
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct PortOptions {
     concurrency: usize,
     wake: Wake,
     pool_buffer_bytes: usize,
@@ -22,9 +22,9 @@ const POOL_BUFFER_BYTES: usize = 16 * 1024;
 /// 4 MiB of idle buffers at most.
 const POOL_KEEP: usize = 256;
 
-impl Default for Builder {
+impl Default for PortOptions {
     fn default() -> Self {
-        Builder {
+        PortOptions {
             concurrency: 0,
             wake: Wake::default(),
             pool_buffer_bytes: POOL_BUFFER_BYTES,
@@ -35,7 +35,7 @@ impl Default for Builder {
     }
 }
 
-impl Builder {
+impl PortOptions {
     /// How many threads may run at the same time. 0, the default: as many as the machine has processors.
     pub fn concurrency(mut self, limit: usize) -> Self {
         self.concurrency = limit;

@@ -31,7 +31,7 @@ use super::rate::Rate;
 use super::service::{Builder, Inner, Node, Op, Service, Stream};
 use super::{framing::LengthPrefix, time};
 use crate::port::associate::Shared;
-use crate::port::{Builder as PortBuilder, CompletionPort};
+use crate::port::{CompletionPort, PortOptions};
 use crate::raw::{self, DeviceKind};
 use crate::reactor::engine::Engine;
 use crate::testing::fake::{Call, Fake, When};
@@ -258,7 +258,7 @@ impl Schedule {
         if limits.rated {
             builder = builder.rate_limit(Rate::bytes(rng.u64(200..20_000), rng.u64(1..500)));
         }
-        let port = PortBuilder::default()
+        let port = PortOptions::default()
             .concurrency(1)
             .wake(if rng.bool() { Wake::Eager } else { Wake::Adaptive })
             .pool(rng.usize(8..600), 4);

@@ -305,7 +305,7 @@ impl Builder {
     /// ever be done (no sessions, an outbox, an inbox or a memory limit of 0 bytes, a time-out of no time).
     pub fn start(self) -> io::Result<Service> {
         self.options.check()?;
-        let port = CompletionPort::<Node, Op>::builder().concurrency(self.concurrency).wake(self.wake).build()?;
+        let port = CompletionPort::<Node, Op>::options().concurrency(self.concurrency).wake(self.wake).build()?;
         let workers = self.workers.clone();
         let inner = self.over(port);
         let handler = Arc::downgrade(&inner);

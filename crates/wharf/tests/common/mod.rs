@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use wharf::{
-    Buffer, Builder, CompletionPort, Event, GetError, OperationId, Outcome, Packet, TcpListener, TcpStream, Wake,
+    Buffer, CompletionPort, Event, GetError, OperationId, Outcome, Packet, PortOptions, TcpListener, TcpStream, Wake,
 };
 
 pub type Port = CompletionPort<u64, Token>;
@@ -165,7 +165,7 @@ impl std::fmt::Debug for Token {
 
 /// A port with a limit on running threads.
 pub fn port(limit: usize, wake: Wake) -> Port {
-    Builder::default().concurrency(limit).wake(wake).build().unwrap()
+    PortOptions::default().concurrency(limit).wake(wake).build().unwrap()
 }
 
 /// The next packet, which has to come.

@@ -95,7 +95,7 @@ fn engines() -> Result<Vec<Finding>, String> {
 
 /// The kernel's answer to a port that takes nothing but io_uring.
 fn ring_refused() -> Result<(), Trouble> {
-    let port = CompletionPort::<(), ()>::builder().file_engine(FileEngine::Ring).build().map_err(Trouble::Engine)?;
+    let port = CompletionPort::<(), ()>::options().file_engine(FileEngine::Ring).build().map_err(Trouble::Engine)?;
     sync(&port)
 }
 

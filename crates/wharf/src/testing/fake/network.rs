@@ -17,7 +17,7 @@
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
 use crate::op::{Datagram, RawBuffer};
-use crate::port::{Builder, CompletionPort, Context, Key};
+use crate::port::{CompletionPort, Context, Key, PortOptions};
 use crate::raw;
 use crate::reactor::engine::{Engine, calls};
 use crate::sys::{self, errno};
@@ -94,13 +94,13 @@ impl Network {
         Network(Arc::new(Shared { fake: Fake::with(Rng::with_seed(seed), faults), names: Mutex::default() }))
     }
 
-    /// A port of this network; what the builder says of sockets does not count.
+    /// A port of this network; what the options say of sockets does not count.
     ///
     /// # Errors
     ///
-    /// Those of [`Builder::build`].
-    pub fn port<K: Key, C: Context>(&self, builder: &Builder) -> io::Result<CompletionPort<K, C>> {
-        Ok(CompletionPort::from_raw(self.raw(builder.config::<K, C>()?)?))
+    /// Those of [`PortOptions::build`].
+    pub fn port<K: Key, C: Context>(&self, options: &PortOptions) -> io::Result<CompletionPort<K, C>> {
+        Ok(CompletionPort::from_raw(self.raw(options.config::<K, C>()?)?))
     }
 
     /// A port of the raw layer.
