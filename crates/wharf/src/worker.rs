@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A pool with all its threads blocked grows up to this many, unless told otherwise.
-const MOST: usize = 256;
+const MAX_WORKERS: usize = 256;
 /// A worker beyond the minimum that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
 /// After a thread could not be started the next one is tried so much later, twice as long after each failure, and at
@@ -35,8 +35,8 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// How many threads a pool has.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    least: usize,
-    most: usize,
+    min: usize,
+    max: usize,
     idle: Duration,
     name: String,
 }
@@ -44,29 +44,29 @@ pub struct Workers {
 impl Default for Workers {
     /// Twice as many as may run at a time, so that a blocked one is replaced without starting a thread; up to 256.
     fn default() -> Self {
-        Workers { least: 0, most: MOST, idle: IDLE, name: "wharf".into() }
+        Workers { min: 0, max: MAX_WORKERS, idle: IDLE, name: "wharf".into() }
     }
 }
 
 impl Workers {
-    /// At least `count` threads, which the pool starts with. It may grow: see [`most`](Workers::most). 0 is taken for
+    /// At least `count` threads, which the pool starts with. It may grow: see [`max`](Workers::max). 0 is taken for
     /// 1: a pool without a thread would serve nothing.
     pub fn new(count: usize) -> Self {
-        Workers { least: count.max(1), ..Self::default() }
+        Workers { min: count.max(1), ..Self::default() }
     }
 
     /// Exactly `count` threads: when all of them are blocked, nothing replaces them. 0 is taken for 1.
     pub fn exactly(count: usize) -> Self {
-        Workers { most: count.max(1), ..Self::new(count) }
+        Workers { max: count.max(1), ..Self::new(count) }
     }
 
     /// At most `count` threads, however many are blocked, but not fewer than the pool starts with. Default: 256.
-    pub fn most(mut self, count: usize) -> Self {
-        self.most = count.max(1);
+    pub fn max(mut self, count: usize) -> Self {
+        self.max = count.max(1);
         self
     }
 
-    /// After how much idle time a thread beyond the least ends. Default: 10 s. With zero it ends as soon as it finds
+    /// After how much idle time a thread beyond the minimum ends. Default: 10 s. With zero it ends as soon as it finds
     /// nothing to do, with `Duration::MAX` never.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
@@ -75,7 +75,7 @@ impl Workers {
 
     /// How many threads there can be.
     pub(crate) fn limit(&self) -> usize {
-        self.most.max(self.least)
+        self.max.max(self.min)
     }
 
     /// The threads' name. Default: "wharf". With a zero byte in it no thread can be started: `run` then fails with
@@ -163,11 +163,11 @@ impl WorkerPool {
         if workers.name.contains('\0') {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in the name of a pool's threads"));
         }
-        if workers.least == 0 {
-            workers.least = port.0.stats().limit.saturating_mul(2).min(workers.most);
+        if workers.min == 0 {
+            workers.min = port.0.stats().limit.saturating_mul(2).min(workers.max);
         }
-        workers.most = workers.most.max(workers.least);
-        let count = workers.least;
+        workers.max = workers.max.max(workers.min);
+        let count = workers.min;
         let shared = Arc::new(Pool {
             port,
             workers,
@@ -326,7 +326,7 @@ impl Pool {
             let mut state = self.state.lock();
             state.live += 1;
             state.started += 1;
-            self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
+            self.surplus.store(state.live > self.workers.min, Ordering::Relaxed);
             state.started
         };
         let pool = self.clone();
@@ -345,7 +345,7 @@ impl Pool {
                     let mut state = self.pool.state.lock();
                     state.live -= 1;
                     state.leaving -= usize::from(self.not_needed);
-                    self.pool.surplus.store(state.live > self.pool.workers.least, Ordering::Relaxed);
+                    self.pool.surplus.store(state.live > self.pool.workers.min, Ordering::Relaxed);
                     drop(state);
                     self.pool.state.notify_all();
                 }
@@ -363,7 +363,7 @@ impl Pool {
         started.map(drop).inspect_err(|_| {
             let mut state = self.state.lock();
             state.live -= 1;
-            self.surplus.store(state.live > self.workers.least, Ordering::Relaxed);
+            self.surplus.store(state.live > self.workers.min, Ordering::Relaxed);
         })
     }
 
@@ -396,7 +396,7 @@ impl Pool {
                 Ok(None) => None,
                 Err(GetError::TimedOut) => {
                     let mut state = self.state.lock();
-                    if state.live - state.leaving > self.workers.least {
+                    if state.live - state.leaving > self.workers.min {
                         state.leaving += 1;
                         return true;
                     }
@@ -451,7 +451,7 @@ impl Grow for Pool {
             if self.stopping.load(Ordering::Acquire) {
                 return false;
             }
-            if state.live >= self.workers.most {
+            if state.live >= self.workers.max {
                 self.exhausted.store(true, Ordering::Relaxed);
                 return false;
             }
@@ -486,9 +486,9 @@ impl Grow for Pool {
             }
             state.exhaustion_said = true;
         }
-        let (most, blocked) = (self.workers.most, self.blocked());
+        let (max, blocked) = (self.workers.max, self.blocked());
         say(|| {
-            log::warn!("all {most} workers are busy or blocked and no more are allowed; packets wait: {blocked}");
+            log::warn!("all {max} workers are busy or blocked and no more are allowed; packets wait: {blocked}");
         });
     }
 }

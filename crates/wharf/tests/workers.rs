@@ -190,7 +190,7 @@ fn a_pool_shrinks_to_its_least_when_it_is_idle() {
 
 #[test]
 fn a_pool_that_may_not_grow_says_that_it_is_exhausted_and_loses_nothing() {
-    for most in [Workers::exactly(2), Workers::new(1).most(2)] {
+    for most in [Workers::exactly(2), Workers::new(1).max(2)] {
         let ledger = Ledger::new();
         let port = port(4, Wake::default());
         let gate = Arc::new(Gate::default());
@@ -215,7 +215,7 @@ fn a_pool_that_may_not_grow_says_that_it_is_exhausted_and_loses_nothing() {
 fn a_pool_has_as_many_threads_as_asked_for() {
     let port = port(3, Wake::default());
     for (workers, count) in
-        [(Workers::default(), 6), (Workers::new(1), 1), (Workers::new(5), 5), (Workers::default().most(2), 2)]
+        [(Workers::default(), 6), (Workers::new(1), 1), (Workers::new(5), 5), (Workers::default().max(2), 2)]
     {
         let pool = port.run(workers, |_: Taken| {}).unwrap();
         eventually("the threads wait", || port.stats().waiting >= count);
@@ -231,9 +231,9 @@ fn a_pool_of_no_thread_has_one_and_the_most_is_not_below_the_least() {
     for (workers, count) in [
         (Workers::new(0), 1),
         (Workers::exactly(0), 1),
-        (Workers::default().most(0), 1),
-        (Workers::new(3).most(2), 3),
-        (Workers::new(2).most(0), 2),
+        (Workers::default().max(0), 1),
+        (Workers::new(3).max(2), 3),
+        (Workers::new(2).max(0), 2),
     ] {
         let pool = port.run(workers, |_: Taken| {}).unwrap();
         assert_eq!(pool.report().workers, count);
@@ -252,7 +252,7 @@ fn a_name_that_no_thread_can_have_is_refused() {
 #[test]
 fn the_largest_values_mean_without_a_limit() {
     let port = port(usize::MAX, Wake::default());
-    let pool = port.run(Workers::default().most(2).idle(Duration::MAX), |_: Taken| {}).unwrap();
+    let pool = port.run(Workers::default().max(2).idle(Duration::MAX), |_: Taken| {}).unwrap();
     assert_eq!(pool.report().workers, 2);
     assert_eq!(pool.shutdown(Duration::MAX).workers, 0);
 }
@@ -676,10 +676,10 @@ fn of_two_pools_the_one_that_may_grow_does() {
             port.run(workers, handler).unwrap()
         };
         let (fixed, grows) = if growing_first {
-            let grows = run(Workers::new(1).most(4));
+            let grows = run(Workers::new(1).max(4));
             (run(Workers::exactly(1)), grows)
         } else {
-            (run(Workers::exactly(1)), run(Workers::new(1).most(4)))
+            (run(Workers::exactly(1)), run(Workers::new(1).max(4)))
         };
         (0..6).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
         eventually("five handlers block", || gate.waiting() == 5);
@@ -817,7 +817,7 @@ fn a_logger_that_panics_costs_a_pool_no_thread_and_no_growth() {
         let _closing = Closing(port.clone(), gate.clone());
         let handler_gate = gate.clone();
         let pool = port
-            .run(Workers::new(1).most(2), move |packet: Taken| {
+            .run(Workers::new(1).max(2), move |packet: Taken| {
                 packet.context.arrive();
                 assert_ne!(packet.context.number, 0, "the handler of this packet panics");
                 blocking(|| handler_gate.pass());

@@ -256,7 +256,7 @@ fn run_pools(seed: u64) {
     let way = if rng.bool() { Way::Declared } else { Way::Silently };
     let port = port(seed, &mut rng, limit);
     let state = State::new(limit, 2, way);
-    let mut workers = [Workers::exactly(1), Workers::new(1).most(8)];
+    let mut workers = [Workers::exactly(1), Workers::new(1).max(8)];
     rng.shuffle(&mut workers);
     let crews: Vec<Crew> = workers.map(|workers| Crew::Pool(pool(&port, &state, workers))).into();
     let packets = rng.usize(1..4);
