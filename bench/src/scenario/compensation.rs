@@ -145,7 +145,7 @@ impl Port {
         let port = CompletionPort::<(), Task>::options().concurrency(1).build()?;
         let trial = Arc::new(Trial::new());
         let own = trial.clone();
-        let pool = port.run(Workers::exactly(WORKERS), move |packet| match packet.context {
+        let pool = port.start(Workers::exactly(WORKERS), move |packet| match packet.context {
             Task::Block { declared } => own.block(declared),
             Task::Take => own.take(),
         })?;

@@ -28,7 +28,7 @@ pub fn pool(options: &Serve) -> io::Result<()> {
     let port: Port = listening(options.limit, (), ())?;
     let way = Way::of(options);
     let associate = port.clone();
-    let pool = port.run(Workers::exactly(options.workers), move |packet| echo(&associate, way, packet))?;
+    let pool = port.start(Workers::exactly(options.workers), move |packet| echo(&associate, way, packet))?;
     pool.join();
     Ok(())
 }

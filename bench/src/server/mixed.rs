@@ -46,7 +46,7 @@ pub fn pool(options: &Serve) -> io::Result<()> {
     }
     ready(listener.local_addr()?)?;
     let server = Server { port: port.clone(), file, size: options.size };
-    port.run(Workers::exactly(options.workers), move |packet| server.handle(packet))?.join();
+    port.start(Workers::exactly(options.workers), move |packet| server.handle(packet))?.join();
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub fn pool(options: &Serve) -> io::Result<()> {
         }
         _ => {}
     };
-    port.run(Workers::exactly(options.workers), handler)?.join();
+    port.start(Workers::exactly(options.workers), handler)?.join();
     Ok(())
 }
 

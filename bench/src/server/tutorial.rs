@@ -36,7 +36,7 @@ pub fn pool(options: &Serve) -> io::Result<()> {
     let port: Port = listening(options.limit, (), None)?;
     let associate = port.clone();
     let room = Room::default();
-    port.run(Workers::exactly(options.workers), move |packet| room.handle(&associate, packet))?.join();
+    port.start(Workers::exactly(options.workers), move |packet| room.handle(&associate, packet))?.join();
     Ok(())
 }
 

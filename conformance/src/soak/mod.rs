@@ -118,7 +118,7 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
     let directory = Directory(std::env::temp_dir().join(format!("wharf-soak-{}", std::process::id())));
     std::fs::create_dir_all(&directory.0).map_err(say)?;
     let port: actors::Port = Bench::new(Setting { engine, wake: Wake::Eager }).options().build().map_err(say)?;
-    let pool = port.run(Workers::exactly(WORKERS), dispatch).map_err(say)?;
+    let pool = port.start(Workers::exactly(WORKERS), dispatch).map_err(say)?;
     let ledger = Ledger::default();
     println!("{}, {} s, seed {seed}", engine.name(), whole.as_secs());
     let round = (whole / 20).clamp(Duration::from_millis(500), Duration::from_secs(15));

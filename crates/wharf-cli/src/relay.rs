@@ -103,7 +103,7 @@ pub fn run(options: &Relay) -> Result<(), String> {
     let name = options.target.clone();
     let forwarder = Arc::new(Forwarder { port: port.clone(), acceptor, targets, name, totals: Totals::default() });
     let handler = forwarder.clone();
-    let pool = port.run(port::workers(&options.load), move |packet| handler.handle(packet));
+    let pool = port.start(port::workers(&options.load), move |packet| handler.handle(packet));
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
     control.serve(&places, Relaying { forwarder, pool, cut: AtomicUsize::new(0) }, options.ending.drain());
     Ok(())

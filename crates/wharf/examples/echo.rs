@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     io::stdout().flush()?;
     listener.accept(NOTHING)?;
-    let workers = port.run(Workers::default(), {
+    let workers = port.start(Workers::default(), {
         let port = port.clone();
         move |packet| handle(&port, packet)
     })?;

@@ -65,7 +65,7 @@ fn main() -> std::io::Result<()> {
     let players = Players::default();
     let clock = Arc::new(Mutex::new((0, Instant::now(), Duration::ZERO)));
     let (associate, closing, watched) = (port.clone(), port.clone(), clock.clone());
-    let pool = port.run(Workers::default(), move |packet| match packet.event {
+    let pool = port.start(Workers::default(), move |packet| match packet.event {
         Event::Accepted { listener, result } => {
             let _ = listener.accept(());
             let Ok((socket, _)) = result else { return };

@@ -31,7 +31,7 @@ fn main() -> std::io::Result<()> {
     // The key says who posted, the context is the job.
     let port = CompletionPort::<u64, Job>::options().concurrency(2).build()?;
     let (done, results) = channel();
-    let workers = port.run(Workers::default(), move |packet| {
+    let workers = port.start(Workers::default(), move |packet| {
         let result = match packet.context {
             Job::Add(below) => Done::Sum((0..below).sum()),
             Job::Wait => blocking(|| {

@@ -13,7 +13,7 @@
 //! let address = listener.local_addr()?;
 //! listener.accept(())?;
 //! let associate = port.clone();
-//! let workers = port.run(Workers::default(), move |packet| match packet.event {
+//! let workers = port.start(Workers::default(), move |packet| match packet.event {
 //!     Event::Accepted { listener, result } => {
 //!         let _ = listener.accept(());
 //!         if let Ok((socket, _peer)) = result {

@@ -78,7 +78,7 @@ impl Workers {
         self.max.max(self.min)
     }
 
-    /// The threads' name. Default: "wharf". With a zero byte in it no thread can be started: `run` then fails with
+    /// The threads' name. Default: "wharf". With a zero byte in it no thread can be started: `start` then fails with
     /// `InvalidInput`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -108,7 +108,7 @@ impl PoolReport {
     const NONE: PoolReport = PoolReport { workers: 0, peak: 0, grown: 0, panics: 0, exhausted: false };
 }
 
-/// The threads that [`run`](crate::CompletionPort::run) started. Dropping it stops them without waiting.
+/// The threads that [`start`](crate::CompletionPort::start) started. Dropping it stops them without waiting.
 pub struct WorkerPool {
     shared: Arc<Pool>,
 }

@@ -244,7 +244,7 @@ fn storm(seed: u64, wake: Wake, ending: Ending, pooled_workers: bool) -> usize {
         }
     };
     let (crew, pool) = if pooled_workers {
-        (None, Some(port.run(Workers::new(2), handler).unwrap()))
+        (None, Some(port.start(Workers::new(2), handler).unwrap()))
     } else {
         // Not `Crew`, which closes the port: these leave when they are told.
         let threads: Vec<_> = (0..3)

@@ -602,7 +602,7 @@ fn thousands_of_connections_open_and_close_at_once() {
         let counters = (accepted.clone(), ended.clone(), served.clone());
         let (associate, mint) = (port.clone(), ledger.mint());
         let pool = port
-            .run(Workers::new(3), move |packet| {
+            .start(Workers::new(3), move |packet| {
                 packet.context.arrive();
                 match packet.event {
                     Event::Accepted { listener, result } => {
@@ -691,7 +691,7 @@ fn without_free_descriptors_accepting_pauses_without_spinning_and_resumes() {
                     accepted.fetch_add(1, SeqCst);
                 }
             };
-            let pool = with_pool.then(|| port.run(Workers::exactly(2), handle.clone()).unwrap());
+            let pool = with_pool.then(|| port.start(Workers::exactly(2), handle.clone()).unwrap());
             let serve = |time: Duration| {
                 let until = Instant::now() + time;
                 while Instant::now() < until {

@@ -150,7 +150,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
         drop(batch.next());
         let batch = RefCell::new(Some(batch));
         let pool_port = self::port(2, Wake::default());
-        let pool = RefCell::new(Some(pool_port.run(Workers::new(2), drop).unwrap()));
+        let pool = RefCell::new(Some(pool_port.start(Workers::new(2), drop).unwrap()));
         let event = CompletionEvent::new();
         let own_raw = raw_port();
         let raw_device = {
@@ -226,7 +226,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
             call("open", || port.open(&path, &options, 0).is_err()),
             call("stdin", || port.stdin(0).is_err()),
             call("devices", || port.devices().is_empty()),
-            call("run", || port.run(Workers::new(1), drop).is_err()),
+            call("start", || port.start(Workers::new(1), drop).is_err()),
             call("timer", || port.timer(Duration::ZERO, 0, token()).is_err()),
             call("interval", || port.interval(Duration::from_secs(1), 0, token()).is_err()),
             call("signal", || port.signal(libc::SIGUSR1, 0, token()).is_err()),
@@ -471,7 +471,7 @@ fn a_handler_that_forks_and_returns_in_the_child_takes_nothing_from_the_parent()
         let received = Arc::new(AtomicUsize::new(0));
         let (count, parent) = (received.clone(), std::process::id());
         let pool = port
-            .run(Workers::exactly(1), move |packet| match packet.event {
+            .start(Workers::exactly(1), move |packet| match packet.event {
                 Event::Posted { .. } => {
                     // SAFETY: the child returns from here and does not call anything but the library.
                     let child = unsafe { libc::fork() };

@@ -130,7 +130,7 @@ impl Transfers {
     /// The workers, and four clients.
     fn run(self: &Arc<Self>) -> (WorkerPool, Vec<JoinHandle<()>>) {
         let handler = self.clone();
-        let pool = self.port.run(Workers::new(3), move |packet| handler.handle(packet)).unwrap();
+        let pool = self.port.start(Workers::new(3), move |packet| handler.handle(packet)).unwrap();
         let client = |seed| {
             let transfers = self.clone();
             thread::spawn(move || transfers.talk(seed))

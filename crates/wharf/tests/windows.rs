@@ -321,7 +321,7 @@ fn a_pool_keeps_the_time_and_a_lone_thread_does_too() {
     let Event::Elapsed { result: Ok(1) } = next(&port).event else { panic!("not elapsed") };
     let (sender, elapsed) = std::sync::mpsc::channel();
     let pool = port
-        .run(Workers::exactly(2), move |packet: Taken| {
+        .start(Workers::exactly(2), move |packet: Taken| {
             sender.send(matches!(packet.event, Event::Elapsed { result: Ok(_) })).unwrap();
         })
         .unwrap();

@@ -60,7 +60,7 @@ fn echo_server(port: &Port, ledger: &Ledger, workers: Workers, gate: &Arc<Gate>)
         pending(listener.accept(ledger.token(0)).unwrap());
     }
     let (associate, mint, gate) = (port.clone(), ledger.mint(), gate.clone());
-    let pool = port.run(workers, move |packet| {
+    let pool = port.start(workers, move |packet| {
         packet.context.arrive();
         match packet.event {
             Event::Accepted { listener, result } => {
@@ -217,7 +217,7 @@ fn a_pool_has_as_many_threads_as_asked_for() {
     for (workers, count) in
         [(Workers::default(), 6), (Workers::new(1), 1), (Workers::new(5), 5), (Workers::default().max(2), 2)]
     {
-        let pool = port.run(workers, |_: Taken| {}).unwrap();
+        let pool = port.start(workers, |_: Taken| {}).unwrap();
         eventually("the threads wait", || port.stats().waiting >= count);
         let report = pool.report();
         assert_eq!((report.workers, report.grown), (count, 0), "nothing has blocked yet");
@@ -235,7 +235,7 @@ fn a_pool_of_no_thread_has_one_and_the_most_is_not_below_the_least() {
         (Workers::new(3).max(2), 3),
         (Workers::new(2).max(0), 2),
     ] {
-        let pool = port.run(workers, |_: Taken| {}).unwrap();
+        let pool = port.start(workers, |_: Taken| {}).unwrap();
         assert_eq!(pool.report().workers, count);
         assert_eq!(pool.shutdown(DEADLINE).workers, 0);
     }
@@ -244,7 +244,7 @@ fn a_pool_of_no_thread_has_one_and_the_most_is_not_below_the_least() {
 #[test]
 fn a_name_that_no_thread_can_have_is_refused() {
     let port = port(1, Wake::default());
-    let refused = port.run(Workers::new(1).name("a\0b"), |_: Taken| {}).unwrap_err();
+    let refused = port.start(Workers::new(1).name("a\0b"), |_: Taken| {}).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
     assert!(port.workers().is_empty());
 }
@@ -252,7 +252,7 @@ fn a_name_that_no_thread_can_have_is_refused() {
 #[test]
 fn the_largest_values_mean_without_a_limit() {
     let port = port(usize::MAX, Wake::default());
-    let pool = port.run(Workers::default().max(2).idle(Duration::MAX), |_: Taken| {}).unwrap();
+    let pool = port.start(Workers::default().max(2).idle(Duration::MAX), |_: Taken| {}).unwrap();
     assert_eq!(pool.report().workers, 2);
     assert_eq!(pool.shutdown(Duration::MAX).workers, 0);
 }
@@ -265,7 +265,7 @@ fn the_end_of_an_exhaustion_is_seen() {
     let _closing = Closing(port.clone(), gate.clone());
     let handler_gate = gate.clone();
     let pool = port
-        .run(Workers::exactly(1), move |packet: Taken| {
+        .start(Workers::exactly(1), move |packet: Taken| {
             packet.context.arrive();
             blocking(|| handler_gate.pass());
         })
@@ -284,7 +284,7 @@ fn a_pool_does_not_grow_because_its_handlers_compute() {
     let done = Arc::new(AtomicUsize::new(0));
     let count = done.clone();
     let pool = port
-        .run(Workers::new(1), move |packet: Taken| {
+        .start(Workers::new(1), move |packet: Taken| {
             packet.context.arrive();
             burn(Duration::from_millis(10));
             count.fetch_add(1, SeqCst);
@@ -307,7 +307,7 @@ fn no_more_handlers_of_a_pool_run_than_the_limit_allows() {
         let counters = Arc::new([const { AtomicUsize::new(0) }; 3]);
         let mine = counters.clone();
         let pool = port
-            .run(Workers::exactly(threads), move |packet: Taken| {
+            .start(Workers::exactly(threads), move |packet: Taken| {
                 packet.context.arrive();
                 let [running, most, done] = &*mine;
                 most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -359,7 +359,7 @@ fn a_handler_that_panics_costs_neither_a_thread_nor_another_packet() {
     let done = Arc::new(AtomicUsize::new(0));
     let count = done.clone();
     let pool = port
-        .run(Workers::exactly(2), move |packet: Taken| {
+        .start(Workers::exactly(2), move |packet: Taken| {
             packet.context.arrive();
             if packet.context.number % 10 == 3 {
                 panic!("on purpose, in a test");
@@ -395,7 +395,7 @@ fn a_panic_whose_payload_panics_costs_no_thread() {
     let ids = Arc::new(Mutex::new(std::collections::HashSet::new()));
     let seen = ids.clone();
     let pool = port
-        .run(Workers::exactly(2), move |packet: Taken| {
+        .start(Workers::exactly(2), move |packet: Taken| {
             packet.context.arrive();
             seen.lock().unwrap().insert(thread::current().id());
             if packet.context.number.is_multiple_of(2) {
@@ -439,7 +439,7 @@ fn shutting_down_lets_handlers_finish_and_leaves_the_queue() {
     let (seen, handler_gate) = (Arc::new(AtomicUsize::new(0)), gate.clone());
     let count = seen.clone();
     let pool = port
-        .run(Workers::exactly(1), move |packet: Taken| {
+        .start(Workers::exactly(1), move |packet: Taken| {
             packet.context.arrive();
             handler_gate.pass();
             count.fetch_add(1, SeqCst);
@@ -460,7 +460,7 @@ fn shutting_down_lets_handlers_finish_and_leaves_the_queue() {
     assert_eq!(next(&port).context.number, 2);
     let count = seen.clone();
     let pool = port
-        .run(Workers::new(2), move |packet: Taken| {
+        .start(Workers::new(2), move |packet: Taken| {
             packet.context.arrive();
             count.fetch_add(1, SeqCst);
         })
@@ -478,7 +478,7 @@ fn shutting_down_an_idle_pool_ends_every_thread() {
     for count in [1, 2, 9] {
         for limit in [1, 4] {
             let port = port(limit, Wake::default());
-            let pool = port.run(Workers::exactly(count), |_: Taken| {}).unwrap();
+            let pool = port.start(Workers::exactly(count), |_: Taken| {}).unwrap();
             eventually("all wait", || port.stats().waiting == count);
             let begin = Instant::now();
             assert_eq!(pool.shutdown(DEADLINE).workers, 0);
@@ -497,7 +497,7 @@ fn shutting_down_reaches_a_worker_that_has_used_another_port_and_nobody_who_has_
     let _closing = Closing(served.clone(), gate.clone());
     let (elsewhere, handler_gate) = (other.clone(), gate.clone());
     let pool = served
-        .run(Workers::exactly(1), move |packet: Taken| {
+        .start(Workers::exactly(1), move |packet: Taken| {
             packet.context.arrive();
             assert_eq!(elsewhere.get_timeout(Duration::ZERO).unwrap_err(), GetError::TimedOut);
             handler_gate.pass();
@@ -527,7 +527,7 @@ fn shutting_down_ends_no_get_inside_a_handler() {
     let port = port(2, Wake::default());
     let (inner, (tell, told)) = (port.clone(), mpsc::channel());
     let pool = port
-        .run(Workers::exactly(1), move |packet: Taken| {
+        .start(Workers::exactly(1), move |packet: Taken| {
             packet.context.arrive();
             tell.send(None).unwrap();
             tell.send(Some(inner.get().map(|packet| packet.context.arrive()))).unwrap();
@@ -557,7 +557,7 @@ fn shutting_down_beside_threads_that_call_get_themselves_works() {
     for round in 1..20 {
         let count = taken.clone();
         let pool = port
-            .run(Workers::exactly(3), move |packet: Taken| {
+            .start(Workers::exactly(3), move |packet: Taken| {
                 packet.context.arrive();
                 count.fetch_add(1, SeqCst);
             })
@@ -596,7 +596,7 @@ fn a_handler_may_close_the_port_or_drop_its_pool() {
         let (own, closing) = (slot.clone(), port.clone());
         let mut guard = slot.lock().unwrap();
         *guard = Some(
-            port.run(Workers::new(3), move |packet: Taken| {
+            port.start(Workers::new(3), move |packet: Taken| {
                 packet.context.arrive();
                 if close { closing.close() } else { drop(own.lock().unwrap().take()) }
             })
@@ -621,7 +621,7 @@ fn a_pool_that_is_dropped_stops_without_waiting() {
     let _closing = Closing(port.clone(), gate.clone());
     let handler_gate = gate.clone();
     let pool = port
-        .run(Workers::exactly(3), move |packet: Taken| {
+        .start(Workers::exactly(3), move |packet: Taken| {
             packet.context.arrive();
             handler_gate.pass();
         })
@@ -642,7 +642,7 @@ fn two_pools_may_serve_one_port() {
     let pools: Vec<WorkerPool> = (0..2)
         .map(|pool| {
             let counts = counts.clone();
-            port.run(Workers::exactly(2).name(format!("pool-{pool}")), move |packet: Taken| {
+            port.start(Workers::exactly(2).name(format!("pool-{pool}")), move |packet: Taken| {
                 packet.context.arrive();
                 counts[pool].fetch_add(1, SeqCst);
                 blocking(|| thread::sleep(Duration::from_millis(1)));
@@ -673,7 +673,7 @@ fn of_two_pools_the_one_that_may_grow_does() {
                 packet.context.arrive();
                 blocking(|| gate.pass());
             };
-            port.run(workers, handler).unwrap()
+            port.start(workers, handler).unwrap()
         };
         let (fixed, grows) = if growing_first {
             let grows = run(Workers::new(1).max(4));
@@ -698,7 +698,7 @@ fn of_two_pools_the_one_that_may_grow_does() {
 fn a_pool_still_replaces_blocked_threads_after_an_earlier_pool_has_ended() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
-    let first = port.run(Workers::new(1), |_: Taken| {}).unwrap();
+    let first = port.start(Workers::new(1), |_: Taken| {}).unwrap();
     assert_eq!(first.shutdown(DEADLINE).workers, 0);
     let gate = Arc::new(Gate::default());
     let _closing = Closing(port.clone(), gate.clone());
@@ -716,7 +716,7 @@ fn a_second_pool_replaces_blocked_threads_when_the_first_one_ends() {
     let port = port(1, Wake::default());
     let gate = Arc::new(Gate::default());
     let _closing = Closing(port.clone(), gate.clone());
-    let first = port.run(Workers::exactly(1), |_: Taken| {}).unwrap();
+    let first = port.start(Workers::exactly(1), |_: Taken| {}).unwrap();
     let (pool, address) = echo_server(&port, &ledger, Workers::new(1), &gate);
     assert_eq!(first.shutdown(DEADLINE).workers, 0);
     let mut stuck = client(address);
@@ -762,7 +762,7 @@ fn a_thread_that_cannot_be_started_is_tried_again_and_told_once_a_second() {
         let _closing = Closing(port.clone(), gate.clone());
         let handler_gate = gate.clone();
         let pool = port
-            .run(Workers::new(2), move |packet: Taken| {
+            .start(Workers::new(2), move |packet: Taken| {
                 packet.context.arrive();
                 blocking(|| handler_gate.pass());
             })
@@ -817,7 +817,7 @@ fn a_logger_that_panics_costs_a_pool_no_thread_and_no_growth() {
         let _closing = Closing(port.clone(), gate.clone());
         let handler_gate = gate.clone();
         let pool = port
-            .run(Workers::new(1).max(2), move |packet: Taken| {
+            .start(Workers::new(1).max(2), move |packet: Taken| {
                 packet.context.arrive();
                 assert_ne!(packet.context.number, 0, "the handler of this packet panics");
                 blocking(|| handler_gate.pass());
@@ -841,7 +841,7 @@ fn descriptors_that_were_short_for_a_while_leave_no_ticking() {
             let port = port(2, Wake::default());
             let limit = rustix::process::getrlimit(Resource::Nofile);
             rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
-            let pool = with_pool.then(|| port.run(Workers::exactly(2), |_: Taken| {}).unwrap());
+            let pool = with_pool.then(|| port.start(Workers::exactly(2), |_: Taken| {}).unwrap());
             let _crew = (!with_pool).then(|| Crew::start(&port, 3, |_, packet| drop(packet)));
             let ticks = || port.stats().ticks.unwrap();
             let before = ticks();

@@ -228,10 +228,11 @@ impl Running {
             awake: Condvar::new(),
         });
         let (own, again) = (state.clone(), port.clone());
-        let pool = port.run(Workers::exactly(sleepers.limit + sleepers.count), move |packet| match packet.context {
-            Task::Flow => own.flow(sleepers.limit, &again),
-            Task::Sleep(time) => own.sleep(sleepers.count, time),
-        })?;
+        let pool =
+            port.start(Workers::exactly(sleepers.limit + sleepers.count), move |packet| match packet.context {
+                Task::Flow => own.flow(sleepers.limit, &again),
+                Task::Sleep(time) => own.sleep(sleepers.count, time),
+            })?;
         let running = Running { sleepers, port, pool, state };
         (0..2 * sleepers.limit).for_each(|_| running.post(Task::Flow));
         Ok(running)

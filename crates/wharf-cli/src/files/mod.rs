@@ -63,7 +63,7 @@ pub fn run(options: &Files) -> Result<(), String> {
     control.tick_every((shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)))?;
     let handler = Handler { port: port.clone(), acceptor, shared };
     let handling = handler.clone();
-    let pool = port.run(port::workers(&options.load), move |packet| handling.handle(packet));
+    let pool = port.start(port::workers(&options.load), move |packet| handling.handle(packet));
     let pool = pool.map_err(|error| format!("no thread can be started: {error}"))?;
     control.serve(&places, Running::new(handler, pool), Some(SHUTDOWN));
     // It ends when nobody can log any more.

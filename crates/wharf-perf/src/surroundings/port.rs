@@ -36,7 +36,7 @@ impl Op {
 pub(crate) fn run(port: &Port, threads: Option<usize>) -> io::Result<WorkerPool> {
     let workers = threads.map_or_else(Workers::default, Workers::new).name("wharf perf");
     let own = port.clone();
-    port.run(workers, move |Packet { context, event, .. }| {
+    port.start(workers, move |Packet { context, event, .. }| {
         if let Op::Of(owner, tag) = context {
             owner.completed(&own, tag, event);
         }

@@ -71,7 +71,7 @@ use std::time::Duration;
 /// # Who does the port's work
 ///
 /// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers
-/// and accepting. A pool ([`run`](CompletionPort::run)) has a thread more that does so while all its workers are
+/// and accepting. A pool ([`start`](CompletionPort::start)) has a thread more that does so while all its workers are
 /// outside `get`. A port that only threads of the program's own serve stands still while none of them is inside: what
 /// waits goes on with the next `get`.
 ///
@@ -322,7 +322,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// The system refuses to start a thread; or a [name](Workers::name) that no thread can have.
-    pub fn run(
+    pub fn start(
         &self,
         workers: Workers,
         handler: impl Fn(Packet<K, C>) + Send + Sync + 'static,

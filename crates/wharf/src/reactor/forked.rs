@@ -114,7 +114,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
             ("typed get_many", &|| over(typed.get_many(4, None))),
             ("typed stats", &|| over((typed.stats(), typed.workers(), format!("{typed:?}")))),
             ("typed notifier", &|| over(typed.notifier())),
-            ("typed run", &|| over(typed.run(crate::Workers::new(1), drop))),
+            ("typed start", &|| over(typed.start(crate::Workers::new(1), drop))),
             ("typed close", &|| typed.close()),
             ("blocking", &|| crate::blocking(|| {})),
         ];

@@ -309,7 +309,7 @@ impl Builder {
         let workers = self.workers.clone();
         let inner = self.over(port);
         let handler = Arc::downgrade(&inner);
-        let pool = inner.port.run(workers, move |packet| {
+        let pool = inner.port.start(workers, move |packet| {
             if let Some(inner) = handler.upgrade() {
                 inner.work(packet);
             }

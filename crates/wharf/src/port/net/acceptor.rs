@@ -69,7 +69,7 @@ impl Default for AcceptLimits {
 /// acceptor.listen(listener)?;
 ///
 /// let (serving, accepting) = (port.clone(), acceptor.clone());
-/// let workers = port.run(Workers::default(), move |packet| match (packet.context, packet.event) {
+/// let workers = port.start(Workers::default(), move |packet| match (packet.context, packet.event) {
 ///     (Purpose::Accept, event) => {
 ///         if let Some(Incoming::Admitted { socket, permit, .. }) = accepting.completed(event) {
 ///             let Ok(stream) = serving.associate(socket, ()) else { return };
