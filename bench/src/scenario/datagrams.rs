@@ -12,7 +12,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, UdpSocket};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet};
 
 /// Datagrams in a burst: less than a receive buffer of the usual size holds.
 const BURST: usize = 64;
@@ -90,7 +90,7 @@ fn segmented(bytes: usize) -> impl Iterator<Item = usize> {
 
 // --- Through a port ---
 
-type Socket = UdpSocket<(), ()>;
+type Socket = wharf::Datagrams<(), ()>;
 
 struct Pair {
     port: CompletionPort<(), ()>,

@@ -3,10 +3,10 @@
 use super::{Serve, handler::handle, listening, ready};
 use std::io;
 use wharf::session::{Link, Service, Session};
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpStream, Workers};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
 
 type Port = CompletionPort<(), ()>;
-type Stream = TcpStream<(), ()>;
+type Stream = wharf::Stream<(), ()>;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wharf::fs::File;
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpStream, Workers};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 const BLOCK_BYTES: usize = 4096;
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A device's key: for a connection, the message that has not come whole.
 type Begun = Option<Arc<Mutex<Messages>>>;
 type Port = CompletionPort<Begun, Purpose>;
-type Stream = TcpStream<Begun, Purpose>;
+type Stream = wharf::Stream<Begun, Purpose>;
 
 /// What an operation is for.
 enum Purpose {

@@ -7,12 +7,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wharf::session::{Link, Service, Session};
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpStream, Workers};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
 
 /// A connection's key: the message that has not come whole. One receive is outstanding at a time, so its lock is free.
 type Begun = Arc<Mutex<Messages>>;
 type Port = CompletionPort<Begun, ()>;
-type Stream = TcpStream<Begun, ()>;
+type Stream = wharf::Stream<Begun, ()>;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 

@@ -6,12 +6,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wharf::{Buffer, CompletionPort, Event, Packet, TcpStream, Workers};
+use wharf::{Buffer, CompletionPort, Event, Packet, Workers};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
 type Port = CompletionPort<(), Option<Arc<Line>>>;
-type Stream = TcpStream<(), Option<Arc<Line>>>;
+type Stream = wharf::Stream<(), Option<Arc<Line>>>;
 
 /// A line on its way: whose it is, and to how many it still goes.
 struct Line {

@@ -17,8 +17,8 @@ use wharf::{Buffer, CompletionPort, OperationId, Outcome, Packet, Refused};
 pub type Port = CompletionPort<(), Op>;
 type Event = wharf::Event<(), Op>;
 type Stream = wharf::Stream<(), Op>;
-type Listener = wharf::TcpListener<(), Op>;
-type Socket = wharf::UdpSocket<(), Op>;
+type Listener = wharf::Listener<(), Op>;
+type Socket = wharf::Datagrams<(), Op>;
 type File = wharf::fs::File<(), Op>;
 
 const ECANCELED: i32 = wharf::raw::ECANCELED;

@@ -6,7 +6,7 @@ use crate::tls::Acceptor;
 use std::io;
 use wharf::net::Acceptor as PortAcceptor;
 use wharf::session::{Inherited, InheritedSocket, Service, Session, inherited};
-use wharf::{CompletionPort, Context, TcpListener};
+use wharf::{CompletionPort, Context, Listener};
 
 /// Listens, and tells where, as words for people and scripts. Sockets that the program was started with (systemd's
 /// `LISTEN_FDS`) go before the address: whoever passes them on has decided where the server listens.
@@ -73,7 +73,7 @@ fn one_on_port<C: Context>(
     port: &CompletionPort<(), C>,
     address: &str,
     place: &str,
-) -> Result<TcpListener<(), C>, String> {
+) -> Result<Listener<(), C>, String> {
     if address.starts_with(UNIX) {
         return Err(format!("{address}: this serves TCP only; give ADDRESS:PORT, such as 127.0.0.1:8000{place}"));
     }

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use wharf::net::{AcceptLimits, Acceptor, Incoming, Permit};
-use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, TcpStream, WorkerPool};
+use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, WorkerPool};
 
 type Port = CompletionPort<(), Purpose>;
-type Stream = TcpStream<(), Purpose>;
+type Stream = wharf::Stream<(), Purpose>;
 
 /// What an operation is for. A pair lives as long as an operation of it is outstanding; then its streams are closed.
 enum Purpose {

@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use wharf::{Buffer, CompletionPort, Event, TcpStream};
+use wharf::{Buffer, CompletionPort, Event, Stream};
 
 const WORKERS: usize = 4;
 const SIGINT: i32 = 2;
@@ -30,7 +30,7 @@ type Id = u64;
 
 struct Server {
     port: CompletionPort<Id, ()>,
-    clients: Mutex<HashMap<Id, TcpStream<Id, ()>>>,
+    clients: Mutex<HashMap<Id, Stream<Id, ()>>>,
 }
 
 fn main() -> io::Result<()> {
@@ -74,7 +74,7 @@ impl Server {
         }
     }
 
-    fn receive(&self, id: Id, stream: &TcpStream<Id, ()>, buffer: Buffer) {
+    fn receive(&self, id: Id, stream: &Stream<Id, ()>, buffer: Buffer) {
         if stream.recv(buffer, ()).is_err() {
             self.forget(id); // refused, so no packet will come to say so
         }

@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
-use wharf::{Buffer, CompletionPort, Event, TcpStream};
+use wharf::{Buffer, CompletionPort, Event, Stream};
 
 const FRAME: Duration = Duration::from_micros(1_000_000 / 60);
 const SERVER_THINKS: Duration = Duration::from_millis(30);
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
 fn with_a_port(length: Duration) -> io::Result<()> {
     let port = CompletionPort::<(), ()>::new()?;
     port.connect(slow_server()?, (), ()).map_err(io::Error::from)?;
-    let mut connection: Option<TcpStream<(), ()>> = None;
+    let mut connection: Option<Stream<(), ()>> = None;
     frames("with a port", length, || {
         let mut bytes = 0;
         while let Ok(packet) = port.get_timeout(Duration::ZERO) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wharf::{Buffer, CompletionPort, Event, TcpStream, Workers};
+use wharf::{Buffer, CompletionPort, Event, Stream, Workers};
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(50);
 #[derive(Clone, Default)]
 struct Player(Arc<(AtomicI32, AtomicI32, AtomicBool)>);
 
-type Players = Mutex<HashMap<u64, TcpStream<Player, ()>>>;
+type Players = Mutex<HashMap<u64, Stream<Player, ()>>>;
 
 fn act(Player(player): &Player, letters: &[u8]) {
     let (x, y, _) = &**player;

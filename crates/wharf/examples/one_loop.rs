@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::time::Duration;
-use wharf::{Buffer, CompletionPort, Event, TcpStream};
+use wharf::{Buffer, CompletionPort, Event, Stream};
 
 /// What an operation is for. An append remembers who is to be answered.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ fn main() -> std::io::Result<()> {
     std::thread::spawn(move || poster.post(42, (), Any));
     println!("listening on {}", listener.local_addr()?);
 
-    let mut streams: HashMap<u64, TcpStream<(), Purpose>> = HashMap::new();
+    let mut streams: HashMap<u64, Stream<(), Purpose>> = HashMap::new();
     let mut seconds = 0;
     while let Ok(packet) = port.get() {
         match (packet.event, packet.context) {

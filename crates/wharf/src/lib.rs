@@ -81,7 +81,7 @@ pub use op::{Cancel, OperationId};
 #[cfg(not(loom))]
 pub use port::associate::Outcome;
 #[cfg(not(loom))]
-pub use port::net::{FileMessage, Stream, TcpListener, TcpStream, UdpSocket};
+pub use port::net::{Datagrams, FileMessage, Listener, Stream};
 #[cfg(not(loom))]
 pub use port::packet::{Event, Packet};
 #[cfg(not(loom))]

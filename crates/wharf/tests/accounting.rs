@@ -383,7 +383,7 @@ fn storm(seed: u64, wake: Wake, ending: Ending, pooled_workers: bool) -> usize {
             storm.wild.store(false, SeqCst);
             // Handlers that were under way may still issue.
             eventually("every accepted operation has ended in its packet", || {
-                streams.iter().chain(storm.born.lock().unwrap().iter()).for_each(wharf::TcpStream::close);
+                streams.iter().chain(storm.born.lock().unwrap().iter()).for_each(wharf::Stream::close);
                 listener.close();
                 for id in ids.drain(..) {
                     port.cancel(id);

@@ -7,9 +7,9 @@ use common::{DEADLINE, Ledger, Port, Token, errno, eventually, next, pending, po
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::time::Duration;
-use wharf::{Buffer, Event, Outcome, UdpSocket, Wake};
+use wharf::{Buffer, Event, Outcome, Wake};
 
-type Socket = UdpSocket<u64, Token>;
+type Socket = wharf::Datagrams<u64, Token>;
 
 fn bound() -> (Ledger, Port, Socket, StdSocket) {
     let ledger = Ledger::new();

@@ -1,7 +1,7 @@
 //! The hello of a datagram stream: said until it is answered, or until there is no hope of that.
 
 use crate::protocol::{Failure, code, datagram};
-use crate::surroundings::port::{Op, UdpSocket};
+use crate::surroundings::port::{Datagrams, Op};
 use std::time::Duration;
 use wharf::Buffer;
 
@@ -16,14 +16,14 @@ const ANSWER_BYTES: usize = 2048;
 
 /// A datagram stream that is being made.
 pub(super) struct Hello {
-    socket: UdpSocket,
+    socket: Datagrams,
     /// How often it was said.
     said: u32,
 }
 
 impl Hello {
     /// Says it for the first time; the answer comes with `answer`.
-    pub(super) fn say(socket: UdpSocket, answer: Op) -> Hello {
+    pub(super) fn say(socket: Datagrams, answer: Op) -> Hello {
         let _ = socket.recv_from(Buffer::with_capacity(ANSWER_BYTES), answer);
         let _ = socket.send(&datagram::HELLO, Op::Nothing);
         Hello { socket, said: 1 }

@@ -13,7 +13,7 @@ use crate::session::purpose::{Alarm, Purpose};
 use crate::session::test::{LINGER, TestSession};
 use crate::stream::base::Carrier;
 use crate::stream::pings::Pings;
-use crate::surroundings::port::{Op, Stream, UdpSocket};
+use crate::surroundings::port::{Datagrams, Op, Stream};
 use crate::surroundings::processor::Processor;
 use crate::surroundings::{socket, system};
 use socket2::Type;
@@ -244,7 +244,7 @@ impl State {
             return;
         }
         let ready = system::connect(&socket, &to).map(|()| std::net::UdpSocket::from(socket));
-        let socket: io::Result<UdpSocket> = ready.and_then(|socket| Ok(session.port.associate(socket, ())?));
+        let socket: io::Result<Datagrams> = ready.and_then(|socket| Ok(session.port.associate(socket, ())?));
         match socket {
             Ok(socket) => {
                 let hello = Hello::say(socket, op);
@@ -279,7 +279,7 @@ impl State {
         }
     }
 
-    pub(super) fn hello_answered(&mut self, socket: UdpSocket, buffer: Buffer, result: io::Result<usize>) {
+    pub(super) fn hello_answered(&mut self, socket: Datagrams, buffer: Buffer, result: io::Result<usize>) {
         if self.control.phase() != ClientPhase::Streams {
             return;
         }

@@ -12,7 +12,7 @@ use crate::report::human::SERVER_RULE;
 use crate::report::log::Log;
 use crate::report::printer::Printer;
 use crate::report::text::plain;
-use crate::surroundings::port::{Op, Owner, Port, UdpSocket};
+use crate::surroundings::port::{Datagrams, Op, Owner, Port};
 use crate::surroundings::processor::use_processor;
 use crate::surroundings::system::Processors;
 use std::io;
@@ -45,7 +45,7 @@ struct State {
     /// The processors before a client chose one.
     processors: Option<Processors>,
     /// Where hellos arrive, while a test waits for datagram streams.
-    hellos: Option<UdpSocket>,
+    hellos: Option<Datagrams>,
     stopping: bool,
 }
 
@@ -145,7 +145,7 @@ impl Host {
 
     fn hello(
         self: &Arc<Self>,
-        socket: &UdpSocket,
+        socket: &Datagrams,
         buffer: Buffer,
         from: Option<SocketAddr>,
         result: io::Result<usize>,
@@ -219,7 +219,7 @@ impl Resources for Host {
         if state.hellos.is_some() {
             return Ok(());
         }
-        let socket: UdpSocket = self.port.associate(sockets::hellos(&self.options, self.address)?, ())?;
+        let socket: Datagrams = self.port.associate(sockets::hellos(&self.options, self.address)?, ())?;
         let _ = socket.recv_from(Buffer::with_capacity(HELLO_BYTES), self.op());
         state.hellos = Some(socket);
         Ok(())

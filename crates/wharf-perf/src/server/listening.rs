@@ -1,7 +1,7 @@
 //! Where connections come in, one after the other, until the server ends.
 
 use super::host::Host;
-use crate::surroundings::port::{Op, Owner, Port, TcpListener};
+use crate::surroundings::port::{Listener, Op, Owner, Port};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) fn open(port: &Port, listener: TcpListener, host: &Arc<Host>) -> io::Result<Arc<Listening>> {
+    pub(super) fn open(port: &Port, listener: Listener, host: &Arc<Host>) -> io::Result<Arc<Listening>> {
         // Which stream is whose is known by the order in which they came, so one accept is outstanding at a time.
         let limits = AcceptLimits { outstanding: 1, ..AcceptLimits::default() };
         let listening = Arc::new_cyclic(|listening: &std::sync::Weak<Listening>| {

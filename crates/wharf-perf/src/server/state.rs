@@ -14,7 +14,7 @@ use crate::session::purpose::Alarm;
 use crate::session::test::{LINGER, TestSession};
 use crate::stream::base::Carrier;
 use crate::stream::pings::Pings;
-use crate::surroundings::port::{Op, Stream, UdpSocket};
+use crate::surroundings::port::{Datagrams, Op, Stream};
 use crate::surroundings::processor::Processor;
 use crate::surroundings::{file, socket, system};
 use std::io;
@@ -289,7 +289,7 @@ impl State {
     }
 
     /// A socket of its own for a datagram stream, on the server's port and at the address that the client talks to.
-    fn datagram_stream(&self, from: SocketAddr) -> Result<(UdpSocket, SocketAddr), Failure> {
+    fn datagram_stream(&self, from: SocketAddr) -> Result<(Datagrams, SocketAddr), Failure> {
         let session = &self.session;
         let control = session.connection.stream().and_then(|control| control.local_addr().ok());
         let control = control.ok_or_else(|| Failure::new(code::STREAM_CREATE, describe(code::STREAM_CREATE)))?;

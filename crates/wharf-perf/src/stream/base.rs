@@ -3,7 +3,7 @@
 use super::send_control::SendControl;
 use crate::measure::figures::StreamInfo;
 use crate::protocol::parameters::Parameters;
-use crate::surroundings::port::{File, Stream, UdpSocket};
+use crate::surroundings::port::{Datagrams, File, Stream};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What carries a stream.
 pub(crate) enum Carrier {
     Tcp(Stream),
-    Udp(UdpSocket, SocketAddr),
+    Udp(Datagrams, SocketAddr),
 }
 
 /// What both ends of a stream are built on.

@@ -6,8 +6,8 @@ use wharf::{CompletionPort, Event, Packet, WorkerPool, Workers};
 
 pub(crate) type Port = CompletionPort<(), Op>;
 pub(crate) type Stream = wharf::Stream<(), Op>;
-pub(crate) type TcpListener = wharf::TcpListener<(), Op>;
-pub(crate) type UdpSocket = wharf::UdpSocket<(), Op>;
+pub(crate) type Listener = wharf::Listener<(), Op>;
+pub(crate) type Datagrams = wharf::Datagrams<(), Op>;
 pub(crate) type File = wharf::fs::File<(), Op>;
 
 /// Whoever issues operations and hears of their ends.

@@ -2,7 +2,7 @@
 
 use super::associate::Shared;
 use super::fs::File;
-use super::net::{FileMessage, Stream, TcpListener, UdpSocket};
+use super::net::{Datagrams, FileMessage, Listener, Stream};
 use super::packet::{Event, Packet};
 use super::process::Child;
 use super::record::{Memory, Record, RepeatRecord, TimerRecord};
@@ -86,7 +86,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
     let result = |value| ended(error, value);
     let event = match kind {
         Kind::Accepted => {
-            let listener = TcpListener(shared);
+            let listener = Listener(shared);
             let local = listener.0.device.is_local();
             match payload {
                 Payload::Accepted(accepted) => match accepted.peer {
@@ -133,9 +133,9 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
             let mut buffer = pooled.map_or_else(|| memory.into_one(), Buffer::pooled);
             buffer.received(what.map_or(0, |what| what.bytes));
             let (from, segment_bytes) = what.map_or((None, 0), |what| (what.from, what.segment));
-            Event::ReceivedFrom { socket: UdpSocket(shared), buffer, from, segment_bytes, result: result(bytes) }
+            Event::ReceivedFrom { socket: Datagrams(shared), buffer, from, segment_bytes, result: result(bytes) }
         }
-        Kind::SentTo => Event::SentTo { socket: UdpSocket(shared), buffer: memory.into_one(), result: result(bytes) },
+        Kind::SentTo => Event::SentTo { socket: Datagrams(shared), buffer: memory.into_one(), result: result(bytes) },
         Kind::Read => {
             let mut buffer = memory.into_one();
             if error == 0 {

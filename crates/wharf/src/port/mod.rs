@@ -26,7 +26,7 @@ pub use types::{Context, Key};
 use crate::port::assemble::{assemble_post, posted, unposted};
 use crate::port::associate::Associate;
 use crate::port::fs::File;
-use crate::port::net::{Addresses, Stream, TcpListener, TcpStream, UdpSocket};
+use crate::port::net::{Addresses, Datagrams, Listener, Stream};
 use crate::port::packet::Packet;
 use crate::port::record::{RepeatRecord, TimerRecord};
 use crate::port::refused::{Refused, Rejected, Unposted, UnpostedReason};
@@ -161,7 +161,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// Address in use, not permitted, not of this machine; the last address's error when there are several.
-    pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<TcpListener<K, C>> {
+    pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<Listener<K, C>> {
         let listener = crate::port::net::listen(address)?;
         Ok(self.associate(listener, key)?)
     }
@@ -171,7 +171,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// Address in use, not permitted, not of this machine.
-    pub fn bind(&self, address: impl Addresses, key: K) -> io::Result<UdpSocket<K, C>> {
+    pub fn bind(&self, address: impl Addresses, key: K) -> io::Result<Datagrams<K, C>> {
         let socket = std::net::UdpSocket::bind(&address.addresses()?[..])?;
         Ok(self.associate(socket, key)?)
     }
@@ -182,8 +182,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// What can be told without trying: no descriptor, no such address. A refusal comes as a packet.
-    pub fn connect(&self, peer: SocketAddr, key: K, context: C) -> Result<TcpStream<K, C>, Refused<C, ()>> {
-        match TcpStream::open(&self.owner.0, &peer, key) {
+    pub fn connect(&self, peer: SocketAddr, key: K, context: C) -> Result<Stream<K, C>, Refused<C, ()>> {
+        match Stream::open(&self.owner.0, &peer, key) {
             Ok(stream) => match stream.connect(peer, context) {
                 Ok(_) => Ok(stream),
                 Err(refused) => Err(refused),
@@ -206,8 +206,8 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         peer: SocketAddr,
         key: K,
         context: C,
-    ) -> Result<TcpStream<K, C>, Refused<C, ()>> {
-        match TcpStream::unconnected(&self.owner.0, socket, key) {
+    ) -> Result<Stream<K, C>, Refused<C, ()>> {
+        match Stream::unconnected(&self.owner.0, socket, key) {
             Ok(stream) => match stream.connect(peer, context) {
                 Ok(_) => Ok(stream),
                 Err(refused) => Err(refused),

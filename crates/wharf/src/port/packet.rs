@@ -3,7 +3,7 @@
 use crate::error::{Class, NtStatus};
 use crate::op::buffer::Buffer;
 use crate::port::fs::File;
-use crate::port::net::{FileMessage, Stream, TcpListener, UdpSocket};
+use crate::port::net::{Datagrams, FileMessage, Listener, Stream};
 use crate::port::process::Child;
 use std::io;
 use std::net::SocketAddr;
@@ -36,14 +36,14 @@ pub enum Event<K, C> {
     /// A listener took a connection.
     Accepted {
         /// The listener, for the next accept.
-        listener: TcpListener<K, C>,
+        listener: Listener<K, C>,
         /// The connection, which belongs to no port yet (associate it), and its other end. It is in non-blocking mode.
         result: io::Result<(std::net::TcpStream, SocketAddr)>,
     },
     /// A listener of the machine's own (a Unix socket) took a connection.
     AcceptedLocal {
         /// The listener, for the next accept.
-        listener: TcpListener<K, C>,
+        listener: Listener<K, C>,
         /// The connection, which belongs to no port yet, in non-blocking mode.
         result: io::Result<crate::sys::UnixStream>,
     },
@@ -107,10 +107,10 @@ pub enum Event<K, C> {
     /// A datagram arrived.
     ReceivedFrom {
         /// The socket.
-        socket: UdpSocket<K, C>,
+        socket: Datagrams<K, C>,
         /// The buffer, its length the number of bytes received, also where it was too short (`EMSGSIZE`).
         buffer: Buffer,
-        /// Who sent it; with [`report_refusals`](UdpSocket::report_refusals), who refused a datagram. `None` when the
+        /// Who sent it; with [`report_refusals`](Datagrams::report_refusals), who refused a datagram. `None` when the
         /// receive failed otherwise.
         from: Option<SocketAddr>,
         /// With receive offload: the buffer holds several datagrams of so many bytes, the last perhaps shorter. 0: one.
@@ -121,7 +121,7 @@ pub enum Event<K, C> {
     /// The system took a datagram, or did not.
     SentTo {
         /// The socket.
-        socket: UdpSocket<K, C>,
+        socket: Datagrams<K, C>,
         /// The buffer, as it was given.
         buffer: Buffer,
         /// How many bytes: all.

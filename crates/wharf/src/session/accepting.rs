@@ -10,7 +10,7 @@ use super::peer::Peer;
 use super::service::{Inner, Listening, Make, Node, Op, Stream, lock};
 use super::{ServerTls, Session, Tls, payload};
 use crate::error::ErrorExt;
-use crate::port::net::{Came, TcpListener, listens_no_more};
+use crate::port::net::{Came, listens_no_more};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ const WAITING_MOST: usize = 4096;
 /// How long an accept that failed rests before the next is issued in its place.
 const REST: Duration = Duration::from_millis(100);
 
-pub(super) type Listener = TcpListener<Node, Op>;
+pub(super) type Listener = crate::port::net::Listener<Node, Op>;
 
 /// An accept that is outstanding, or whose connection is just being made a session. However that ends, by a panic too,
 /// it is counted no more.
@@ -117,7 +117,7 @@ impl Inner {
     /// Closes the service's listeners. Connections that wait to be accepted are reset.
     pub(super) fn close_listeners(&self) {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
-        listeners.iter().for_each(TcpListener::close);
+        listeners.iter().for_each(Listener::close);
         self.remove_socket_files();
     }
 
@@ -139,7 +139,7 @@ impl Inner {
                 }
             }
         }
-        listeners.iter().for_each(TcpListener::close);
+        listeners.iter().for_each(Listener::close);
         self.remove_socket_files();
     }
 

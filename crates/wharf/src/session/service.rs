@@ -12,7 +12,7 @@ use super::reconnect::{Control, GaveUp};
 #[cfg(feature = "tls")]
 use super::tls::ClientTls;
 use super::{ById, ServerTls, Session, Tls, time};
-use crate::port::net::{Addresses, TcpStream};
+use crate::port::net::Addresses;
 use crate::port::packet::{Event, Packet};
 use crate::port::{CompletionPort, PortStats};
 use crate::raw::OperationId;
@@ -81,7 +81,7 @@ pub(super) enum Op {
     ConnectLate(u8),
 }
 
-pub(super) type Stream = TcpStream<Node, Op>;
+pub(super) type Stream = crate::port::net::Stream<Node, Op>;
 
 type MakeTcp = dyn Fn(SocketAddr) -> Box<dyn Session> + Send + Sync;
 type MakeLocal = dyn Fn(&LocalPeer) -> Box<dyn Session> + Send + Sync;

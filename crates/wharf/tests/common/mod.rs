@@ -16,13 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use wharf::{
-    Buffer, CompletionPort, Event, GetError, OperationId, Outcome, Packet, PortOptions, TcpListener, TcpStream, Wake,
-};
+use wharf::{Buffer, CompletionPort, Event, GetError, OperationId, Outcome, Packet, PortOptions, Wake};
 
 pub type Port = CompletionPort<u64, Token>;
-pub type Stream = TcpStream<u64, Token>;
-pub type Listener = TcpListener<u64, Token>;
+pub type Stream = wharf::Stream<u64, Token>;
+pub type Listener = wharf::Listener<u64, Token>;
 pub type Taken = Packet<u64, Token>;
 
 // --- Accounting ---

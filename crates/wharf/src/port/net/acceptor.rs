@@ -6,7 +6,7 @@
 //! connection is open and none can come. Two locks, neither held while a call into the port or the program runs:
 //! `lists` has the listeners and what waits for a packet, `tally` the counts.
 
-use super::{Came, TcpListener};
+use super::{Came, Listener};
 use crate::error::ErrorExt;
 use crate::port::packet::Event;
 use crate::port::{CompletionPort, Context, Key};
@@ -131,9 +131,9 @@ struct Shared<K, C> {
 }
 
 struct Lists<K, C> {
-    listeners: Vec<TcpListener<K, C>>,
+    listeners: Vec<Listener<K, C>>,
     /// Accepts of these have failed, and are issued again when a timer elapses: one entry for each timer.
-    resting: VecDeque<TcpListener<K, C>>,
+    resting: VecDeque<Listener<K, C>>,
     /// Connections that were taken when listening stopped: one entry for each packet that was posted.
     taken: VecDeque<(TcpStream, SocketAddr)>,
     /// The last accept has failed, and the log has said so.
@@ -262,7 +262,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
     /// # Errors
     ///
     /// The listener or the port is closed, the acceptor was stopped, or it is a Unix socket.
-    pub fn listen(&self, listener: TcpListener<K, C>) -> io::Result<()> {
+    pub fn listen(&self, listener: Listener<K, C>) -> io::Result<()> {
         let shared = &self.0;
         if !shared.port.is_home() {
             return Err(crate::error::forked());
@@ -367,7 +367,7 @@ impl<K: Key, C: Context> Acceptor<K, C> {
 }
 
 impl<K: Key, C: Context> Shared<K, C> {
-    fn accept(&self, listener: &TcpListener<K, C>) -> io::Result<()> {
+    fn accept(&self, listener: &Listener<K, C>) -> io::Result<()> {
         let counted = self.tally.begin();
         listener.accept((self.context)()).map_err(|refused| refused.error)?;
         counted.issued();
@@ -382,7 +382,7 @@ impl<K: Key, C: Context> Shared<K, C> {
     }
 
     /// Lets the listener rest, or gives it up.
-    fn failed(&self, listener: &TcpListener<K, C>, error: &io::Error) {
+    fn failed(&self, listener: &Listener<K, C>, error: &io::Error) {
         let given_up = listens_no_more(error);
         let said = {
             let mut lists = self.lists.lock();
@@ -413,7 +413,7 @@ impl<K: Key, C: Context> Shared<K, C> {
 
     /// Accepts what the system has made, and posts a packet for each. The handlers make something of them, for whoever
     /// stops the acceptor may hold what a handler needs.
-    fn take_backlog(&self, listener: &TcpListener<K, C>) {
+    fn take_backlog(&self, listener: &Listener<K, C>) {
         for came in std::iter::from_fn(|| listener.accept_now()).take(BACKLOG_MAX) {
             // A Unix socket is refused by `listen`.
             let Came::Tcp(socket, peer) = came else { continue };

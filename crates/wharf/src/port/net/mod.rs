@@ -42,8 +42,8 @@ pub use address::Addresses;
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
 pub(crate) use tcp::{Came, listen};
-pub use tcp::{Stream, TcpListener, TcpStream};
-pub use udp::UdpSocket;
+pub use tcp::{Listener, Stream};
+pub use udp::Datagrams;
 
 use crate::port::associate::{Shared, adopt};
 use crate::port::refused::Rejected;

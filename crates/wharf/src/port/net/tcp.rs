@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`, 4096).
 const BACKLOG: i32 = 4096;
 
-/// A listening socket of a port. Clones name the same device.
-pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
+/// A listening socket of a port, for TCP or for Unix sockets. Clones name the same device.
+pub struct Listener<K, C>(pub(crate) Arc<Shared<K, C>>);
 
 /// A stream of a port: a TCP connection, a Unix socket, one end of a pipe, a terminal. Clones name the same device.
 ///
@@ -26,18 +26,15 @@ pub struct TcpListener<K, C>(pub(crate) Arc<Shared<K, C>>);
 /// its last handle is dropped; an outstanding operation holds a handle.
 pub struct Stream<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-/// A [`Stream`], as a TCP connection is usually called.
-pub type TcpStream<K, C> = Stream<K, C>;
-
-device!(TcpListener);
-socket!(TcpListener, std::net::TcpListener);
+device!(Listener);
+socket!(Listener, std::net::TcpListener);
 device!(Stream);
 socket!(Stream, std::net::TcpStream);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
-    type Device = TcpListener<K, C>;
+    type Device = Listener<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
+    fn associate(self, port: &raw::Port, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
         match sys::is_listening(&self) {
             Ok(true) => {}
             Ok(false) => {
@@ -47,7 +44,7 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
             }
             Err(error) => return Err(Rejected { error, source: self, key }),
         }
-        adopt_socket(port, self, DeviceKind::Listener, key).map(TcpListener)
+        adopt_socket(port, self, DeviceKind::Listener, key).map(Listener)
     }
 }
 
@@ -87,7 +84,7 @@ pub(crate) enum Came {
     Local(sys::UnixStream),
 }
 
-impl<K: Key, C: Context> TcpListener<K, C> {
+impl<K: Key, C: Context> Listener<K, C> {
     /// Takes a connection that waits now, if one does (on Windows none is seen).
     pub(crate) fn accept_now(&self) -> Option<Came> {
         let shared = &self.0;

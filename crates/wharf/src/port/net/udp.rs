@@ -34,20 +34,20 @@ use std::sync::Arc;
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct UdpSocket<K, C>(pub(crate) Arc<Shared<K, C>>);
+pub struct Datagrams<K, C>(pub(crate) Arc<Shared<K, C>>);
 
-device!(UdpSocket);
-socket!(UdpSocket, std::net::UdpSocket);
+device!(Datagrams);
+socket!(Datagrams, std::net::UdpSocket);
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::UdpSocket {
-    type Device = UdpSocket<K, C>;
+    type Device = Datagrams<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<UdpSocket<K, C>, Rejected<Self, K>> {
-        adopt_socket(port, self, DeviceKind::Datagram, key).map(UdpSocket)
+    fn associate(self, port: &raw::Port, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
+        adopt_socket(port, self, DeviceKind::Datagram, key).map(Datagrams)
     }
 }
 
-impl<K: Key, C: Context> UdpSocket<K, C> {
+impl<K: Key, C: Context> Datagrams<K, C> {
     /// Issues a receive of one datagram into a buffer. Its packet is
     /// [`Event::ReceivedFrom`](crate::Event::ReceivedFrom).
     ///
@@ -59,7 +59,7 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
     ///
     /// The buffer and the context come back when the socket or the port is closed, or the buffer is shared memory. On a
     /// connected socket a peer that answers "port unreachable" fails one receive or send with `ECONNREFUSED`; the next
-    /// works again (row U-09). [`report_refusals`](UdpSocket::report_refusals) has unconnected sockets hear of it too.
+    /// works again (row U-09). [`report_refusals`](Datagrams::report_refusals) has unconnected sockets hear of it too.
     #[doc(alias = "WSARecvFrom")]
     pub fn recv_from(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         let shared = &self.0;
@@ -96,7 +96,7 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         self.issue_send(buffer.into(), Some(to), context)
     }
 
-    /// Issues a send of one datagram to the address the socket is [connected](UdpSocket::connect) to.
+    /// Issues a send of one datagram to the address the socket is [connected](Datagrams::connect) to.
     #[doc(alias = "WSASend")]
     pub fn send(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
         self.issue_send(buffer.into(), None, context)
@@ -114,12 +114,12 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
     }
 
     /// Issues a send for each of many datagrams: a buffer, where it goes (an address, or `None::<SocketAddr>` on a
-    /// [connected](UdpSocket::connect) socket), and a context. The outcomes are in the order of the datagrams.
+    /// [connected](Datagrams::connect) socket), and a context. The outcomes are in the order of the datagrams.
     ///
-    /// Each is an operation like that of [`send_to`](UdpSocket::send_to), with a packet of its own; what is refused or
+    /// Each is an operation like that of [`send_to`](Datagrams::send_to), with a packet of its own; what is refused or
     /// fails says nothing about the others. They are issued under one lock and then tried together, up to 64 with one
     /// system call, which costs less than a call for each. On a connected socket they still go one by one, unless
-    /// [`report_refusals`](UdpSocket::report_refusals) is on: a call for several can forget that the peer has refused
+    /// [`report_refusals`](Datagrams::report_refusals) is on: a call for several can forget that the peer has refused
     /// one.
     ///
     /// ```
@@ -163,7 +163,7 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         })
     }
 
-    /// Issues many receives of one datagram each, like [`recv_from`](UdpSocket::recv_from) and in this order, under one
+    /// Issues many receives of one datagram each, like [`recv_from`](Datagrams::recv_from) and in this order, under one
     /// lock.
     ///
     /// Several that are outstanding, however they were issued, take up to 64 datagrams with one system call. None is
@@ -221,7 +221,7 @@ impl<K: Key, C: Context> UdpSocket<K, C> {
         shared.port.report_refusals(&shared.device, on).map_err(|error| refusal(&shared.port, error))
     }
 
-    /// From now on only datagrams of that peer are received, and [`send`](UdpSocket::send) goes to it. A plain call.
+    /// From now on only datagrams of that peer are received, and [`send`](Datagrams::send) goes to it. A plain call.
     pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
         // Before it is so: batches of sends go by it.
         self.0.device.has_peer();

@@ -3,7 +3,7 @@
 //! All of them are [`Stream`]s, so a handler need not know which it has. What a kind does not offer (the address of a
 //! pipe) fails with the system's error.
 
-use super::super::{Stream, TcpListener, UdpSocket, adopt_socket};
+use super::super::{Datagrams, Listener, Stream, adopt_socket};
 use crate::port::associate::Associate;
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
@@ -22,22 +22,22 @@ impl<K: Key, C: Context> Associate<K, C> for UnixStream {
 }
 
 impl<K: Key, C: Context> Associate<K, C> for UnixListener {
-    type Device = TcpListener<K, C>;
+    type Device = Listener<K, C>;
 
     /// Its accepts bring [`Event::AcceptedLocal`](crate::Event::AcceptedLocal).
-    fn associate(self, port: &raw::Port, key: K) -> Result<TcpListener<K, C>, Rejected<Self, K>> {
+    fn associate(self, port: &raw::Port, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
         let shared = adopt_socket(port, self, DeviceKind::Listener, key)?;
         shared.device.0.mark_local();
-        Ok(TcpListener(shared))
+        Ok(Listener(shared))
     }
 }
 
 impl<K: Key, C: Context> Associate<K, C> for UnixDatagram {
-    type Device = UdpSocket<K, C>;
+    type Device = Datagrams<K, C>;
 
     /// Datagrams without internet addresses: `from` is `None`, and what is sent goes to the connected peer.
-    fn associate(self, port: &raw::Port, key: K) -> Result<UdpSocket<K, C>, Rejected<Self, K>> {
-        adopt_socket(port, self, DeviceKind::Datagram, key).map(UdpSocket)
+    fn associate(self, port: &raw::Port, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
+        adopt_socket(port, self, DeviceKind::Datagram, key).map(Datagrams)
     }
 }
 
