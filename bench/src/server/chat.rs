@@ -3,6 +3,7 @@
 use super::{Serve, ready};
 use std::io;
 use wharf::session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, Session, SlowConsumer};
+use wharf::signal::SIGTERM;
 use wharf::{Buffer, Workers};
 
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -35,7 +36,7 @@ pub fn lines(options: &Serve) -> io::Result<()> {
     let address =
         service.listen("127.0.0.1:0", move |_| Framed::new(Lines::new(LINE_BYTES_MAX), Member(room.clone())))?;
     ready(address)?;
-    service.wait_for_signal(&[15]).map(drop)
+    service.wait_for_signal(&[SIGTERM]).map(drop)
 }
 
 /// One broadcast for all whole lines that came together, as `wharf serve chat` does it.
@@ -63,5 +64,5 @@ pub fn chunks(options: &Serve) -> io::Result<()> {
     let service = builder(options).start()?;
     let room = Group::new();
     ready(service.listen("127.0.0.1:0", move |_| Member { room: room.clone(), begun: Vec::new() })?)?;
-    service.wait_for_signal(&[15]).map(drop)
+    service.wait_for_signal(&[SIGTERM]).map(drop)
 }

@@ -3,6 +3,7 @@
 use super::{Serve, handler::handle, listening, ready};
 use std::io;
 use wharf::session::{Link, Service, Session};
+use wharf::signal::SIGTERM;
 use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
 
 type Port = CompletionPort<(), ()>;
@@ -104,5 +105,5 @@ pub fn session(options: &Serve) -> io::Result<()> {
     }
     let service = Service::builder().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
     ready(service.listen("127.0.0.1:0", |_| Echo)?)?;
-    service.wait_for_signal(&[15]).map(drop)
+    service.wait_for_signal(&[SIGTERM]).map(drop)
 }

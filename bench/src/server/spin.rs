@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wharf::session::{Link, Service, Session};
+use wharf::signal::SIGTERM;
 use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
 
 /// A connection's key: the message that has not come whole. One receive is outstanding at a time, so its lock is free.
@@ -79,5 +80,5 @@ pub fn session(options: &Serve) -> io::Result<()> {
     let service = Service::builder().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
     let (size, time) = (options.size, Duration::from_micros(options.spin_us));
     ready(service.listen("127.0.0.1:0", move |_| Spin { time, messages: Messages::new(size) })?)?;
-    service.wait_for_signal(&[15]).map(drop)
+    service.wait_for_signal(&[SIGTERM]).map(drop)
 }

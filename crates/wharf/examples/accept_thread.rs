@@ -20,10 +20,10 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use wharf::signal::SIGINT;
 use wharf::{Buffer, CompletionPort, Event, Stream};
 
 const WORKERS: usize = 4;
-const SIGINT: i32 = 2;
 
 /// A client's number, the key of its socket. 0 stands for none.
 type Id = u64;

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::time::Duration;
 use wharf::Buffer;
 use wharf::session::{Closed, Group, Link, Service, Session, SlowConsumer};
+use wharf::signal::SIGINT;
 
 struct Guest {
     room: Group,
@@ -34,7 +35,6 @@ fn main() -> std::io::Result<()> {
     let service = Service::builder().outbox(256 * 1024, SlowConsumer::DropOldest).start()?;
     let room = Group::new();
     let address = service.listen(address, move |_peer| Guest { room: room.clone() })?;
-    const SIGINT: i32 = 2;
     let ctrl_c = service.signals(&[SIGINT])?;
     println!("listening on {address}");
     std::io::stdout().flush()?;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use wharf::signal::SIGINT;
 use wharf::{Buffer, CompletionPort, Event, Stream, Workers};
 
 const TICK: Duration = Duration::from_millis(50);
@@ -58,7 +59,7 @@ fn main() -> std::io::Result<()> {
     let port = CompletionPort::<Player, ()>::options().concurrency(2).build()?;
     let listener = port.listen(address, Player::default())?;
     listener.accept(())?;
-    port.signal(2, Player::default(), ())?;
+    port.signal(SIGINT, Player::default(), ())?;
     port.interval(TICK, Player::default(), ())?;
     println!("listening on {}", listener.local_addr()?);
 

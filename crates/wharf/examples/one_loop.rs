@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::time::Duration;
+use wharf::signal::SIGINT;
 use wharf::{Buffer, CompletionPort, Event, Stream};
 
 /// What an operation is for. An append remembers who is to be answered.
@@ -27,7 +28,7 @@ fn main() -> std::io::Result<()> {
     let listener = port.listen("127.0.0.1:0", ())?;
     listener.accept(Any)?;
     port.interval(Duration::from_secs(1), (), Any)?;
-    port.signal(2, (), Any)?;
+    port.signal(SIGINT, (), Any)?;
     let child = port.associate(std::process::Command::new("sleep").arg("0.1").spawn()?, ())?;
     child.wait(Any)?;
     let poster = port.clone();

@@ -64,6 +64,12 @@ pub mod raw;
 mod reactor;
 #[cfg(not(loom))]
 pub mod session;
+/// Numbers of signals, as [`CompletionPort::signal`], `session::Service::signals` and `process::Child::signal` take
+/// them.
+#[cfg(not(loom))]
+pub mod signal {
+    pub use crate::sys::signals::*;
+}
 mod sync;
 mod sys;
 // In the library's own tests, and for the suite in `conformance/`.

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 use wharf::raw::{self, CompletionEvent, DeviceKind, Post};
 use wharf::session::{Closed, Group, Link, Reconnect, ReconnectState, Service, Session};
+use wharf::signal::{SIGKILL, SIGTERM};
 use wharf::{Buffer, Cancel, Event, FileMessage, GetError, UnpostedReason, Wake, Workers};
 
 /// A call in the child that takes longer hangs.
@@ -312,7 +313,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
                 true
             }),
             call("wait for a child process", || process.wait(token()).is_err()),
-            call("signal to a child process", || process.signal(15).is_err()),
+            call("signal to a child process", || process.signal(SIGTERM).is_err()),
             call("a batch", || {
                 let mut batch = batch.borrow_mut().take().unwrap();
                 let empty = batch.is_empty() && batch.next().is_none();
@@ -371,7 +372,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
         socket.send_to("itself", socket_address, ledger.token(10)).unwrap();
         listener.accept(ledger.token(1)).unwrap();
         let _client = connected();
-        process.signal(9).unwrap();
+        process.signal(SIGKILL).unwrap();
         port.timer(Duration::from_millis(50), 0, ledger.token(11)).unwrap();
         let mut missing = vec![1, 2, 3, 4, 10, 11];
         while !missing.is_empty() {

@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use wharf::process::Child;
+use wharf::signal::{SIGKILL, SIGTERM};
 use wharf::{Buffer, Cancel, Event, Wake};
 
 const EPIPE: i32 = 32;
@@ -245,11 +246,11 @@ fn a_child_is_signalled_and_its_pipes_are_served_beside_its_end() {
         }
     }
     assert!(heard);
-    child.signal(15).unwrap();
+    child.signal(SIGTERM).unwrap();
     let packet = next(&port);
     let Event::Exited { result, .. } = packet.event else { panic!("{:?}", packet.event) };
     assert_eq!(result.unwrap().signal(), Some(15));
-    assert!(child.signal(15).is_err(), "it has ended");
+    assert!(child.signal(SIGTERM).is_err(), "it has ended");
     quiet(&port, &ledger);
 }
 
@@ -263,7 +264,7 @@ fn a_wait_for_a_child_is_cancelled_and_the_child_goes_on() {
     let packet = next(&port);
     let Event::Exited { result, .. } = packet.event else { panic!("{:?}", packet.event) };
     assert_eq!(errno(&result), ECANCELED);
-    child.signal(9).unwrap();
+    child.signal(SIGKILL).unwrap();
     child.wait(ledger.token(2)).unwrap();
     let packet = next(&port);
     let Event::Exited { result, .. } = packet.event else { panic!("{:?}", packet.event) };

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use wharf::error::NtStatus;
+use wharf::signal::{SIGINT, SIGTERM};
 use wharf::{Buffer, Cancel, Event, FileMessage, GetError, Wake, Workers};
 
 /// A file's name that is the test's own, removed at its end.
@@ -169,7 +170,7 @@ fn ctrl_c_is_a_packet() {
     in_child("ctrl_c_is_a_packet", || {
         let ledger = Ledger::new();
         let port = port(1, Wake::default());
-        let id = port.signal(2, 9, ledger.token(1)).unwrap();
+        let id = port.signal(SIGINT, 9, ledger.token(1)).unwrap();
         #[allow(unsafe_code)]
         // SAFETY: numbers only; group 0 is that of this process's console.
         let raised = unsafe { windows_sys::Win32::System::Console::GenerateConsoleCtrlEvent(0, 0) } != 0;
@@ -208,7 +209,7 @@ fn the_end_of_a_child_is_a_packet() {
     assert_eq!(port.cancel(id), Cancel::Requested);
     let Event::Exited { result: Err(_), .. } = next(&port).event else { panic!("not cancelled") };
     pending(child.wait(ledger.token(3)).unwrap());
-    child.signal(15).unwrap();
+    child.signal(SIGTERM).unwrap();
     let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };
     assert_eq!(result.unwrap().code(), Some(1));
 }
@@ -269,7 +270,7 @@ fn a_wait_that_is_cancelled_while_the_child_ends_has_one_packet() {
         std::thread::sleep(Duration::from_micros(round * 500));
         let killer = {
             let child = child.clone();
-            std::thread::spawn(move || drop(child.signal(15)))
+            std::thread::spawn(move || drop(child.signal(SIGTERM)))
         };
         let asked = child.cancel(id);
         let Event::Exited { result, .. } = next(&port).event else { panic!("not ended") };

@@ -10,10 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::Path;
 use std::process::Command;
 use wharf::session::{InheritedSocket, Service, Session};
-
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
+use wharf::signal::{SIGHUP, SIGINT, SIGTERM};
 
 /// What asks a server or a copy to end.
 pub const ENDING: [i32; 2] = [SIGINT, SIGTERM];

@@ -9,14 +9,11 @@ use std::os::windows::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use wharf::session::{InheritedSocket, Service, Session};
+use wharf::signal::{SIGBREAK, SIGINT, SIGTERM};
 use windows_sys::Win32::Foundation as base;
 use windows_sys::Win32::Networking::WinSock as ws;
 use windows_sys::Win32::Storage::FileSystem as files;
 use windows_sys::Win32::System::{Console as console, Threading as threads};
-
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
-const SIGBREAK: i32 = 21;
 
 /// What asks a server or a copy to end: Ctrl+C, the end of the console or the session, Ctrl+Break.
 pub const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGBREAK];

@@ -370,9 +370,9 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         })
     }
 
-    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process, `SIGINT`
-    /// (Ctrl+C) say, until it is cancelled. Signals that come faster than they are taken are merged, as POSIX does.
-    /// Handlers that the program had before still run.
+    /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process,
+    /// [`SIGINT`](crate::signal::SIGINT) (Ctrl+C) say, until it is cancelled. Signals that come faster than they are
+    /// taken are merged, as POSIX does. Handlers that the program had before still run.
     ///
     /// # Errors
     ///

@@ -9,13 +9,11 @@ use super::port::Port;
 use crate::op::{Cancel, Completion, Kind, OperationId, Repeating, Retain, Sink};
 use crate::sync::Lock;
 use crate::sys::calls::Completions;
+use crate::sys::signals::{SIGBREAK, SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use windows_sys::Win32::System::Console as console;
 
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
-const SIGBREAK: i32 = 21;
 /// What the system gives a program to end by itself.
 const ENDING: std::time::Duration = std::time::Duration::from_secs(20);
 

@@ -470,8 +470,8 @@ impl Port {
     /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last
     /// packet says [`ECANCELED`](super::ECANCELED). Fails for a signal that cannot be caught.
     ///
-    /// On Windows these are `SIGINT` (2), `SIGBREAK` (21) and `SIGTERM` (15), which the system tells of the console;
-    /// others fail.
+    /// On Windows these are `SIGINT`, `SIGBREAK` and `SIGTERM` ([`signal`](crate::signal)), which the system tells of
+    /// the console; others fail.
     pub fn signal(
         &self,
         signal: i32,

@@ -8,13 +8,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::windows::io::{AsRawSocket, BorrowedSocket};
 use std::time::Duration;
+use wharf::signal::{SIGBREAK, SIGINT, SIGTERM};
 use windows_sys::Win32::Foundation::{self as base, FILETIME};
 use windows_sys::Win32::Networking::WinSock as ws;
 use windows_sys::Win32::System::Threading as threads;
-
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
-const SIGBREAK: i32 = 21;
 
 /// What asks a test or a server to end: Ctrl+C, the end of the console or the session, Ctrl+Break.
 pub(crate) const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGBREAK];

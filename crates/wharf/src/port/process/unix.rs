@@ -51,7 +51,7 @@ impl<K: Key, C: Context> Child<K, C> {
         shared.issue_plain(context, |token| shared.port.wait_child(&shared.device, token, Sink::Port))
     }
 
-    /// Sends it a signal, `SIGTERM` (15) say.
+    /// Sends it a signal, [`SIGTERM`](crate::signal::SIGTERM) say.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Sink};
 use crate::sys::Owned;
+use crate::sys::signals::{SIGKILL, SIGTERM};
 use std::io;
 use std::os::windows::io::{AsHandle, OwnedHandle};
 use std::sync::Arc;
@@ -45,14 +46,15 @@ impl<K: Key, C: Context> Child<K, C> {
         shared.issue_plain(context, |token| shared.port.wait_child(&shared.device, token, Sink::Port))
     }
 
-    /// Ends it: Windows knows no signals, so `SIGTERM` (15) and `SIGKILL` (9) both terminate it, with exit code 1.
+    /// Ends it: Windows knows no signals, so [`SIGTERM`](crate::signal::SIGTERM) and
+    /// [`SIGKILL`](crate::signal::SIGKILL) both terminate it, with exit code 1.
     ///
     /// # Errors
     ///
     /// It has ended, or it is another signal.
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        if !matches!(number, 9 | 15) {
-            let what = format!("Windows cannot send signal {number}; 9 and 15 terminate the process");
+        if !matches!(number, SIGKILL | SIGTERM) {
+            let what = format!("Windows cannot send signal {number}; SIGTERM and SIGKILL terminate the process");
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
         self.0.port.0.terminate(&self.0.device.0)

@@ -5,6 +5,7 @@ pub(crate) mod errno;
 mod kqueue;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
+pub mod signals;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use kqueue::*;

@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod errno;
+pub mod signals;
 
 use super::{LocalName, Owned};
 use rustix::fd::{AsFd, BorrowedFd};
