@@ -14,17 +14,6 @@ pub enum SocketEngine {
     Poll,
 }
 
-impl SocketEngine {
-    /// What the environment asks for.
-    pub(crate) fn from_environment() -> SocketEngine {
-        match std::env::var(FileEngine::VARIABLE).as_deref() {
-            Ok("poll") => SocketEngine::Poll,
-            // Anything else is the file engine's to judge.
-            _ => SocketEngine::Auto,
-        }
-    }
-}
-
 /// Which way files go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileEngine {
@@ -37,25 +26,22 @@ pub enum FileEngine {
     Threads,
 }
 
-impl FileEngine {
-    /// The variable's name.
-    pub(crate) const VARIABLE: &'static str = "WHARF_ENGINE";
+/// The environment variable that chooses engines where a program does not.
+const VARIABLE: &str = "WHARF_ENGINE";
 
-    /// What the environment asks for.
-    pub(crate) fn from_environment() -> io::Result<FileEngine> {
-        match std::env::var(Self::VARIABLE).as_deref() {
-            // `poll` speaks of sockets.
-            Err(std::env::VarError::NotPresent) | Ok("" | "auto" | "poll") => Ok(FileEngine::Auto),
-            Ok("io_uring") => Ok(FileEngine::Ring),
-            Ok("threads") => Ok(FileEngine::Threads),
-            other => {
-                let found = other.map_or_else(|_| "no text".to_owned(), |text| format!("{text:?}"));
-                let why = format!(
-                    "{} is {found}; give auto, io_uring or threads for files, poll for sockets, or unset it",
-                    Self::VARIABLE
-                );
-                Err(io::Error::new(io::ErrorKind::InvalidInput, why))
-            }
+/// What the environment asks for: the value names one engine, and the other kind is left to the system.
+pub(crate) fn engines_from_environment() -> io::Result<(SocketEngine, FileEngine)> {
+    match std::env::var(VARIABLE).as_deref() {
+        Err(std::env::VarError::NotPresent) | Ok("" | "auto") => Ok((SocketEngine::Auto, FileEngine::Auto)),
+        Ok("poll") => Ok((SocketEngine::Poll, FileEngine::Auto)),
+        Ok("io_uring") => Ok((SocketEngine::Auto, FileEngine::Ring)),
+        Ok("threads") => Ok((SocketEngine::Auto, FileEngine::Threads)),
+        other => {
+            let found = other.map_or_else(|_| "no text".to_owned(), |text| format!("{text:?}"));
+            let why = format!(
+                "{VARIABLE} is {found}; give auto, io_uring or threads for files, poll for sockets, or unset it"
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
         }
     }
 }

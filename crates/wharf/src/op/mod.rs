@@ -7,6 +7,7 @@ mod operation;
 mod timers;
 mod types;
 
+pub(crate) use engines::engines_from_environment;
 pub use engines::{FileEngine, SocketEngine};
 pub use operation::*;
 pub(crate) use timers::{Clock, Due, Repeating, Timers};

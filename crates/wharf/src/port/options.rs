@@ -2,6 +2,7 @@
 
 use super::assemble::assemble;
 use super::{CompletionPort, Context, Key};
+use crate::op::engines_from_environment;
 use crate::raw::{self, FileEngine, SocketEngine};
 use crate::threads::Wake;
 use std::io;
@@ -86,10 +87,13 @@ impl PortOptions {
             let what = "buffers of 0 bytes can receive nothing; give pool 1 byte or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        let files = self.files.map_or_else(FileEngine::from_environment, Ok)?;
+        let asked = engines_from_environment();
+        // A value that names no engine is an error only where it would choose.
+        let sockets = asked.as_ref().map_or(SocketEngine::Auto, |(sockets, _)| *sockets);
+        let files = self.files.map_or_else(|| asked.map(|(_, files)| files), Ok)?;
         Ok(raw::Config {
             files,
-            sockets: self.sockets.unwrap_or_else(SocketEngine::from_environment),
+            sockets: self.sockets.unwrap_or(sockets),
             concurrency: self.concurrency,
             wake: self.wake,
             pool_buffer_bytes: self.pool_buffer_bytes,
