@@ -142,7 +142,7 @@ impl Pair {
             }
         }
         while missing > 0 || self.outgoing.len() < BURST {
-            for packet in self.port.get_many(BURST, None)? {
+            for packet in self.port.get_many(BURST)? {
                 missing -= done(&mut self.outgoing, &mut self.incoming, packet)? / self.bytes;
             }
         }

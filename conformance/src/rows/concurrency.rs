@@ -660,7 +660,7 @@ fn poll_at_limit(b: &Bench) {
     post(&port, 2);
     assert_eq!(port.stats().queued, 1);
     let zero = port.get_timeout(Duration::ZERO).map(|packet| packet.context);
-    let many = port.get_many(2, Some(Duration::ZERO)).map(|batch| batch.len());
+    let many = port.get_many_timeout(2, Duration::ZERO).map(|batch| batch.len());
     leave.set();
     assert_eq!((zero, many), (Err(GetError::TimedOut), Err(GetError::TimedOut)));
     thread.join().unwrap();

@@ -167,8 +167,8 @@ fn closed_meanwhile(b: &Bench) {
     let waits: [fn(&Port) -> u32; 4] = [
         |port| port.get().expect_err("nothing ends").win32(),
         |port| port.get_timeout(DEADLINE).expect_err("nothing ends").win32(),
-        |port| port.get_many(4, None).expect_err("nothing ends").win32(),
-        |port| port.get_many(4, Some(DEADLINE)).expect_err("nothing ends").win32(),
+        |port| port.get_many(4).expect_err("nothing ends").win32(),
+        |port| port.get_many_timeout(4, DEADLINE).expect_err("nothing ends").win32(),
     ];
     let threads = waits.map(|wait| {
         let port = port.clone();
@@ -616,14 +616,14 @@ fn post_succeeds(b: &Bench) {
 fn batch_is_what_is_there(b: &Bench) {
     let port = b.port();
     (0..5).for_each(|number| port.post(0, 0, number).unwrap());
-    let batch: Vec<u64> = port.get_many(64, None).unwrap().map(|packet| packet.context).collect();
+    let batch: Vec<u64> = port.get_many(64).unwrap().map(|packet| packet.context).collect();
     assert_eq!(batch, [0, 1, 2, 3, 4]);
     (0..5).for_each(|number| port.post(0, 0, number).unwrap());
-    assert_eq!(port.get_many(3, None).unwrap().count(), 3, "no more than asked for");
-    assert_eq!(port.get_many(3, None).unwrap().count(), 2);
+    assert_eq!(port.get_many(3).unwrap().count(), 3, "no more than asked for");
+    assert_eq!(port.get_many(3).unwrap().count(), 2);
     quickest("a batch that is not full", AT_ONCE, TRIES, || {
         (0..5).for_each(|number| port.post(0, 0, number).unwrap());
-        timed(|| assert_eq!(port.get_many(64, Some(DEADLINE)).unwrap().count(), 5))
+        timed(|| assert_eq!(port.get_many_timeout(64, DEADLINE).unwrap().count(), 5))
     });
     // Of what comes by itself, too: the first has it end.
     let (stream, mut peer) = b.stream(&port, 1);
@@ -635,7 +635,7 @@ fn batch_is_what_is_there(b: &Bench) {
                 peer.write_all(b"x").unwrap();
                 Instant::now()
             });
-            assert_eq!(port.get_many(64, Some(DEADLINE)).unwrap().count(), 1);
+            assert_eq!(port.get_many_timeout(64, DEADLINE).unwrap().count(), 1);
             let ended = Instant::now();
             ended.saturating_duration_since(writer.join().unwrap())
         })
@@ -649,18 +649,18 @@ fn batch_with_failures(b: &Bench) {
     port.post(0, 0, 2).unwrap();
     stream.cancel_all();
     let all: Vec<(u64, bool)> =
-        port.get_many(8, Some(DEADLINE)).unwrap().map(|packet| (packet.context, packet.error().is_some())).collect();
+        port.get_many_timeout(8, DEADLINE).unwrap().map(|packet| (packet.context, packet.error().is_some())).collect();
     assert_eq!(all, [(2, false), (1, true)]);
     stream.recv(vec![0; 4], 3).unwrap();
     stream.cancel_all();
-    let only: Vec<bool> = port.get_many(8, Some(DEADLINE)).unwrap().map(|packet| packet.error().is_some()).collect();
+    let only: Vec<bool> = port.get_many_timeout(8, DEADLINE).unwrap().map(|packet| packet.error().is_some()).collect();
     assert_eq!(only, [true], "also when all of it failed");
 }
 
 pub fn batch_fields(b: &Bench) {
     let port = b.port();
     (1..4).for_each(|number| port.post(number, number as u64 * 10, number as u64 * 100).unwrap());
-    let batch = port.get_many(8, None).unwrap();
+    let batch = port.get_many(8).unwrap();
     assert_eq!(batch.len(), 3);
     for (packet, number) in batch.zip(1..) {
         assert_eq!((packet.key, packet.context), (number * 10, number * 100));
@@ -674,7 +674,7 @@ fn two_ends(b: &Bench) -> (Port, Vec<Taken>) {
     stream.send("x", 1).unwrap();
     stream.recv(vec![0; 4], 2).unwrap();
     stream.cancel_all();
-    let batch = port.get_many(8, Some(DEADLINE)).unwrap().collect();
+    let batch = port.get_many_timeout(8, DEADLINE).unwrap().collect();
     drop(peer);
     (port, batch)
 }
@@ -704,7 +704,7 @@ fn batch_order(b: &Bench) {
     }
     let mut expected = 0;
     while expected < 1000 {
-        for packet in port.get_many(37, Some(DEADLINE)).unwrap() {
+        for packet in port.get_many_timeout(37, DEADLINE).unwrap() {
             assert_eq!(packet.context, expected);
             expected += 1;
         }
@@ -714,7 +714,7 @@ fn batch_order(b: &Bench) {
 fn batch_of_none(b: &Bench) {
     let port = b.port();
     port.post(0, 0, 5).unwrap();
-    assert_eq!(port.get_many(0, None).expect_err("no room for any").win32(), 87);
+    assert_eq!(port.get_many(0).expect_err("no room for any").win32(), 87);
     assert_eq!(next(&port).context, 5, "nothing was taken");
 }
 
@@ -722,7 +722,8 @@ fn batch_time_out(b: &Bench) {
     let port = b.port();
     for wait in [Duration::ZERO, Duration::from_millis(5)] {
         quickest("a batch that times out", wait + AT_ONCE, TRIES, || {
-            let took = timed(|| assert_eq!(port.get_many(8, Some(wait)).expect_err("nothing is queued").win32(), 258));
+            let took =
+                timed(|| assert_eq!(port.get_many_timeout(8, wait).expect_err("nothing is queued").win32(), 258));
             assert!(took >= wait, "it came back before its time");
             took
         });
@@ -738,7 +739,7 @@ fn batch_is_one(b: &Bench) {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while let Ok(batch) = port.get_many(8, None) {
+                while let Ok(batch) = port.get_many(8) {
                     let mut seen = 0;
                     most.raise_to(running.up());
                     for _ in batch {
@@ -837,5 +838,11 @@ fn interrupted_get(b: &Bench) {
 }
 
 fn interrupted_batch(b: &Bench) {
-    interrupted(b, |port, wait| port.get_many(4, wait).map(|mut batch| batch.next().expect("a packet").context));
+    interrupted(b, |port, wait| {
+        let batch = match wait {
+            Some(wait) => port.get_many_timeout(4, wait),
+            None => port.get_many(4),
+        };
+        batch.map(|mut batch| batch.next().expect("a packet").context)
+    });
 }

@@ -181,7 +181,7 @@ fn batch_with_nothing(b: &Bench) -> (usize, usize) {
     assert_eq!(received(&port).0, 0);
     port.post(0, 0, 1).unwrap();
     stream.recv(vec![0; 4], 2).unwrap();
-    let batch = port.get_many(8, Some(DEADLINE)).unwrap();
+    let batch = port.get_many_timeout(8, DEADLINE).unwrap();
     (batch.len(), batch.count())
 }
 

@@ -201,7 +201,7 @@ pub fn batch_of_a_sleeper(b: &Bench) {
         (0..8).for_each(|_| port.post(0, 0, 1).unwrap());
         let (own, taker) = (gate.clone(), port.clone());
         let sleeper = thread::spawn(move || {
-            let mut batch = taker.get_many(8, Some(DEADLINE)).unwrap();
+            let mut batch = taker.get_many_timeout(8, DEADLINE).unwrap();
             assert_eq!(batch.next().map(|packet| packet.context), Some(1));
             own.pass();
             thread::sleep(LONG);

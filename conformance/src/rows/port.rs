@@ -567,8 +567,8 @@ fn abandoned_one(b: &Bench) {
 }
 
 fn abandoned_batch(b: &Bench) {
-    abandoned(b, |port| port.get_many(8, None).expect_err("nothing was queued"));
-    abandoned_in_a_flood(b, |port| port.get_many(8, None).map(Iterator::count));
+    abandoned(b, |port| port.get_many(8).expect_err("nothing was queued"));
+    abandoned_in_a_flood(b, |port| port.get_many(8).map(Iterator::count));
 }
 
 fn forked(b: &Bench) {
@@ -848,7 +848,7 @@ fn closed_handle(b: &Bench) {
     port.close();
     assert_eq!(port.get().expect_err("it is closed").win32(), 735);
     assert_eq!(port.get_timeout(Duration::ZERO).expect_err("it is closed").win32(), 735);
-    assert_eq!(port.get_many(4, None).expect_err("it is closed").win32(), 735);
+    assert_eq!(port.get_many(4).expect_err("it is closed").win32(), 735);
     assert!(port.post(0, 0, 0).is_err());
 }
 

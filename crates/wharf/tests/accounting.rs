@@ -253,7 +253,7 @@ fn storm(seed: u64, wake: Wake, ending: Ending, pooled_workers: bool) -> usize {
                 thread::spawn(move || {
                     const LEAVE: u64 = 0x1ea5e;
                     if n == 0 {
-                        while let Ok(batch) = port.get_many(5, None) {
+                        while let Ok(batch) = port.get_many(5) {
                             let mut leave = false;
                             for packet in batch {
                                 leave |= packet.key == LEAVE;
@@ -463,7 +463,7 @@ fn timers_signals_batches_and_posts_that_nobody_takes_are_freed() {
             port.interval(Duration::from_micros(100), 0, ledger.token(100)).unwrap();
             port.signal(libc::SIGUSR1, 0, ledger.token(101)).unwrap();
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).unwrap();
-            let mut batch = port.get_many(10, None).unwrap();
+            let mut batch = port.get_many(10).unwrap();
             drop(batch.next());
             let kept = batch.next();
             match round % 4 {

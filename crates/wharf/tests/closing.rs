@@ -107,12 +107,12 @@ fn fill_and_end(ending: Ending) {
         Ending::Close => port.close(),
         Ending::DropLast => {}
         Ending::CloseInBatch => {
-            let batch = port.get_many(8, None).unwrap();
+            let batch = port.get_many(8).unwrap();
             port.close();
             drop(batch);
         }
         Ending::PanicInBatch => {
-            let mut batch = port.get_many(8, None).unwrap();
+            let mut batch = port.get_many(8).unwrap();
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 port.close();
                 // The packet in hand is the program's own: its destructor panics here.

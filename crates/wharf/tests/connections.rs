@@ -896,7 +896,7 @@ fn a_forked_child_cannot_use_the_port() {
             let checks = [
                 port.get_timeout(Duration::ZERO).unwrap_err() == GetError::Forked,
                 port.get().unwrap_err() == GetError::Forked,
-                port.get_many(4, None).unwrap_err() == GetError::Forked,
+                port.get_many(4).unwrap_err() == GetError::Forked,
                 port.post(0, 0, ledger.token(9)).is_err_and(|unposted| unposted.reason == UnpostedReason::Closed),
                 port.try_post(0, 0, ledger.token(9), 9).is_err(),
                 stream.recv(vec![0; 8], ledger.token(9)).is_err(),

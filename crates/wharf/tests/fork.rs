@@ -147,7 +147,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
         let pooled = RefCell::new(Some(received(next(&port)).buffer));
         // A batch that this thread has come half through.
         (0..4).for_each(|_| port.post(0, 0, ledger.token(7)).unwrap());
-        let mut batch = port.get_many(4, None).unwrap();
+        let mut batch = port.get_many(4).unwrap();
         drop(batch.next());
         let batch = RefCell::new(Some(batch));
         let pool_port = self::port(2, Wake::default());
@@ -217,7 +217,7 @@ fn every_call_of_a_port_and_its_devices_fails_in_a_forked_child_and_none_hangs()
         let calls = vec![
             call("get", || port.get().unwrap_err() == closed),
             call("get_timeout", || port.get_timeout(Duration::ZERO).unwrap_err() == closed),
-            call("get_many", || port.get_many(4, None).unwrap_err() == closed),
+            call("get_many", || port.get_many(4).unwrap_err() == closed),
             call("post", || port.post(0, 0, token()).is_err_and(|refused| refused.reason == UnpostedReason::Closed)),
             call("try_post", || port.try_post(0, 0, token(), 9).is_err()),
             call("associate", || port.associate(connected(), 0).is_err()),

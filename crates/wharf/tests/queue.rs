@@ -134,7 +134,7 @@ fn a_time_out_of_zero_never_waits_and_others_wait_at_least_their_time() {
     // Beyond what a clock can express: no time-out at all.
     post(&port, &ledger, 2);
     assert_eq!(port.get_timeout(Duration::MAX).unwrap().context.number, 2);
-    assert_eq!(port.get_many(8, Some(Duration::ZERO)).unwrap_err(), GetError::TimedOut);
+    assert_eq!(port.get_many_timeout(8, Duration::ZERO).unwrap_err(), GetError::TimedOut);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_batch_counts_as_one_running_thread() {
     thread::scope(|scope| {
         for _ in 0..5 {
             scope.spawn(|| {
-                while let Ok(batch) = port.get_many(8, None) {
+                while let Ok(batch) = port.get_many(8) {
                     most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
                     let mut seen = 0;
                     for packet in batch {
@@ -417,7 +417,7 @@ fn at_the_limit_a_get_finds_nothing_although_the_queue_is_not_empty() {
         post(&port, &ledger, 2);
         let zero = port.get_timeout(Duration::ZERO).map(|packet| packet.context.number);
         let some = port.get_timeout(Duration::from_millis(20)).map(|packet| packet.context.number);
-        let many = port.get_many(2, Some(Duration::ZERO)).map(|batch| batch.len());
+        let many = port.get_many_timeout(2, Duration::ZERO).map(|batch| batch.len());
         stop.store(true, SeqCst);
         assert_eq!(zero, Err(GetError::TimedOut));
         assert_eq!(some, Err(GetError::TimedOut));
@@ -932,7 +932,7 @@ impl Drop for AtExit {
             }
             Err(error) => check(&format!("get: {error}"), false),
         }
-        match self.port.get_many(4, Some(Duration::ZERO)) {
+        match self.port.get_many_timeout(4, Duration::ZERO) {
             // Two are walked through; the others go back to the head of the queue.
             Ok(batch) => batch.take(2).enumerate().for_each(|(n, packet)| {
                 packet.context.arrive();
@@ -993,7 +993,7 @@ fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
     let port = port(1, Wake::default());
     (0..5).for_each(|n| post(&port, &ledger, n));
     let numbers = |most| -> Vec<u64> {
-        let batch = port.get_many(most, None).unwrap();
+        let batch = port.get_many(most).unwrap();
         batch.map(|packet| packet.context.number).collect()
     };
     assert_eq!(numbers(3), [0, 1, 2]);
@@ -1005,7 +1005,7 @@ fn the_rest_of_a_dropped_batch_goes_back_to_the_head_of_the_queue() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
     (0..6).for_each(|n| post(&port, &ledger, n));
-    let mut batch = port.get_many(4, None).unwrap();
+    let mut batch = port.get_many(4).unwrap();
     assert_eq!(batch.len(), 4);
     assert_eq!(batch.next().unwrap().context.number, 0);
     drop(batch);
@@ -1022,7 +1022,7 @@ fn the_rest_of_a_batch_goes_back_when_its_thread_calls_get() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
     (0..4).for_each(|n| post(&port, &ledger, n));
-    let mut batch = port.get_many(3, None).unwrap();
+    let mut batch = port.get_many(3).unwrap();
     assert_eq!(batch.next().unwrap().context.number, 0);
     assert_eq!(next(&port).context.number, 1);
     assert!(batch.is_empty());
@@ -1037,9 +1037,9 @@ fn a_second_batch_of_a_thread_takes_nothing_from_the_first_but_what_went_back() 
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
     (0..6).for_each(|n| post(&port, &ledger, n));
-    let mut first = port.get_many(3, None).unwrap();
+    let mut first = port.get_many(3).unwrap();
     assert_eq!(first.next().unwrap().context.number, 0);
-    let second = port.get_many(3, None).unwrap();
+    let second = port.get_many(3).unwrap();
     // The older handle may be dropped at any time without disturbing the newer one's packets or their order.
     drop(first);
     let mut numbers: Vec<u64> = Vec::new();
@@ -1065,7 +1065,7 @@ fn a_blocked_batch_holds_nothing(block: impl FnOnce(&dyn Fn() -> bool) + Send) {
         let count = others.clone();
         let port = &port;
         let thread = scope.spawn(move || {
-            let mut batch = port.get_many(4, None).unwrap();
+            let mut batch = port.get_many(4).unwrap();
             let first = batch.next().unwrap().context.number;
             tell.send(()).unwrap();
             block(&|| count.load(SeqCst) == 3);
@@ -1106,7 +1106,7 @@ fn the_rest_of_a_batch_goes_back_when_its_thread_ends() {
     (0..4).for_each(|n| post(&port, &ledger, n));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut batch = port.get_many(4, None).unwrap();
+            let mut batch = port.get_many(4).unwrap();
             assert_eq!(batch.next().unwrap().context.number, 0);
             // Not dropped: the thread's end has to do.
             std::mem::forget(batch);
@@ -1131,7 +1131,7 @@ fn batches_of_a_port_with_sockets_bring_their_packets_too() {
     let until = Instant::now() + DEADLINE;
     while seen.len() < connections.len() {
         assert!(Instant::now() < until);
-        for packet in port.get_many(7, Some(DEADLINE)).unwrap() {
+        for packet in port.get_many_timeout(7, DEADLINE).unwrap() {
             packet.context.arrive();
             seen.insert(received(packet).number);
         }
@@ -1151,7 +1151,7 @@ fn closing_wakes_every_waiting_thread_as_abandoned() {
                 threads.push(scope.spawn(move || match n % 3 {
                     0 => port.get().map(drop),
                     1 => port.get_timeout(Duration::from_secs(3600)).map(drop),
-                    _ => port.get_many(4, None).map(drop),
+                    _ => port.get_many(4).map(drop),
                 }));
                 eventually("the thread waits", || port.stats().waiting == n + 1);
             }
@@ -1172,7 +1172,7 @@ fn a_closed_port_gives_posts_back_and_frees_what_was_queued() {
     let ledger = Ledger::new();
     let port = port(1, Wake::default());
     (0..10).for_each(|n| post(&port, &ledger, n));
-    let mut batch = port.get_many(4, None).unwrap();
+    let mut batch = port.get_many(4).unwrap();
     let kept = batch.next().unwrap();
     port.close();
     assert_eq!(ledger.live(), 1, "all but the packet that was taken out are freed");

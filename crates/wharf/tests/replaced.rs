@@ -177,7 +177,7 @@ fn until_a_batch_is_handled() -> usize {
     let (inside, own, sleeps) = (Arc::new(AtomicBool::new(false)), port.clone(), gate.clone());
     let told = inside.clone();
     let sleeper = thread::spawn(move || {
-        let batch = own.get_many(4, None).unwrap();
+        let batch = own.get_many(4).unwrap();
         told.store(true, SeqCst);
         sleeps.pass();
         assert_eq!(batch.count(), 1, "the first is the sleeper's, the others are gone");

@@ -1329,7 +1329,7 @@ fn a_stream_may_be_closed_in_any_state() {
         ("with data announced and not fetched", |ledger, port, stream, mut peer| {
             stream.recv(vec![0; 2], ledger.token(0)).unwrap();
             peer.write_all(b"unread").unwrap();
-            let mut batch = port.get_many(1, Some(DEADLINE)).unwrap();
+            let mut batch = port.get_many_timeout(1, DEADLINE).unwrap();
             batch.next().unwrap();
             stream.recv(vec![0; 2], ledger.token(1)).unwrap();
         }),

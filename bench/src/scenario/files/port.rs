@@ -19,7 +19,7 @@ pub fn packets(job: &Job) -> io::Result<Sample> {
     let mut outstanding = job.depth;
     while outstanding > 0 {
         let go_on = count.begin.elapsed() < job.time;
-        for packet in port.get_many(job.depth, None)? {
+        for packet in port.get_many(job.depth)? {
             let buffer = done(packet, &mut count)?;
             outstanding -= 1;
             if go_on {

@@ -71,7 +71,7 @@ impl Packets for Port {
         if most == 1 {
             return each(item(self.get().expect("the port is open")));
         }
-        self.get_many(most, None).expect("the port is open").for_each(|packet| each(item(packet)));
+        self.get_many(most).expect("the port is open").for_each(|packet| each(item(packet)));
     }
 }
 

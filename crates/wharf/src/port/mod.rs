@@ -298,20 +298,30 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         }
     }
 
-    /// Waits for a packet, and takes up to `most` that are there then, in the order of the queue. `None` waits as
-    /// long as it takes.
+    /// Waits for a packet as long as it takes, and takes up to `max` that are there then, in the order of the queue.
     ///
     /// The batch counts as one running thread (row D-51). Packets that were not walked through go back to the head of
     /// the queue when the batch is dropped, when the thread announces that it [blocks](crate::blocking) or is found
-    /// blocked, and when it calls `get` again; so a handler that blocks holds no packet hostage.
+    /// blocked, and when it calls `get` again; so a handler that blocks delays no packet.
     ///
     /// # Errors
     ///
-    /// As [`get`](CompletionPort::get); and [`GetError::NoRoom`] when `most` is 0 (row D-46).
+    /// As [`get`](CompletionPort::get); and [`GetError::NoRoom`] when `max` is 0 (row D-46).
     #[doc(alias = "GetQueuedCompletionStatusEx")]
-    pub fn get_many(&self, most: usize, timeout: Option<Duration>) -> Result<Batch<K, C>, GetError> {
+    pub fn get_many(&self, max: usize) -> Result<Batch<K, C>, GetError> {
+        self.get_many_until(max, Deadline::after(None))
+    }
+
+    /// Like [`get_many`](CompletionPort::get_many), waiting for at most `timeout`, as
+    /// [`get_timeout`](CompletionPort::get_timeout) does.
+    #[doc(alias = "GetQueuedCompletionStatusEx")]
+    pub fn get_many_timeout(&self, max: usize, timeout: Duration) -> Result<Batch<K, C>, GetError> {
+        self.get_many_until(max, Deadline::after(Some(timeout)))
+    }
+
+    fn get_many_until(&self, max: usize, deadline: Deadline) -> Result<Batch<K, C>, GetError> {
         let raw = &self.owner.0;
-        let (first, held) = raw.0.get_many(most, Deadline::after(timeout))?;
+        let (first, held) = raw.0.get_many(max, deadline)?;
         Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData })
     }
 

@@ -111,7 +111,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
             ("file_engine", &|| over(port.file_engine())),
             ("is_closed", &|| over(port.is_closed())),
             ("typed get", &|| over(typed.get())),
-            ("typed get_many", &|| over(typed.get_many(4, None))),
+            ("typed get_many", &|| over(typed.get_many(4))),
             ("typed stats", &|| over((typed.stats(), typed.workers(), format!("{typed:?}")))),
             ("typed notifier", &|| over(typed.notifier())),
             ("typed start", &|| over(typed.start(crate::Workers::new(1), drop))),

@@ -1,4 +1,5 @@
-//! The numbers of the signals that programs catch, or send to a child. The system has more, and a port takes any number.
+//! The numbers of the signals that programs catch, or send to a child. The system has more, and a port takes any
+//! number.
 
 /// The terminal is gone; to many servers: read the configuration anew.
 pub const SIGHUP: i32 = libc::SIGHUP;
