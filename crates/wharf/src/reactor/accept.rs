@@ -38,7 +38,7 @@ impl Port {
             return None;
         }
         let taken = loop {
-            match self.engine().accept(device.handle) {
+            match self.engine().receiving(device.handle, |calls| calls.accept(device.handle)) {
                 // The connection is gone before it was taken.
                 Err(ECONNABORTED | EPROTO) => {}
                 other => break other.ok(),
@@ -59,7 +59,7 @@ impl Port {
             let Some(operation) = direction.operations.pop_front() else { break };
             direction.run(operation.serial);
             drop(direction);
-            let result = self.engine().accept(device.handle);
+            let result = self.engine().receiving(device.handle, |calls| calls.accept(device.handle));
             direction = device.receive.lock();
             direction.run_none();
             match result {
@@ -123,7 +123,7 @@ impl Port {
     }
 
     fn is_time_to_say_so(&self) -> bool {
-        let now = self.engine().now();
+        let now = self.engine().selector.now();
         let mut said = self.driver().starving_said.lock();
         let due = said.is_none_or(|said| now - said >= STARVED_SAID);
         if due {

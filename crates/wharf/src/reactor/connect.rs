@@ -130,10 +130,12 @@ impl Port {
 
     /// Registered only when the system has begun: a fresh socket would report that it is ready, and hung up, at once.
     fn begin_connecting(&self, device: &DeviceState, peer: &SocketAddr) -> Result<(), i32> {
-        let result = self.engine().connect(device.handle, peer);
+        let result = self.engine().calls().connect(device.handle, peer);
+        // From an earlier attempt it may still be registered.
+        self.engine().waits_for_connect(device.handle);
         if matches!(result, Ok(()) | Err(EINPROGRESS)) {
             if let Err(error) = self.register(device) {
-                self.engine().abort_connect(device.handle);
+                self.engine().calls().abort_connect(device.handle);
                 return Err(error);
             }
         }
@@ -143,7 +145,7 @@ impl Port {
     /// A cancelled connect must not be made after all (row N-11). The socket may connect anew.
     pub(super) fn abort_connect(&self, device: &DeviceState) {
         if device.enter() {
-            self.engine().abort_connect(device.handle);
+            self.engine().calls().abort_connect(device.handle);
             self.leave(device);
         }
         device.phase.store(phase::FRESH, Ordering::Release);

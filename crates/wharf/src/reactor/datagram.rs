@@ -98,7 +98,7 @@ impl Port {
             // A closed one is refused as that.
             return true;
         }
-        let bound = self.engine().is_bound(device.handle);
+        let bound = self.engine().calls().is_bound(device.handle);
         self.leave(device);
         if bound {
             device.traits.fetch_and(!traits::UNBOUND, Ordering::AcqRel);
@@ -178,7 +178,7 @@ impl Port {
         if !device.enter() {
             return Err(EBADF);
         }
-        let result = self.engine().keep_refusals(device.handle, on);
+        let result = self.engine().calls().keep_refusals(device.handle, on);
         self.leave(device);
         result?;
         match on {
@@ -205,7 +205,8 @@ impl Port {
                         &several
                     }
                 };
-                engine.send_to(device.handle, pieces, head.address()).map(|()| 1)
+                engine
+                    .sending(device.handle, 1, |calls| calls.send_to(device.handle, pieces, head.address()).map(|()| 1))
             } else {
                 let mut pieces = Pieces::default();
                 let mut to = Vec::with_capacity(1 + more.len());
@@ -213,7 +214,7 @@ impl Port {
                     pieces.push(&operation.buffers, usize::MAX);
                     to.push(operation.address().copied());
                 }
-                engine.send_many(device.handle, &pieces, &to)
+                engine.sending(device.handle, pieces.len(), |calls| calls.send_many(device.handle, &pieces, &to))
             };
             match result {
                 // A refusal, which a receive will tell: this datagram was not tried. The system tells the next call of
@@ -231,7 +232,7 @@ impl Port {
     pub(super) fn refused_receive(&self, device: &DeviceState, error: i32, attempt: usize) -> Refusal {
         let listed = device.has(traits::REFUSALS) && (error == EAGAIN || is_of_network(error));
         if listed {
-            match self.engine().refusal(device.handle) {
+            match self.engine().receiving(device.handle, |calls| calls.refusal(device.handle)) {
                 Ok((error, from)) => {
                     return Refusal::By(error, Datagram { bytes: 0, from, truncated: false, segment: 0 });
                 }
@@ -322,7 +323,7 @@ impl Port {
             pooled.push(own);
         }
         let mut found = Vec::with_capacity(batch.len());
-        self.engine().receive_many(device.handle, &pieces, &mut found)?;
+        self.engine().receiving(device.handle, |calls| calls.receive_many(device.handle, &pieces, &mut found))?;
         Ok(found.into_iter().zip(pooled).collect())
     }
 }

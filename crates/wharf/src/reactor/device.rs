@@ -149,12 +149,12 @@ impl DeviceState {
     }
 
     /// Ends what `enter` began, or the open reference. True when the handle was closed by it.
-    pub(crate) fn leave(&self, engine: &dyn Engine) -> bool {
+    pub(crate) fn leave(&self, engine: &Engine) -> bool {
         let last = self.users.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !self.released.load(Ordering::Acquire) {
             // A connect that was under way may have registered it after it was closed.
             self.deregister(engine);
-            engine.close(self.handle);
+            engine.calls().close(self.handle);
         }
         last
     }
@@ -177,11 +177,11 @@ impl DeviceState {
     }
 
     /// Ends the engine's interest, before the descriptor is closed: a duplicate of it would keep the entry alive.
-    pub(crate) fn deregister(&self, engine: &dyn Engine) {
+    pub(crate) fn deregister(&self, engine: &Engine) {
         // One at a time: who took the device out of the table, or the last user. The mark goes last, or a connect that
         // is under way would register what still is.
         if self.registered.load(Ordering::Acquire) {
-            engine.deregister(self.handle);
+            engine.selector.deregister(self.handle);
             self.registered.store(false, Ordering::Release);
         }
     }
@@ -193,10 +193,10 @@ impl DeviceState {
 
     /// In a forked child: closes the child's copy of the handle, once. The engine, the locks and the count of users are
     /// the parent's, and are left alone.
-    pub(crate) fn close_copy(&self, engine: &dyn Engine) {
+    pub(crate) fn close_copy(&self, engine: &Engine) {
         let open = self.users.load(Ordering::Acquire) > 0;
         if open && !self.released.swap(true, Ordering::AcqRel) {
-            engine.close_copy(self.handle);
+            engine.calls().close_copy(self.handle);
         }
     }
 
@@ -373,7 +373,7 @@ mod tests {
         let mut devices = Devices::default();
         let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
         device.give_away();
-        let engine = crate::testing::fake::Fake::quiet();
+        let engine = Engine::of(Arc::new(crate::testing::fake::Fake::quiet()));
         assert!(device.enter());
         assert!(!device.leave(&engine), "a call is under way");
         assert!(device.leave(&engine));
@@ -385,7 +385,7 @@ mod tests {
         let mut devices = Devices::default();
         let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
         device.give_away();
-        let engine = crate::testing::fake::Fake::quiet();
+        let engine = Engine::of(Arc::new(crate::testing::fake::Fake::quiet()));
         device.send.lock().begin();
         device.lend_to_owners();
         assert!(!device.leave(&engine), "somebody may be sending");

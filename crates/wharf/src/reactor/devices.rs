@@ -23,10 +23,10 @@ impl Port {
         };
         let device = self.driver().devices.lock().add(handle, kind, key, phase);
         device.traits.store(traits, Ordering::Relaxed);
-        if kind == DeviceKind::Datagram && self.engine().has_peer(handle) {
+        if kind == DeviceKind::Datagram && self.engine().calls().has_peer(handle) {
             device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
         }
-        if kind == DeviceKind::Datagram && !self.engine().is_bound(handle) {
+        if kind == DeviceKind::Datagram && !self.engine().calls().is_bound(handle) {
             device.traits.fetch_or(traits::UNBOUND, Ordering::Relaxed);
         }
         if kind == DeviceKind::File {
@@ -42,7 +42,7 @@ impl Port {
 
     pub(crate) fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
-        let handle = self.engine().open_stream(peer)?;
+        let handle = self.engine().calls().open_stream(peer)?;
         Ok(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH))
     }
 
@@ -56,7 +56,7 @@ impl Port {
         // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).
         if !device.registered.load(Ordering::Acquire) {
             self.driver().sources.store(true, Ordering::Relaxed);
-            self.engine().register(device.handle, device.number)?;
+            self.engine().selector.register(device.handle, device.number)?;
             device.registered.store(true, Ordering::Release);
         }
         Ok(())

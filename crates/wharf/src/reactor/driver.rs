@@ -20,7 +20,7 @@ pub(crate) struct PortDriver {
     pub(super) home: Home,
     /// No other port of the process has it, or had it.
     pub(super) number: PortNumber,
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) engine: Engine,
     pub(super) events: Lock<Events>,
     pub(super) devices: Lock<Devices>,
     pub(super) timers: Lock<Timers>,
@@ -49,7 +49,7 @@ impl Drop for PortDriver {
         }
         // No lock is taken in a child: it may be held for good.
         for device in devices {
-            device.close_copy(&*self.engine);
+            device.close_copy(&self.engine);
         }
         // The thread that it would end, and what wakes that, are the parent's.
         std::mem::forget(self.pump.take());
@@ -70,8 +70,8 @@ impl PortDriver {
                 let pending = pending.into_iter();
                 ended.extend(pending.map(|operation| finish(device, operation, ECANCELED, Payload::None)));
             }
-            device.deregister(&*self.engine);
-            device.leave(&*self.engine);
+            device.deregister(&self.engine);
+            device.leave(&self.engine);
         }
         ended.extend(self.timers.lock().close(self));
         ended.extend(self.signals.close());
@@ -129,7 +129,7 @@ impl PortDriver {
 impl Driver<Entry> for PortDriver {
     fn poll(&self, wait: Option<Duration>, found: &mut Found<Entry>) {
         let mut events = self.events.lock();
-        self.engine.poll(wait, &mut events);
+        self.engine.selector.poll(wait, &mut events);
         found.ticked |= std::mem::take(&mut events.ticked);
         if std::mem::take(&mut events.deadline_passed) {
             self.timers_due(found);
@@ -150,7 +150,7 @@ impl Driver<Entry> for PortDriver {
     }
 
     fn kick(&self) {
-        self.engine.kick();
+        self.engine.selector.kick();
     }
 
     fn is_here(&self) -> bool {

@@ -77,7 +77,7 @@ pub(crate) struct Port {
 
 impl std::fmt::Debug for Port {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Port").field("engine", &self.engine().name()).field("stats", &self.stats()).finish()
+        f.debug_struct("Port").field("engine", &self.engine_name()).field("stats", &self.stats()).finish()
     }
 }
 
@@ -90,7 +90,7 @@ impl Port {
     /// A port over any engine; `make` is given the descriptor of the queue's watchdog timer.
     pub(crate) fn build(
         config: Config,
-        make: impl FnOnce(rustix::fd::BorrowedFd<'_>) -> std::io::Result<Arc<dyn Engine>>,
+        make: impl FnOnce(rustix::fd::BorrowedFd<'_>) -> std::io::Result<Engine>,
     ) -> std::io::Result<Port> {
         let limit = match config.concurrency {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -125,11 +125,11 @@ impl Port {
 
     /// What drives the port.
     pub(crate) fn engine_name(&self) -> &'static str {
-        self.engine().name()
+        self.engine().selector.name()
     }
 
-    pub(crate) fn engine(&self) -> &dyn Engine {
-        &*self.driver().engine
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.driver().engine
     }
 
     #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{Buffers, DeviceKind, EAGAIN, EBADF, EINVAL, Issued, Kind, PIECES_MAX
 use crate::contain::contain;
 use crate::op::{Operation, Part, Parts};
 use crate::reactor::device::DeviceState;
+use crate::reactor::engine::Calls;
 use crate::reactor::engine::files::{Job, Look, Work, look, size_told};
 use crate::sync::Arc;
 use crate::sys::errno::{self, EACCES, ENOSYS, ENOTCONN};
@@ -72,7 +73,7 @@ impl Port {
                     bytes += piece.length;
                 }
                 let more = place.at + pieces.len() < list.len();
-                sent(engine.send(device.handle, &pieces, more), bytes)
+                sent(engine.sending(device.handle, bytes, |calls| calls.send(device.handle, &pieces, more)), bytes)
             }
             Part::File { handle, offset, length } | Part::FileToEnd { handle, offset, told: length } => {
                 let from = offset + skip as u64;
@@ -97,7 +98,9 @@ impl Port {
                         }
                     }
                 }
-                match engine.send_file(device.handle, handle, from, count) {
+                let offered = usize::try_from(count).unwrap_or(usize::MAX);
+                let call = |calls: &dyn Calls| calls.send_file(device.handle, handle, from, count);
+                match engine.sending(device.handle, offered, call) {
                     // Without having become shorter, it has less than it tells, or told nothing.
                     Ok(0) if to_end && (length == 0 || size_told(handle) >= offset + length) => Attempt::FileEnded,
                     Ok(0) => Attempt::Failed(ENODATA),

@@ -17,7 +17,7 @@ impl Port {
         if !device.enter() {
             return None;
         }
-        let bytes = self.engine().unacknowledged(device.handle);
+        let bytes = self.engine().calls().unacknowledged(device.handle);
         self.leave(device);
         bytes
     }
@@ -31,14 +31,14 @@ impl Port {
 
     /// Whether a stream's connection is known to be broken, though nobody receives; or is closed.
     pub(crate) fn is_broken(&self, device: &Arc<DeviceState>) -> bool {
-        let look = self.with_handle(device, |handle| Ok(self.engine().is_broken(handle)));
+        let look = self.with_handle(device, |handle| Ok(self.engine().calls().is_broken(handle)));
         look.unwrap_or(true)
     }
 
     /// The close of a stream, which comes next, resets its connection.
     pub(crate) fn reset_when_closed(&self, device: &Arc<DeviceState>) {
         let _ = self.with_handle(device, |handle| {
-            self.engine().reset_when_closed(handle);
+            self.engine().calls().reset_when_closed(handle);
             Ok(())
         });
     }

@@ -146,7 +146,7 @@ impl Port {
             && device.kind == DeviceKind::Stream
             && device.failed_receive.load(Ordering::Acquire) == 0
         {
-            let result = self.engine().receive(device.handle, &[piece]);
+            let result = self.engine().receiving(device.handle, |calls| calls.receive(device.handle, &[piece]));
             if let Ok(bytes @ 1..) = result {
                 // What nearly all come to, without the rest.
                 operation.done = bytes;
@@ -205,17 +205,17 @@ impl Port {
         }
         let engine = self.engine();
         if operation.kind == Kind::Readable {
-            let looked = match device.kind {
-                DeviceKind::Handle => engine.is_readable(device.handle),
-                _ => engine.peek(device.handle),
-            };
+            let looked = engine.receiving(device.handle, |calls| match device.kind {
+                DeviceKind::Handle => calls.is_readable(device.handle),
+                _ => calls.peek(device.handle),
+            });
             return match looked {
                 Ok(()) => Attempt::Done { bytes: 0, payload: Payload::None, more_likely: true },
                 Err(error) => self.failed_receive(device, error),
             };
         }
         if operation.kind == Kind::Exited {
-            return match engine.exit_status(device.handle) {
+            return match engine.receiving(device.handle, |calls| calls.exit_status(device.handle)) {
                 Ok(status) => {
                     let bytes = usize::try_from(status).unwrap_or(0);
                     Attempt::Done { bytes, payload: Payload::None, more_likely: true }
@@ -244,7 +244,7 @@ impl Port {
         };
         if operation.kind == Kind::ReceivedFrom {
             for attempt in 1.. {
-                match engine.receive_from(device.handle, into) {
+                match engine.receiving(device.handle, |calls| calls.receive_from(device.handle, into)) {
                     Ok(datagram) => {
                         let payload = Payload::Datagram(Box::new((datagram, pooled)));
                         // More may have come with the same event.
@@ -261,7 +261,7 @@ impl Port {
         }
         let space: usize = into.iter().map(|piece| piece.length).sum();
         if device.kind == DeviceKind::Handle {
-            return match engine.read(device.handle, into) {
+            return match engine.receiving(device.handle, |calls| calls.read(device.handle, into)) {
                 // A terminal gives a line at a time, so a short read says nothing.
                 Ok(bytes) => {
                     let payload = pooled.map_or(Payload::None, Payload::Pooled);
@@ -270,7 +270,8 @@ impl Port {
                 Err(error) => self.failed_receive(device, error),
             };
         }
-        self.received(device, engine.receive(device.handle, into), space, pooled)
+        let result = engine.receiving(device.handle, |calls| calls.receive(device.handle, into));
+        self.received(device, result, space, pooled)
     }
 
     /// What the system gave a stream's receive for so much space.

@@ -387,7 +387,7 @@ impl Port {
         let engine = self.engine();
         let head = &batch.head;
         match head.kind {
-            Kind::Connected => match engine.connect_result(device.handle) {
+            Kind::Connected => match engine.calls().connect_result(device.handle) {
                 result @ (Ok(()) | Err(ECONNRESET)) => {
                     if result.is_err() {
                         // As if a send had been told: a receive takes what has come, and then finds the reset.
@@ -397,13 +397,16 @@ impl Port {
                     device.phase.store(phase::CONNECTED, Ordering::Release);
                     Attempt::Done { bytes: 0, short: false }
                 }
-                Err(EAGAIN) => Attempt::NotNow,
+                Err(EAGAIN) => {
+                    engine.waits_for_connect(device.handle);
+                    Attempt::NotNow
+                }
                 Err(error) => {
                     device.phase.store(phase::FRESH, Ordering::Release);
                     Attempt::Failed(error)
                 }
             },
-            Kind::Disconnected => match engine.shutdown(device.handle, Shutdown::Write) {
+            Kind::Disconnected => match engine.calls().shutdown(device.handle, Shutdown::Write) {
                 Ok(()) => {
                     device.shut.fetch_or(shut::TAKEN, Ordering::AcqRel);
                     Attempt::Done { bytes: 0, short: false }
@@ -459,8 +462,8 @@ impl Port {
         let pieces = cut.as_deref().unwrap_or(pieces);
         let result = match device.kind {
             _ if pieces.is_empty() => Ok(0),
-            DeviceKind::Handle => engine.write(device.handle, pieces),
-            _ => engine.send(device.handle, pieces, false),
+            DeviceKind::Handle => engine.sending(device.handle, offered, |calls| calls.write(device.handle, pieces)),
+            _ => engine.sending(device.handle, offered, |calls| calls.send(device.handle, pieces, false)),
         };
         match result {
             Ok(bytes) => {
@@ -588,6 +591,7 @@ pub(super) fn put_back(
 mod tests {
     use super::*;
     use crate::op::{Config, FileEngine, SocketEngine};
+    use crate::reactor::engine::Engine;
     use crate::testing::fake::Fake;
     use crate::threads::Wake;
     use std::net::SocketAddr;
@@ -606,7 +610,7 @@ mod tests {
             dispose: drop,
         };
         let fake = Arc::new(Fake::quiet());
-        let engine = fake.clone();
+        let engine = Engine::of(fake.clone());
         (Port::build(config, |_| Ok(engine)).unwrap(), fake)
     }
 

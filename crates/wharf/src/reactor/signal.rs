@@ -100,7 +100,7 @@ impl Port {
         }
         let count = Arc::new(AtomicU32::new(0));
         let (counter, pending) = (count.clone(), signals.pending.clone());
-        let engine = self.driver().engine.clone();
+        let selector = self.engine().selector.clone();
         let home = self.driver().home;
         // SAFETY: the action reads and adds to atomics, asks for the process's number and writes to an event
         // descriptor, all of which is async-signal-safe; it neither allocates, locks nor panics.
@@ -112,7 +112,7 @@ impl Port {
                 }
                 counter.fetch_add(1, Ordering::AcqRel);
                 pending.store(true, Ordering::Release);
-                engine.kick();
+                selector.kick();
             })
         }?;
         sources.last_serial += 2;

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 impl Clock for PortDriver {
     fn now(&self) -> Instant {
-        self.engine.now()
+        self.engine.selector.now()
     }
 
     fn wake_at(&self, deadline: Option<Instant>) {
         if deadline.is_some() {
             self.sources.store(true, Ordering::Relaxed);
         }
-        self.engine.set_deadline(deadline);
+        self.engine.selector.set_deadline(deadline);
     }
 }
 

@@ -33,7 +33,7 @@ use super::{framing::LengthPrefix, time};
 use crate::port::associate::Shared;
 use crate::port::{CompletionPort, PortOptions};
 use crate::raw::{self, DeviceKind};
-use crate::reactor::engine::Engine;
+use crate::reactor::engine::{Calls, Engine, Selector};
 use crate::testing::fake::{Call, Fake, When};
 use crate::threads::Wake;
 use crate::worker::Workers;
@@ -263,7 +263,7 @@ impl Schedule {
             .wake(if rng.bool() { Wake::Eager } else { Wake::Adaptive })
             .pool(rng.usize(8..600), 4);
         let engine = fake.clone();
-        let raw = crate::reactor::Port::build(port.config::<Node, Op>().unwrap(), |_| Ok(engine))
+        let raw = crate::reactor::Port::build(port.config::<Node, Op>().unwrap(), |_| Ok(Engine::of(engine)))
             .expect("a timer descriptor");
         let raw = raw::Port(raw);
         let schedule = Rc::new(Schedule {

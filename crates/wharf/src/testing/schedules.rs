@@ -30,7 +30,7 @@ use crate::raw::{
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
-use crate::reactor::engine::{Engine, Handle};
+use crate::reactor::engine::{Calls, Engine, Handle, Selector};
 use crate::sys::errno::{ECONNRESET, ENOTCONN, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, pattern};
 use crate::threads::{Deadline, Wake};
@@ -363,7 +363,7 @@ impl Schedule {
         let engine = fake.clone();
         let interrupt = if rng.u8(..4) == 0 { 0 } else { rng.u8(..90) };
         let schedule = Arc::new(Schedule {
-            port: Port::build(config, |_| Ok(engine)).expect("a timer descriptor"),
+            port: Port::build(config, |_| Ok(Engine::of(engine))).expect("a timer descriptor"),
             fake: fake.clone(),
             model: Mutex::new(Model {
                 rng,

@@ -20,7 +20,7 @@ impl Notifier {
             return Err(crate::error::forked());
         }
         let waker = port.0.queue.waker()?;
-        let both = sys::either(&waker, port.0.engine().pollable())?;
+        let both = sys::either(&waker, port.0.engine().selector.pollable())?;
         Ok(Notifier { both, _waker: waker })
     }
 }

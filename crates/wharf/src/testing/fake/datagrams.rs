@@ -4,9 +4,10 @@
 //! may lose it would have lost in the real system's receive buffer. A refusal by the network is an error that one call
 //! on the socket is told, as in Linux: of a connected socket, or of one whose refusals are kept in a list as well.
 
-use super::{Call, EAGAIN, ECONNREFUSED, Fake, Handle, Net, Pieces, Readiness, State, pattern, read, write};
+use super::calls::{read, write};
+use super::{Call, Fake, Handle, Net, Pieces, Readiness, State, pattern};
 use crate::op::{Datagram, RawBuffer};
-use crate::sys::errno::EMSGSIZE;
+use crate::sys::errno::{EAGAIN, ECONNREFUSED, EMSGSIZE};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 

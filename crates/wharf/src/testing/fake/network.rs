@@ -16,10 +16,11 @@
 
 use super::peers::{self, Listener, Mail, Peer};
 use super::{Events, Fake, Faults, Handle, Pieces, Readiness, State};
-use crate::op::{Datagram, RawBuffer};
+use crate::op::{Datagram, RawBuffer, Side};
 use crate::port::{CompletionPort, Context, Key, PortOptions};
 use crate::raw;
-use crate::reactor::engine::{Engine, calls};
+use crate::reactor::engine::calls::{System, borrow, is_open};
+use crate::reactor::engine::{Calls, Engine, Outcome, Selector};
 use crate::sys::{self, errno};
 use fastrand::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -109,7 +110,8 @@ impl Network {
     ///
     /// Those of [`raw::Port::new`].
     pub fn raw(&self, config: raw::Config) -> io::Result<raw::Port> {
-        let port = crate::reactor::Port::build(config, |watch| Ok(Arc::new(Wired::new(self.0.clone(), watch)?)))?;
+        let port =
+            crate::reactor::Port::build(config, |watch| Ok(Engine::of(Arc::new(Wired::new(self.0.clone(), watch)?))))?;
         Ok(raw::Port(port))
     }
 
@@ -201,8 +203,8 @@ fn until_ready(name: impl AsFd, what: PollFlags) {
 
 /// Connects a name to another one that listens.
 fn link_names(name: Handle, to: SocketAddr) {
-    let _ = calls::connect(name, &to);
-    until_ready(calls::borrow(name), PollFlags::OUT);
+    let _ = System.connect(name, &to);
+    until_ready(borrow(name), PollFlags::OUT);
 }
 
 fn own_address(name: impl AsFd) -> Option<SocketAddr> {
@@ -216,7 +218,7 @@ impl Shared {
 
     /// From now on this descriptor names a socket of the fake's.
     fn know(&self, name: &impl AsRawFd, handle: Handle) -> io::Result<()> {
-        let address = own_address(calls::borrow(name.as_raw_fd()));
+        let address = own_address(borrow(name.as_raw_fd()));
         self.names().sockets.insert(name.as_raw_fd(), Named { handle, registered: false, address });
         Ok(())
     }
@@ -224,7 +226,7 @@ impl Shared {
     /// The fake's number for a descriptor's socket; what the network has not made itself gets one if it is a listener
     /// or sends datagrams.
     fn find(&self, names: &mut Names, name: Handle) -> Result<Handle, i32> {
-        let fd = calls::borrow(name);
+        let fd = borrow(name);
         let address = own_address(fd);
         if let Some(known) = names.sockets.get(&name)
             && (known.address.is_none() || known.address == address)
@@ -286,7 +288,7 @@ impl Shared {
     /// What a datagram socket has sent goes where it is addressed to.
     fn carry_mail(&self, name: Handle) {
         let names = self.names();
-        let Some(from) = own_address(calls::borrow(name)) else { return };
+        let Some(from) = own_address(borrow(name)) else { return };
         let Some(&Named { handle, .. }) = names.sockets.get(&name) else { return };
         let (mailbox, leaving) = {
             let mut net = self.fake.net();
@@ -294,7 +296,7 @@ impl Shared {
             (mailbox, net.mailboxes[mailbox].leave())
         };
         for (bytes, to) in leaving {
-            let peer = || rustix::net::getpeername(calls::borrow(name)).ok().flatten();
+            let peer = || rustix::net::getpeername(borrow(name)).ok().flatten();
             let Some(to) = to.or_else(|| SocketAddr::try_from(peer()?).ok()) else { continue };
             if !self.deliver(&names, from, to, bytes) {
                 self.fake.datagram_is_refused(mailbox, to);
@@ -316,7 +318,7 @@ impl Shared {
             return true;
         }
         for (&name, named) in &names.sockets {
-            let fd = calls::borrow(name);
+            let fd = borrow(name);
             let mut net = self.fake.net();
             let State::Mailbox(mailbox) = net.socket(named.handle).state else { continue };
             if own_address(fd).is_none_or(|own| own.port() != to.port()) {
@@ -388,7 +390,7 @@ impl Wired {
     fn by_mail<R>(&self, name: Handle, call: impl FnOnce(&Fake, Handle) -> R) -> R {
         let fake = &self.network.fake;
         let handle = self.named(name);
-        let connected = calls::has_peer(name);
+        let connected = System.has_peer(name);
         {
             let mut net = fake.net();
             if let State::Mailbox(mailbox) = net.socket(handle).state {
@@ -401,13 +403,13 @@ impl Wired {
     }
 }
 
-impl Engine for Wired {
+impl Selector for Wired {
     fn name(&self) -> &'static str {
         "fake"
     }
 
     fn register(&self, name: Handle, device: u64) -> Result<(), i32> {
-        calls::is_open(name)?;
+        is_open(name)?;
         let mut names = self.network.names();
         let handle = self.network.find(&mut names, name)?;
         let key = self.port << KEY_BITS | names.devices.len() as u64;
@@ -481,8 +483,22 @@ impl Engine for Wired {
         sys::raise(&self.bell);
     }
 
+    fn used(&self, name: Handle, side: Side, outcome: Outcome) {
+        self.network.fake.used(self.named(name), side, outcome);
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Calls for Wired {
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
-        let name = calls::open_stream(peer)?;
+        let name = System.open_stream(peer)?;
         let handle = self.network.fake.open_stream(peer)?;
         self.network.names().sockets.insert(name, Named { handle, registered: false, address: None });
         Ok(name)
@@ -525,9 +541,9 @@ impl Engine for Wired {
     }
 
     fn send_to(&self, name: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
-        if !calls::is_bound(name) {
+        if !System.is_bound(name) {
             let any = SocketAddr::from(([0, 0, 0, 0], 0));
-            rustix::net::bind(calls::borrow(name), &any).map_err(rustix::io::Errno::raw_os_error)?;
+            rustix::net::bind(borrow(name), &any).map_err(rustix::io::Errno::raw_os_error)?;
         }
         self.by_mail(name, |fake, handle| fake.send_to(handle, from, to))
     }
@@ -549,11 +565,11 @@ impl Engine for Wired {
     }
 
     fn has_peer(&self, name: Handle) -> bool {
-        calls::has_peer(name)
+        System.has_peer(name)
     }
 
     fn is_bound(&self, name: Handle) -> bool {
-        calls::is_bound(name)
+        System.is_bound(name)
     }
 
     fn accept(&self, name: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
@@ -561,9 +577,9 @@ impl Engine for Wired {
         let mut names = self.network.names();
         let listener = names.sockets[&name].handle;
         let (handle, _) = self.network.fake.accept(listener)?;
-        until_ready(calls::borrow(name), PollFlags::IN);
-        let (accepted, peer) = calls::accept(name)?;
-        let address = own_address(calls::borrow(accepted));
+        until_ready(borrow(name), PollFlags::IN);
+        let (accepted, peer) = System.accept(name)?;
+        let address = own_address(borrow(accepted));
         names.sockets.insert(accepted, Named { handle, registered: false, address });
         Ok((accepted, peer))
     }
@@ -607,19 +623,19 @@ impl Engine for Wired {
 
     fn abort_connect(&self, name: Handle) {
         self.on(name, |fake, handle| fake.abort_connect(handle));
-        calls::abort_connect(name);
+        System.abort_connect(name);
     }
 
     fn unacknowledged(&self, name: Handle) -> Option<u64> {
-        self.on(name, Engine::unacknowledged)
+        self.on(name, Calls::unacknowledged)
     }
 
     fn is_broken(&self, name: Handle) -> bool {
-        self.on(name, Engine::is_broken)
+        self.on(name, Calls::is_broken)
     }
 
     fn reset_when_closed(&self, name: Handle) {
-        self.on(name, Engine::reset_when_closed);
+        self.on(name, Calls::reset_when_closed);
     }
 
     fn shutdown(&self, name: Handle, how: Shutdown) -> Result<(), i32> {
@@ -627,9 +643,9 @@ impl Engine for Wired {
     }
 
     fn close(&self, name: Handle) {
-        let hard = sockopt::socket_linger(calls::borrow(name)) == Ok(Some(Duration::ZERO));
+        let hard = sockopt::socket_linger(borrow(name)) == Ok(Some(Duration::ZERO));
         let mut names = self.network.names();
-        let Some(Named { handle, .. }) = names.sockets.remove(&name) else { return calls::close(name) };
+        let Some(Named { handle, .. }) = names.sockets.remove(&name) else { return System.close(name) };
         names.doors.retain(|_, door| !matches!(door, Door::Port(of, _) if *of == name));
         let fake = &self.network.fake;
         {
@@ -650,16 +666,12 @@ impl Engine for Wired {
         fake.close(handle);
         fake.net().carry();
         drop(names);
-        calls::close(name);
+        System.close(name);
         fake.wake();
     }
 
-    fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now()
+    fn close_copy(&self, name: Handle) {
+        System.close_copy(name);
     }
 }
 

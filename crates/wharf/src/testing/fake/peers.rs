@@ -72,7 +72,7 @@ impl std::fmt::Debug for Peer {
 }
 
 fn reset() -> io::Error {
-    io::Error::from_raw_os_error(super::ECONNRESET)
+    io::Error::from_raw_os_error(crate::sys::errno::ECONNRESET)
 }
 
 impl Peer {

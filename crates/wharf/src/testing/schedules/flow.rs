@@ -12,6 +12,7 @@
 use super::{RECEIVE_BYTES, Replay, disposed, from_environment};
 use crate::raw::{Config, DeviceKind, FileEngine, Post};
 use crate::reactor::Port;
+use crate::reactor::engine::Engine;
 use crate::testing::fake::Fake;
 use crate::threads::{Deadline, Wake};
 use crate::worker::{WorkerPool, Workers};
@@ -150,7 +151,7 @@ fn port(seed: u64, rng: &mut Rng, limit: usize) -> Port {
     let fake = Arc::new(Fake::new(seed));
     fake.honest(true);
     let engine = fake.clone();
-    let port = Port::build(config, |_| Ok(engine)).expect("a timer descriptor");
+    let port = Port::build(config, |_| Ok(Engine::of(engine))).expect("a timer descriptor");
     if rng.bool() {
         // One that polls has another way to sleep.
         let (handle, _) = fake.connected(64);

@@ -7,6 +7,7 @@ use crate::raw::{
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
+use crate::reactor::engine::Engine;
 use crate::sys::errno::{ECONNRESET, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, When, pattern};
 use crate::threads::Wake;
@@ -42,7 +43,7 @@ impl Scene {
         };
         let fake = Arc::new(Fake::quiet());
         let engine = fake.clone();
-        let port = Port::build(config, |_| Ok(engine)).expect("a timer descriptor");
+        let port = Port::build(config, |_| Ok(Engine::of(engine))).expect("a timer descriptor");
         let planned = Arc::new(Mutex::new(Vec::<Planned>::new()));
         let (receives, sends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (plan, received, sent) = (planned.clone(), receives.clone(), sends.clone());

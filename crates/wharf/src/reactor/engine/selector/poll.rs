@@ -1,4 +1,4 @@
-//! An engine on plain `poll(2)`: slow with many sockets, and there on every Unix.
+//! A selector on plain `poll(2)`: slow with many sockets, and there on every Unix.
 //!
 //! The contract asks for edges, `poll` tells levels. So each side of a handle is *armed* or not. Only armed sides are
 //! asked for; a side that was reported is disarmed, and every call that may have used up what was reported arms it
@@ -15,21 +15,21 @@
 //! `poll` may find something, and is emptied by each. An armed side is entered anew, so that what is there already is
 //! told; else the mirror would miss what came between a call that found nothing and its arming.
 
-use super::calls;
-use super::{Engine, Events, Handle, Pieces, Readiness};
-use crate::op::{Datagram, RawBuffer};
+use super::{Events, Handle, Outcome, Readiness, Selector};
+use crate::op::Side;
+use crate::reactor::engine::calls::{borrow, is_open};
+use crate::sync::Lock;
 use crate::sys;
-use crate::sys::errno::{EAGAIN, EEXIST};
+use crate::sys::errno::EEXIST;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const BOTH: u8 = Readiness::RECEIVE | Readiness::SEND;
 
 pub(crate) struct Poll {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// A byte that comes out of it ends a `poll`.
     wake_pipe: OwnedFd,
     /// The other end, where it is put in.
@@ -72,21 +72,17 @@ impl Poll {
     pub(crate) fn new(tick: BorrowedFd<'_>) -> std::io::Result<Poll> {
         let (wake_pipe, waker) = sys::pipe()?;
         let tick = tick.try_clone_to_owned()?;
-        Ok(Poll { state: Mutex::default(), wake_pipe, waker, tick, mirror: OnceLock::new() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Poll { state: Lock::default(), wake_pipe, waker, tick, mirror: OnceLock::new() })
     }
 
     /// A call has perhaps used up what was reported.
     fn arm(&self, handle: Handle, sides: u8) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(registered) = state.handles.get_mut(&handle) else { return };
         let news = registered.armed & sides != sides;
         registered.armed |= sides;
         if let (true, Some(mirror)) = (news, self.mirror.get()) {
-            mirror.set.enter_anew(calls::borrow(handle));
+            mirror.set.enter_anew(borrow(handle));
         }
         let polling = state.polling;
         drop(state);
@@ -97,7 +93,7 @@ impl Poll {
 
     /// The mirror, if the system can have one.
     fn make_mirror(&self) -> Option<&Mirror> {
-        let state = self.lock();
+        let state = self.state.lock();
         if self.mirror.get().is_none() {
             let mirror = Mirror { set: sys::Set::new().ok()?, deadline: sys::timer().ok()? };
             mirror.set_deadline(state.deadline);
@@ -105,30 +101,11 @@ impl Poll {
                 mirror.set.enter(own.as_fd()).ok()?;
             }
             for &handle in state.handles.keys() {
-                mirror.set.enter(calls::borrow(handle)).ok()?;
+                mirror.set.enter(borrow(handle)).ok()?;
             }
             let _ = self.mirror.set(mirror);
         }
         self.mirror.get()
-    }
-
-    /// Something was received, or nothing was there. Another error has used nothing up: a listener that finds no free
-    /// descriptor would be reported for ever; the port tries it again.
-    fn received<T>(&self, handle: Handle, result: Result<T, i32>) -> Result<T, i32> {
-        if matches!(result, Ok(_) | Err(EAGAIN)) {
-            self.arm(handle, Readiness::RECEIVE);
-        }
-        result
-    }
-
-    /// What was sent, of how much: less means that space is waited for.
-    fn sent(&self, handle: Handle, result: Result<usize, i32>, of: usize) -> Result<usize, i32> {
-        match result {
-            Ok(sent) if sent >= of => {}
-            Ok(_) | Err(EAGAIN) => self.arm(handle, Readiness::SEND),
-            Err(_) => {}
-        }
-        result
     }
 }
 
@@ -170,24 +147,20 @@ fn milliseconds(wait: Option<Duration>) -> i32 {
     wait.map_or(-1, |wait| i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX))
 }
 
-fn total(pieces: &[RawBuffer]) -> usize {
-    pieces.iter().map(|piece| piece.length).sum()
-}
-
-impl Engine for Poll {
+impl Selector for Poll {
     fn name(&self) -> &'static str {
         "poll"
     }
 
     fn register(&self, handle: Handle, device: u64) -> Result<(), i32> {
-        calls::is_open(handle)?;
+        is_open(handle)?;
         sys::without_signal(handle);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.handles.contains_key(&handle) {
             return Err(EEXIST);
         }
         if let Some(mirror) = self.mirror.get() {
-            mirror.set.enter(calls::borrow(handle)).map_err(rustix::io::Errno::raw_os_error)?;
+            mirror.set.enter(borrow(handle)).map_err(rustix::io::Errno::raw_os_error)?;
         }
         state.handles.insert(handle, Registered { device, armed: BOTH });
         let polling = state.polling;
@@ -199,10 +172,10 @@ impl Engine for Poll {
     }
 
     fn deregister(&self, handle: Handle) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let was_there = state.handles.remove(&handle).is_some();
         if let (true, Some(mirror)) = (was_there, self.mirror.get()) {
-            mirror.set.leave(calls::borrow(handle));
+            mirror.set.leave(borrow(handle));
         }
         let polling = state.polling;
         drop(state);
@@ -219,7 +192,7 @@ impl Engine for Poll {
         // Whose they are: a number may be another device's when the call returns.
         let mut devices = Vec::new();
         let wait = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             // Before asking: what comes behind it is told again.
             if let Some(mirror) = self.mirror.get() {
                 mirror.set.empty();
@@ -238,7 +211,7 @@ impl Engine for Poll {
         // SAFETY: the list lives here and is as long as the call is told. A handle in it that was closed meanwhile is
         // told as such, or stands for another socket, whose events nobody takes for this device's.
         let count = unsafe { libc::poll(asking.as_mut_ptr(), asking.len() as _, milliseconds(wait)) };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.polling = false;
         if state.deadline.is_some_and(|at| at <= Instant::now()) {
             state.deadline = None;
@@ -272,7 +245,7 @@ impl Engine for Poll {
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.deadline = at;
         if let Some(mirror) = self.mirror.get() {
             mirror.set_deadline(at);
@@ -284,112 +257,17 @@ impl Engine for Poll {
         }
     }
 
-    fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
-        calls::open_stream(peer)
-    }
-
-    fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
-        self.received(handle, calls::receive(handle, into))
-    }
-
-    fn peek(&self, handle: Handle) -> Result<(), i32> {
-        self.received(handle, calls::peek(handle))
-    }
-
-    fn send(&self, handle: Handle, from: &[RawBuffer], more: bool) -> Result<usize, i32> {
-        self.sent(handle, calls::send(handle, from, more), total(from))
-    }
-
-    fn send_file(&self, handle: Handle, file: Handle, offset: u64, count: u64) -> Result<usize, i32> {
-        let of = usize::try_from(count).unwrap_or(usize::MAX);
-        self.sent(handle, calls::send_file(handle, file, offset, count), of)
-    }
-
-    fn read(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
-        self.received(handle, calls::read(handle, into))
-    }
-
-    fn write(&self, handle: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
-        self.sent(handle, calls::write(handle, from), total(from))
-    }
-
-    fn is_readable(&self, handle: Handle) -> Result<(), i32> {
-        self.received(handle, calls::is_readable(handle))
-    }
-
-    fn exit_status(&self, handle: Handle) -> Result<i32, i32> {
-        self.received(handle, calls::exit_status(handle))
-    }
-
-    fn receive_from(&self, handle: Handle, into: &[RawBuffer]) -> Result<Datagram, i32> {
-        self.received(handle, calls::receive_from(handle, into))
-    }
-
-    fn send_to(&self, handle: Handle, from: &[RawBuffer], to: Option<&SocketAddr>) -> Result<(), i32> {
-        let result = calls::send_to(handle, from, to);
-        if result == Err(EAGAIN) {
-            self.arm(handle, Readiness::SEND);
+    fn used(&self, handle: Handle, side: Side, outcome: Outcome) {
+        let (bit, is_used_up) = match side {
+            // Another error has used nothing up: a listener that finds no free descriptor would be reported for ever;
+            // the port tries it again.
+            Side::Receive => (Readiness::RECEIVE, outcome != Outcome::Failed),
+            // As long as all is taken there is space, and nobody waits for it.
+            Side::Send => (Readiness::SEND, matches!(outcome, Outcome::Short | Outcome::NotNow)),
+        };
+        if is_used_up {
+            self.arm(handle, bit);
         }
-        result
-    }
-
-    fn receive_many(&self, handle: Handle, into: &Pieces, found: &mut Vec<Datagram>) -> Result<(), i32> {
-        self.received(handle, calls::receive_many(handle, into, found))
-    }
-
-    fn send_many(&self, handle: Handle, from: &Pieces, to: &[Option<SocketAddr>]) -> Result<usize, i32> {
-        self.sent(handle, calls::send_many(handle, from, to), from.len())
-    }
-
-    fn keep_refusals(&self, handle: Handle, keep: bool) -> Result<(), i32> {
-        calls::keep_refusals(handle, keep)
-    }
-
-    fn refusal(&self, handle: Handle) -> Result<(i32, Option<SocketAddr>), i32> {
-        self.received(handle, calls::refusal(handle))
-    }
-
-    fn has_peer(&self, handle: Handle) -> bool {
-        calls::has_peer(handle)
-    }
-
-    fn is_bound(&self, handle: Handle) -> bool {
-        calls::is_bound(handle)
-    }
-
-    fn unacknowledged(&self, handle: Handle) -> Option<u64> {
-        sys::unacknowledged(calls::borrow(handle))
-    }
-
-    fn accept(&self, handle: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
-        self.received(handle, calls::accept(handle))
-    }
-
-    fn connect(&self, handle: Handle, peer: &SocketAddr) -> Result<(), i32> {
-        let result = calls::connect(handle, peer);
-        // From an earlier attempt it may still be registered, with nothing armed.
-        self.arm(handle, BOTH);
-        result
-    }
-
-    fn connect_result(&self, handle: Handle) -> Result<(), i32> {
-        let result = calls::connect_result(handle);
-        if result == Err(EAGAIN) {
-            self.arm(handle, BOTH);
-        }
-        result
-    }
-
-    fn abort_connect(&self, handle: Handle) {
-        calls::abort_connect(handle);
-    }
-
-    fn shutdown(&self, handle: Handle, how: Shutdown) -> Result<(), i32> {
-        calls::shutdown(handle, how)
-    }
-
-    fn close(&self, handle: Handle) {
-        calls::close(handle);
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {

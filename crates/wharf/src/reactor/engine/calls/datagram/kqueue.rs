@@ -1,7 +1,7 @@
 //! Where a system call takes one datagram, and no list of refusals is kept.
 
 use crate::op::{Datagram, RawBuffer};
-use crate::reactor::engine::Pieces;
+use crate::reactor::engine::calls::Pieces;
 use crate::sys::Handle;
 use std::net::SocketAddr;
 

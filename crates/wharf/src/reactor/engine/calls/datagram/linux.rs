@@ -9,7 +9,7 @@
 use super::{Address, NO_CONTROL};
 use super::{control, found, from_std, header, iovec, no_address, retry, socklen, to_std};
 use crate::op::Datagram;
-use crate::reactor::engine::Pieces;
+use crate::reactor::engine::calls::Pieces;
 use crate::sys::Handle;
 use std::net::SocketAddr;
 
