@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p wharf-conformance -- soak --minutes 10`
 //!
-//! It runs in rounds. In a round actors (`actors.rs`) connect, talk, download, ping, write and read files, post, wait,
+//! It runs in rounds. In a round actors (`actors/`) connect, talk, download, ping, write and read files, post, wait,
 //! cancel, close, block and panic, and compare whatever comes back with what was sent. Then the round ends: players
 //! stop, services are closed, and when every packet has come nothing may be left: no operation, no device. What the
 //! process then still holds (allocated bytes, resident memory, descriptors) is compared with what it held after the
@@ -13,13 +13,15 @@
 
 mod actors;
 mod ledger;
+mod stage;
 
 use crate::heap;
 use crate::kit::{Bench, Engine};
 use crate::setting::Setting;
 use crate::system;
-use actors::{PANIC, Stage, dispatch};
+use actors::PANIC;
 use ledger::{Kind, Ledger};
+use stage::{Port, Stage, dispatch};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -117,7 +119,7 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
     let say = |error: std::io::Error| error.to_string();
     let directory = Directory(std::env::temp_dir().join(format!("wharf-soak-{}", std::process::id())));
     std::fs::create_dir_all(&directory.0).map_err(say)?;
-    let port: actors::Port = Bench::new(Setting { engine, wake: Wake::Eager }).options().build().map_err(say)?;
+    let port: Port = Bench::new(Setting { engine, wake: Wake::Eager }).options().build().map_err(say)?;
     let pool = port.start(Workers::exactly(WORKERS), dispatch).map_err(say)?;
     let ledger = Ledger::default();
     println!("{}, {} s, seed {seed}", engine.name(), whole.as_secs());
@@ -126,7 +128,8 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
     let mut measured: Vec<Held> = Vec::new();
     while begun.elapsed() < whole || measured.len() <= WARM_UP {
         let seed = seed.wrapping_add(measured.len() as u64 * 1_000_003);
-        let stage = Stage::begin(&port, &ledger, directory.0.clone(), seed).map_err(say)?;
+        let stage = Stage::new(&port, &ledger, directory.0.clone(), seed).map_err(say)?;
+        actors::begin(&stage).map_err(say)?;
         std::thread::sleep(round);
         stage.stop();
         ended(&ledger, "a player did not come to its end", || stage.players() == 0)?;
