@@ -1,5 +1,5 @@
-//! What the rows share: ports of the engine under test, waiting with a deadline, sockets in every state, memory for the
-//! raw layer, and processes.
+//! What the rows share: ports of the engine under test, waiting with a deadline, and what stands in `kit/`:
+//! clocks, sockets in every state, memory for the raw layer.
 //!
 //! A row fails by panicking. Its time limits are for what hangs. Where a row's sentence is a time ("at once", "does not
 //! wait"), it is the best of several tries that is judged, or their median, by a bound that is far from the right value
@@ -10,12 +10,10 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wharf::error::{win32, winsock};
-use wharf::raw::{self, Buffers, Completion, DeviceKind, RawBuffer, Sink};
-use wharf::{
-    CompletionPort, Event, FileEngine, GetError, OperationId, Outcome, Packet, PortOptions, SocketEngine, Wake,
-};
+use wharf::raw;
+use wharf::{CompletionPort, Event, GetError, OperationId, Outcome, Packet, PortOptions, Wake};
 
 /// A row that takes longer hangs.
 pub const ROW_LIMIT: Duration = Duration::from_secs(70);
@@ -27,93 +25,18 @@ pub type Stream = wharf::Stream<u64, u64>;
 pub type Taken = Packet<u64, u64>;
 
 use crate::judge::NotTried;
-use crate::setting::{Setting, wake_name};
+use crate::setting::{Engine, Setting, wake_name};
 
+pub mod clock;
+pub mod memory;
 pub mod peer;
 pub mod system;
+pub use clock::*;
+pub use memory::*;
 pub use peer::*;
 pub use system::*;
 // What the library's own tests have as well.
 pub use wharf_testkit::plain::*;
-
-/// What drives the ports under test. A system has some of them.
-#[allow(dead_code)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// epoll, and the pump with io_uring for files.
-    Ring,
-    /// epoll, and a pool of threads for files.
-    Threads,
-    /// poll, and a pool of threads for files: what every Unix has.
-    Poll,
-    /// The kernel's own port, for everything.
-    Iocp,
-    /// Sockets in memory, with faults (`crates/wharf/src/testing/fake.rs`); files as everywhere.
-    Fake,
-    /// What the library chooses: for hostile surroundings, where the choice is what is tested.
-    Auto,
-}
-
-impl Engine {
-    /// Those that the system has.
-    #[cfg(unix)]
-    pub const ALL: &[Engine] = if cfg!(target_os = "linux") {
-        &[Engine::Ring, Engine::Threads, Engine::Poll, Engine::Fake]
-    } else {
-        &[Engine::Poll, Engine::Fake]
-    };
-    #[cfg(windows)]
-    pub const ALL: &[Engine] = &[Engine::Iocp];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Engine::Ring => "epoll+io_uring",
-            Engine::Threads => "epoll+threads",
-            Engine::Poll => "poll+threads",
-            Engine::Iocp => "iocp",
-            Engine::Fake => "fake",
-            Engine::Auto => "auto",
-        }
-    }
-
-    /// What a port has to say of itself once a file operation had to wait; `None` where either will do.
-    pub fn files(self) -> Option<&'static str> {
-        match self {
-            Engine::Ring => Some("io_uring"),
-            Engine::Threads | Engine::Poll | Engine::Fake => Some("threads"),
-            Engine::Auto => crate::hostile::files(),
-            Engine::Iocp => None,
-        }
-    }
-
-    fn file_engine(self) -> FileEngine {
-        match self {
-            Engine::Ring => FileEngine::Ring,
-            Engine::Threads | Engine::Poll | Engine::Fake => FileEngine::Threads,
-            Engine::Iocp => FileEngine::Auto,
-            Engine::Auto => FileEngine::Auto,
-        }
-    }
-
-    fn socket_engine(self) -> SocketEngine {
-        match self {
-            // The fake network makes its own.
-            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp | Engine::Fake => SocketEngine::Auto,
-            Engine::Poll => SocketEngine::Poll,
-        }
-    }
-
-    /// What a port says of its sockets.
-    pub fn sockets(self) -> &'static str {
-        match self {
-            Engine::Auto if cfg!(all(unix, not(target_os = "linux"))) => "poll",
-            Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
-            Engine::Poll => "poll",
-            Engine::Iocp => "iocp",
-            Engine::Fake => "fake",
-        }
-    }
-}
 
 /// What a row is given.
 pub struct Bench {
@@ -223,63 +146,6 @@ pub fn not_tried(why: &str) -> ! {
 #[cfg_attr(unix, allow(dead_code))]
 pub fn not_here(why: &str) -> ! {
     std::panic::resume_unwind(Box::new(NotTried { not_applicable: true, why: why.into() }))
-}
-
-// --- Clocks ---
-
-/// The machine has so much to do beside that a thread may wait for a processor longer than for anything that a row
-/// times. Where nothing can be read of it, it is not said to be so.
-pub fn loaded() -> bool {
-    /// Waiting and running threads a processor. The suite's own are about two.
-    const MANY: f64 = 3.0;
-    let load = std::fs::read_to_string("/proc/loadavg").ok();
-    let now = load.and_then(|text| text.split(' ').next().and_then(|number| number.parse::<f64>().ok()));
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    now.is_some_and(|now| now > MANY * processors as f64)
-}
-
-/// How long something took.
-pub fn timed(what: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
-    what();
-    begun.elapsed()
-}
-
-/// What is done at once takes far less, and what waits for anything takes more.
-pub const AT_ONCE: Duration = Duration::from_millis(10);
-/// How often it is tried whether something is done at once.
-pub const TRIES: usize = 20;
-
-/// The quickest of at most `tries`; no further ones once one is below `bound`.
-#[track_caller]
-pub fn quickest(what: &str, bound: Duration, tries: usize, mut one: impl FnMut() -> Duration) -> Duration {
-    let mut best = Duration::MAX;
-    for _ in 0..tries {
-        best = best.min(one());
-        if best < bound {
-            return best;
-        }
-    }
-    panic!("{what}: {best:?} in the best of {tries} tries, where it has to be less than {bound:?}");
-}
-
-/// Most of `tries` are below `bound`: for what is slow at random, so that the best of them says nothing. The times that
-/// were measured, until that was known.
-#[track_caller]
-pub fn mostly(what: &str, bound: Duration, tries: usize, mut one: impl FnMut() -> Duration) -> Vec<Duration> {
-    let (mut times, mut good) = (Vec::new(), 0);
-    while good <= tries / 2 {
-        assert!(times.len() < tries, "{what}: {times:.1?}, where most have to be less than {bound:?}");
-        times.push(one());
-        good += usize::from(times[times.len() - 1] < bound);
-    }
-    times
-}
-
-/// The median of what was measured.
-pub fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 // --- What several threads look at ---
@@ -459,91 +325,6 @@ pub fn dead_address() -> (rustix::fd::OwnedFd, SocketAddr) {
     bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
     (socket, address)
-}
-
-// --- The raw layer ---
-
-/// Memory for raw operations. Never freed, so that whatever a broken library does with it, the row fails instead of the
-/// process.
-#[derive(Clone, Copy)]
-pub struct Memory {
-    pointer: *mut u8,
-    length: usize,
-}
-
-impl Memory {
-    pub fn new(content: &[u8]) -> Memory {
-        let bytes = Box::leak(content.to_vec().into_boxed_slice());
-        Memory { pointer: bytes.as_mut_ptr(), length: bytes.len() }
-    }
-
-    pub fn room(length: usize) -> Memory {
-        Memory::new(&vec![0; length])
-    }
-
-    pub fn piece(&self) -> RawBuffer {
-        RawBuffer { pointer: self.pointer, length: self.length }
-    }
-
-    pub fn one(&self) -> Buffers {
-        Buffers::One(self.piece())
-    }
-
-    pub fn many(all: &[Memory]) -> Buffers {
-        Buffers::Many(all.iter().map(Memory::piece).collect())
-    }
-
-    pub fn address(&self) -> usize {
-        self.pointer.expose_provenance()
-    }
-
-    /// A copy of what is there. For when no operation uses it.
-    #[allow(unsafe_code)]
-    pub fn bytes(&self) -> Vec<u8> {
-        // SAFETY: leaked in `new` with this length, and initialised; rows call this only when no operation is under
-        // way.
-        unsafe { std::slice::from_raw_parts(self.pointer, self.length) }.to_vec()
-    }
-
-    #[allow(unsafe_code)]
-    pub fn fill(&self, byte: u8) {
-        // SAFETY: as in `bytes`.
-        unsafe { std::ptr::write_bytes(self.pointer, byte, self.length) };
-    }
-}
-
-pub fn adopt(port: &raw::Port, socket: StdStream, key: usize) -> raw::Device {
-    socket.set_nonblocking(true).unwrap();
-    port.adopt(socket, DeviceKind::Stream, key).unwrap()
-}
-
-#[allow(unsafe_code)]
-pub fn raw_receive(
-    port: &raw::Port,
-    device: &raw::Device,
-    into: Buffers,
-    token: usize,
-    sink: Sink,
-) -> Result<raw::Issued, i32> {
-    // SAFETY: rows name `Memory` only, which is never freed and not looked at while an operation has it.
-    unsafe { port.receive(device, into, token, sink) }
-}
-
-#[allow(unsafe_code)]
-pub fn raw_send(port: &raw::Port, device: &raw::Device, from: Buffers, token: usize) -> Result<raw::Issued, i32> {
-    // SAFETY: as in `raw_receive`.
-    unsafe { port.send(device, from, token, Sink::Port) }
-}
-
-#[track_caller]
-pub fn raw_next(port: &raw::Port) -> Completion {
-    port.get(Some(DEADLINE)).unwrap_or_else(|error| panic!("a packet was expected: {error:?}"))
-}
-
-#[track_caller]
-pub fn raw_quiet(port: &raw::Port) {
-    let got = port.get(Some(WHILE));
-    assert!(matches!(got, Err(raw::GetError::TimedOut)), "a packet came that nobody may expect: {got:?}");
 }
 
 // --- Files ---

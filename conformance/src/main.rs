@@ -27,9 +27,9 @@ mod specified;
 mod system;
 
 use clap::Parser;
-use kit::{Bench, Engine};
+use kit::Bench;
 use row::Row;
-use setting::{Setting, WAKES, wake_name};
+use setting::{Engine, Setting, WAKES, wake_name};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wharf::Wake;
@@ -89,8 +89,8 @@ fn wake(name: &str) -> Result<Wake, String> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Some(surroundings) = options.hostile
-        && let Err(error) = hostile::enter(surroundings.clone())
+    if let Some(surroundings) = &options.hostile
+        && let Err(error) = hostile::enter(surroundings)
     {
         eprintln!("the process cannot be put into {surroundings:?}: {error}");
         return ExitCode::from(2);

@@ -1,11 +1,10 @@
 //! What came of it: for the terminal, for other programs, and as the pages in `docs/`.
 
 use crate::judge::Verdict;
-use crate::kit::Engine;
 use crate::row::{How, Level, Row};
 use crate::rows::{APART, Peaks};
 use crate::run::Outcome;
-use crate::setting::{Setting, wake_name};
+use crate::setting::{Engine, Setting, wake_name};
 use crate::specified::GROUPS;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

@@ -4,10 +4,10 @@
 //! ([`crate::kit::loaded`]) it is tried twice more, alone, and has to pass both times.
 
 use crate::judge::{Ended, NotTried, Verdict, has_failed, judge};
-use crate::kit::{Bench, Engine, ROW_LIMIT, loaded};
+use crate::kit::{Bench, ROW_LIMIT, loaded};
 use crate::row::{How, Row};
 use crate::rows;
-use crate::setting::Setting;
+use crate::setting::{Engine, Setting};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

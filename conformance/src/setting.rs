@@ -1,7 +1,85 @@
 //! What a row runs on: an engine, and the policy by which a port wakes further threads.
 
-use crate::kit::Engine;
-use wharf::Wake;
+use wharf::{FileEngine, SocketEngine, Wake};
+
+/// What drives the ports under test. A system has some of them.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// epoll, and the pump with io_uring for files.
+    Ring,
+    /// epoll, and a pool of threads for files.
+    Threads,
+    /// poll, and a pool of threads for files: what every Unix has.
+    Poll,
+    /// The kernel's own port, for everything.
+    Iocp,
+    /// Sockets in memory, with faults (`crates/wharf/src/testing/fake.rs`); files as everywhere.
+    Fake,
+    /// What the library chooses: for hostile surroundings, where the choice is what is tested.
+    Auto,
+}
+
+impl Engine {
+    /// Those that the system has.
+    #[cfg(unix)]
+    pub const ALL: &[Engine] = if cfg!(target_os = "linux") {
+        &[Engine::Ring, Engine::Threads, Engine::Poll, Engine::Fake]
+    } else {
+        &[Engine::Poll, Engine::Fake]
+    };
+    #[cfg(windows)]
+    pub const ALL: &[Engine] = &[Engine::Iocp];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Ring => "epoll+io_uring",
+            Engine::Threads => "epoll+threads",
+            Engine::Poll => "poll+threads",
+            Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
+            Engine::Auto => "auto",
+        }
+    }
+
+    /// What a port has to say of itself once a file operation had to wait; `None` where either will do.
+    pub fn files(self) -> Option<&'static str> {
+        match self {
+            Engine::Ring => Some("io_uring"),
+            Engine::Threads | Engine::Poll | Engine::Fake => Some("threads"),
+            Engine::Auto => crate::hostile::files(),
+            Engine::Iocp => None,
+        }
+    }
+
+    pub fn file_engine(self) -> FileEngine {
+        match self {
+            Engine::Ring => FileEngine::Ring,
+            Engine::Threads | Engine::Poll | Engine::Fake => FileEngine::Threads,
+            Engine::Iocp => FileEngine::Auto,
+            Engine::Auto => FileEngine::Auto,
+        }
+    }
+
+    pub fn socket_engine(self) -> SocketEngine {
+        match self {
+            // The fake network makes its own.
+            Engine::Ring | Engine::Threads | Engine::Auto | Engine::Iocp | Engine::Fake => SocketEngine::Auto,
+            Engine::Poll => SocketEngine::Poll,
+        }
+    }
+
+    /// What a port says of its sockets.
+    pub fn sockets(self) -> &'static str {
+        match self {
+            Engine::Auto if cfg!(all(unix, not(target_os = "linux"))) => "poll",
+            Engine::Ring | Engine::Threads | Engine::Auto => "epoll",
+            Engine::Poll => "poll",
+            Engine::Iocp => "iocp",
+            Engine::Fake => "fake",
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {

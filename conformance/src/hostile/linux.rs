@@ -1,7 +1,7 @@
 //! Surroundings in which a system may put a program, for the whole process: io_uring refused by a system-call filter,
 //! as containers do it; few descriptors; no memory that may be locked. The suite has to pass in each of them.
 
-use crate::system;
+use crate::system::{self, Call};
 use std::io;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -15,14 +15,6 @@ pub enum Surroundings {
     Descriptors(u64),
     /// No memory may be locked, and the privilege to do so nevertheless is gone.
     NoLockedMemory,
-}
-
-/// What io_uring consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    Setup,
-    Enter,
-    Register,
 }
 
 /// The names of the numbers that a filter or the kernel gives (io_uring_setup(2)).
@@ -93,8 +85,8 @@ pub fn at_once(usual: u64) -> u64 {
 }
 
 /// Puts the process, which has one thread yet, and its children into such surroundings, for good.
-pub fn enter(surroundings: Surroundings) -> io::Result<()> {
-    match surroundings {
+pub fn enter(surroundings: &Surroundings) -> io::Result<()> {
+    match *surroundings {
         Surroundings::Refused { call, error } => system::refuse(call, error)?,
         Surroundings::Descriptors(count) => limit(rustix::process::Resource::Nofile, count)?,
         Surroundings::NoLockedMemory => {
@@ -102,7 +94,7 @@ pub fn enter(surroundings: Surroundings) -> io::Result<()> {
             system::lose_privilege()?;
         }
     }
-    let _ = CURRENT.set(surroundings);
+    let _ = CURRENT.set(surroundings.clone());
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Rows that hold on some engines, or with one policy of waking, and differ with the others.
 
 use super::{Apart, concurrency, driven, port};
-use crate::kit::{Bench, Engine};
+use crate::kit::Bench;
+use crate::setting::Engine;
 use crate::setting::Where::{On, Readiness, With};
 use wharf::Wake::Adaptive;
 
@@ -58,7 +59,7 @@ pub const APART: &[Apart] = &[
     adaptive("D-33", LATER, concurrency::posts_wake_later),
     unix(
         "S-01",
-        "half-sent data, timers and accepting go on while a thread is inside `get`, or in a port with a pool (`run`); while all threads of the program's own are outside, they wait",
+        "half-sent data, timers and accepting go on while a thread is inside `get`, or in a port with a pool (`start`); while all threads of the program's own are outside, they wait",
         driven::send_stands_still,
     ),
     unix(

@@ -4,6 +4,7 @@ use super::driven;
 use super::send::reading;
 use crate::kit::*;
 use crate::row::{How::*, Row, differs, must, only_c, should};
+use crate::setting::Engine;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -7,7 +7,7 @@ use crate::row::{How::*, Row, differs, must, not_offered, only_c, should};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
-use wharf::error::{Class, ErrorExt, win32, winsock};
+use wharf::error::ErrorExt;
 use wharf::raw::{Issued, Sink};
 use wharf::{Event, Outcome};
 
@@ -119,6 +119,7 @@ fn unreachable(_: &Bench) {
 
 #[cfg(unix)]
 fn unreachable(b: &Bench) {
+    use wharf::error::{Class, nt_status_of_number, win32, winsock};
     // No connection leads to a group.
     let port = b.port();
     let _stream = port.connect(SocketAddr::from(([224, 0, 0, 1], 9)), 1, 2).unwrap();
@@ -131,7 +132,7 @@ fn unreachable(b: &Bench) {
     crate::system::give_up_soon(device.handle());
     port.connect(&device, &deaf.address, 3, Sink::Port).unwrap();
     let packet = raw_next(&port);
-    let status = wharf::error::nt_status_of_number(packet.error, Class::Connect);
+    let status = nt_status_of_number(packet.error, Class::Connect);
     assert_eq!((packet.token, win32(status), winsock(status)), (3, 121, 10060));
     port.close_device(&device);
 }

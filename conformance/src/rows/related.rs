@@ -32,7 +32,7 @@ pub const ROWS: &[Row] = &[
     should(
         "G-10",
         "A hidden port of the process calls functions on pool threads.",
-        not_offered("a port is made, and `run` starts its pool"),
+        not_offered("a port is made, and `start` starts its pool"),
     ),
     should("G-11", "A second binding is refused.", not_offered("as G-10")),
     should(

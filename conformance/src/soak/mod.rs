@@ -16,8 +16,8 @@ mod ledger;
 mod stage;
 
 use crate::heap;
-use crate::kit::{Bench, Engine};
-use crate::setting::Setting;
+use crate::kit::Bench;
+use crate::setting::{Engine, Setting};
 use crate::system;
 use actors::PANIC;
 use ledger::{Kind, Ledger};

@@ -1,6 +1,6 @@
 //! What the actors of a round share: the port, the count of those that are still at it, random numbers, and issuing
-//! with a ticket for each operation. Players begin things; services answer them, and are closed when the last player has
-//! left.
+//! with a ticket for each operation. Players begin things; services answer them, and are closed when the last player
+//! has left.
 
 use crate::soak::ledger::{Kind, Ledger, Ticket};
 use fastrand::Rng;

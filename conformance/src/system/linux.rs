@@ -1,6 +1,6 @@
 //! Linux.
 
-use crate::hostile::Call;
+use super::Call;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;

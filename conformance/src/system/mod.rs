@@ -17,3 +17,12 @@ pub use other::*;
 pub use unix::*;
 #[cfg(windows)]
 pub use windows::*;
+
+/// What io_uring consists of.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Setup,
+    Enter,
+    Register,
+}

@@ -1,6 +1,6 @@
 //! Any other Unix: what only Linux has is not tried.
 
-use crate::hostile::Call;
+use super::Call;
 use std::fs::OpenOptions;
 use std::io;
 
