@@ -6,6 +6,7 @@ mod engines;
 mod operation;
 mod timers;
 mod types;
+mod wheel;
 
 pub(crate) use engines::engines_from_environment;
 pub use engines::{FileEngine, SocketEngine};

@@ -1,9 +1,10 @@
-//! Timers: operations whose time comes. They lie in one ordered list; the engine is told the earliest deadline.
+//! Timers: operations whose time comes. They lie in a wheel; the engine is told a deadline, at most a tick after the
+//! earliest of them. It is told a later one only when it asks: a timer that begins and is cancelled beside an earlier one
+//! touches nothing but its place in the wheel.
 
+use super::wheel::{TICK, Wheel};
 use super::{Completion, Kind, Payload, Sink};
 use crate::sys::errno::{EBADF, ECANCELED, EINVAL};
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 /// The shortest period of a timer. One of no time would be one packet after another, and what is shorter than this
@@ -46,28 +47,13 @@ enum Action {
     ResumeAccepting,
 }
 
-/// Serial numbers are the port's own, and nobody outside chooses them: they need no hash that withstands an attacker,
-/// which would be a third of what a timer costs.
-type BySerial<T> = HashMap<u64, T, BuildHasherDefault<Spread>>;
-
-/// Numbers that follow one another, spread over all bits: the table takes a place from the lowest, and a mark from the
-/// highest.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write_u64(&mut self, serial: u64) {
-        // 2^64 divided by the golden ratio (Fibonacci hashing), and its better half brought down.
-        self.0 = serial.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+impl Action {
+    /// The last packet.
+    fn ended(self) -> Option<(Sink, Completion)> {
+        match self {
+            Action::Once(timer) | Action::Every { timer, .. } => Some(timer.ended(Kind::Elapsed)),
+            Action::ResumeAccepting => None,
+        }
     }
 }
 
@@ -89,40 +75,24 @@ pub(crate) enum Due {
 
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    due: BTreeMap<(Instant, u64), Action>,
-    when: BySerial<Instant>,
-    /// Periodic timers whose packet is queued: they go on when it is taken, so that an idle consumer finds one packet
-    /// and not a thousand.
-    queued: BySerial<Action>,
-    last_serial: u64,
+    /// Parked: periodic timers whose packet is queued. They go on when it is taken, so that an idle consumer finds one
+    /// packet and not a thousand.
+    wheel: Wheel<Action>,
+    /// The deadline that the engine knows. It may be that of a timer which is over.
     armed: Option<Instant>,
+    /// Accepting is to be tried again, and has its place in the wheel.
+    resuming: bool,
     closed: bool,
 }
 
 impl Timers {
-    fn add(&mut self, at: Instant, serial: u64, action: Action) {
-        self.due.insert((at, serial), action);
-        self.when.insert(serial, at);
-    }
-
-    fn next_serial(&mut self) -> u64 {
-        self.last_serial += 2;
-        self.last_serial
-    }
-
-    fn remove(&mut self, serial: u64) -> Option<Action> {
-        match self.when.remove(&serial) {
-            Some(at) => self.due.remove(&(at, serial)),
-            None => self.queued.remove(&serial),
-        }
-    }
-
-    /// Tells the earliest deadline, if that changed. Under the timers' lock, so that the last word is right.
-    fn arm(&mut self, clock: &impl Clock) {
-        let earliest = self.due.keys().next().map(|&(at, _)| at);
-        if earliest != self.armed {
-            self.armed = earliest;
-            clock.wake_at(earliest);
+    /// The engine's deadline, for something that begins at this time. One that is earlier by less than a tick is not
+    /// worth a call.
+    fn arm(&mut self, clock: &impl Clock, at: Instant) {
+        let suffices = self.armed.is_some_and(|armed| armed.checked_duration_since(at).is_none_or(|late| late < TICK));
+        if !suffices {
+            self.armed = Some(at);
+            clock.wake_at(self.armed);
         }
     }
 
@@ -148,84 +118,172 @@ impl Timers {
             None => Action::Once(timer),
             Some(period) => Action::Every { timer, period, base: at, reported: 0 },
         };
-        let serial = self.next_serial();
-        self.add(at, serial, action);
-        self.arm(clock);
+        let serial = self.wheel.add(time, at, action) << 1;
+        self.arm(clock, at);
         Ok(serial)
     }
 
     /// Accepting is to be tried again after this time, if that is not on the list yet.
     #[cfg_attr(windows, allow(dead_code, reason = "accepting is the kernel's own business there, and never paused"))]
     pub(crate) fn resume_accepting_after(&mut self, clock: &impl Clock, after: Duration) {
-        if !self.closed && !self.due.values().any(|action| matches!(action, Action::ResumeAccepting)) {
-            let serial = self.next_serial();
-            self.add(clock.now() + after, serial, Action::ResumeAccepting);
-            self.arm(clock);
+        if !self.closed && !std::mem::replace(&mut self.resuming, true) {
+            let time = clock.now();
+            self.wheel.add(time, time + after, Action::ResumeAccepting);
+            self.arm(clock, time + after);
         }
     }
 
     /// A deadline has passed: takes those whose time has come.
     pub(crate) fn take_due(&mut self, clock: &impl Clock) -> Vec<Due> {
-        let time = clock.now();
-        let mut due = Vec::new();
-        self.armed = None;
-        while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= time) {
-            let ((_, serial), action) = entry.remove_entry();
-            self.when.remove(&serial);
-            match action {
-                Action::ResumeAccepting => due.push(Due::ResumeAccepting),
-                Action::Once(timer) => {
+        let names = self.wheel.due(clock.now());
+        let mut due = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(Action::Every { .. }) = self.wheel.parked(name) {
+                due.push(Due::Tick(name << 1));
+                continue;
+            }
+            match self.wheel.remove(name) {
+                Some(Action::Once(timer)) => {
                     let completion = timer.packet(Kind::Elapsed, 1, false);
                     due.push(Due::Elapsed(timer.sink, completion));
                 }
-                every @ Action::Every { .. } => {
-                    due.push(Due::Tick(serial));
-                    self.queued.insert(serial, every);
+                Some(Action::ResumeAccepting) => {
+                    self.resuming = false;
+                    due.push(Due::ResumeAccepting);
+                }
+                Some(Action::Every { .. }) | None => {
+                    unreachable!("a name that is due has its value, and ticks are parked")
                 }
             }
         }
-        self.arm(clock);
+        // The engine has none any more.
+        self.armed = None;
+        if let Some(earliest) = self.wheel.earliest() {
+            self.arm(clock, earliest);
+        }
         due
     }
 
     /// The packet of a periodic timer is handed out: its count is taken now, and the timer goes on. `None`: it was
     /// cancelled meanwhile, and its last packet is on the way.
     pub(crate) fn take_tick(&mut self, clock: &impl Clock, serial: u64) -> Option<(Sink, Completion)> {
-        let Some(Action::Every { timer, period, base, reported }) = self.queued.remove(&serial) else { return None };
-        let elapsed = clock.now().saturating_duration_since(base);
+        let name = serial >> 1;
+        let Some(Action::Every { timer, period, base, reported }) = self.wheel.parked(name) else { return None };
+        let elapsed = clock.now().saturating_duration_since(*base);
         let total = u64::try_from(elapsed.as_nanos() / period.as_nanos()).unwrap_or(u64::MAX - 1) + 1;
-        let count = total.saturating_sub(reported).max(1);
-        let reported = reported + count;
-        let behind = period.as_nanos().saturating_mul(u128::from(reported));
-        let next = base + Duration::from_nanos(u64::try_from(behind).unwrap_or(u64::MAX / 4));
+        let count = total.saturating_sub(*reported).max(1);
+        *reported += count;
+        let behind = period.as_nanos().saturating_mul(u128::from(*reported));
+        let next = *base + Duration::from_nanos(u64::try_from(behind).unwrap_or(u64::MAX / 4));
         let completion = timer.packet(Kind::Elapsed, usize::try_from(count).unwrap_or(usize::MAX), true);
         let sink = timer.sink.clone();
-        self.add(next, serial, Action::Every { timer, period, base, reported });
-        self.arm(clock);
+        self.wheel.wait_again(name, next);
+        self.arm(clock, next);
         Some((sink, completion))
     }
 
     /// Ends a timer: its last packet. `None`: there is none.
-    pub(crate) fn cancel(&mut self, clock: &impl Clock, serial: u64) -> Option<(Sink, Completion)> {
-        let removed = self.remove(serial);
-        self.arm(clock);
-        match removed? {
-            Action::Once(timer) | Action::Every { timer, .. } => Some(timer.ended(Kind::Elapsed)),
-            Action::ResumeAccepting => None,
-        }
+    pub(crate) fn cancel(&mut self, serial: u64) -> Option<(Sink, Completion)> {
+        self.wheel.remove(serial >> 1).and_then(Action::ended)
     }
 
     /// The port is closed: the last packets of all, and no further timer begins.
     pub(crate) fn close(&mut self, clock: &impl Clock) -> Vec<(Sink, Completion)> {
         self.closed = true;
-        self.when.clear();
-        let due = std::mem::take(&mut self.due).into_values();
-        let queued: Vec<Action> = self.queued.drain().map(|(_, action)| action).collect();
         clock.wake_at(None);
-        let ended = due.chain(queued).filter_map(|action| match action {
-            Action::Once(timer) | Action::Every { timer, .. } => Some(timer.ended(Kind::Elapsed)),
-            Action::ResumeAccepting => None,
-        });
-        ended.collect()
+        self.wheel.clear().into_iter().filter_map(Action::ended).collect()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    /// A clock that is set, and remembers what it was told.
+    struct Set {
+        now: Cell<Instant>,
+        told: RefCell<Vec<Option<Instant>>>,
+    }
+
+    impl Clock for Set {
+        fn now(&self) -> Instant {
+            self.now.get()
+        }
+
+        fn wake_at(&self, deadline: Option<Instant>) {
+            self.told.borrow_mut().push(deadline);
+        }
+    }
+
+    impl Set {
+        fn new() -> Self {
+            Set { now: Cell::new(Instant::now()), told: RefCell::default() }
+        }
+
+        /// Time passes until the deadline that the clock knows.
+        fn sleep(&self) {
+            let told = self.told.borrow().last().copied().flatten().expect("nothing to wait for");
+            self.now.set(self.now.get().max(told));
+        }
+    }
+
+    fn timer(token: usize) -> Repeating {
+        Repeating { key: 7, token, sink: Sink::Port, retain: |_| {} }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_timer_that_begins_and_ends_beside_an_earlier_deadline_tells_the_clock_nothing() {
+        let (clock, mut timers) = (Set::new(), Timers::default());
+        for number in 0..1000 {
+            clock.now.set(clock.now.get() + Duration::from_micros(1));
+            let serial = timers.begin(&clock, timer(number), SECOND, None).unwrap();
+            let (_, ended) = timers.cancel(serial).unwrap();
+            assert_eq!((ended.token, ended.error), (number, ECANCELED));
+            assert!(timers.cancel(serial).is_none());
+        }
+        assert_eq!(clock.told.borrow().len(), 1, "the first");
+        clock.sleep();
+        assert!(timers.take_due(&clock).is_empty());
+        assert_eq!(clock.told.borrow().len(), 1, "nothing is left to wait for");
+    }
+
+    #[test]
+    fn a_timer_is_never_early_and_at_most_a_tick_later_than_the_clock_can_tell() {
+        let (clock, mut timers) = (Set::new(), Timers::default());
+        let begin = clock.now();
+        let ahead = [900, 3, 500_000, 499_990, 1_000_000, 1].map(Duration::from_micros);
+        for (token, after) in ahead.into_iter().enumerate() {
+            timers.begin(&clock, timer(token), after, None).unwrap();
+        }
+        let mut order = Vec::new();
+        while order.len() < ahead.len() {
+            clock.sleep();
+            for due in timers.take_due(&clock) {
+                let Due::Elapsed(_, completion) = due else { panic!("none of them is periodic") };
+                let at = begin + ahead[completion.token];
+                assert!(at <= clock.now() && clock.now() <= at + TICK);
+                order.push(completion.token);
+            }
+        }
+        assert_eq!(order, [5, 1, 0, 3, 2, 4]);
+    }
+
+    #[test]
+    fn periods_do_not_drift_however_late_their_packets_are_taken() {
+        let (clock, mut timers) = (Set::new(), Timers::default());
+        let (begin, period) = (clock.now(), Duration::from_micros(700));
+        timers.begin(&clock, timer(1), period, Some(period)).unwrap();
+        let mut counted = 0;
+        for late in 0..2000 {
+            clock.sleep();
+            let due = timers.take_due(&clock);
+            let [Due::Tick(serial)] = due[..] else { panic!("one tick is due") };
+            clock.now.set(clock.now.get() + Duration::from_micros(late % 1500));
+            counted += timers.take_tick(&clock, serial).unwrap().1.bytes as u128;
+            assert_eq!(counted, (clock.now() - begin).as_nanos() / period.as_nanos(), "{late}");
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Port {
             return self.cancel_signal(serial);
         }
         let driver = self.driver();
-        let ended = driver.timers.lock().cancel(driver, serial);
+        let ended = driver.timers.lock().cancel(serial);
         let Some((sink, completion)) = ended else { return Cancel::TooLate };
         self.deliver(sink, completion);
         Cancel::Requested
