@@ -4,6 +4,7 @@
 //! it that nobody touches it in between; nothing is copied. A receive fills a buffer from its start up to its
 //! *capacity*, and its length is then the number of bytes received; a send sends its *length*.
 
+use super::foreign::Foreign;
 use crate::sync::Lock;
 use crate::sys::fork::Home;
 use std::alloc::Layout;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 /// The memory of an operation. Made from a `Vec<u8>`, a `Box<[u8]>`, an `Arc<[u8]>`, a `&'static [u8]` or text;
 /// derefs to its bytes.
 ///
-/// Shared and static memory can be sent, not received into.
+/// Shared and static memory can be sent, not received into; so can what another type owns
+/// ([`from_owner`](Buffer::from_owner)).
 ///
 /// ```
 /// use wharf::Buffer;
@@ -33,6 +35,7 @@ enum Memory {
     Static(&'static [u8]),
     Pooled(PoolBuffer),
     Aligned(Aligned),
+    Foreign(Foreign),
 }
 
 impl Buffer {
@@ -51,11 +54,32 @@ impl Buffer {
         Buffer(Memory::Aligned(Aligned::new(bytes, alignment)))
     }
 
+    /// The bytes of a value that owns them, without copying them: to send, or to write. The value is dropped with the
+    /// buffer, by whichever thread that is. It is asked for its bytes once, here.
+    ///
+    /// ```
+    /// use wharf::Buffer;
+    /// let page: std::sync::Arc<String> = std::sync::Arc::new("hello".into());
+    /// struct Page(std::sync::Arc<String>);
+    /// impl AsRef<[u8]> for Page {
+    ///     fn as_ref(&self) -> &[u8] {
+    ///         self.0.as_bytes()
+    ///     }
+    /// }
+    /// let buffer = Buffer::from_owner(Page(page.clone()));
+    /// assert_eq!((&buffer[..], buffer.is_writable()), (&b"hello"[..], false));
+    /// drop(buffer);
+    /// assert_eq!(std::sync::Arc::strong_count(&page), 1);
+    /// ```
+    pub fn from_owner<T: AsRef<[u8]> + Send + 'static>(owner: T) -> Buffer {
+        Buffer(Memory::Foreign(Foreign::new(owner)))
+    }
+
     /// The buffer with these bytes as its content, which fit into its capacity: to write from aligned memory, say.
     ///
     /// # Panics
     ///
-    /// When they do not fit, or when the memory is shared or static.
+    /// When they do not fit, or when nothing can be received into the memory.
     pub fn filled(mut self, bytes: &[u8]) -> Buffer {
         let space = self.space().expect("the memory is its own");
         assert!(bytes.len() <= space.length, "{} bytes do not fit into {}", bytes.len(), space.length);
@@ -74,7 +98,7 @@ impl Buffer {
             Memory::Owned(vec) => vec.capacity(),
             Memory::Pooled(pooled) => pooled.0.memory.capacity(),
             Memory::Aligned(aligned) => aligned.capacity,
-            Memory::Shared(_) | Memory::Static(_) => 0,
+            Memory::Shared(_) | Memory::Static(_) | Memory::Foreign(_) => 0,
         }
     }
 
@@ -84,7 +108,7 @@ impl Buffer {
         matches!(self.0, Memory::Owned(_) | Memory::Pooled(_) | Memory::Aligned(_))
     }
 
-    /// The bytes as a vector; copies shared, static and pooled memory.
+    /// The bytes as a vector; copies memory that no vector owns.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Memory::Owned(vec) => vec,
@@ -101,6 +125,7 @@ impl Buffer {
             Memory::Shared(shared) if length < shared.len() => self.0 = Memory::Owned(shared[..length].to_vec()),
             Memory::Static(bytes) => *bytes = &bytes[..length.min(bytes.len())],
             Memory::Shared(_) => {}
+            Memory::Foreign(foreign) => foreign.truncate(length),
         }
     }
 
@@ -118,7 +143,7 @@ impl Buffer {
                 let (pointer, length) = (aligned.pointer.as_ptr(), aligned.capacity);
                 return Some(crate::op::RawBuffer { pointer, length });
             }
-            Memory::Shared(_) | Memory::Static(_) => return None,
+            Memory::Shared(_) | Memory::Static(_) | Memory::Foreign(_) => return None,
         };
         Some(crate::op::RawBuffer { pointer: vec.as_mut_ptr(), length: vec.capacity() })
     }
@@ -141,7 +166,7 @@ impl Buffer {
                 aligned.length = length;
                 return;
             }
-            Memory::Shared(_) | Memory::Static(_) => return,
+            Memory::Shared(_) | Memory::Static(_) | Memory::Foreign(_) => return,
         };
         assert!(length <= vec.capacity(), "the engine reported more bytes than the buffer holds");
         // SAFETY: `length` is within the capacity, and the engine initialised that many bytes from the start of the
@@ -160,6 +185,7 @@ impl Deref for Buffer {
             Memory::Static(bytes) => bytes,
             Memory::Pooled(pooled) => &pooled.0.memory,
             Memory::Aligned(aligned) => aligned.bytes(),
+            Memory::Foreign(foreign) => foreign.bytes(),
         }
     }
 }
@@ -227,6 +253,7 @@ impl fmt::Debug for Buffer {
             Memory::Static(_) => "static",
             Memory::Pooled(_) => "pooled",
             Memory::Aligned(_) => "aligned",
+            Memory::Foreign(_) => "foreign",
         };
         write!(f, "Buffer({kind}, {} of {} bytes)", self.len(), self.capacity().max(self.len()))
     }
@@ -381,5 +408,42 @@ mod tests {
         assert!(buffer.space().is_none());
         buffer.truncate(2);
         assert_eq!(&buffer[..], b"ab");
+    }
+
+    #[test]
+    fn bytes_of_another_owner_stay_where_they_are_and_go_with_it() {
+        // Bytes in the owner itself, which moves into the buffer, and bytes elsewhere.
+        struct Counted<T>(T, #[allow(dead_code)] Arc<()>);
+        impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+            fn as_ref(&self) -> &[u8] {
+                self.0.as_ref()
+            }
+        }
+        let alive = Arc::new(());
+        let mut inside = Buffer::from_owner(Counted(*b"inside", alive.clone()));
+        let text = b"elsewhere".to_vec();
+        let address = text.as_ptr();
+        let elsewhere = Buffer::from_owner(Counted(text, alive.clone()));
+        assert_eq!((&inside[..], elsewhere.as_ptr()), (&b"inside"[..], address));
+        assert_eq!((inside.capacity(), inside.is_writable(), inside.space().is_none()), (0, false, true));
+        inside.truncate(2);
+        inside.truncate(4);
+        let moved = std::thread::spawn(move || inside.to_vec()).join().unwrap();
+        assert_eq!((moved, elsewhere.into_vec()), (b"in".to_vec(), b"elsewhere".to_vec()));
+        assert_eq!(Arc::strong_count(&alive), 1, "both owners are gone");
+    }
+
+    #[test]
+    fn an_owner_that_panics_when_it_is_asked_is_dropped() {
+        struct Bad(#[allow(dead_code)] Arc<()>);
+        impl AsRef<[u8]> for Bad {
+            fn as_ref(&self) -> &[u8] {
+                std::panic::resume_unwind(Box::new("on purpose"))
+            }
+        }
+        let alive = Arc::new(());
+        let bad = Bad(alive.clone());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Buffer::from_owner(bad))).is_err());
+        assert_eq!(Arc::strong_count(&alive), 1);
     }
 }

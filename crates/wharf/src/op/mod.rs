@@ -3,6 +3,7 @@
 
 pub(crate) mod buffer;
 mod engines;
+mod foreign;
 mod operation;
 mod timers;
 mod types;
