@@ -2,9 +2,9 @@
 
 use super::{Serve, ready};
 use std::io;
-use wharf::session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, Session, SlowConsumer};
 use wharf::signal::SIGTERM;
 use wharf::{Buffer, Workers};
+use wharf_session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, Session, SlowConsumer};
 
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const OUTBOX_BYTES: usize = 256 * 1024;

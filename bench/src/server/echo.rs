@@ -2,9 +2,9 @@
 
 use super::{Serve, handler::handle, listening, ready};
 use std::io;
-use wharf::session::{Link, Service, Session};
 use wharf::signal::SIGTERM;
 use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
+use wharf_session::{Link, Service, Session};
 
 type Port = CompletionPort<(), ()>;
 type Stream = wharf::Stream<(), ()>;

@@ -6,9 +6,9 @@ use super::{Serve, listening, ready};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use wharf::session::{Link, Service, Session};
 use wharf::signal::SIGTERM;
 use wharf::{Buffer, CompletionPort, Event, Outcome, Packet, Workers};
+use wharf_session::{Link, Service, Session};
 
 /// A connection's key: the message that has not come whole. One receive is outstanding at a time, so its lock is free.
 type Begun = Arc<Mutex<Messages>>;

@@ -14,8 +14,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use wharf::session::{Closed, Link, Service, Session, SlowConsumer};
 use wharf::{Buffer, Workers};
+use wharf_session::{Closed, Link, Service, Session, SlowConsumer};
 
 /// What may wait to be sent.
 const OUTBOX_BYTES: usize = 1024 * 1024;

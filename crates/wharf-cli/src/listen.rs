@@ -5,8 +5,8 @@ use crate::system;
 use crate::tls::Acceptor;
 use std::io;
 use wharf::net::Acceptor as PortAcceptor;
-use wharf::session::{Inherited, InheritedSocket, Service, Session, inherited};
 use wharf::{CompletionPort, Context, Listener};
+use wharf_session::{Inherited, InheritedSocket, Service, Session, inherited};
 
 /// Listens, and tells where, as words for people and scripts. Sockets that the program was started with (systemd's
 /// `LISTEN_FDS`) go before the address: whoever passes them on has decided where the server listens.

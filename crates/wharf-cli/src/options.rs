@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 use wharf::Workers;
-use wharf::session::{Builder, Rate, Service, SlowConsumer};
+use wharf_session::{Builder, Rate, Service, SlowConsumer};
 
 /// The least outbox. The servers' own messages fit into it, and the echo of what arrives while it is half full: those
 /// are at most the port's receive buffer (16 KiB) and an unfinished line (8 KiB).

@@ -6,7 +6,7 @@ use crate::port::no_port;
 use crate::serving::{self, Control, SHUTDOWN};
 use std::time::Duration;
 use wharf::Buffer;
-use wharf::session::{Closed, Group, Link, Service, ServiceStats, Session};
+use wharf_session::{Closed, Group, Link, Service, ServiceStats, Session};
 
 /// A line that grows beyond this is passed on as it is: nobody's memory pays for a missing newline.
 const LINE_BYTES_MAX: usize = 8 * 1024;

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
 #[cfg(feature = "tls")]
-use wharf::session::{ClientTls, ServerTls, TlsErrorKind};
-use wharf::session::{Closed, Link, Service, Session};
+use wharf_session::{ClientTls, ServerTls, TlsErrorKind};
+use wharf_session::{Closed, Link, Service, Session};
 
 #[derive(Args, Clone, Debug)]
 pub struct ServerOptions {

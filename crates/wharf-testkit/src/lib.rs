@@ -2,4 +2,14 @@
 //! it.
 
 pub mod blind;
+#[cfg(unix)]
+pub mod example;
+#[cfg(unix)]
+pub mod fork;
+pub mod heap;
+#[cfg(unix)]
+pub mod limits;
+pub mod numbers;
 pub mod plain;
+pub mod process;
+pub mod sockets;

@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 const WIDTH: usize = 120;
 
 /// The rooms of the library from the ground up. A room uses those before it, and nothing else.
-const FLOORS: &[&str] = &[
-    "sync", "sys", "contain", "error", "threads", "op", "queue", "reactor", "proactor", "raw", "worker", "port",
-    "session",
-];
+const FLOORS: &[&str] =
+    &["sync", "sys", "contain", "error", "threads", "op", "queue", "reactor", "proactor", "raw", "worker", "port"];
 
 /// Crates whose files import each other in no circle.
 const WITHOUT_CIRCLES: &[&str] = &["crates/wharf-perf/src", "bench/src", "conformance/src"];

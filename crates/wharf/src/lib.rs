@@ -44,11 +44,11 @@
 mod contain;
 #[cfg(not(loom))]
 pub mod error;
-/// Ports over a network in memory: for the project's own conformance suite. No part of the interface.
+/// Ports over a network in memory, for the project's own tests of what stands on ports. No part of the interface.
 #[cfg(all(unix, feature = "fake", not(loom)))]
 #[doc(hidden)]
 pub mod fake {
-    pub use crate::testing::fake::{Listener, Mail, Network, Peer};
+    pub use crate::testing::fake::{Call, Fake, Faults, Listener, Mail, Network, Peer, View, When, stand_still};
 }
 #[cfg(not(loom))]
 mod op;
@@ -62,9 +62,7 @@ mod queue;
 pub mod raw;
 #[cfg(all(unix, not(loom)))]
 mod reactor;
-#[cfg(not(loom))]
-pub mod session;
-/// Numbers of signals, as [`CompletionPort::signal`], `session::Service::signals` and `process::Child::signal` take
+/// Numbers of signals, as [`CompletionPort::signal`], `Service::signals` of sessions and `process::Child::signal` take
 /// them.
 #[cfg(not(loom))]
 pub mod signal {
@@ -72,9 +70,10 @@ pub mod signal {
 }
 mod sync;
 mod sys;
-// In the library's own tests, and for the suite in `conformance/`.
+// In the library's own tests, and for those of the crates above it.
 #[cfg(all(unix, any(test, feature = "fake"), not(loom)))]
 #[cfg_attr(not(test), allow(dead_code))]
+#[allow(missing_docs, reason = "no part of the interface")]
 mod testing;
 mod threads;
 #[cfg(not(loom))]
@@ -98,17 +97,10 @@ pub use port::{Batch, CompletionPort, Context, Key, Notifier, PortOptions, PortS
 pub use port::{fs, net, process};
 #[cfg(not(loom))]
 pub use raw::{DeviceInfo, DeviceKind, FileEngine, SocketEngine};
+#[cfg(not(loom))]
+pub use sys::fork::Home;
+#[cfg(not(loom))]
+pub use threads::BeforeBlocking;
 pub use threads::{GetError, Wake, WorkerReport, WorkerState, blocking};
 #[cfg(not(loom))]
 pub use worker::{PoolReport, WorkerPool, Workers};
-
-/// The code in the documents, compiled and run as tests.
-#[cfg(doctest)]
-mod documents {
-    #[doc = include_str!("../../../README.md")]
-    struct Readme;
-    #[doc = include_str!("../../../README.ko.md")]
-    struct ReadmeKo;
-    #[doc = include_str!("../../../docs/guide.md")]
-    struct Guide;
-}

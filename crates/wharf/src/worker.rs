@@ -74,7 +74,7 @@ impl Workers {
     }
 
     /// How many threads there can be.
-    pub(crate) fn limit(&self) -> usize {
+    pub fn limit(&self) -> usize {
         self.max.max(self.min)
     }
 

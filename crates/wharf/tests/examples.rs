@@ -4,94 +4,13 @@
 
 mod common;
 
-use common::{DEADLINE, eventually, pattern, skipped};
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use common::pattern;
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
-
-/// A running example. Dropping it kills it, so that a failed test leaves no process behind.
-struct Example {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Example {
-    fn start(name: &str, arguments: &[&str]) -> Example {
-        let mut child = Command::new(path(name)).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Example { child, out }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// The address in its first line.
-    #[track_caller]
-    fn address(&mut self) -> SocketAddr {
-        let line = self.line();
-        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("the first line is {line:?}"));
-        address.parse().unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Waits for its end, and returns what it has still said.
-    fn end(&mut self) -> (ExitStatus, String) {
-        let mut status = None;
-        eventually("the example ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        (status.unwrap(), rest)
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Cargo builds the examples beside the tests, but tells a test nothing about where.
-fn path(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let path = target.join("examples").join(name);
-    assert!(path.exists(), "{} is missing: build it with `cargo build --examples`", path.display());
-    path
-}
-
-fn client(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket.set_write_timeout(Some(DEADLINE)).unwrap();
-    socket
-}
-
-/// Reads until `text` has come, and returns all that came.
-#[track_caller]
-fn read_until(socket: &mut TcpStream, text: &str) -> String {
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains(text) {
-        let mut piece = [0; 4096];
-        let bytes = socket.read(&mut piece).unwrap();
-        assert!(bytes > 0, "the connection ended before {text:?} came, after {:?}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&piece[..bytes]);
-    }
-    String::from_utf8(seen).unwrap()
-}
+use wharf_testkit::example::{Example, all_are_tested, client, read_until};
 
 #[test]
 fn echo_gives_everybody_back_what_they_sent() {
@@ -121,27 +40,6 @@ fn echo_gives_everybody_back_what_they_sent() {
     example.signal(Signal::TERM);
     let (status, _) = example.end();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
-}
-
-#[test]
-fn chat_tells_who_comes_says_and_goes() {
-    let mut example = Example::start("chat", &["127.0.0.1:0"]);
-    let address = example.address();
-    let mut first = client(address);
-    first.write_all(b"alone\n").unwrap();
-    read_until(&mut first, "alone\n");
-    let mut second = client(address);
-    let name = second.local_addr().unwrap();
-    read_until(&mut first, &format!("* {name} has come\n"));
-    second.write_all(b"hello\n").unwrap();
-    read_until(&mut first, "hello\n");
-    read_until(&mut second, "hello\n");
-    drop(second);
-    read_until(&mut first, &format!("* {name} has gone: the peer closed the connection\n"));
-    example.signal(Signal::INT);
-    let (status, said) = example.end();
-    assert!(status.success(), "{status}");
-    assert!(said.ends_with(" sessions ended, 0 of them cut off\n"), "{said}");
 }
 
 #[test]
@@ -262,16 +160,5 @@ fn game_ticks_on_while_handlers_think() {
 
 #[test]
 fn every_example_is_tested_and_says_how_to_try_it() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
-    if !folder.exists() {
-        return skipped("the examples' headers", "the sources are not here");
-    }
-    let tests = include_str!("examples.rs");
-    for file in std::fs::read_dir(folder).unwrap() {
-        let path = file.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let source = std::fs::read_to_string(&path).unwrap();
-        assert!(source.contains(&format!("//! `cargo run --example {name}")), "{name} does not say how to try it");
-        assert!(tests.contains(&format!("start(\"{name}\"")), "{name} is not tested");
-    }
+    all_are_tested(env!("CARGO_MANIFEST_DIR"), include_str!("examples.rs"));
 }

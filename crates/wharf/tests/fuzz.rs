@@ -14,16 +14,6 @@ const BLIND: Blind = Blind {
 };
 
 #[test]
-fn lines_are_found_however_the_stream_is_cut() {
-    BLIND.fuzz("lines", 1, targets::lines);
-}
-
-#[test]
-fn frames_with_a_length_are_found_however_the_stream_is_cut() {
-    BLIND.fuzz("length_prefix", 2, targets::length_prefix);
-}
-
-#[test]
 fn every_number_is_translated_and_none_into_a_success() {
     BLIND.fuzz("errors", 3, targets::errors);
     // Every number that a system has, and one bit more than a status has room for.

@@ -1,54 +1,35 @@
-//! The program's logger is code of the program: it may ask sessions and clients how they are, and use files of a port,
-//! whatever it is told.
+//! The program's logger is code of the program: it may use files of a port, whatever it is told.
 
 mod common;
 
-use common::theatre::{Theatre, client, next, service};
-use common::{DEADLINE, dead_address, eventually};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use common::DEADLINE;
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 use wharf::CompletionPort;
 use wharf::fs::File;
-use wharf::session::{Link, Reconnect, Reconnecting, Service, SlowConsumer};
 
-/// Asks everybody about each record.
+/// Uses the file at each record.
 struct Curious;
 
-static LINKS: Mutex<Vec<Link>> = Mutex::new(Vec::new());
-static CLIENT: OnceLock<Reconnecting> = OnceLock::new();
 static FILE: Mutex<Option<File<(), ()>>> = Mutex::new(None);
-static RECORDS: AtomicUsize = AtomicUsize::new(0);
 
 impl log::Log for Curious {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
-    fn log(&self, record: &log::Record<'_>) {
-        let links = LINKS.lock().unwrap().clone();
-        links.iter().for_each(|link| _ = link.stats());
-        let _ = CLIENT.get().map(Reconnecting::state);
+    fn log(&self, _: &log::Record<'_>) {
         let file = FILE.lock().unwrap().clone();
         let _ = file.map(|file| file.sync(()));
-        if record.args().to_string().contains("session") {
-            RECORDS.fetch_add(1, Ordering::SeqCst);
-        }
     }
 
     fn flush(&self) {}
 }
 
-fn tell_the_curious() {
-    // The other test may have done so.
-    let _ = log::set_logger(&Curious);
-    log::set_max_level(log::LevelFilter::Trace);
-}
-
 #[test]
 fn a_logger_may_use_a_file_of_the_port_whose_file_engine_it_is_told_about() {
-    tell_the_curious();
+    log::set_logger(&Curious).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
     let port = CompletionPort::<(), ()>::new().unwrap();
     let path = std::env::temp_dir().join(format!("wharf-logging-{}", std::process::id()));
     let file = port.associate(std::fs::File::create(&path).unwrap(), ()).unwrap();
@@ -64,34 +45,4 @@ fn a_logger_may_use_a_file_of_the_port_whose_file_engine_it_is_told_about() {
     // Its own packet, and that of the logger's.
     (0..2).for_each(|_| drop(port.get_timeout(DEADLINE).unwrap()));
     *FILE.lock().unwrap() = None;
-}
-
-#[test]
-fn a_logger_may_ask_the_session_and_the_client_that_it_is_told_about() {
-    tell_the_curious();
-    let theatre = Theatre::new();
-    let service = service(Service::builder().memory_limit(1 << 20).outbox(16 << 20, SlowConsumer::Disconnect));
-    let (casting, (tell, links)) = (theatre.casting(), channel());
-    let address = service
-        .listen("127.0.0.1:0", move |_| {
-            let tell = tell.clone();
-            casting.actor().opened(move |link| tell.send(link.clone()).unwrap())
-        })
-        .unwrap();
-    let casting = theatre.casting();
-    let hasty = Reconnect::new().first(Duration::from_millis(5)).attempts(3);
-    let again = service.reconnect(dead_address(), hasty, move || casting.actor()).unwrap();
-    CLIENT.set(again.clone()).unwrap();
-    assert_eq!(again.wait().to_string().split(',').next(), Some("given up after 3 attempts"));
-    let ended_by_peer = client(address);
-    LINKS.lock().unwrap().push(next(&links));
-    drop(ended_by_peer);
-    let _deaf = client(address);
-    let link = next(&links);
-    LINKS.lock().unwrap().push(link.clone());
-    // Until it is ended for the memory that it holds.
-    while link.send(vec![0; 64 * 1024]).is_ok() {}
-    eventually("all are over", || theatre.closed() == 5);
-    assert!(RECORDS.load(Ordering::SeqCst) >= 6, "each session's end, and why one was ended");
-    LINKS.lock().unwrap().clear();
 }

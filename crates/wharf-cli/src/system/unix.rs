@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use wharf::session::{InheritedSocket, Service, Session};
 use wharf::signal::{SIGHUP, SIGINT, SIGTERM};
+use wharf_session::{InheritedSocket, Service, Session};
 
 /// What asks a server or a copy to end.
 pub const ENDING: [i32; 2] = [SIGINT, SIGTERM];

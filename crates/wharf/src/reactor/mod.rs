@@ -132,7 +132,7 @@ impl Port {
         &self.driver().engine
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fake"))]
     pub(crate) fn pool(&self) -> &std::sync::Arc<Pool> {
         &self.driver().pool
     }

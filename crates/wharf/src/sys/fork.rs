@@ -18,12 +18,21 @@ enum Mark {
 }
 
 /// A process, told apart from the children that it forks.
+///
+/// For code that keeps locks beside a port's. In a forked child a port's calls fail without taking a lock, because
+/// another thread of the parent may have held it at the moment of the fork, and nobody in the child releases it. Locks
+/// of your own need the same care: note the process where they are made, and look before you take one.
+///
+/// ```
+/// let home = wharf::Home::here();
+/// assert!(home.is_here()); // false in a child that this process forks
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Home(Mark);
+pub struct Home(Mark);
 
 impl Home {
     /// This process. A child that makes ports of its own gets a mark of its own.
-    pub(crate) fn here() -> Home {
+    pub fn here() -> Home {
         // A process that was forked after this was filled finds a wiped word, and falls back to its number.
         static MARK: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
         match MARK.get_or_init(page) {
@@ -32,8 +41,10 @@ impl Home {
         }
     }
 
+    /// Whether this is the process that the mark was made in. Costs one load; a system call where the system has no
+    /// memory that a child does not inherit.
     #[inline]
-    pub(crate) fn is_here(&self) -> bool {
+    pub fn is_here(&self) -> bool {
         match self.0 {
             Mark::Page(word) => word.load(Ordering::Relaxed) == 1,
             Mark::Process(number) => number == std::process::id(),

@@ -40,12 +40,3 @@ pub trait Owned: Sized {
     #[allow(unsafe_code)]
     unsafe fn from_handle(handle: Handle) -> Self;
 }
-
-/// The name of a socket of the machine's own.
-#[cfg(not(loom))]
-#[derive(PartialEq, Eq, Hash)]
-#[cfg_attr(windows, allow(dead_code, reason = "no socket of the machine's own completes into a port there"))]
-pub(crate) enum LocalName {
-    Path(Box<std::path::Path>),
-    Abstract(Box<[u8]>),
-}

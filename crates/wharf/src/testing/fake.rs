@@ -25,12 +25,16 @@ mod datagrams;
 mod network;
 #[cfg(feature = "fake")]
 mod peers;
+#[cfg(feature = "fake")]
+mod ports;
 mod selector;
 
 #[cfg(feature = "fake")]
 pub use network::Network;
 #[cfg(feature = "fake")]
 pub use peers::{Listener, Mail, Peer};
+#[cfg(feature = "fake")]
+pub use ports::stand_still;
 
 #[cfg(test)]
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
@@ -53,7 +57,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Which call of the engine the hook is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
     Register,
     Deregister,
     Poll,
@@ -70,7 +74,7 @@ pub(crate) enum Call {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
+pub enum When {
     Before,
     After,
 }
@@ -79,25 +83,25 @@ type Hook = Box<dyn Fn(Call, When) + Send + Sync>;
 
 /// How often, of 256 times, something goes wrong.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// A transfer moves less than it could.
-    pub(crate) short: u8,
+    pub short: u8,
     /// `EAGAIN` although something is there; an edge follows.
-    pub(crate) again: u8,
+    pub again: u8,
     /// An event without a reason.
-    pub(crate) spurious: u8,
+    pub spurious: u8,
     /// An event waits for a later poll.
-    pub(crate) delayed: u8,
+    pub delayed: u8,
     /// A poll brings nothing, as after EINTR.
-    pub(crate) empty: u8,
+    pub empty: u8,
     /// An event of a device that was deregistered is reported nevertheless.
-    pub(crate) late: u8,
+    pub late: u8,
     /// An accept fails.
-    pub(crate) accept: u8,
+    pub accept: u8,
     /// A connect ends at once, well or not.
-    pub(crate) connect: u8,
+    pub connect: u8,
     /// A registration fails.
-    pub(crate) register: u8,
+    pub register: u8,
 }
 
 impl Faults {
@@ -446,27 +450,27 @@ pub(crate) fn pattern(connection: usize, at: u64) -> u8 {
 
 /// What a test sees of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) written: u64,
-    pub(crate) taken: u64,
-    pub(crate) finished: bool,
-    pub(crate) reset: bool,
-    pub(crate) shut: bool,
-    pub(crate) space: usize,
-    pub(crate) peeked: u64,
+pub struct View {
+    pub written: u64,
+    pub taken: u64,
+    pub finished: bool,
+    pub reset: bool,
+    pub shut: bool,
+    pub space: usize,
+    pub peeked: u64,
     /// Bytes that were sent, and how many of them the peer has read.
-    pub(crate) sent: usize,
-    pub(crate) read: usize,
+    pub sent: usize,
+    pub read: usize,
     /// The port's socket was closed; so that its peer sees a reset, by the port's wish or not; and with so much on its
     /// way.
-    pub(crate) closed: bool,
-    pub(crate) hard: bool,
-    pub(crate) broken: bool,
-    pub(crate) unread_when_closed: usize,
+    pub closed: bool,
+    pub hard: bool,
+    pub broken: bool,
+    pub unread_when_closed: usize,
 }
 
 /// See the top of this file.
-pub(crate) struct Fake {
+pub struct Fake {
     net: Mutex<Net>,
     woken: Condvar,
     /// Rung with every `woken`, for those who wait for descriptors.
@@ -477,12 +481,12 @@ pub(crate) struct Fake {
 
 impl Fake {
     /// No faults.
-    pub(crate) fn quiet() -> Fake {
+    pub fn quiet() -> Fake {
         Fake::with(Rng::with_seed(0), Faults::default())
     }
 
     /// Faults of probabilities that the seed decides.
-    pub(crate) fn new(seed: u64) -> Fake {
+    pub fn new(seed: u64) -> Fake {
         let mut rng = Rng::with_seed(seed);
         let faults = Faults::drawn(&mut rng);
         Fake::with(rng, faults)
@@ -514,7 +518,7 @@ impl Fake {
     }
 
     /// Installs the hook; once.
-    pub(crate) fn hook(&self, hook: impl Fn(Call, When) + Send + Sync + 'static) {
+    pub fn hook(&self, hook: impl Fn(Call, When) + Send + Sync + 'static) {
         assert!(self.hook.set(Box::new(hook)).is_ok(), "a hook is installed once");
     }
 
@@ -549,33 +553,33 @@ impl Fake {
     // --- What a test does in place of the system and the peers ---
 
     /// While honest, nothing goes wrong and nothing is delayed.
-    pub(crate) fn honest(&self, honest: bool) {
+    pub fn honest(&self, honest: bool) {
         self.net().honest = honest;
     }
 
     /// The next `call` fails with `error`, and has no effect.
-    pub(crate) fn fail_next(&self, call: Call, error: i32) {
+    pub fn fail_next(&self, call: Call, error: i32) {
         self.net().scripted.push((call, error));
     }
 
-    pub(crate) fn advance(&self, by: Duration) {
+    pub fn advance(&self, by: Duration) {
         self.net().time += by;
         self.wake();
     }
 
     /// A connected socket whose peer leaves up to `capacity` bytes unread.
-    pub(crate) fn connected(&self, capacity: usize) -> (Handle, usize) {
+    pub fn connected(&self, capacity: usize) -> (Handle, usize) {
         let mut net = self.net();
         let connection = net.new_connection(capacity);
         (net.open(State::Stream(connection)), connection)
     }
 
-    pub(crate) fn listening(&self) -> Handle {
+    pub fn listening(&self) -> Handle {
         self.net().open(State::Listener(VecDeque::new()))
     }
 
     /// A peer connects to a listener.
-    pub(crate) fn peer_connects(&self, listener: Handle, capacity: usize) -> usize {
+    pub fn peer_connects(&self, listener: Handle, capacity: usize) -> usize {
         let mut net = self.net();
         let connection = net.new_connection(capacity);
         match &mut net.socket(listener).state {
@@ -589,7 +593,7 @@ impl Fake {
     }
 
     /// A connect that is in progress ends; if well, with this connection.
-    pub(crate) fn end_connect(&self, handle: Handle, well: bool, capacity: usize) -> Option<usize> {
+    pub fn end_connect(&self, handle: Handle, well: bool, capacity: usize) -> Option<usize> {
         let mut net = self.net();
         if !matches!(net.socket(handle).state, State::Connecting) {
             return None;
@@ -613,14 +617,14 @@ impl Fake {
     }
 
     /// The connection of a connected socket.
-    pub(crate) fn connection_of(&self, handle: Handle) -> Option<usize> {
+    pub fn connection_of(&self, handle: Handle) -> Option<usize> {
         match self.net().socket(handle).state {
             State::Stream(connection) => Some(connection),
             _ => None,
         }
     }
 
-    pub(crate) fn peer_writes(&self, connection: usize, bytes: u64) {
+    pub fn peer_writes(&self, connection: usize, bytes: u64) {
         let mut net = self.net();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
@@ -633,7 +637,7 @@ impl Fake {
 
     /// The peer writes these bytes: on a connection whose peer never writes the pattern. After the socket's close a
     /// kernel answers by a reset.
-    pub(crate) fn peer_says(&self, connection: usize, bytes: &[u8]) {
+    pub fn peer_says(&self, connection: usize, bytes: &[u8]) {
         let mut net = self.net();
         let one = &mut net.connections[connection];
         if one.closed {
@@ -648,7 +652,7 @@ impl Fake {
     }
 
     /// Sockets that are connecting, and to where.
-    pub(crate) fn connecting(&self) -> Vec<(Handle, SocketAddr)> {
+    pub fn connecting(&self) -> Vec<(Handle, SocketAddr)> {
         let net = self.net();
         let handles = net.sockets.iter().enumerate().filter_map(|(index, socket)| {
             let socket = socket.as_ref().filter(|socket| matches!(socket.state, State::Connecting))?;
@@ -658,17 +662,17 @@ impl Fake {
     }
 
     /// The last connection that was made to this address.
-    pub(crate) fn connection_to(&self, target: SocketAddr) -> Option<usize> {
+    pub fn connection_to(&self, target: SocketAddr) -> Option<usize> {
         self.net().connections.iter().rposition(|one| one.target == Some(target))
     }
 
     /// When the next poll is to say that time is over.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.net().deadline
     }
 
     /// The peer sends an urgent byte: a mark behind what was written.
-    pub(crate) fn peer_urges(&self, connection: usize) {
+    pub fn peer_urges(&self, connection: usize) {
         let mut net = self.net();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
@@ -678,7 +682,7 @@ impl Fake {
     }
 
     /// The peer reads up to `bytes` of what was sent.
-    pub(crate) fn peer_reads(&self, connection: usize, bytes: usize) {
+    pub fn peer_reads(&self, connection: usize, bytes: usize) {
         let mut net = self.net();
         let one = &mut net.connections[connection];
         one.read = (one.read + bytes).min(one.sent.len());
@@ -691,7 +695,7 @@ impl Fake {
     }
 
     /// The peer shuts its sending side.
-    pub(crate) fn peer_finishes(&self, connection: usize) {
+    pub fn peer_finishes(&self, connection: usize) {
         let mut net = self.net();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
@@ -703,12 +707,12 @@ impl Fake {
     }
 
     /// The peer resets the connection; what was not received is lost, or can still be received.
-    pub(crate) fn peer_resets(&self, connection: usize, loses: bool) {
+    pub fn peer_resets(&self, connection: usize, loses: bool) {
         self.net().reset(connection, loses);
         self.wake();
     }
 
-    pub(crate) fn view(&self, connection: usize) -> View {
+    pub fn view(&self, connection: usize) -> View {
         let net = self.net();
         let one = &net.connections[connection];
         View {
@@ -729,16 +733,16 @@ impl Fake {
     }
 
     /// Everything the system took from the port for this connection.
-    pub(crate) fn sent(&self, connection: usize) -> Vec<u8> {
+    pub fn sent(&self, connection: usize) -> Vec<u8> {
         self.net().connections[connection].sent.clone()
     }
 
     /// How many bytes that are.
-    pub(crate) fn sent_bytes(&self, connection: usize) -> usize {
+    pub fn sent_bytes(&self, connection: usize) -> usize {
         self.net().connections[connection].sent.len()
     }
 
-    pub(crate) fn backlog(&self, listener: Handle) -> usize {
+    pub fn backlog(&self, listener: Handle) -> usize {
         match &self.net().socket(listener).state {
             State::Listener(backlog) => backlog.len(),
             _ => 0,
@@ -746,23 +750,23 @@ impl Fake {
     }
 
     /// A connect is over, and its end was not fetched.
-    pub(crate) fn connect_is_over(&self, handle: Handle) -> bool {
+    pub fn connect_is_over(&self, handle: Handle) -> bool {
         matches!(self.net().socket(handle).state, State::Stream(_) | State::Refused(_))
     }
 
     /// No call on the handle is under way, and no poll will tell of it.
-    pub(crate) fn is_at_rest(&self, handle: Handle) -> bool {
+    pub fn is_at_rest(&self, handle: Handle) -> bool {
         let mut net = self.net();
         let socket = net.socket(handle);
         socket.calls == 0 && socket.device.is_none()
     }
 
-    pub(crate) fn is_open(&self, handle: Handle) -> bool {
+    pub fn is_open(&self, handle: Handle) -> bool {
         let index = usize::try_from(handle - FIRST_HANDLE).unwrap();
         self.net().sockets.get(index).is_some_and(Option::is_some)
     }
 
-    pub(crate) fn open_handles(&self) -> Vec<Handle> {
+    pub fn open_handles(&self) -> Vec<Handle> {
         let net = self.net();
         let open = net.sockets.iter().enumerate().filter(|(_, socket)| socket.is_some());
         open.map(|(index, _)| FIRST_HANDLE + Handle::try_from(index).unwrap()).collect()

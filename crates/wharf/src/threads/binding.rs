@@ -61,10 +61,29 @@ loom::thread_local! {
     static BINDING: RefCell<Option<Binding>> = RefCell::new(None);
 }
 
-/// What a user of this module, who puts something off, does before the thread blocks. A static for each user: two are
-/// told apart by their addresses.
+/// A function that runs before the calling thread blocks and says so ([`blocking`]): for code in a handler that puts
+/// something off until the handler returns, as a buffer that is flushed then. What it has put off does not wait for a
+/// handler that blocks.
+///
+/// A static for each use, which tells it from others:
+///
+/// ```
+/// use std::cell::RefCell;
+/// use wharf::BeforeBlocking;
+///
+/// thread_local!(static LINES: RefCell<Vec<String>> = RefCell::default());
+/// static FLUSH: BeforeBlocking = BeforeBlocking::new(|| LINES.with_borrow_mut(|lines| print!("{}", lines.concat())));
+///
+/// LINES.with_borrow_mut(|lines| lines.push("hello\n".into()));
+/// FLUSH.add();
+/// wharf::blocking(|| std::thread::sleep(std::time::Duration::from_millis(1))); // printed before it sleeps
+/// ```
+///
+/// A handler that blocks without saying so runs nothing: its thread is found blocked by another one. Where that
+/// matters, post a packet as well, whose handler does what was put off.
 #[cfg(not(loom))]
-pub(crate) struct BeforeBlocking(pub(crate) fn());
+#[derive(Debug)]
+pub struct BeforeBlocking(fn());
 
 #[cfg(not(loom))]
 thread_local! {
@@ -74,9 +93,13 @@ thread_local! {
 
 #[cfg(not(loom))]
 impl BeforeBlocking {
-    /// The hook runs, once, before the calling thread next blocks and says so: what it has put off must not wait for
-    /// it.
-    pub(crate) fn add(&'static self) {
+    /// One that runs `function`, in the thread that is about to block.
+    pub const fn new(function: fn()) -> BeforeBlocking {
+        BeforeBlocking(function)
+    }
+
+    /// The function runs, once, before the calling thread next blocks and says so. Adding it again changes nothing.
+    pub fn add(&'static self) {
         let _ = BEFORE_BLOCKING.try_with(|hooks| {
             let mut hooks = hooks.borrow_mut();
             if !hooks.iter().any(|hook| std::ptr::eq(*hook, self)) {
@@ -85,8 +108,8 @@ impl BeforeBlocking {
         });
     }
 
-    /// Nothing is put off any more.
-    pub(crate) fn remove(&'static self) {
+    /// Nothing is put off any more: the function does not run.
+    pub fn remove(&'static self) {
         let _ = BEFORE_BLOCKING.try_with(|hooks| hooks.borrow_mut().retain(|hook| !std::ptr::eq(*hook, self)));
     }
 }
@@ -158,7 +181,7 @@ pub(crate) fn unbind() {
 /// function tells it at once. In a thread that belongs to no port it just calls `f`. Calls may nest: the worker counts
 /// as running when the outermost one ends, or when `f` calls `get`, after which a further call counts. When `f` returns
 /// or panics the worker counts as running again, which may exceed the concurrency limit for a while, as on Windows (row
-/// C-09). Sends of [sessions](crate::session#when-a-send-leaves) that the thread has gathered leave before `f` runs.
+/// C-09). What the thread has put off until its handler returns ([`BeforeBlocking`]) is done before `f` runs.
 ///
 /// Windows sees for itself, and at once, when a thread blocks; there this makes the thread's
 /// [report](crate::CompletionPort::workers) say so, and gives the rest of its batch to others.
@@ -215,10 +238,10 @@ mod tests {
         static RUNS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
     }
 
-    static FIRST: BeforeBlocking = BeforeBlocking(|| {
+    static FIRST: BeforeBlocking = BeforeBlocking::new(|| {
         RUNS.set((RUNS.get().0 + 1, RUNS.get().1));
     });
-    static SECOND: BeforeBlocking = BeforeBlocking(|| {
+    static SECOND: BeforeBlocking = BeforeBlocking::new(|| {
         RUNS.set((RUNS.get().0, RUNS.get().1 + 1));
     });
 

@@ -6,7 +6,7 @@ mod get_error;
 mod types;
 
 #[cfg(not(loom))]
-pub(crate) use binding::BeforeBlocking;
+pub use binding::BeforeBlocking;
 pub use binding::blocking;
 #[cfg(unix)]
 pub(crate) use binding::bound;

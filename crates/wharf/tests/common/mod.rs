@@ -3,15 +3,15 @@
 //! Time limits here are for hung tests only: nothing is concluded from how long something took.
 
 // Each test file uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
-pub mod numbers;
-pub mod theatre;
-
+pub use wharf_testkit::numbers;
 pub use wharf_testkit::plain::*;
+pub use wharf_testkit::process::*;
+pub use wharf_testkit::sockets::*;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -304,84 +304,4 @@ impl Drop for Crew {
 pub fn connection(port: &Port, key: u64) -> (Stream, StdStream) {
     let (server, client) = pair();
     (port.associate(server, key).unwrap(), client)
-}
-
-/// Closes the connection with a reset instead of an end of stream.
-pub fn reset(peer: StdStream) {
-    rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
-}
-
-/// An address at which nobody listens.
-pub fn dead_address() -> SocketAddr {
-    // Bound but not listening: connecting is refused, and nobody else gets the number while the test runs.
-    use std::sync::OnceLock;
-    static BOUND: OnceLock<(rustix::fd::OwnedFd, SocketAddr)> = OnceLock::new();
-    BOUND
-        .get_or_init(|| {
-            use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
-            // On Windows std's first socket starts what sockets need.
-            drop(StdListener::bind("127.0.0.1:0"));
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-            bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-            let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
-            (socket, address)
-        })
-        .1
-}
-
-// --- Processes ---
-
-const CHILD: &str = "WHARF_TEST_CHILD";
-const DONE: &str = "the child has done its part";
-/// A child that hangs is killed by its own alarm.
-const CHILD_SECONDS_MAX: u32 = 120;
-
-/// Runs `body` in a process of its own: the test's executable started again for the test `name` alone.
-#[track_caller]
-pub fn in_child(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some_and(|child| child == name) {
-        alarm();
-        body();
-        println!("{DONE}");
-        return;
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "the child failed: {}\n{out}\n{err}", output.status);
-    assert!(out.contains(DONE), "the child ran no test: is the name {name} right?\n{out}\n{err}");
-}
-
-/// Kills the process should it hang.
-#[cfg(unix)]
-#[allow(unsafe_code)]
-pub fn alarm() {
-    // SAFETY: alarm only sets the process's timer; SIGALRM's default action ends the process.
-    unsafe { libc::alarm(CHILD_SECONDS_MAX) };
-}
-
-/// Kills the process should it hang.
-#[cfg(windows)]
-pub fn alarm() {
-    std::thread::spawn(|| {
-        std::thread::sleep(Duration::from_secs(CHILD_SECONDS_MAX.into()));
-        std::process::exit(142);
-    });
-}
-
-/// Processor time that this process has used.
-#[cfg(unix)]
-pub fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
-}
-
-/// Says loudly that a part of a test was not done, and why.
-pub fn skipped(what: &str, why: &str) {
-    use std::io::Write;
-    // Not by `eprintln`, whose output a passed test swallows.
-    let _ = writeln!(io::stderr(), "SKIPPED: {what}: {why}");
 }

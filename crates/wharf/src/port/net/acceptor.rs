@@ -6,7 +6,7 @@
 //! connection is open and none can come. Two locks, neither held while a call into the port or the program runs:
 //! `lists` has the listeners and what waits for a packet, `tally` the counts.
 
-use super::{Came, Listener};
+use super::Listener;
 use crate::error::ErrorExt;
 use crate::port::packet::Event;
 use crate::port::{CompletionPort, Context, Key};
@@ -414,9 +414,9 @@ impl<K: Key, C: Context> Shared<K, C> {
     /// Accepts what the system has made, and posts a packet for each. The handlers make something of them, for whoever
     /// stops the acceptor may hold what a handler needs.
     fn take_backlog(&self, listener: &Listener<K, C>) {
-        for came in std::iter::from_fn(|| listener.accept_now()).take(BACKLOG_MAX) {
+        for event in std::iter::from_fn(|| listener.accept_now()).take(BACKLOG_MAX) {
             // A Unix socket is refused by `listen`.
-            let Came::Tcp(socket, peer) = came else { continue };
+            let Event::Accepted { result: Ok((socket, peer)), .. } = event else { continue };
             self.lists.lock().taken.push_back((socket, peer));
             let counted = self.tally.begin();
             if self.port.post(0, listener.key().clone(), (self.context)()).is_err() {
@@ -430,7 +430,7 @@ impl<K: Key, C: Context> Shared<K, C> {
 }
 
 /// Whether a listener that fails so will never again take a connection: it listens no more, or is no socket.
-pub(crate) fn listens_no_more(error: &io::Error) -> bool {
+fn listens_no_more(error: &io::Error) -> bool {
     const WSAEINVAL: u32 = 10022;
     const WSAENOTSOCK: u32 = 10038;
     matches!(error.winsock(), WSAEINVAL | WSAENOTSOCK)

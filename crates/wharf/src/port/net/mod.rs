@@ -36,12 +36,11 @@ mod send_file;
 mod tcp;
 mod udp;
 
-pub(crate) use acceptor::listens_no_more;
 pub use acceptor::{AcceptLimits, Acceptor, Incoming, Permit};
 pub use address::Addresses;
 pub(crate) use local::standard_input;
 pub use send_file::FileMessage;
-pub(crate) use tcp::{Came, listen};
+pub(crate) use tcp::listen;
 pub use tcp::{Listener, Stream};
 pub use udp::Datagrams;
 

@@ -78,26 +78,29 @@ pub(crate) fn listen(address: impl Addresses) -> io::Result<std::net::TcpListene
     listened
 }
 
-/// A connection that was taken without a packet.
-pub(crate) enum Came {
-    Tcp(std::net::TcpStream, SocketAddr),
-    Local(sys::UnixStream),
-}
-
 impl<K: Key, C: Context> Listener<K, C> {
-    /// Takes a connection that waits now, if one does (on Windows none is seen).
-    pub(crate) fn accept_now(&self) -> Option<Came> {
+    /// Accepts a connection that waits now, if one does, without a packet: what is returned is what an accept's packet
+    /// brings, [`Event::Accepted`], or [`Event::AcceptedLocal`] of a Unix socket. For whoever is about to close the
+    /// listener: clients whose connection the system has made already would be reset.
+    ///
+    /// Accepts that are outstanding and have not completed do not count: what they wait for is taken here first.
+    ///
+    /// # Platform notes
+    ///
+    /// On Windows no connection is seen.
+    pub fn accept_now(&self) -> Option<Event<K, C>> {
         let shared = &self.0;
         let accepted = shared.port.0.accept_now(&shared.device.0)?;
         #[allow(unsafe_code)]
         // SAFETY: the handle was just made for this connection, and is nobody else's.
-        let came = unsafe {
+        let event = unsafe {
+            let listener = self.clone();
             match accepted.peer {
-                Some(peer) => Came::Tcp(Owned::from_handle(accepted.handle), peer),
-                None => Came::Local(Owned::from_handle(accepted.handle)),
+                Some(peer) => Event::Accepted { listener, result: Ok((Owned::from_handle(accepted.handle), peer)) },
+                None => Event::AcceptedLocal { listener, result: Ok(Owned::from_handle(accepted.handle)) },
             }
         };
-        Some(came)
+        Some(event)
     }
 
     /// Issues an accept: its packet ([`Event::Accepted`](crate::Event::Accepted)) brings a connection. Several may be
@@ -293,7 +296,7 @@ impl<K: Key, C: Context> Stream<K, C> {
     }
 
     /// The same without the end of the stream: bytes that were sent, and no more.
-    pub(crate) fn unacknowledged_bytes(&self) -> Option<u64> {
+    pub fn unacknowledged_bytes(&self) -> Option<u64> {
         self.0.port.0.unacknowledged_bytes(&self.0.device.0)
     }
 
@@ -305,8 +308,9 @@ impl<K: Key, C: Context> Stream<K, C> {
         self.close();
     }
 
-    /// Whether the connection is known to be broken, though nobody receives.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// Whether the stream is closed, or its connection known to be broken: the peer has reset it, or it has timed out.
+    /// While no receive is outstanding nobody hears of that otherwise. It takes nothing away: the next operation fails.
+    pub fn is_broken(&self) -> bool {
         self.0.port.0.is_broken(&self.0.device.0)
     }
 

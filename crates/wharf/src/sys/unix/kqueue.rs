@@ -10,11 +10,10 @@ use rustix::event::kqueue::{
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -307,40 +306,6 @@ pub(crate) fn send_file(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, c
     }
 }
 
-/// A name of a Unix socket that is no path: only Linux has them.
-pub(crate) fn abstract_name(_name: &[u8]) -> Result<SocketAddrUnix, Errno> {
-    Err(Errno::OPNOTSUPP)
-}
-
-pub(crate) fn abstract_name_of(_address: &std::os::unix::net::SocketAddr) -> Option<&[u8]> {
-    None
-}
-
-/// Process, user and group at the other end. Where the system does not tell the process it is 0.
-#[allow(unsafe_code)]
-pub(crate) fn credentials(socket: &UnixStream) -> Option<[u32; 3]> {
-    let socket = socket.as_raw_fd();
-    let (mut user, mut group) = (0, 0);
-    // SAFETY: both numbers are ours to be written.
-    if unsafe { libc::getpeereid(socket, &raw mut user, &raw mut group) } != 0 {
-        return None;
-    }
-    #[cfg(target_vendor = "apple")]
-    let process = {
-        let mut process: libc::pid_t = 0;
-        let mut length = size_of_val(&process) as libc::socklen_t;
-        // SAFETY: the room is as large as said.
-        let told = unsafe {
-            let value = (&raw mut process).cast();
-            libc::getsockopt(socket, libc::SOL_LOCAL, libc::LOCAL_PEERPID, value, &raw mut length)
-        };
-        if told == 0 { process.unsigned_abs() } else { 0 }
-    };
-    #[cfg(not(target_vendor = "apple"))]
-    let process = 0;
-    Some([process, user, group])
-}
-
 // --- Datagrams: one at a time ---
 
 /// Flags of a `sendmsg` that raises no signal: datagrams raise none.
@@ -509,10 +474,4 @@ pub(crate) fn standard_input() -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     }
     Ok(rustix::fs::open("/dev/tty", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// The clock in milliseconds. A coarse one that is cheaper is not to be had everywhere.
-pub(crate) fn coarse_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }

@@ -5,12 +5,11 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 use rustix::process::Signal;
 use rustix::thread::futex;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -235,26 +234,6 @@ pub(crate) fn send_file(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, c
     rustix::fs::sendfile(to, file, Some(&mut offset), count)
 }
 
-/// A name of a Unix socket that is no path.
-pub(crate) fn abstract_name(name: &[u8]) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new_abstract_name(name)
-}
-
-/// The abstract name of an address, if it has one.
-pub(crate) fn abstract_name_of(address: &std::os::unix::net::SocketAddr) -> Option<&[u8]> {
-    #[cfg(target_os = "android")]
-    use std::os::android::net::SocketAddrExt;
-    #[cfg(target_os = "linux")]
-    use std::os::linux::net::SocketAddrExt;
-    address.as_abstract_name()
-}
-
-/// Process, user and group at the other end.
-pub(crate) fn credentials(socket: &UnixStream) -> Option<[u32; 3]> {
-    let who = rustix::net::sockopt::socket_peercred(socket).ok()?;
-    Some([who.pid.as_raw_nonzero().get().unsigned_abs(), who.uid.as_raw(), who.gid.as_raw()])
-}
-
 // --- Datagrams ---
 
 /// Segmentation offload of a socket; 0 ends it.
@@ -402,11 +381,4 @@ pub(crate) fn is_direct(flags: OFlags) -> bool {
 /// terminal or pipe is opened anew: the shell that shares it is not disturbed.
 pub(crate) fn standard_input() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/proc/self/fd/0", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// The system's coarse clock in milliseconds: its reading costs next to nothing, and it moves 100 to 1000 times a
-/// second.
-pub(crate) fn coarse_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }

@@ -12,7 +12,7 @@ pub(crate) use kqueue::*;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use linux::*;
 
-use super::{LocalName, Owned};
+use super::Owned;
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
@@ -89,14 +89,4 @@ pub(crate) fn listen(address: &SocketAddr, backlog: i32) -> io::Result<std::net:
 /// How a child ended, of the number in its completion.
 pub(crate) fn child_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(i32::try_from(number).unwrap_or(0))
-}
-
-/// Where a socket of the machine's own comes from: its name, and its process, user and group.
-pub(crate) fn local_peer(socket: &UnixStream) -> (Option<LocalName>, Option<[u32; 3]>) {
-    let name = socket.peer_addr().ok().and_then(|address| match (address.as_pathname(), abstract_name_of(&address)) {
-        (Some(path), _) => Some(LocalName::Path(path.into())),
-        (_, Some(name)) => Some(LocalName::Abstract(name.into())),
-        _ => None,
-    });
-    (name, credentials(socket))
 }

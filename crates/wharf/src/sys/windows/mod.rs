@@ -4,7 +4,7 @@ pub(crate) mod calls;
 pub(crate) mod errno;
 pub mod signals;
 
-use super::{LocalName, Owned};
+use super::Owned;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -178,21 +178,7 @@ pub(crate) fn set_receive_offload(_: BorrowedFd<'_>, on: bool) -> io::Result<()>
     Ok(())
 }
 
-/// The system's coarse clock in milliseconds: it moves about 64 times a second.
-#[allow(unsafe_code)]
-pub(crate) fn coarse_ms() -> u64 {
-    // SAFETY: a function without arguments.
-    unsafe { windows_sys::Win32::System::SystemInformation::GetTickCount64() }
-}
-
 /// How a child ended, of the number in its completion.
 pub(crate) fn child_status(number: usize) -> ExitStatus {
     ExitStatus::from_raw(number as u32)
-}
-
-/// Where a socket of the machine's own comes from.
-#[allow(dead_code, reason = "the same names stand in each system's file")]
-pub(crate) fn local_peer(socket: &UnixStream) -> (Option<LocalName>, Option<[u32; 3]>) {
-    let UnixStream(()) = socket;
-    (None, None)
 }
