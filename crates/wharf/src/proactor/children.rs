@@ -5,10 +5,11 @@
 //! and the wait is unregistered, which waits for a call of the thread that has posted and not returned yet.
 
 use super::device::{DeviceState, traits};
-use super::port::{Concluded, Issued, Port};
+use super::direction::Concluded;
+use super::port::Port;
 use super::queue::key;
 use super::record::{Extra, Pointer, Record};
-use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, Issued, Kind, Operation, Payload, Side, Sink};
 use crate::sys::calls::{self as sys, Called, Completions};
 use crate::sys::errno::{ECANCELED, EINVAL};
 use std::sync::Arc;
@@ -66,8 +67,8 @@ pub(super) fn wait(device: &DeviceState, record: &mut Record) -> Called {
     let posted = AtomicBool::new(false);
     let told = Arc::new(Told { completions, record: pointer, process: device.handle(), posted });
     match sys::when_ended(device.handle(), has_ended, Arc::as_ptr(&told).expose_provenance()) {
-        // The packet may be queued already. Whoever takes it needs the lane's lock, which is held here, to come to the
-        // record.
+        // The packet may be queued already. Whoever takes it needs the direction's lock, which is held here, to come to
+        // the record.
         Ok(name) => {
             *wait = Some(Wait { wait: name, told, device: record.device.clone(), cancelled: false });
             Called::Pending
@@ -93,7 +94,7 @@ unsafe extern "system" fn has_ended(told: *mut std::ffi::c_void, _: bool) {
 ///
 /// # Safety
 ///
-/// The record is listed in its lane, which is locked.
+/// The record is listed in its direction, which is locked.
 #[allow(unsafe_code)]
 pub(super) unsafe fn cancel(pointer: *mut Record) -> bool {
     // SAFETY: by the contract the record is alive, and nobody else looks at this field.

@@ -1,10 +1,11 @@
 //! Datagrams: one call for each; the kernel has no call for several.
 
 use super::device::DeviceState;
-use super::port::{Concluded, Issued, Port};
+use super::direction::Concluded;
+use super::port::Port;
 use super::record::{Extra, Record};
 use super::streams::{pieces_left, pieces_or_nothing};
-use crate::op::{Buffers, Datagram, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, Datagram, Issued, Kind, Operation, Payload, Side, Sink};
 use crate::op::{DeviceKind, Incoming, Outgoing};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, Called, FromRoom, OVERLAPPED};

@@ -1,16 +1,17 @@
-//! Devices and their lanes: what is in the kernel's hands, and what waits for its turn.
+//! Devices, and the port's list of them. Their two sides are [directions](super::direction).
 //!
-//! **Closing.** 1. Both lanes are closed, under their locks: nothing is issued any more. 2. What waits ends, and what
-//! the kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the table. 4.
-//! The open reference is given up; the last of {it, users} closes the handle. The records' packets come all the same.
+//! **Closing.** 1. Both directions are closed, under their locks: nothing is issued any more. 2. What waits ends, and
+//! what the kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the
+//! table. 4. The open reference is given up; the last of {it, users} closes the handle. The records' packets come all
+//! the same.
 
-use super::record::{Pointer, Record};
+use super::direction::Direction;
 use crate::error::Class;
 use crate::op::DeviceKind;
 use crate::op::{PortNumber, Side};
 use crate::sync::Lock;
 use crate::sys::Handle;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -36,37 +37,6 @@ pub(crate) mod shut {
     pub(crate) const SEND: u8 = 2;
 }
 
-/// One side of a device.
-#[derive(Default)]
-pub(super) struct Lane {
-    /// In the kernel's hands, by serial number.
-    pub(super) issued: BTreeMap<u64, Pointer>,
-    /// Wait until what is in the kernel's hands has ended.
-    pub(super) waiting: VecDeque<Box<Record>>,
-    /// What is in the kernel's hands has to be alone there.
-    pub(super) alone: bool,
-    pub(super) closed: bool,
-    /// The connection has ended on this side, and what the kernel has was asked to end with it.
-    pub(super) over: bool,
-    last_serial: u64,
-}
-
-impl Lane {
-    pub(super) fn next_serial(&mut self, side: Side) -> u64 {
-        self.last_serial += 2;
-        self.last_serial + u64::from(side == Side::Send)
-    }
-
-    /// May this one go to the kernel now?
-    pub(super) fn may_go(&self, record: &Record) -> bool {
-        !self.alone && (self.issued.is_empty() || !record.is_alone())
-    }
-
-    pub(super) fn pending(&self) -> usize {
-        self.issued.len() + self.waiting.len()
-    }
-}
-
 pub(crate) struct DeviceState {
     /// The port it is associated with, by the number that no other port of the process has.
     pub(crate) port: PortNumber,
@@ -74,9 +44,9 @@ pub(crate) struct DeviceState {
     handle: AtomicU64,
     pub(crate) kind: DeviceKind,
     key: AtomicUsize,
-    pub(super) receive: Lock<Lane>,
-    pub(super) send: Lock<Lane>,
-    /// Set under both lanes' locks, so that each call knows whether a success of it queues a packet.
+    pub(super) receive: Lock<Direction>,
+    pub(super) send: Lock<Direction>,
+    /// Set under both directions' locks, so that each call knows whether a success of it queues a packet.
     pub(crate) skip_on_success: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
@@ -123,7 +93,7 @@ impl DeviceState {
         }
     }
 
-    pub(super) fn lane(&self, side: Side) -> &Lock<Lane> {
+    pub(super) fn direction(&self, side: Side) -> &Lock<Direction> {
         match side {
             Side::Receive => &self.receive,
             Side::Send => &self.send,

@@ -1,12 +1,12 @@
 //! Files: reads and writes at offsets, and syncs. Operations of one file know no order among each other (row F-08).
 
 use super::device::{DeviceState, traits};
-use super::port::{Concluded, Issued, Port};
+use super::direction::Concluded;
+use super::port::Port;
 use super::queue::key;
 use super::record::{Extra, Record};
 use super::streams::{nothing, pieces_left};
-use crate::op::DeviceKind;
-use crate::op::{Buffers, Kind, Operation, Payload, Side, Sink};
+use crate::op::{Buffers, DeviceKind, Issued, Kind, Operation, Payload, Side, Sink};
 use crate::sync::Arc;
 use crate::sys::Handle;
 use crate::sys::calls::{self as sys, Called, OVERLAPPED};

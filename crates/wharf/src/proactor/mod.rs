@@ -17,24 +17,29 @@
 //!
 //! **An operation's memory.** Each outstanding operation is a boxed [`Record`](record::Record), which begins with the
 //! `OVERLAPPED` structure: its address is the kernel's token, and the operation's list of them is its device's
-//! [`Lane`](device::Lane). From the call until its packet is dequeued the record is in the kernel's hands and never
-//! freed; whoever dequeues the packet owns it again. A call that says that no packet will come gives it back at once.
-//! The lane's lock is held during the call, which does not block, so that the packet's taker finds the record listed.
+//! [`Direction`](direction::Direction). From the call until its packet is dequeued the record is in the kernel's hands
+//! and never freed; whoever dequeues the packet owns it again. A call that says that no packet will come gives it back
+//! at once. The direction's lock is held during the call, which does not block, so that the packet's taker finds the
+//! record listed.
 //!
 //! **Closing a device** cancels, and waits for moments until what the kernel is just about to end has ended, because
-//! the handle's number is soon another's: see `cancel_lane` in `port.rs`.
+//! the handle's number is soon another's: see `closing.rs`.
 //!
 //! **Closing the port** cancels what is outstanding and takes the packets, so that no memory is freed under the kernel:
 //! by the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.
 //!
-//! **Files here**: `record.rs` and `device.rs` the memory, `queue.rs` threads and waiting, `port.rs` the
-//! port, then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
+//! **Files here**: `record.rs`, `device.rs` and `direction.rs` the memory and the way of an operation, `packet.rs` what
+//! the kernel queues, `queue.rs` threads and waiting, `port.rs` the port, `closing.rs` its end and that of all else,
+//! then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
 
 mod children;
+mod closing;
 mod console;
 mod datagrams;
 mod device;
+mod direction;
 mod files;
+mod packet;
 mod port;
 pub(crate) mod queue;
 mod record;
@@ -43,5 +48,8 @@ mod timers;
 mod transmit;
 
 pub(crate) use device::DeviceState;
+pub(crate) use files::file_traits;
+pub(crate) use packet::Entry;
 pub(crate) use port::Port;
-pub(crate) use port::{Entry, Held, Note, Now, Park, file_traits};
+pub(crate) use queue::{Held, Note, Park};
+pub(crate) use streams::Now;

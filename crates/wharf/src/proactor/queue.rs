@@ -10,7 +10,8 @@
 //! **Waking a particular thread** (a pool that stops, the port's end): each waits alertably, and a call that does
 //! nothing is queued to it, which ends its wait, or its next one.
 
-use super::port::{Entry, PortDriver};
+use super::packet::Entry;
+use super::port::PortDriver;
 use crate::sync::{Arc, Lock};
 use crate::sys::calls::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use std::collections::VecDeque;
@@ -253,7 +254,7 @@ impl Queue {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default()];
         let came = self.wait(&worker, deadline, interruptible, &mut into)?;
-        Ok(came.map(|_| Taken::Entry(super::port::entry_of(&into[0]))))
+        Ok(came.map(|_| Taken::Entry(super::packet::entry_of(&into[0]))))
     }
 
     /// Takes up to `most` entries that are there at the same moment.
@@ -267,7 +268,7 @@ impl Queue {
         let into = &mut into[..most.clamp(1, BATCH)];
         let count = self.wait(&worker, deadline, false, into)?.expect("it is not to be interrupted");
         let mut held = worker.held.lock();
-        held.extend(into[..count].iter().map(super::port::entry_of));
+        held.extend(into[..count].iter().map(super::packet::entry_of));
         let first = held.pop_front().expect("at least one came");
         drop(held);
         Ok((Taken::Entry(first), Held { worker, entry: std::marker::PhantomData }))
@@ -365,7 +366,7 @@ impl Queue {
     pub(crate) fn give_back(&self, entries: impl Iterator<Item = Entry>) {
         for entry in entries {
             self.removed.fetch_sub(1, Ordering::Relaxed);
-            super::port::post_entry(self, entry);
+            super::packet::post_entry(self, entry);
         }
     }
 
@@ -438,7 +439,7 @@ impl Queue {
                 worker.thread.interrupt();
             }
             for entry in std::mem::take(&mut *worker.held.lock()) {
-                super::port::dispose(self, entry);
+                super::packet::dispose(self, entry);
             }
         }
         if let Some(park) = &self.ticker.times.lock().supervisor {

@@ -87,5 +87,5 @@ pub(super) struct Pointer(pub(super) *mut Record);
 
 #[allow(unsafe_code)]
 // SAFETY: a record is owned by whoever dequeues its packet, in any thread; until then it is only named, under its
-// lane's lock.
+// direction's lock.
 unsafe impl Send for Pointer {}

@@ -2,14 +2,14 @@
 //!
 //! The kernel keeps order: receives fill in the order of issue, sends go out in it. What takes more than one call (a
 //! receive into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in
-//! the kernel's hands; the rest waits in the lane.
+//! the kernel's hands; the rest waits in the direction.
 
 use super::device::{DeviceState, phase, shut, traits};
-use super::port::{Concluded, Issued, Port};
+use super::direction::Concluded;
+use super::port::Port;
 use super::queue::{Queue, key};
 use super::record::{Extra, Record};
-use crate::op::DeviceKind;
-use crate::op::{Accepted, Buffers, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::op::{Accepted, Buffers, DeviceKind, Issued, Kind, Operation, Payload, RawBuffer, Side, Sink};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
 use crate::sys::errno::{
@@ -189,13 +189,13 @@ impl Port {
     }
 }
 
-/// What every operation of a connected stream asks first. The end of sending is looked at under the lane's lock: see
-/// `issue`.
+/// What every operation of a connected stream asks first. The end of sending is looked at under the direction's lock:
+/// see `issue`.
 pub(super) fn may_issue(device: &DeviceState, side: Side) -> Result<(), i32> {
     if device.kind != DeviceKind::Stream {
         return Err(EINVAL);
     }
-    if device.lane(side).lock().closed {
+    if device.direction(side).lock().closed {
         return Err(EBADF);
     }
     if !device.is(phase::CONNECTED) {
@@ -251,7 +251,7 @@ pub(super) fn is_end_of_connect(error: i32) -> bool {
     matches!(error, ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | ETIMEDOUT | ECONNRESET | ECONNABORTED)
 }
 
-// --- Calls. Each is made under its lane's lock, on an open device, with a record that stays until its packet. ---
+// --- Calls. Each is made under its direction's lock, on an open device, with a record that stays until its packet. ---
 
 #[allow(unsafe_code)]
 pub(super) unsafe fn accept(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
@@ -340,7 +340,7 @@ pub(super) unsafe fn send(device: &DeviceState, record: &mut Record, overlapped:
     unsafe { sys::send(device.handle(), &pieces, overlapped) }
 }
 
-// --- Ends. Under the lane's lock, too. ---
+// --- Ends. Under the direction's lock, too. ---
 
 pub(super) fn accepted(device: &DeviceState, mut record: Box<Record>, error: i32, closed: bool) -> Concluded {
     let ends = closed || record.cancelled;

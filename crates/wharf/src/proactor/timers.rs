@@ -1,6 +1,7 @@
 //! Timers of a port: a thread that waits, or a pool's supervisor, keeps the time.
 
-use super::port::{Entry, Port, PortDriver, post_entry};
+use super::packet::{Entry, post_entry};
+use super::port::{Port, PortDriver};
 use super::queue::Queue;
 use crate::op::{Cancel, Clock, Completion, Due, OperationId, Repeating, Retain, Sink};
 use std::sync::atomic::Ordering;

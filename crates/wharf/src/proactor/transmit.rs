@@ -2,11 +2,11 @@
 //! comes between its bytes. Each step is one call: memory, or a part of a file with the memory before and behind it.
 
 use super::device::DeviceState;
-use super::port::{Concluded, Issued, Port};
+use super::direction::Concluded;
+use super::port::Port;
 use super::record::{Extra, Record};
 use super::streams::{may_issue, note_broken, nothing, rest_of};
-use crate::op::DeviceKind;
-use crate::op::{Buffers, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
+use crate::op::{Buffers, DeviceKind, Issued, Kind, Operation, Part, Parts, Payload, RawBuffer, Side, Sink};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, Around, Called, OVERLAPPED};
 use crate::sys::errno::{EACCES, ECANCELED, EINVAL, ENODATA, ENOTCONN};

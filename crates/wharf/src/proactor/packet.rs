@@ -1,0 +1,237 @@
+//! What the port's packets are, how they go in and come out, and what becomes of those that nobody takes.
+
+use super::direction::finished;
+use super::port::Port;
+use super::queue::{Held, Queue, key};
+use super::record::Pointer;
+use crate::contain::contain;
+use crate::op::{Completion, Delivery, Post, Sink};
+use crate::sys::calls::OVERLAPPED_ENTRY;
+use crate::threads::{Deadline, GetError, Taken};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a packet is, once it was taken.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Post(Post),
+    /// Finished here, not by the kernel.
+    Packet(Box<Completion>),
+    /// A completion for a function.
+    Call(fn(usize, Completion), usize, Box<Completion>),
+    /// A periodic timer whose time has come.
+    Tick(u64),
+    /// An operation that the kernel has ended, with so many bytes.
+    Ended(Ended),
+}
+
+/// Owns the record again: it is to be [finished](Port::finished), once.
+pub(crate) struct Ended(pub(super) Pointer, pub(super) usize);
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ended({} bytes)", self.1)
+    }
+}
+
+/// Frees an entry that nobody will take.
+pub(super) fn dispose(queue: &Queue, entry: Entry) {
+    let dispose = queue.driver().dispose;
+    match entry {
+        Entry::Post(post) => contain(|| dispose(post.into())),
+        Entry::Packet(completion) => contain(|| dispose(*completion)),
+        // A function's completion is not the port's to free: it is told, as it would have been.
+        Entry::Call(call, context, completion) => contain(|| call(context, *completion)),
+        Entry::Tick(_) => {}
+        Entry::Ended(ended) => {
+            let ended = finished(queue, ended, true);
+            ended.into_iter().for_each(|(sink, completion)| free(queue, sink, completion));
+        }
+    }
+}
+
+/// Frees a completion of a port that is closed, unless somebody is to be told of it.
+pub(super) fn free(queue: &Queue, sink: Sink, completion: Completion) {
+    match sink.send(completion) {
+        None => {}
+        Some(Delivery::Packet(completion)) => contain(|| (queue.driver().dispose)(completion)),
+        Some(Delivery::Call(call, context, completion)) => contain(|| call(context, completion)),
+    }
+}
+
+/// Queues an entry. A closed port frees it, as does one for which the kernel has no memory; that is said.
+pub(super) fn post_entry(queue: &Queue, entry: Entry) {
+    // Counted before the look: who drains a closed port waits until nobody is on the way.
+    queue.driver().posting.fetch_add(1, Ordering::SeqCst);
+    if queue.is_closed() {
+        queue.driver().posting.fetch_sub(1, Ordering::SeqCst);
+        return dispose(queue, entry);
+    }
+    let (bytes, key, token) = match entry {
+        Entry::Post(post) => (0, key::POST, Box::into_raw(Box::new(post)).expose_provenance()),
+        Entry::Packet(completion) => (0, key::PACKET, Box::into_raw(completion).expose_provenance()),
+        Entry::Call(call, context, completion) => {
+            (0, key::CALL, Box::into_raw(Box::new((call, context, completion))).expose_provenance())
+        }
+        Entry::Tick(serial) => (0, key::TICK, usize::try_from(serial).unwrap_or(0)),
+        Entry::Ended(Ended(pointer, bytes)) => (bytes as u32, key::OPERATION, pointer.0.expose_provenance()),
+    };
+    let posted = queue.completions.post(bytes, key, token);
+    queue.driver().posting.fetch_sub(1, Ordering::SeqCst);
+    if !posted {
+        log::error!("a packet is lost: {}", std::io::Error::last_os_error());
+        let mut lost = OVERLAPPED_ENTRY::default();
+        (lost.lpCompletionKey, lost.lpOverlapped, lost.dwNumberOfBytesTransferred) =
+            (key, std::ptr::with_exposed_provenance_mut(token), bytes);
+        dispose(queue, entry_of(&lost));
+    }
+}
+
+/// What a packet is. Each packet is given here once: it owns what its address names.
+#[allow(unsafe_code)]
+pub(super) fn entry_of(packet: &OVERLAPPED_ENTRY) -> Entry {
+    let token = packet.lpOverlapped.expose_provenance();
+    // SAFETY: a key is used for addresses of one kind only: see `post_entry`. A packet is dequeued once, and what it
+    // names was leaked for it.
+    unsafe {
+        match packet.lpCompletionKey {
+            key::POST => Entry::Post(*Box::from_raw(std::ptr::with_exposed_provenance_mut::<Post>(token))),
+            key::PACKET => Entry::Packet(Box::from_raw(std::ptr::with_exposed_provenance_mut(token))),
+            key::CALL => {
+                type Call = (fn(usize, Completion), usize, Box<Completion>);
+                let (call, context, completion) = *Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(token));
+                Entry::Call(call, context, completion)
+            }
+            key::TICK => Entry::Tick(token as u64),
+            _ => {
+                let pointer = Pointer(packet.lpOverlapped.cast());
+                Entry::Ended(Ended(pointer, packet.dwNumberOfBytesTransferred as usize))
+            }
+        }
+    }
+}
+
+impl From<Delivery> for Entry {
+    fn from(delivery: Delivery) -> Entry {
+        match delivery {
+            Delivery::Packet(completion) => Entry::Packet(Box::new(completion)),
+            Delivery::Call(call, context, completion) => Entry::Call(call, context, Box::new(completion)),
+        }
+    }
+}
+
+impl Port {
+    // --- Packets ---
+
+    #[inline]
+    pub(crate) fn post(&self, post: Post) -> Result<(), Post> {
+        if self.queue.is_closed() {
+            return Err(post);
+        }
+        post_entry(&self.queue, Entry::Post(post));
+        Ok(())
+    }
+
+    pub(crate) fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
+        if !self.queue.is_closed() && self.queue.stats().queued >= limit {
+            return Err((post, false));
+        }
+        self.post(post).map_err(|post| (post, true))
+    }
+
+    /// The common case elsewhere: the calling worker comes back, and something is there for it. Here only the kernel
+    /// knows.
+    #[inline]
+    pub(crate) fn take_again(&self) -> Option<Entry> {
+        None
+    }
+
+    #[inline]
+    pub(crate) fn take_again_as(&self, _me: crate::threads::WorkerId) -> Option<Entry> {
+        None
+    }
+
+    pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
+        self.get_until(Deadline::after(timeout))
+    }
+
+    pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, GetError> {
+        loop {
+            let Taken::Entry(entry) = self.queue.get(deadline)? else { unreachable!("there is no other work here") };
+            if let Some(completion) = self.execute(entry) {
+                return Ok(completion);
+            }
+        }
+    }
+
+    /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
+    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), GetError> {
+        loop {
+            if most == 0 {
+                return Err(GetError::NoRoom);
+            }
+            let (taken, held) = self.queue.get_many(deadline, most)?;
+            let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };
+            if let Some(first) = self.execute(entry).or_else(|| self.next_of(&held)) {
+                return Ok((first, held));
+            }
+        }
+    }
+
+    /// The next packet of a batch.
+    pub(crate) fn next_of(&self, held: &Held<Entry>) -> Option<Completion> {
+        while let Some(entry) = held.next() {
+            if let Some(completion) = self.execute(entry) {
+                return Some(completion);
+            }
+        }
+        None
+    }
+
+    /// What an entry comes to. `None`: nothing for the program, take the next one.
+    pub(crate) fn execute(&self, entry: Entry) -> Option<Completion> {
+        if self.queue.is_closed() {
+            dispose(&self.queue, entry);
+            return None;
+        }
+        match entry {
+            Entry::Post(post) => Some(post.into()),
+            Entry::Packet(completion) => Some(*completion),
+            // Serial numbers of signals are odd.
+            Entry::Tick(serial) if serial % 2 == 1 => self.signal_taken(serial),
+            Entry::Tick(serial) => self.tick_taken(serial),
+            Entry::Call(call, context, completion) => {
+                call(context, *completion);
+                None
+            }
+            Entry::Ended(ended) => {
+                let mut ended = finished(&self.queue, ended, false).into_iter();
+                let first = ended.next().and_then(|(sink, completion)| self.hand_out(sink, completion));
+                ended.for_each(|(sink, completion)| self.deliver(sink, completion));
+                first
+            }
+        }
+    }
+
+    pub(crate) fn do_work(&self, entry: Entry) {
+        post_entry(&self.queue, entry);
+    }
+
+    pub(super) fn deliver(&self, sink: Sink, completion: Completion) {
+        if let Some(delivery) = sink.send(completion) {
+            post_entry(&self.queue, delivery.into());
+        }
+    }
+
+    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is
+    /// inside `get`.
+    pub(super) fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
+        match sink.send(completion)? {
+            Delivery::Packet(completion) => Some(completion),
+            Delivery::Call(call, context, completion) => {
+                call(context, completion);
+                None
+            }
+        }
+    }
+}
