@@ -1,7 +1,7 @@
 //! Rows that the fake engine does not run, and why: what they are about is not of its network, so that to run them
 //! there would say nothing. All others that have a test run on it as on the real engines.
 
-const FILES: &str = "files go past an engine of sockets, to the pump, which is the same under each";
+const FILES: &str = "files go past an engine of sockets, to the file thread, which is the same under each";
 const PIPES: &str = "pipes: it has sockets only";
 const OPTIONS: &str = "options of a socket, which are the kernel's: it names its sockets by real ones";
 

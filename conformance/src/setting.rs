@@ -6,7 +6,7 @@ use wharf::{FileEngine, SocketEngine, Wake};
 #[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// epoll, and the pump with io_uring for files.
+    /// epoll, and the file thread with io_uring for files.
     Ring,
     /// epoll, and a pool of threads for files.
     Threads,

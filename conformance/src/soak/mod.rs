@@ -49,7 +49,7 @@ struct Held {
     descriptors: usize,
 }
 
-/// Rounds after which everything is there that is made once: workers' descriptors, pooled buffers, the pump.
+/// Rounds after which everything is there that is made once: workers' descriptors, pooled buffers, the file thread.
 const WARM_UP: usize = 2;
 /// What may come and go: buffers of the pool, room in lists. A leak of 100 bytes in every thousandth operation is more
 /// than that within a minute.

@@ -22,6 +22,10 @@ const RETIRED: &[(&str, &str)] = &[
     ("dead-man's", "watchdog"),
     ("crate::os::", "crate::sys::"),
     ("engine::system", "sys"),
+    ("ring_the_bell", "wake"),
+    ("Errand", "FileRequest"),
+    ("the pump", "the file thread"),
+    ("Begun(", "Started("),
 ];
 
 fn root() -> PathBuf {

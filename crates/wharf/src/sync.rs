@@ -108,6 +108,11 @@ pub(crate) struct Monitor<T> {
 }
 
 impl<T> Monitor<T> {
+    #[cfg(all(unix, not(loom)))]
+    pub(crate) fn new(value: T) -> Self {
+        Monitor { value: std::sync::Mutex::new(value), changed: std::sync::Condvar::new() }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +131,11 @@ impl<T> Monitor<T> {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         }
+    }
+
+    #[cfg(all(unix, not(loom)))]
+    pub(crate) fn notify_one(&self) {
+        self.changed.notify_one();
     }
 
     pub(crate) fn notify_all(&self) {

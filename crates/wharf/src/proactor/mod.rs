@@ -52,4 +52,4 @@ pub(crate) use files::file_traits;
 pub(crate) use packet::Entry;
 pub(crate) use port::Port;
 pub(crate) use queue::{Held, Note, Park};
-pub(crate) use streams::Now;
+pub(crate) use streams::TrySend;

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 /// What came of a send that has no record, where that is possible.
 #[allow(dead_code)]
-pub(crate) enum Now {
+pub(crate) enum TrySend {
     Done,
-    Begun(Infallible),
+    Started(Infallible),
     NotTried,
 }
 
@@ -111,8 +111,8 @@ impl Port {
     ///
     /// None is needed here.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn send_now(&self, _device: &Arc<DeviceState>, _piece: RawBuffer) -> Result<Now, i32> {
-        Ok(Now::NotTried)
+    pub(crate) unsafe fn send_inline(&self, _device: &Arc<DeviceState>, _piece: RawBuffer) -> Result<TrySend, i32> {
+        Ok(TrySend::NotTried)
     }
 
     /// # Safety
@@ -122,11 +122,11 @@ impl Port {
     pub(crate) unsafe fn send_on(
         &self,
         _device: &Arc<DeviceState>,
-        begun: Infallible,
+        started: Infallible,
         _buffers: Buffers,
         _token: usize,
     ) -> Issued {
-        match begun {}
+        match started {}
     }
 
     /// # Safety

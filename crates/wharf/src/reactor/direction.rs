@@ -76,8 +76,8 @@ impl Direction {
     #[inline]
     pub(crate) fn run_none(&mut self) {
         self.running = 0;
-        if let Some(aside) = &mut self.operations.aside {
-            aside.gathered.clear();
+        if let Some(cold) = &mut self.operations.cold {
+            cold.gathered.clear();
         }
     }
 
@@ -85,31 +85,31 @@ impl Direction {
     pub(crate) fn run_too(&mut self, serials: impl IntoIterator<Item = u64>) {
         let mut serials = serials.into_iter().peekable();
         if serials.peek().is_some() {
-            self.operations.aside().gathered.extend(serials);
+            self.operations.cold().gathered.extend(serials);
         }
     }
 
     /// An operation of a file is under way, by itself.
     pub(crate) fn start(&mut self, serial: u64) {
-        self.operations.aside().under_way.insert(serial);
+        self.operations.cold().under_way.insert(serial);
     }
 
     /// It has ended.
     pub(crate) fn ended(&mut self, serial: u64) {
-        if let Some(aside) = &mut self.operations.aside {
-            aside.under_way.remove(&serial);
-            aside.cancelled.remove(&serial);
+        if let Some(cold) = &mut self.operations.cold {
+            cold.under_way.remove(&serial);
+            cold.cancelled.remove(&serial);
         }
     }
 
     /// A file's operations, the oldest first.
     pub(crate) fn under_way(&self) -> impl Iterator<Item = u64> {
-        self.operations.aside.iter().flat_map(|aside| aside.under_way.iter().copied())
+        self.operations.cold.iter().flat_map(|cold| cold.under_way.iter().copied())
     }
 
     pub(crate) fn is_running(&self, serial: u64) -> bool {
-        let beside = |aside: &Aside| aside.gathered.contains(&serial) || aside.under_way.contains(&serial);
-        self.running == serial || self.operations.aside.as_deref().is_some_and(beside)
+        let beside = |cold: &Cold| cold.gathered.contains(&serial) || cold.under_way.contains(&serial);
+        self.running == serial || self.operations.cold.as_deref().is_some_and(beside)
     }
 
     /// Operations issued and not completed.
@@ -118,13 +118,13 @@ impl Direction {
     }
 
     fn running_count(&self) -> usize {
-        let beside = |aside: &Aside| aside.gathered.len() + aside.under_way.len();
-        usize::from(self.running != 0) + self.operations.aside.as_deref().map_or(0, beside)
+        let beside = |cold: &Cold| cold.gathered.len() + cold.under_way.len();
+        usize::from(self.running != 0) + self.operations.cold.as_deref().map_or(0, beside)
     }
 
     /// Asks an operation that is being executed to end when it cannot go on.
     pub(crate) fn cancel(&mut self, serial: u64) {
-        self.operations.aside().cancelled.insert(serial);
+        self.operations.cold().cancelled.insert(serial);
     }
 
     /// Asks all of them. Returns how many there are.
@@ -132,7 +132,7 @@ impl Direction {
         let running = self.running;
         let count = self.running_count();
         if count > 0 {
-            let Aside { cancelled, gathered, under_way, .. } = self.operations.aside();
+            let Cold { cancelled, gathered, under_way, .. } = self.operations.cold();
             cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered).chain(&*under_way));
         }
         count
@@ -141,14 +141,14 @@ impl Direction {
     /// Whether it has to end if it cannot go on.
     #[inline]
     pub(crate) fn must_end(&self, serial: u64) -> bool {
-        self.closed || self.operations.aside.as_ref().is_some_and(|aside| aside.cancelled.contains(&serial))
+        self.closed || self.operations.cold.as_ref().is_some_and(|cold| cold.cancelled.contains(&serial))
     }
 
     /// An attempt is over: requests that came for it are answered.
     #[inline]
     pub(crate) fn forget_cancelled(&mut self) {
-        if let Some(aside) = &mut self.operations.aside {
-            aside.cancelled.clear();
+        if let Some(cold) = &mut self.operations.cold {
+            cold.cancelled.clear();
         }
     }
 
@@ -226,12 +226,12 @@ pub(crate) struct Left {
 pub(crate) struct Operations {
     /// The first; if there is none the list is empty.
     first: Option<Box<Option<Operation>>>,
-    aside: Option<Box<Aside>>,
+    cold: Option<Box<Cold>>,
 }
 
 /// What few directions need.
 #[derive(Debug, Default)]
-struct Aside {
+struct Cold {
     /// Operations behind the first.
     more: VecDeque<Operation>,
     /// Operations that are being executed and were asked to end when they cannot go on.
@@ -243,8 +243,8 @@ struct Aside {
 }
 
 impl Operations {
-    fn aside(&mut self) -> &mut Aside {
-        self.aside.get_or_insert_default()
+    fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
     }
 
     #[inline]
@@ -253,7 +253,7 @@ impl Operations {
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(!self.is_empty()) + self.aside.as_ref().map_or(0, |aside| aside.more.len())
+        usize::from(!self.is_empty()) + self.cold.as_ref().map_or(0, |cold| cold.more.len())
     }
 
     #[inline]
@@ -266,7 +266,7 @@ impl Operations {
         match self.first.as_deref_mut() {
             None => self.first = Some(Box::new(Some(operation))),
             Some(first @ None) => *first = Some(operation),
-            Some(Some(_)) => self.aside().more.push_back(operation),
+            Some(Some(_)) => self.cold().more.push_back(operation),
         }
     }
 
@@ -275,7 +275,7 @@ impl Operations {
             None => self.first = Some(Box::new(Some(operation))),
             Some(first) => {
                 if let Some(second) = first.replace(operation) {
-                    self.aside().more.push_front(second);
+                    self.cold().more.push_front(second);
                 }
             }
         }
@@ -283,7 +283,7 @@ impl Operations {
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Operation> {
-        let second = self.aside.as_mut().and_then(|aside| aside.more.pop_front());
+        let second = self.cold.as_mut().and_then(|cold| cold.more.pop_front());
         // Into the first's memory.
         let first = self.first.as_deref_mut()?;
         std::mem::replace(first, second)
@@ -294,7 +294,7 @@ impl Operations {
         if self.front()?.serial == serial {
             return self.pop_front();
         }
-        let more = &mut self.aside.as_mut()?.more;
+        let more = &mut self.cold.as_mut()?.more;
         let at = more.binary_search_by_key(&serial, |operation| operation.serial).ok()?;
         more.remove(at)
     }
@@ -302,7 +302,7 @@ impl Operations {
     /// Takes all of them out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Operation> + use<> {
         let first = self.first.take().and_then(|first| *first);
-        let more = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.more));
+        let more = self.cold.as_mut().map(|cold| std::mem::take(&mut cold.more));
         first.into_iter().chain(more.into_iter().flatten())
     }
 }

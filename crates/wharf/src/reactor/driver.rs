@@ -8,7 +8,7 @@ use crate::op::{PortNumber, Timers};
 use crate::queue::{Driver, Found};
 use crate::reactor::device::Devices;
 use crate::reactor::direction::Side;
-use crate::reactor::engine::files::Pump;
+use crate::reactor::engine::files::FileThread;
 use crate::reactor::engine::{Engine, Events, Readiness};
 use crate::sync::{Arc, Lock};
 use crate::sys::fork::Home;
@@ -35,7 +35,7 @@ pub(crate) struct PortDriver {
     pub(super) starving_said: Lock<Option<std::time::Instant>>,
     pub(super) pool: std::sync::Arc<Pool>,
     /// Where file operations wait, from the first on that has to.
-    pub(super) pump: OnceLock<std::io::Result<Pump<file::Errand>>>,
+    pub(super) file_thread: OnceLock<std::io::Result<FileThread<file::FileRequest>>>,
     pub(super) files: FileEngine,
     pub(super) dispose: fn(Completion),
 }
@@ -52,7 +52,7 @@ impl Drop for PortDriver {
             device.close_copy(&self.engine);
         }
         // The thread that it would end, and what wakes that, are the parent's.
-        std::mem::forget(self.pump.take());
+        std::mem::forget(self.file_thread.take());
     }
 }
 
@@ -82,16 +82,16 @@ impl PortDriver {
         }
     }
 
-    pub(super) fn pump(&self) -> Result<&Pump<file::Errand>, &std::io::Error> {
+    pub(super) fn file_thread(&self) -> Result<&FileThread<file::FileRequest>, &std::io::Error> {
         let mut is_new = false;
-        let pump = self.pump.get_or_init(|| {
+        let thread = self.file_thread.get_or_init(|| {
             is_new = true;
-            Pump::start(self.files)
+            FileThread::start(self.files)
         });
-        if let (true, Ok(pump)) = (is_new, pump) {
-            log::info!("files: {}", pump.why);
+        if let (true, Ok(thread)) = (is_new, thread) {
+            log::info!("files: {}", thread.why);
         }
-        pump.as_ref()
+        thread.as_ref()
     }
 
     /// An engine reported readiness: remember what stays, and queue the directions that wait for it.

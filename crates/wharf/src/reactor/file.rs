@@ -1,17 +1,17 @@
 //! Files: reads and writes at offsets, and syncs.
 //!
-//! The issuing call does what can be done without blocking; the rest is the pump's (`engine::files`). Operations of one
-//! file know no order among each other (row F-08): each is on its way by itself, listed in the device so that it can be
-//! counted and cancelled.
+//! The issuing call does what can be done without blocking; the rest is the file thread's (`engine::files`). Operations
+//! of one file know no order among each other (row F-08): each is on its way by itself, listed in the device so that it
+//! can be counted and cancelled.
 
-use super::parts::FetchJob;
+use super::parts::Fetch;
 use super::{
     Buffers, DeviceKind, EBADF, ECANCELED, EINVAL, Issued, Kind, Payload, Port, RawBuffer, Sink, entry, finish,
 };
 use crate::contain::contain;
 use crate::op::Operation;
 use crate::reactor::device::{DeviceState, traits};
-use crate::reactor::engine::files::{Job, Pump, Tried, Work, try_now};
+use crate::reactor::engine::files::{FileThread, Request, Tried, Work, try_now};
 use crate::reactor::engine::{Handle, PIECES_MAX};
 use crate::sys::errno::{EACCES, ENOSYS};
 use std::io;
@@ -19,72 +19,72 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A file operation on its way.
-pub(crate) struct FileJob {
+pub(crate) struct Transfer {
     port: Port,
     device: Arc<DeviceState>,
     operation: Operation,
     work: Work,
 }
 
-/// What a port's pump is given.
-pub(crate) enum Errand {
+/// What a port's file thread is given.
+pub(crate) enum FileRequest {
     /// An operation of a file.
-    Transfer(FileJob),
+    Transfer(Transfer),
     /// Bytes of a file that a send waits for.
-    Fetch(FetchJob),
+    Fetch(Fetch),
 }
 
-/// Calls the job's method.
+/// Calls the request's method.
 macro_rules! either {
-    ($errand:expr, $job:ident => $call:expr) => {
-        match $errand {
-            Errand::Transfer($job) => $call,
-            Errand::Fetch($job) => $call,
+    ($one:expr, $request:ident => $call:expr) => {
+        match $one {
+            FileRequest::Transfer($request) => $call,
+            FileRequest::Fetch($request) => $call,
         }
     };
 }
 
-impl Job for Errand {
+impl Request for FileRequest {
     fn handle(&self) -> Handle {
-        either!(self, job => job.handle())
+        either!(self, request => request.handle())
     }
 
     fn work(&self) -> Work {
-        either!(self, job => job.work())
+        either!(self, request => request.work())
     }
 
     fn id(&self) -> (u64, u64) {
-        either!(self, job => job.id())
+        either!(self, request => request.id())
     }
 
     fn pieces(&mut self, into: &mut Vec<libc::iovec>) {
-        either!(self, job => job.pieces(into));
+        either!(self, request => request.pieces(into));
     }
 
     fn advance(&mut self, bytes: usize) -> bool {
-        either!(self, job => job.advance(bytes))
+        either!(self, request => request.advance(bytes))
     }
 
     fn is_wanted(&self) -> bool {
-        either!(self, job => job.is_wanted())
+        either!(self, request => request.is_wanted())
     }
 
     fn end(self, error: i32) {
-        either!(self, job => job.end(error));
+        either!(self, request => request.end(error));
     }
 
-    fn end_all(ended: Vec<(Errand, i32)>) {
+    fn end_all(ended: Vec<(FileRequest, i32)>) {
         let mut port = None;
         let mut entries = Vec::with_capacity(ended.len());
-        for (errand, error) in ended {
-            match errand {
-                Errand::Transfer(job) => {
-                    // A pump has one port.
-                    port.get_or_insert_with(|| job.port.clone());
-                    let (sink, completion) = job.finish(error);
+        for (request, error) in ended {
+            match request {
+                FileRequest::Transfer(request) => {
+                    // A file thread has one port.
+                    port.get_or_insert_with(|| request.port.clone());
+                    let (sink, completion) = request.finish(error);
                     entries.extend(entry(sink, completion));
                 }
-                Errand::Fetch(job) => job.end(error),
+                FileRequest::Fetch(request) => request.end(error),
             }
         }
         if let Some(port) = port {
@@ -178,11 +178,11 @@ impl Port {
                 self.deliver(sink, completion);
             }
             None => {
-                let job = FileJob { port: self.clone(), device: device.clone(), operation, work };
-                match self.driver().pump() {
-                    Ok(pump) => pump.submit(Errand::Transfer(job)),
+                let request = Transfer { port: self.clone(), device: device.clone(), operation, work };
+                match self.driver().file_thread() {
+                    Ok(thread) => thread.submit(FileRequest::Transfer(request)),
                     // What the kernel lacks has no number of its own.
-                    Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
+                    Err(error) => request.end(error.raw_os_error().unwrap_or(ENOSYS)),
                 }
             }
         }
@@ -193,13 +193,13 @@ impl Port {
         if !self.is_home() {
             return None;
         }
-        self.driver().pump.get().and_then(|pump| pump.as_ref().ok()).map(Pump::name)
+        self.driver().file_thread.get().and_then(|thread| thread.as_ref().ok()).map(FileThread::name)
     }
 
-    /// The operations under way in the pump are asked to end.
+    /// The operations under way in the file thread are asked to end.
     pub(super) fn cancel_files(&self, device: &DeviceState, serials: &[u64]) {
-        if let Some(Ok(pump)) = self.driver().pump.get() {
-            pump.cancel(serials.iter().map(|&serial| (device.number, serial)));
+        if let Some(Ok(thread)) = self.driver().file_thread.get() {
+            thread.cancel(serials.iter().map(|&serial| (device.number, serial)));
         }
     }
 }
@@ -295,7 +295,7 @@ fn name(kind: rustix::fs::FileType) -> &'static str {
     }
 }
 
-impl FileJob {
+impl Transfer {
     /// The operation leaves the device's list and gives up its hold on the descriptor.
     fn finish(self, error: i32) -> (Sink, super::Completion) {
         // A read that was asked to end after it had got something reports what it has.
@@ -308,7 +308,7 @@ impl FileJob {
     }
 }
 
-impl Job for FileJob {
+impl Request for Transfer {
     fn handle(&self) -> i32 {
         self.device.handle
     }

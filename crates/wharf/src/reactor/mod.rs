@@ -14,7 +14,7 @@ mod driver;
 pub(crate) mod engine;
 mod file;
 mod forked;
-mod now;
+mod inline;
 mod packets;
 mod parts;
 mod progress;
@@ -34,7 +34,7 @@ pub(crate) use crate::sys::errno::{
 };
 pub(crate) use device::DeviceState;
 pub(crate) use file::traits_of as file_traits;
-pub(crate) use now::Now;
+pub(crate) use inline::TrySend;
 
 use crate::op::buffer::Pool;
 use crate::op::{Delivery, Operation, PortNumber, Timers};
@@ -111,7 +111,7 @@ impl Port {
                 starving: AtomicBool::new(false),
                 starving_said: Lock::new(None),
                 pool: Pool::new(config.pool_buffer_bytes, config.pool_keep),
-                pump: OnceLock::new(),
+                file_thread: OnceLock::new(),
                 files: config.files,
                 dispose: config.dispose,
             })
@@ -332,7 +332,7 @@ fn entry(sink: Sink, completion: Completion) -> Option<Entry> {
     sink.send(completion).map(Entry::from)
 }
 
-/// A file's operations: they are in the pump's hands.
+/// A file's operations: they are in the file thread's hands.
 fn files_under_way(device: &DeviceState, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.under_way().collect() } else { Vec::new() }
 }

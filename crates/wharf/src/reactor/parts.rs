@@ -2,8 +2,8 @@
 //!
 //! It is a send like the others: it waits for its turn among them, and nothing comes between its bytes. A socket that
 //! has space takes a file's bytes from the system's cache (`sendfile`). What the cache does not hold would make the
-//! calling worker wait for the disk; so each *window* is looked at first, and one that is not there is read by the
-//! pump, while the send side stays owned: the turn goes on when the window has come. The look is at its ends: files
+//! calling worker wait for the disk; so each *window* is looked at first, and one that is not there is read by the file
+//! thread, while the send side stays owned: the turn goes on when the window has come. The look is at its ends: files
 //! come into the cache, and leave it, in long runs. It is a guess; what was evicted in between has to be waited for
 //! after all. To look closer, at every page or by asking for a count of them (`cachestat`), costs up to a tenth of
 //! sending.
@@ -14,7 +14,7 @@ use crate::contain::contain;
 use crate::op::{Operation, Part, Parts};
 use crate::reactor::device::DeviceState;
 use crate::reactor::engine::Calls;
-use crate::reactor::engine::files::{Job, Look, Work, look, size_told};
+use crate::reactor::engine::files::{Look, Request, Work, look, size_told};
 use crate::sync::Arc;
 use crate::sys::errno::{self, EACCES, ENOSYS, ENOTCONN};
 
@@ -111,14 +111,15 @@ impl Port {
         }
     }
 
-    /// Gives the pump a window to read; the operation goes along. The calling thread owned the send side; the window's
-    /// job owns it from now on.
+    /// Gives the file thread a window to read; the operation goes along. The calling thread owned the send side; the
+    /// window's request owns it from now on.
     pub(super) fn fetch(&self, device: &Arc<DeviceState>, operation: Operation, window: Window) {
-        let job = FetchJob { port: self.clone(), device: device.clone(), operation, window, read: Vec::new(), done: 0 };
-        match self.driver().pump() {
-            Ok(pump) => pump.submit(super::file::Errand::Fetch(job)),
+        let request =
+            Fetch { port: self.clone(), device: device.clone(), operation, window, read: Vec::new(), done: 0 };
+        match self.driver().file_thread() {
+            Ok(thread) => thread.submit(super::file::FileRequest::Fetch(request)),
             // What the kernel lacks has no number of its own.
-            Err(error) => job.end(error.raw_os_error().unwrap_or(ENOSYS)),
+            Err(error) => request.end(error.raw_os_error().unwrap_or(ENOSYS)),
         }
     }
 }
@@ -137,7 +138,7 @@ pub(super) struct Window {
 }
 
 /// A window that is being read, and the send that waits for it.
-pub(crate) struct FetchJob {
+pub(crate) struct Fetch {
     port: Port,
     device: Arc<DeviceState>,
     operation: Operation,
@@ -147,7 +148,7 @@ pub(crate) struct FetchJob {
     done: u64,
 }
 
-impl Job for FetchJob {
+impl Request for Fetch {
     fn handle(&self) -> i32 {
         self.window.handle
     }
@@ -176,7 +177,7 @@ impl Job for FetchJob {
     }
 
     fn end(self, error: i32) {
-        let FetchJob { port, device, mut operation, done, .. } = self;
+        let Fetch { port, device, mut operation, done, .. } = self;
         let moved = operation.done;
         if let Some(parts) = operation.parts_mut() {
             // Nothing at all: the file has become shorter. The next attempt finds the end, and says so.

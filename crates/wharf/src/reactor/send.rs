@@ -6,7 +6,7 @@
 //! (row S-04); several small sends that queued up meanwhile go out in one system call.
 
 use super::datagram::{DATAGRAMS_MAX, gathers};
-use super::now::{Now, completion};
+use super::inline::{TrySend, completion};
 use super::parts::Window;
 use super::{
     Buffers, Completion, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EMSGSIZE, ENOTCONN,
@@ -70,18 +70,18 @@ impl Port {
     ) -> Result<Issued, i32> {
         if let (&Buffers::One(piece), Sink::Port) = (&buffers, &sink) {
             // SAFETY: the caller promises more.
-            match unsafe { self.send_now(device, piece) }? {
-                Now::Done => return Ok(Issued::Done(completion(device, piece.length, token))),
+            match unsafe { self.send_inline(device, piece) }? {
+                TrySend::Done => return Ok(Issued::Done(completion(device, piece.length, token))),
                 // SAFETY: by the caller's promise; it is the same memory.
-                Now::Begun(begun) => return Ok(unsafe { self.send_on(device, begun, buffers, token) }),
-                Now::NotTried => {}
+                TrySend::Started(started) => return Ok(unsafe { self.send_on(device, started, buffers, token) }),
+                TrySend::NotTried => {}
             }
         }
         // SAFETY: the caller promises the same.
         unsafe { self.send_with_record(device, buffers, token, sink) }
     }
 
-    /// [`send`](Port::send), for one that [`send_now`](Port::send_now) did not try.
+    /// [`send`](Port::send), for one that [`send_inline`](Port::send_inline) did not try.
     ///
     /// # Safety
     ///
@@ -338,7 +338,7 @@ impl Port {
         self.sent(device, left);
     }
 
-    /// Ends the turn of a send that the pump has read for: it goes back to the head of the list, or fails.
+    /// Ends the turn of a send that the file thread has read for: it goes back to the head of the list, or fails.
     pub(super) fn end_interrupted_turn(&self, device: &Arc<DeviceState>, operation: Operation, error: i32) {
         let mut packets = Vec::new();
         let mut finished = |operation, error| packets.push(finish(device, operation, error, Payload::None));

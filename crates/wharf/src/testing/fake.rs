@@ -473,8 +473,8 @@ pub struct View {
 pub struct Fake {
     net: Mutex<Net>,
     woken: Condvar,
-    /// Rung with every `woken`, for those who wait for descriptors.
-    bells: Mutex<Vec<Weak<OwnedFd>>>,
+    /// Raised with every `woken`, for those who wait for descriptors.
+    wakers: Mutex<Vec<Weak<OwnedFd>>>,
     polling: AtomicBool,
     hook: OnceLock<Hook>,
 }
@@ -511,7 +511,7 @@ impl Fake {
                 kicked: false,
             }),
             woken: Condvar::new(),
-            bells: Mutex::new(Vec::new()),
+            wakers: Mutex::new(Vec::new()),
             polling: AtomicBool::new(false),
             hook: OnceLock::new(),
         }
@@ -529,8 +529,8 @@ impl Fake {
     /// Something has changed, whoever waits for it.
     fn wake(&self) {
         self.woken.notify_all();
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|bell| {
-            sys::raise(&bell);
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|waker| {
+            sys::raise(&waker);
         });
     }
 

@@ -7,7 +7,7 @@ use crate::port::packet::{Event, Packet};
 use crate::port::record::Memory;
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, DeviceKind, Now, Sink};
+use crate::raw::{self, Buffers, DeviceKind, Sink, TrySend};
 use crate::sys::{self, Owned};
 use rustix::net::sockopt;
 use std::io;
@@ -232,19 +232,19 @@ impl<K: Key, C: Context> Stream<K, C> {
         let buffer = buffer.into();
         #[allow(unsafe_code)]
         // SAFETY: the buffer is borrowed until the call is over.
-        let tried = unsafe { shared.port.0.send_now(&shared.device.0, buffer.content()) };
+        let tried = unsafe { shared.port.0.send_inline(&shared.device.0, buffer.content()) };
         match tried {
-            Ok(Now::Done) => {
+            Ok(TrySend::Done) => {
                 let event = Event::Sent { result: Ok(buffer.len()), stream: self.clone(), buffer };
                 Ok(Outcome::Done(Packet { key: shared.key.clone(), context, event }))
             }
-            Ok(Now::Begun(begun)) => shared.issue_from(buffer, context, |from, token| {
+            Ok(TrySend::Started(started)) => shared.issue_from(buffer, context, |from, token| {
                 #[allow(unsafe_code)]
                 // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back. Its
                 // bytes are where they were when it was tried: a buffer that is moved leaves them in their place.
-                Ok(unsafe { shared.port.0.send_on(&shared.device.0, begun, from, token) })
+                Ok(unsafe { shared.port.0.send_on(&shared.device.0, started, from, token) })
             }),
-            Ok(Now::NotTried) => shared.issue_from(buffer, context, |from, token| {
+            Ok(TrySend::NotTried) => shared.issue_from(buffer, context, |from, token| {
                 #[allow(unsafe_code)]
                 // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
                 unsafe {

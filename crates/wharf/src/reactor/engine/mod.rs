@@ -6,7 +6,7 @@
 //! checklist. The calls are the same on all Unixes (`calls/system.rs`); tests have others.
 //!
 //! The platform corners, where Unixes differ and no engine helps, stand in [`sys`](crate::sys); in this folder
-//! `files/ring.rs` (io_uring) and `calls/datagram/`; and in `error/table.rs` the numbers. `selector/poll.rs` asks
+//! `files/ring/` (io_uring) and `calls/datagram/`; and in `error/table.rs` the numbers. `selector/poll.rs` asks
 //! whether `poll` tells that the peer has shut its side.
 //!
 //! Not asked of an engine: fairness, order between handles, time-outs of operations, thread safety per direction.

@@ -339,7 +339,7 @@ impl Shared {
 struct Wired {
     network: Arc<Shared>,
     port: u64,
-    bell: Arc<OwnedFd>,
+    waker: Arc<OwnedFd>,
     watch: OwnedFd,
     kicked: AtomicBool,
     deadline: Mutex<Option<Instant>>,
@@ -348,8 +348,8 @@ struct Wired {
 
 impl Wired {
     fn new(network: Arc<Shared>, watch: BorrowedFd<'_>) -> io::Result<Wired> {
-        let bell = Arc::new(sys::event()?);
-        network.fake.bells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bell));
+        let waker = Arc::new(sys::event()?);
+        network.fake.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&waker));
         let port = {
             let mut names = network.names();
             names.ports += 1;
@@ -358,7 +358,7 @@ impl Wired {
         Ok(Wired {
             network,
             port,
-            bell,
+            waker,
             watch: watch.try_clone_to_owned()?,
             kicked: AtomicBool::new(false),
             deadline: Mutex::new(None),
@@ -436,8 +436,8 @@ impl Selector for Wired {
         assert!(!self.polling.swap(true, Ordering::AcqRel), "two threads poll at once");
         let until = wait.map(|wait| Instant::now() + wait);
         loop {
-            // Before looking: what comes behind it rings again.
-            sys::lower(&self.bell);
+            // Before looking: what comes behind it raises it again.
+            sys::lower(&self.waker);
             let kicked = self.kicked.swap(false, Ordering::AcqRel);
             if self.deadline().take_if(|at| *at <= Instant::now()).is_some() {
                 events.deadline_passed = true;
@@ -458,7 +458,7 @@ impl Selector for Wired {
             if until.is_some_and(|at| at <= Instant::now()) {
                 break;
             }
-            let mut waits = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&self.watch, PollFlags::IN)];
+            let mut waits = [PollFd::new(&self.waker, PollFlags::IN), PollFd::new(&self.watch, PollFlags::IN)];
             let interrupted = poll(&mut waits, left.map(sys::timespec).as_ref()).is_err();
             events.ticked |= !waits[1].revents().is_empty() && sys::take_expiry(&self.watch);
             if interrupted || events.ticked {
@@ -475,12 +475,12 @@ impl Selector for Wired {
 
     fn kick(&self) {
         self.kicked.store(true, Ordering::Release);
-        sys::raise(&self.bell);
+        sys::raise(&self.waker);
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
         *self.deadline() = at;
-        sys::raise(&self.bell);
+        sys::raise(&self.waker);
     }
 
     fn used(&self, name: Handle, side: Side, outcome: Outcome) {

@@ -1,26 +1,24 @@
 //! What a file has to wait for: reads that the cache does not hold, writes, syncs.
 //!
 //! A file is always "ready", so readiness does not help; and a worker must not wait for a disk. The issuing call tries
-//! without blocking ([`try_now`]); what cannot be done so is a [`Job`] for the **pump**: one internal thread that owns
-//! an io_uring and runs no handler (`ring.rs`). Where the kernel does not give one, a bounded pool of threads does the
-//! same calls, blocking (`threads.rs`). Both take jobs from one [`Mailbox`], so that the pool can take over at any
-//! time: a job is in the mailbox, or in one thread's hands.
+//! without blocking ([`try_now`]); what cannot be done so is a [`Request`] for the **file thread**: one internal thread
+//! that owns an io_uring and runs no handler (`ring/`). Where the kernel does not give one, a bounded pool of threads
+//! does the same calls, blocking (`threads.rs`). Both take requests from one [`RequestQueue`], so that the pool can
+//! take over at any time: a request is in the queue, or in one thread's hands.
 
-mod jobs;
-#[cfg(target_os = "linux")]
-mod ring;
-#[cfg(not(target_os = "linux"))]
-#[path = "no_ring.rs"]
+mod requests;
 mod ring;
 mod threads;
 
 use super::Handle;
+use crate::op::FileEngine;
+use crate::sync::Monitor;
 use crate::sys::errno::{EAGAIN, ECANCELED, EINTR, EIO, EOPNOTSUPP};
 use crate::sys::{self, Place};
-use jobs::Jobs;
+use requests::Requests;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +37,12 @@ pub(crate) enum Work {
 }
 
 /// One file operation on its way. Dropping it without `end` loses an operation.
-pub(crate) trait Job: Send + 'static {
-    /// Open for as long as the job lives.
+pub(crate) trait Request: Send + 'static {
+    /// Open for as long as the request lives.
     fn handle(&self) -> Handle;
     /// The offset is that of the first byte not yet moved.
     fn work(&self) -> Work;
-    /// Names it for [`Pump::cancel`].
+    /// Names it for [`FileThread::cancel`].
     fn id(&self) -> (u64, u64);
     /// Appends the pieces of memory that are still to be read into or written from.
     fn pieces(&mut self, into: &mut Vec<libc::iovec>);
@@ -54,22 +52,19 @@ pub(crate) trait Job: Send + 'static {
     fn is_wanted(&self) -> bool;
     /// Its completion: 0, or the system's error number.
     fn end(self, error: i32);
-    /// The completions of several jobs of one pump, in their order. What a ring finishes comes together.
+    /// The completions of several requests of one file thread, in their order. What a ring finishes comes together.
     fn end_all(ended: Vec<(Self, i32)>)
     where
         Self: Sized,
     {
-        ended.into_iter().for_each(|(job, error)| job.end(error));
+        ended.into_iter().for_each(|(request, error)| request.end(error));
     }
 }
 
-use crate::op::FileEngine;
-
-/// Jobs that wait for the pump.
-struct Mailbox<J> {
-    state: Mutex<Mail<J>>,
-    /// For the pool's threads.
-    arrived: Condvar,
+/// Requests that wait for the file thread.
+struct RequestQueue<R> {
+    /// The pool's threads wait for requests.
+    state: Monitor<QueueState<R>>,
     /// The port is gone. Apart from the lock, which a forked child may find locked for ever.
     stopping: AtomicBool,
     /// The ring behaves as if the kernel took nothing any more.
@@ -77,120 +72,115 @@ struct Mailbox<J> {
     refuses: AtomicBool,
 }
 
-struct Mail<J> {
-    jobs: Jobs<J>,
+struct QueueState<R> {
+    requests: Requests<R>,
     cancels: Vec<(u64, u64)>,
-    /// The ring's thread sleeps in the kernel, or is about to: who adds something rings.
+    /// The ring's thread sleeps in the kernel, or is about to: whoever adds something wakes it.
     asleep: bool,
-    /// The ring has given up: the pool's threads take the jobs.
+    /// The ring has given up: the pool's threads take the requests.
     pool: Option<threads::Pool>,
 }
 
-impl<J> Mailbox<J> {
-    fn new() -> Arc<Mailbox<J>> {
-        let mail = Mail { jobs: Jobs::default(), cancels: Vec::new(), asleep: false, pool: None };
-        Arc::new(Mailbox {
-            state: Mutex::new(mail),
-            arrived: Condvar::new(),
+impl<R> RequestQueue<R> {
+    fn new() -> Arc<RequestQueue<R>> {
+        let state = QueueState { requests: Requests::default(), cancels: Vec::new(), asleep: false, pool: None };
+        Arc::new(RequestQueue {
+            state: Monitor::new(state),
             stopping: AtomicBool::new(false),
             #[cfg(test)]
             refuses: AtomicBool::new(false),
         })
     }
-
-    fn lock(&self) -> MutexGuard<'_, Mail<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Where a port's file operations wait. See the top of this file.
-pub(crate) struct Pump<J: Job> {
-    mailbox: Arc<Mailbox<J>>,
-    /// Rings at the ring's thread; `None` where there is no ring.
-    bell: Option<Arc<rustix::fd::OwnedFd>>,
+pub(crate) struct FileThread<R: Request> {
+    queue: Arc<RequestQueue<R>>,
+    /// Wakes the ring's thread; `None` where there is no ring.
+    waker: Option<Arc<rustix::fd::OwnedFd>>,
     /// What it was started with, and why.
     pub(crate) why: String,
 }
 
-impl<J: Job> Pump<J> {
+impl<R: Request> FileThread<R> {
     /// Starts it. The caller says which engine runs (`why`), when it holds no lock: the logger is the program's, and
     /// may write with a file of the same port.
-    pub(crate) fn start(which: FileEngine) -> io::Result<Pump<J>> {
-        Pump::start_by(which, ring::start)
+    pub(crate) fn start(which: FileEngine) -> io::Result<FileThread<R>> {
+        FileThread::start_by(which, ring::start)
     }
 
-    /// `ring` starts the thread with the ring, and returns its bell.
+    /// `ring` starts the thread with the ring, and returns its waker.
     fn start_by(
         which: FileEngine,
-        ring: impl FnOnce(&Arc<Mailbox<J>>) -> io::Result<Arc<rustix::fd::OwnedFd>>,
-    ) -> io::Result<Pump<J>> {
-        let mailbox = Mailbox::new();
+        ring: impl FnOnce(&Arc<RequestQueue<R>>) -> io::Result<Arc<rustix::fd::OwnedFd>>,
+    ) -> io::Result<FileThread<R>> {
+        let queue = RequestQueue::new();
         let why = match which {
             FileEngine::Threads => "a pool of threads (chosen by the program or WHARF_ENGINE)".to_owned(),
-            FileEngine::Auto | FileEngine::Ring => match ring(&mailbox) {
-                Ok(bell) => return Ok(Pump { mailbox, bell: Some(bell), why: "io_uring".to_owned() }),
+            FileEngine::Auto | FileEngine::Ring => match ring(&queue) {
+                Ok(waker) => return Ok(FileThread { queue, waker: Some(waker), why: "io_uring".to_owned() }),
                 Err(error) if which == FileEngine::Ring => return Err(error),
                 Err(error) => format!("a pool of threads (the kernel gives no io_uring: {error})"),
             },
         };
-        mailbox.lock().pool = Some(threads::Pool::default());
-        Ok(Pump { mailbox, bell: None, why })
+        queue.state.lock().pool = Some(threads::Pool::default());
+        Ok(FileThread { queue, waker: None, why })
     }
 
     /// What it runs on.
     pub(crate) fn name(&self) -> &'static str {
-        if self.mailbox.lock().pool.is_some() { "threads" } else { "io_uring" }
+        if self.queue.state.lock().pool.is_some() { "threads" } else { "io_uring" }
     }
 
-    /// Takes a job over.
-    pub(crate) fn submit(&self, job: J) {
-        let mut mail = self.mailbox.lock();
-        mail.jobs.push_back(job);
-        if mail.pool.is_some() {
-            threads::wake(&self.mailbox, mail);
+    /// Takes a request over.
+    pub(crate) fn submit(&self, request: R) {
+        let mut state = self.queue.state.lock();
+        state.requests.push_back(request);
+        if state.pool.is_some() {
+            threads::wake(&self.queue, state);
             return;
         }
-        let ring = std::mem::take(&mut mail.asleep);
-        drop(mail);
-        if ring {
-            self.ring_the_bell();
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.wake_ring();
         }
     }
 
-    /// Asks that jobs end. They end in any case: cancelled, or as they were.
+    /// Asks that requests end. They end in any case: cancelled, or as they were.
     pub(crate) fn cancel(&self, ids: impl IntoIterator<Item = (u64, u64)>) {
         let mut waiting = Vec::new();
-        let mut mail = self.mailbox.lock();
+        let mut state = self.queue.state.lock();
         for id in ids {
-            match mail.jobs.remove(id) {
-                Some(job) => waiting.push((job, ECANCELED)),
-                None if mail.pool.is_none() => mail.cancels.push(id),
+            match state.requests.remove(id) {
+                Some(request) => waiting.push((request, ECANCELED)),
+                None if state.pool.is_none() => state.cancels.push(id),
                 // A thread has it, and looks when it can.
                 None => {}
             }
         }
-        let ring = !mail.cancels.is_empty() && std::mem::take(&mut mail.asleep);
-        drop(mail);
-        if ring {
-            self.ring_the_bell();
+        let asleep = !state.cancels.is_empty() && std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.wake_ring();
         }
-        J::end_all(waiting);
+        R::end_all(waiting);
     }
 
-    fn ring_the_bell(&self) {
-        if let Some(bell) = &self.bell {
-            ring::ring_the_bell(bell);
+    fn wake_ring(&self) {
+        if let Some(waker) = &self.waker {
+            sys::raise(waker);
         }
     }
 }
 
-impl<J: Job> Drop for Pump<J> {
+impl<R: Request> Drop for FileThread<R> {
     fn drop(&mut self) {
-        // Jobs hold their port, and the port the pump: there are none left. The thread may be this one, so it is not
-        // waited for.
-        self.mailbox.stopping.store(true, Ordering::Release);
-        self.mailbox.arrived.notify_all();
-        self.ring_the_bell();
+        // Requests hold their port, and the port the file thread: there are none left. The thread may be this one, so
+        // it is not waited for.
+        self.queue.stopping.store(true, Ordering::Release);
+        self.queue.state.notify_all();
+        self.wake_ring();
     }
 }
 
@@ -198,7 +188,7 @@ impl<J: Job> Drop for Pump<J> {
 pub(crate) enum Tried {
     Moved(usize),
     Ended(i32),
-    /// It would block: a job for the pump.
+    /// It would block: a request for the file thread.
     WouldBlock,
     /// The file system does not offer this way.
     Unsupported,
@@ -268,7 +258,8 @@ fn transfer(handle: Handle, work: Work, pieces: &[libc::iovec], now: bool) -> Re
     loop {
         #[allow(unsafe_code)]
         // SAFETY: the issuer promised that the memory of a read may be written, and that of a write be read, until its
-        // completion (see `raw`), which the job's owner, the caller, has not sent; the descriptor is open meanwhile.
+        // completion (see `raw`), which the request's owner, the caller, has not sent; the descriptor is open
+        // meanwhile.
         let done = unsafe {
             match work {
                 Work::Read { offset } => sys::read_file(handle, pieces, offset, now),
@@ -309,7 +300,7 @@ mod tests {
         number.to_le_bytes()[0]
     }
 
-    impl Job for Piece {
+    impl Request for Piece {
         fn handle(&self) -> Handle {
             self.file.as_raw_fd()
         }
@@ -356,7 +347,7 @@ mod tests {
     impl Bench {
         /// A file in which each piece is filled with its number.
         fn new(pieces: u64) -> Bench {
-            let path = std::env::temp_dir().join(format!("wharf-pump-{}-{:x}", std::process::id(), fastrand::u64(..)));
+            let path = std::env::temp_dir().join(format!("wharf-files-{}-{:x}", std::process::id(), fastrand::u64(..)));
             let content: Vec<u8> = (0..pieces).flat_map(|number| [filling(number); BYTES]).collect();
             std::fs::write(&path, content).unwrap();
             let file = Arc::new(std::fs::File::open(&path).unwrap());
@@ -365,14 +356,15 @@ mod tests {
             Bench { file, ended, hear }
         }
 
-        fn job(&self, number: u64) -> Piece {
+        fn request(&self, number: u64) -> Piece {
             Piece { file: self.file.clone(), number, bytes: vec![0; BYTES], done: 0, ended: self.ended.clone() }
         }
 
         fn expect(&self, pieces: u64) {
             let mut seen = vec![false; usize::try_from(pieces).unwrap()];
             for _ in 0..pieces {
-                let (number, error, bytes) = self.hear.recv_timeout(Duration::from_secs(30)).expect("a job was lost");
+                let (number, error, bytes) =
+                    self.hear.recv_timeout(Duration::from_secs(30)).expect("a request was lost");
                 assert_eq!(error, 0);
                 assert!(bytes.iter().all(|&byte| byte == filling(number)), "piece {number} is not what the file holds");
                 assert!(!std::mem::replace(&mut seen[usize::try_from(number).unwrap()], true), "{number} ended twice");
@@ -385,8 +377,8 @@ mod tests {
     fn more_jobs_than_fit_into_the_ring_all_end_whatever_runs_them() {
         for which in [FileEngine::Auto, FileEngine::Threads] {
             let bench = Bench::new(3000);
-            let pump = Pump::start(which).unwrap();
-            (0..3000).for_each(|number| pump.submit(bench.job(number)));
+            let thread = FileThread::start(which).unwrap();
+            (0..3000).for_each(|number| thread.submit(bench.request(number)));
             bench.expect(3000);
         }
     }
@@ -394,15 +386,15 @@ mod tests {
     #[test]
     fn when_the_kernel_takes_no_more_threads_go_on_and_no_job_is_lost() {
         let bench = Bench::new(2000);
-        let Ok(pump) = Pump::start(FileEngine::Ring) else {
+        let Ok(thread) = FileThread::start(FileEngine::Ring) else {
             // `tests/files.rs` says so loudly, and requires a ring in CI.
             return eprintln!("SKIPPED: no io_uring here");
         };
-        (0..1000).for_each(|number| pump.submit(bench.job(number)));
-        pump.mailbox.refuses.store(true, Ordering::Relaxed);
-        (1000..2000).for_each(|number| pump.submit(bench.job(number)));
+        (0..1000).for_each(|number| thread.submit(bench.request(number)));
+        thread.queue.refuses.store(true, Ordering::Relaxed);
+        (1000..2000).for_each(|number| thread.submit(bench.request(number)));
         bench.expect(2000);
-        assert_eq!(pump.name(), "threads");
+        assert_eq!(thread.name(), "threads");
     }
 
     #[test]
@@ -424,12 +416,12 @@ mod tests {
         for number in NUMBERS {
             let start = |which| {
                 let refused = move || Err(io::Error::from_raw_os_error(number));
-                Pump::start_by(which, move |mailbox| ring::start_with(mailbox, refused))
+                FileThread::start_by(which, move |queue| ring::start_with(queue, refused))
             };
             let bench = Bench::new(50);
-            let pump = start(FileEngine::Auto).unwrap();
-            assert_eq!(pump.name(), "threads", "{number}");
-            (0..50).for_each(|piece| pump.submit(bench.job(piece)));
+            let thread = start(FileEngine::Auto).unwrap();
+            assert_eq!(thread.name(), "threads", "{number}");
+            (0..50).for_each(|piece| thread.submit(bench.request(piece)));
             bench.expect(50);
             let Err(error) = start(FileEngine::Ring) else { panic!("{number}: whoever insists on a ring is told") };
             assert_eq!(error.raw_os_error(), Some(number));
@@ -437,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_finds_nothing_before_the_end_is_read_again_by_the_pump() {
+    fn a_read_that_finds_nothing_before_the_end_is_read_again_by_the_file_thread() {
         let bench = Bench::new(2);
         let (handle, end) = (bench.file.as_raw_fd(), 2 * BYTES as u64);
         let nothing = |offset| judge(handle, Work::Read { offset }, Ok(0));
@@ -451,10 +443,10 @@ mod tests {
     #[test]
     fn a_job_that_still_waits_is_cancelled_at_once() {
         let bench = Bench::new(1);
-        let pump = Pump::start(FileEngine::Threads).unwrap();
+        let thread = FileThread::start(FileEngine::Threads).unwrap();
         // Nobody takes it out.
-        pump.mailbox.lock().jobs.push_back(bench.job(0));
-        pump.cancel([(1, 0)]);
+        thread.queue.state.lock().requests.push_back(bench.request(0));
+        thread.cancel([(1, 0)]);
         assert_eq!(bench.hear.recv_timeout(Duration::from_secs(30)).unwrap().1, ECANCELED);
     }
 }

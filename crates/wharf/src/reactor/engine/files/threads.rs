@@ -1,8 +1,8 @@
 //! The pool of threads: the same system calls, blocking. Slower than a ring, and everywhere to be had.
 
-use super::{Job, Mail, Mailbox, Work, ended_early, transfer};
+use super::{QueueState, Request, RequestQueue, Work, ended_early, transfer};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ pub(super) struct Pool {
     idle: usize,
 }
 
-/// Has a thread come for the job that was added, starting one if all are busy.
-pub(super) fn wake<J: Job>(mailbox: &Arc<Mailbox<J>>, mut mail: MutexGuard<'_, Mail<J>>) {
-    let jobs = mail.jobs.len();
-    let Some(pool) = &mut mail.pool else { return };
-    if pool.idle >= jobs {
-        drop(mail);
-        mailbox.arrived.notify_one();
+/// Has a thread come for the request that was added, starting one if all are busy.
+pub(super) fn wake<R: Request>(queue: &Arc<RequestQueue<R>>, mut state: MutexGuard<'_, QueueState<R>>) {
+    let requests = state.requests.len();
+    let Some(pool) = &mut state.pool else { return };
+    if pool.idle >= requests {
+        drop(state);
+        queue.state.notify_one();
         return;
     }
     if pool.live == THREADS_MAX {
@@ -31,70 +31,69 @@ pub(super) fn wake<J: Job>(mailbox: &Arc<Mailbox<J>>, mut mail: MutexGuard<'_, M
     }
     pool.live += 1;
     let alone = pool.live == 1;
-    drop(mail);
-    let shared = mailbox.clone();
+    drop(state);
+    let shared = queue.clone();
     let started = thread::Builder::new().name("wharf-file".into()).spawn(move || run(&shared));
     if let Err(error) = started {
-        if let Some(pool) = &mut mailbox.lock().pool {
+        if let Some(pool) = &mut queue.state.lock().pool {
             pool.live -= 1;
         }
         if alone {
             log::warn!("files: no thread can be started ({error}); the caller waits for the disk itself");
-            crate::threads::blocking(|| drain(mailbox));
+            crate::threads::blocking(|| drain(queue));
         }
     }
 }
 
-fn run<J: Job>(mailbox: &Mailbox<J>) {
+fn run<R: Request>(queue: &RequestQueue<R>) {
     loop {
-        drain(mailbox);
-        let mut mail = mailbox.lock();
-        if !mail.jobs.is_empty() {
+        drain(queue);
+        let mut state = queue.state.lock();
+        if !state.requests.is_empty() {
             continue;
         }
-        let Some(pool) = &mut mail.pool else { return };
-        if mailbox.stopping.load(Ordering::Acquire) {
+        let Some(pool) = &mut state.pool else { return };
+        if queue.stopping.load(Ordering::Acquire) {
             pool.live -= 1;
             return;
         }
         pool.idle += 1;
-        let (mut mail, waited) = mailbox
-            .arrived
-            .wait_timeout_while(mail, IDLE, |mail| mail.jobs.is_empty() && !mailbox.stopping.load(Ordering::Acquire))
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(pool) = &mut mail.pool else { return };
+        let nothing = |state: &mut QueueState<R>| state.requests.is_empty() && !queue.stopping.load(Ordering::Acquire);
+        let mut state = queue.state.wait_while(state, Some(IDLE), nothing);
+        let is_over = nothing(&mut state);
+        let Some(pool) = &mut state.pool else { return };
         pool.idle -= 1;
-        if waited.timed_out() {
+        if is_over {
             pool.live -= 1;
             return;
         }
     }
 }
 
-/// Does jobs until there are none.
-fn drain<J: Job>(mailbox: &Mailbox<J>) {
+/// Does requests until there are none.
+fn drain<R: Request>(queue: &RequestQueue<R>) {
     loop {
-        let job = mailbox.lock().jobs.pop_front();
-        let Some(job) = job else { return };
-        perform(job);
+        let request = queue.state.lock().requests.pop_front();
+        let Some(request) = request else { return };
+        perform(request);
     }
 }
 
-/// Does a job to its end.
-fn perform<J: Job>(mut job: J) {
+/// Does a request to its end.
+fn perform<R: Request>(mut request: R) {
     let mut pieces = Vec::new();
     loop {
-        if !job.is_wanted() {
-            return job.end(super::ECANCELED);
+        if !request.is_wanted() {
+            return request.end(super::ECANCELED);
         }
         pieces.clear();
-        job.pieces(&mut pieces);
-        match (transfer(job.handle(), job.work(), &pieces, false), job.work()) {
-            (Ok(_), Work::Sync { .. }) => return job.end(0),
-            (Ok(0), work) => return job.end(ended_early(work)),
-            (Ok(bytes), _) if job.advance(bytes) => return job.end(0),
+        request.pieces(&mut pieces);
+        match (transfer(request.handle(), request.work(), &pieces, false), request.work()) {
+            (Ok(_), Work::Sync { .. }) => return request.end(0),
+            (Ok(0), work) => return request.end(ended_early(work)),
+            (Ok(bytes), _) if request.advance(bytes) => return request.end(0),
             (Ok(_), _) => {}
-            (Err(error), _) => return job.end(error),
+            (Err(error), _) => return request.end(error),
         }
     }
 }

@@ -240,7 +240,7 @@ impl Selector for Poll {
     }
 
     fn kick(&self) {
-        // A full pipe rings as well.
+        // A full pipe wakes as well.
         let _ = rustix::io::write(&self.waker, &[0]);
     }
 

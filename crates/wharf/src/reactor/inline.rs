@@ -15,18 +15,18 @@ use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What came of a send that has no record.
-pub(crate) enum Now {
+pub(crate) enum TrySend {
     /// All bytes were taken. It is over: nobody else hears of it.
     Done,
     /// The caller owns the device's send side, until it passes this to [`Port::send_on`].
-    Begun(Begun),
+    Started(Started),
     /// Others are to go first, or a packet is wanted: nothing was done.
     NotTried,
 }
 
 /// A send that was tried and is not over.
 #[must_use]
-pub(crate) struct Begun {
+pub(crate) struct Started {
     serial: u64,
     attempt: Attempt,
 }
@@ -39,22 +39,22 @@ impl Port {
     /// The memory is valid for reading and initialised during the call.
     #[allow(unsafe_code)]
     #[inline]
-    pub(crate) unsafe fn send_now(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<Now, i32> {
+    pub(crate) unsafe fn send_inline(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<TrySend, i32> {
         let device = self.own(device)?;
         if !device.skip_on_success.load(Ordering::Relaxed) {
-            return Ok(Now::NotTried);
+            return Ok(TrySend::NotTried);
         }
-        self.try_now(device, piece)
+        self.try_inline(device, piece)
     }
 
-    fn try_now(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<Now, i32> {
+    fn try_inline(&self, device: &Arc<DeviceState>, piece: RawBuffer) -> Result<TrySend, i32> {
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
             return Err(EINVAL);
         }
         self.may_send(device)?;
         let mut direction = self.open_send_side(device)?;
         if direction.turn != Turn::Idle || direction.drained || !direction.operations.is_empty() {
-            return Ok(Now::NotTried);
+            return Ok(TrySend::NotTried);
         }
         let serial = direction.next_serial();
         direction.begin();
@@ -63,7 +63,7 @@ impl Port {
         let attempt = self.try_pieces(device, &[piece]);
         match attempt {
             Attempt::Done { bytes, short: false } if bytes == piece.length => {}
-            attempt => return Ok(Now::Begun(Begun { serial, attempt })),
+            attempt => return Ok(TrySend::Started(Started { serial, attempt })),
         }
         let mut direction = device.send.lock();
         direction.forget_cancelled();
@@ -77,10 +77,10 @@ impl Port {
             drop(direction);
             self.sent(device, left);
         }
-        Ok(Now::Done)
+        Ok(TrySend::Done)
     }
 
-    /// A send that was begun has a token now, and goes on. `buffers` names the memory that was tried.
+    /// A send that was started has a token now, and goes on. `buffers` names the memory that was tried.
     ///
     /// # Safety
     ///
@@ -89,11 +89,11 @@ impl Port {
     pub(crate) unsafe fn send_on(
         &self,
         device: &Arc<DeviceState>,
-        begun: Begun,
+        started: Started,
         buffers: Buffers,
         token: usize,
     ) -> Issued {
-        let Begun { serial, attempt } = begun;
+        let Started { serial, attempt } = started;
         let mut operation = Operation::new(Kind::Sent, token, Sink::Port, buffers);
         operation.serial = serial;
         let mut done = None;

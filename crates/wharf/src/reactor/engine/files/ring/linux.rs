@@ -1,18 +1,20 @@
-//! The pump on io_uring: one thread that issues, waits and completes, and runs no handler.
+//! The file thread on io_uring: one thread that issues, waits and completes, and runs no handler.
 //!
 //! The ring is made and used by this thread alone (`SINGLE_ISSUER`, `DEFER_TASKRUN`), so an operation belongs to no
-//! worker: workers come, block and end as they like. Others leave jobs in the mailbox and ring a bell, an event
+//! worker: workers come, block and end as they like. Others leave requests in the queue and raise the waker, an event
 //! descriptor that the ring polls, if the thread is asleep.
 //!
 //! When the kernel refuses to take entries (memory limits, say), what it has not taken goes to the pool of threads with
 //! everything that comes later; the thread stays until the kernel has finished what it has.
 
-use super::jobs::Jobs;
-use super::threads::{self, Pool};
-use super::{EAGAIN, ECANCELED, EINTR, Job, Mailbox, Work, ended_early};
+use crate::reactor::engine::PIECES_MAX;
+use crate::reactor::engine::files::requests::Requests;
+use crate::reactor::engine::files::threads::{self, Pool};
+use crate::reactor::engine::files::{Request, RequestQueue, Work, ended_early};
+use crate::sys;
+use crate::sys::errno::{EAGAIN, ECANCELED, EINTR};
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, opcode, types};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -31,36 +33,31 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 const BYTES_MAX: usize = 0x7fff_f000;
 
 /// Not numbers of slots.
-const BELL: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
 
 /// Starts the thread, if the kernel gives a ring that can do what is needed.
-pub(super) fn start<J: Job>(mailbox: &Arc<Mailbox<J>>) -> io::Result<Arc<OwnedFd>> {
-    start_with(mailbox, make)
+pub(in super::super) fn start<R: Request>(queue: &Arc<RequestQueue<R>>) -> io::Result<Arc<OwnedFd>> {
+    start_with(queue, make)
 }
 
 /// As `start`; the thread makes its ring by `make`.
-pub(super) fn start_with<J: Job>(
-    mailbox: &Arc<Mailbox<J>>,
+pub(in super::super) fn start_with<R: Request>(
+    queue: &Arc<RequestQueue<R>>,
     make: impl FnOnce() -> io::Result<IoUring> + Send + 'static,
 ) -> io::Result<Arc<OwnedFd>> {
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let waker = Arc::new(sys::event()?);
     let (made, hear) = mpsc::channel();
-    let (mailbox, event) = (mailbox.clone(), bell.clone());
-    thread::Builder::new().name("wharf-pump".into()).spawn(move || match make() {
+    let (queue, event) = (queue.clone(), waker.clone());
+    thread::Builder::new().name("wharf-ring".into()).spawn(move || match make() {
         Ok(ring) => {
             let _ = made.send(Ok(()));
-            Loop::new(ring, event, mailbox).run();
+            Loop::new(ring, event, queue).run();
         }
         Err(error) => drop(made.send(Err(error))),
     })?;
-    hear.recv().unwrap_or_else(|_| Err(io::Error::other("the pump's thread ended at once")))?;
-    Ok(bell)
-}
-
-pub(super) fn ring_the_bell(bell: &OwnedFd) {
-    // Full: it rings already.
-    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+    hear.recv().unwrap_or_else(|_| Err(io::Error::other("the file thread ended at once")))?;
+    Ok(waker)
 }
 
 fn make() -> io::Result<IoUring> {
@@ -82,36 +79,36 @@ fn make() -> io::Result<IoUring> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "it lacks operations that files need"))
 }
 
-/// A job in the kernel's hands, and what the kernel reads of it.
-struct Slot<J> {
-    job: J,
+/// A request in the kernel's hands, and what the kernel reads of it.
+struct Slot<R> {
+    request: R,
     pieces: Vec<libc::iovec>,
 }
 
-struct Loop<J: Job> {
+struct Loop<R: Request> {
     /// First, so that it is gone before the memory that its operations name.
     ring: IoUring,
-    bell: Arc<OwnedFd>,
-    mailbox: Arc<Mailbox<J>>,
-    slots: Vec<Option<Slot<J>>>,
+    waker: Arc<OwnedFd>,
+    queue: Arc<RequestQueue<R>>,
+    slots: Vec<Option<Slot<R>>>,
     free: Vec<usize>,
-    /// Jobs for which there was no room.
-    waiting: Jobs<J>,
-    /// Slots whose entries the kernel has not taken yet, in their order; `None` for a bell or a cancel.
+    /// Requests for which there was no room.
+    waiting: Requests<R>,
+    /// Slots whose entries the kernel has not taken yet, in their order; `None` for the waker or a cancel.
     unsent: VecDeque<Option<usize>>,
-    /// The bell is heard, or its entry is among the unsent.
+    /// The waker is polled, or its entry is among the unsent.
     listening: bool,
 }
 
-impl<J: Job> Loop<J> {
-    fn new(ring: IoUring, bell: Arc<OwnedFd>, mailbox: Arc<Mailbox<J>>) -> Loop<J> {
+impl<R: Request> Loop<R> {
+    fn new(ring: IoUring, waker: Arc<OwnedFd>, queue: Arc<RequestQueue<R>>) -> Loop<R> {
         Loop {
             ring,
-            bell,
-            mailbox,
+            waker,
+            queue,
             slots: Vec::new(),
             free: Vec::new(),
-            waiting: Jobs::default(),
+            waiting: Requests::default(),
             unsent: VecDeque::new(),
             listening: false,
         }
@@ -123,7 +120,7 @@ impl<J: Job> Loop<J> {
             if !self.listening {
                 self.listen();
             }
-            let (idle, stopping) = self.take_mail();
+            let (idle, stopping) = self.take_requests();
             if stopping && self.in_flight() == 0 && self.waiting.is_empty() {
                 return;
             }
@@ -149,7 +146,7 @@ impl<J: Job> Loop<J> {
     /// How many entries the kernel took.
     fn submit(&mut self, wait_for: usize) -> io::Result<usize> {
         #[cfg(test)]
-        if self.mailbox.refuses.load(Ordering::Relaxed) {
+        if self.queue.refuses.load(Ordering::Relaxed) {
             const ENOMEM: i32 = 12;
             return Err(io::Error::from_raw_os_error(ENOMEM));
         }
@@ -160,34 +157,34 @@ impl<J: Job> Loop<J> {
         self.slots.len() - self.free.len()
     }
 
-    /// Hears the bell from now on, if there is room for the entry: each ring is an event, so that it need not be read.
-    /// One that came before is an event as well.
+    /// Polls the waker from now on, if there is room for the entry: each raise is an event, so that it need not be
+    /// read. One that came before is an event as well.
     fn listen(&mut self) {
-        let bell = types::Fd(self.bell.as_raw_fd());
-        let poll = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build().user_data(BELL);
+        let waker = types::Fd(self.waker.as_raw_fd());
+        let poll = opcode::PollAdd::new(waker, libc::POLLIN as u32).multi(true).build().user_data(WAKER);
         self.listening = self.push(poll, None);
     }
 
-    /// Takes new jobs and requests. Returns whether there is nothing to do but wait, and whether this is the end.
-    fn take_mail(&mut self) -> (bool, bool) {
+    /// Takes new requests, and cancels. Returns whether there is nothing to do but wait, and whether this is the end.
+    fn take_requests(&mut self) -> (bool, bool) {
         let cancels = {
-            let mut mail = self.mailbox.lock();
-            self.waiting.append(&mut mail.jobs);
-            std::mem::take(&mut mail.cancels)
+            let mut state = self.queue.state.lock();
+            self.waiting.append(&mut state.requests);
+            std::mem::take(&mut state.cancels)
         };
         self.cancel(cancels);
         while self.in_flight() < IN_FLIGHT_MAX {
-            let Some(job) = self.waiting.pop_front() else { break };
-            if !job.is_wanted() {
-                job.end(ECANCELED);
-            } else if !self.issue(job, Vec::new()) {
+            let Some(request) = self.waiting.pop_front() else { break };
+            if !request.is_wanted() {
+                request.end(ECANCELED);
+            } else if !self.issue(request, Vec::new()) {
                 break;
             }
         }
-        let mut mail = self.mailbox.lock();
-        let stopping = self.mailbox.stopping.load(Ordering::Acquire);
-        let idle = mail.jobs.is_empty() && mail.cancels.is_empty() && !stopping;
-        mail.asleep = idle;
+        let mut state = self.queue.state.lock();
+        let stopping = self.queue.stopping.load(Ordering::Acquire);
+        let idle = state.requests.is_empty() && state.cancels.is_empty() && !stopping;
+        state.asleep = idle;
         (idle, stopping)
     }
 
@@ -198,36 +195,36 @@ impl<J: Job> Loop<J> {
         }
         let in_flight = self.slots.iter().enumerate();
         let slots: HashMap<(u64, u64), usize> =
-            in_flight.filter_map(|(at, slot)| Some((slot.as_ref()?.job.id(), at))).collect();
+            in_flight.filter_map(|(at, slot)| Some((slot.as_ref()?.request.id(), at))).collect();
         let mut ended = Vec::new();
         for id in ids {
-            if let Some(job) = self.waiting.remove(id) {
-                ended.push((job, ECANCELED));
+            if let Some(request) = self.waiting.remove(id) {
+                ended.push((request, ECANCELED));
             } else if let Some(&slot) = slots.get(&id) {
                 self.push(opcode::AsyncCancel::new(slot as u64).build().user_data(CANCEL), None);
             }
         }
-        J::end_all(ended);
+        R::end_all(ended);
     }
 
-    /// False when there is no room, and the job waits.
-    fn issue(&mut self, mut job: J, mut pieces: Vec<libc::iovec>) -> bool {
+    /// False when there is no room, and the request waits.
+    fn issue(&mut self, mut request: R, mut pieces: Vec<libc::iovec>) -> bool {
         pieces.clear();
-        job.pieces(&mut pieces);
-        pieces.truncate(super::super::PIECES_MAX);
+        request.pieces(&mut pieces);
+        pieces.truncate(PIECES_MAX);
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let entry = entry(&job, &pieces).user_data(at as u64);
-        self.slots[at] = Some(Slot { job, pieces });
+        let entry = entry(&request, &pieces).user_data(at as u64);
+        self.slots[at] = Some(Slot { request, pieces });
         self.push(entry, Some(at))
     }
 
     fn push(&mut self, entry: Entry, slot: Option<usize>) -> bool {
         #[allow(unsafe_code)]
-        // SAFETY: what the entry names (the job's memory and descriptor, the list of pieces) lies in `slots` until its
-        // completion was reaped; the list's heap memory does not move when the slot does.
+        // SAFETY: what the entry names (the request's memory and descriptor, the list of pieces) lies in `slots` until
+        // its completion was reaped; the list's heap memory does not move when the slot does.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_ok() {
             self.unsent.push_back(slot);
@@ -242,14 +239,14 @@ impl<J: Job> Loop<J> {
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_ok() {
             self.unsent.push_back(slot);
-        } else if let Some(Slot { job, .. }) = slot.and_then(|at| self.vacate(at)) {
-            self.waiting.push_front(job);
+        } else if let Some(Slot { request, .. }) = slot.and_then(|at| self.vacate(at)) {
+            self.waiting.push_front(request);
         }
-        // A cancel that does not fit is a request that came too late.
+        // A cancel that does not fit comes too late.
         pushed.is_ok()
     }
 
-    fn vacate(&mut self, at: usize) -> Option<Slot<J>> {
+    fn vacate(&mut self, at: usize) -> Option<Slot<R>> {
         let slot = self.slots.get_mut(at)?.take()?;
         self.free.push(at);
         Some(slot)
@@ -263,7 +260,7 @@ impl<J: Job> Loop<J> {
         let mut done = Vec::new();
         while let Some(completion) = self.next_completion() {
             match completion.user_data() {
-                BELL => {
+                WAKER => {
                     // The kernel had no room for an event, say. The loop listens anew: here there may be no room,
                     // either.
                     self.listening = io_uring::cqueue::more(completion.flags());
@@ -279,25 +276,25 @@ impl<J: Job> Loop<J> {
         }
         // Together: each by itself would wake a worker that then waits for the queue's lock.
         if !done.is_empty() {
-            J::end_all(done);
+            R::end_all(done);
         }
     }
 
-    /// The job and its error, unless it goes on.
-    fn ended(&mut self, Slot { mut job, pieces }: Slot<J>, result: i32) -> Option<(J, i32)> {
-        let again = match (usize::try_from(result), job.work()) {
+    /// The request and its error, unless it goes on.
+    fn ended(&mut self, Slot { mut request, pieces }: Slot<R>, result: i32) -> Option<(R, i32)> {
+        let again = match (usize::try_from(result), request.work()) {
             (Ok(_), Work::Sync { .. }) => Err(0),
             (Ok(0), work) => Err(ended_early(work)),
-            (Ok(bytes), _) if job.advance(bytes) => Err(0),
+            (Ok(bytes), _) if request.advance(bytes) => Err(0),
             (Ok(_), _) => Ok(()),
             (Err(_), _) if -result == EINTR || -result == EAGAIN => Ok(()),
             (Err(_), _) => Err(-result),
         };
         match again {
-            Err(error) => Some((job, error)),
-            Ok(()) if !job.is_wanted() => Some((job, ECANCELED)),
+            Err(error) => Some((request, error)),
+            Ok(()) if !request.is_wanted() => Some((request, ECANCELED)),
             Ok(()) => {
-                self.issue(job, pieces);
+                self.issue(request, pieces);
                 None
             }
         }
@@ -307,8 +304,8 @@ impl<J: Job> Loop<J> {
     fn give_up(mut self, error: &io::Error) {
         log::warn!("files: io_uring takes no more operations ({error}); a pool of threads goes on");
         for at in std::mem::take(&mut self.unsent).into_iter().flatten() {
-            if let Some(Slot { job, .. }) = self.vacate(at) {
-                self.waiting.push_back(job);
+            if let Some(Slot { request, .. }) = self.vacate(at) {
+                self.waiting.push_back(request);
             }
         }
         self.hand_over();
@@ -329,38 +326,38 @@ impl<J: Job> Loop<J> {
     }
 
     /// Like `ended`, but what is not finished goes to the threads.
-    fn ended_without_ring(&mut self, Slot { mut job, .. }: Slot<J>, result: i32) {
-        match (usize::try_from(result), job.work()) {
-            (Ok(_), Work::Sync { .. }) => job.end(0),
-            (Ok(0), work) => job.end(ended_early(work)),
-            (Ok(bytes), _) if job.advance(bytes) => job.end(0),
-            (Err(_), _) if -result != EINTR && -result != EAGAIN => job.end(-result),
+    fn ended_without_ring(&mut self, Slot { mut request, .. }: Slot<R>, result: i32) {
+        match (usize::try_from(result), request.work()) {
+            (Ok(_), Work::Sync { .. }) => request.end(0),
+            (Ok(0), work) => request.end(ended_early(work)),
+            (Ok(bytes), _) if request.advance(bytes) => request.end(0),
+            (Err(_), _) if -result != EINTR && -result != EAGAIN => request.end(-result),
             _ => {
-                self.waiting.push_back(job);
+                self.waiting.push_back(request);
                 self.hand_over();
             }
         }
     }
 
     fn hand_over(&mut self) {
-        let mut mail = self.mailbox.lock();
-        mail.pool.get_or_insert_with(Pool::default);
+        let mut state = self.queue.state.lock();
+        state.pool.get_or_insert_with(Pool::default);
         // Older ones first.
-        mail.jobs.prepend(&mut self.waiting);
-        let count = mail.jobs.len();
-        drop(mail);
-        (0..count).for_each(|_| threads::wake(&self.mailbox, self.mailbox.lock()));
+        state.requests.prepend(&mut self.waiting);
+        let count = state.requests.len();
+        drop(state);
+        (0..count).for_each(|_| threads::wake(&self.queue, self.queue.state.lock()));
     }
 }
 
 /// `IORING_ENTER_GETEVENTS`
 const GETEVENTS: u32 = 1;
 
-fn entry(job: &impl Job, pieces: &[libc::iovec]) -> Entry {
-    let file = types::Fd(job.handle());
+fn entry(request: &impl Request, pieces: &[libc::iovec]) -> Entry {
+    let file = types::Fd(request.handle());
     let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
     let length = |piece: &libc::iovec| u32::try_from(piece.iov_len.min(BYTES_MAX)).unwrap_or(u32::MAX);
-    match (job.work(), pieces) {
+    match (request.work(), pieces) {
         (Work::Read { offset }, [one]) => {
             opcode::Read::new(file, one.iov_base.cast(), length(one)).offset(offset).build()
         }
@@ -379,14 +376,14 @@ fn entry(job: &impl Job, pieces: &[libc::iovec]) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Handle;
     use super::*;
+    use crate::sys::Handle;
     use std::sync::mpsc::{Sender, channel};
 
     /// Says that it has ended.
     struct Nothing(Arc<OwnedFd>, Sender<i32>);
 
-    impl Job for Nothing {
+    impl Request for Nothing {
         fn handle(&self) -> Handle {
             self.0.as_raw_fd()
         }
@@ -415,26 +412,26 @@ mod tests {
     }
 
     #[test]
-    fn a_pump_that_found_no_room_to_hear_its_bell_hears_it_later() {
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
-        let mailbox: Arc<Mailbox<Nothing>> = Mailbox::new();
-        let (event, mail) = (bell.clone(), mailbox.clone());
+    fn a_file_thread_that_found_no_room_to_hear_its_waker_hears_it_later() {
+        let waker = Arc::new(sys::event().unwrap());
+        let queue: Arc<RequestQueue<Nothing>> = RequestQueue::new();
+        let (event, requests) = (waker.clone(), queue.clone());
         let (made, hear) = channel();
         let thread = thread::spawn(move || {
             let Ok(ring) = make() else { return made.send(false).unwrap() };
-            let mut pump = Loop::new(ring, event, mail);
+            let mut own = Loop::new(ring, event, requests);
             // The queue of entries is full, and the kernel takes none for the moment.
-            pump.mailbox.refuses.store(true, Ordering::Relaxed);
-            while pump.push(opcode::Nop::new().build().user_data(CANCEL), None) {}
-            pump.listen();
-            pump.mailbox.refuses.store(false, Ordering::Relaxed);
+            own.queue.refuses.store(true, Ordering::Relaxed);
+            while own.push(opcode::Nop::new().build().user_data(CANCEL), None) {}
+            own.listen();
+            own.queue.refuses.store(false, Ordering::Relaxed);
             let _ = made.send(true);
-            pump.run();
+            own.run();
         });
         if !hear.recv().unwrap() {
             return eprintln!("SKIPPED: no io_uring here");
         }
-        let asleep = || mailbox.lock().asleep;
+        let asleep = || queue.state.lock().asleep;
         while !asleep() {
             thread::yield_now();
         }
@@ -443,14 +440,14 @@ mod tests {
         let (ended, told) = channel();
         let file = Arc::new(std::fs::File::open("/proc/self/exe").unwrap().into());
         {
-            let mut mail = mailbox.lock();
-            mail.jobs.push_back(Nothing(file, ended));
-            mail.asleep = false;
+            let mut state = queue.state.lock();
+            state.requests.push_back(Nothing(file, ended));
+            state.asleep = false;
         }
-        ring_the_bell(&bell);
-        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(0), "it does not hear its bell");
-        mailbox.stopping.store(true, Ordering::Release);
-        ring_the_bell(&bell);
+        sys::raise(&waker);
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(0), "it does not hear its waker");
+        queue.stopping.store(true, Ordering::Release);
+        sys::raise(&waker);
         thread.join().unwrap();
     }
 }

@@ -1,24 +1,24 @@
-//! Jobs that wait: a queue out of which one can be taken by its name.
+//! Requests that wait: a queue out of which one can be taken by its name.
 
-use super::Job;
+use super::Request;
 use std::collections::{HashMap, VecDeque};
 
-pub(super) struct Jobs<J> {
+pub(super) struct Requests<R> {
     /// In their order. One that was taken out of the middle has left a gap; the first is none.
-    line: VecDeque<Option<J>>,
+    line: VecDeque<Option<R>>,
     /// The first's place; the others' follow.
     first: u64,
     places: HashMap<(u64, u64), u64>,
 }
 
-impl<J> Default for Jobs<J> {
-    fn default() -> Jobs<J> {
+impl<R> Default for Requests<R> {
+    fn default() -> Requests<R> {
         // There is room before it.
-        Jobs { line: VecDeque::new(), first: u64::MAX / 2, places: HashMap::new() }
+        Requests { line: VecDeque::new(), first: u64::MAX / 2, places: HashMap::new() }
     }
 }
 
-impl<J: Job> Jobs<J> {
+impl<R: Request> Requests<R> {
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
@@ -27,25 +27,25 @@ impl<J: Job> Jobs<J> {
         self.places.is_empty()
     }
 
-    pub(super) fn push_back(&mut self, job: J) {
-        self.places.insert(job.id(), self.first + self.line.len() as u64);
-        self.line.push_back(Some(job));
+    pub(super) fn push_back(&mut self, request: R) {
+        self.places.insert(request.id(), self.first + self.line.len() as u64);
+        self.line.push_back(Some(request));
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<J> {
-        let job = self.line.pop_front().flatten()?;
+    pub(super) fn pop_front(&mut self) -> Option<R> {
+        let request = self.line.pop_front().flatten()?;
         self.first += 1;
-        self.places.remove(&job.id());
+        self.places.remove(&request.id());
         self.skip_gaps();
-        Some(job)
+        Some(request)
     }
 
     /// Takes one out, wherever it is.
-    pub(super) fn remove(&mut self, id: (u64, u64)) -> Option<J> {
+    pub(super) fn remove(&mut self, id: (u64, u64)) -> Option<R> {
         let place = self.places.remove(&id)?;
-        let job = self.line[usize::try_from(place - self.first).ok()?].take();
+        let request = self.line[usize::try_from(place - self.first).ok()?].take();
         self.skip_gaps();
-        job
+        request
     }
 
     fn skip_gaps(&mut self) {
@@ -56,32 +56,32 @@ impl<J: Job> Jobs<J> {
     }
 }
 
-/// What the ring does with the jobs for which it has no room.
+/// What the ring does with the requests for which it has no room.
 #[cfg(any(test, target_os = "linux"))]
-impl<J: Job> Jobs<J> {
-    pub(super) fn push_front(&mut self, job: J) {
+impl<R: Request> Requests<R> {
+    pub(super) fn push_front(&mut self, request: R) {
         self.first -= 1;
-        self.places.insert(job.id(), self.first);
-        self.line.push_front(Some(job));
+        self.places.insert(request.id(), self.first);
+        self.line.push_front(Some(request));
     }
 
     /// Puts all of another queue behind its own.
-    pub(super) fn append(&mut self, other: &mut Jobs<J>) {
+    pub(super) fn append(&mut self, other: &mut Requests<R>) {
         if self.is_empty() {
             std::mem::swap(self, other);
         }
-        other.drain().for_each(|job| self.push_back(job));
+        other.drain().for_each(|request| self.push_back(request));
     }
 
     /// Puts all of another queue before its own.
-    pub(super) fn prepend(&mut self, other: &mut Jobs<J>) {
-        for job in std::mem::take(&mut other.line).into_iter().flatten().rev() {
-            self.push_front(job);
+    pub(super) fn prepend(&mut self, other: &mut Requests<R>) {
+        for request in std::mem::take(&mut other.line).into_iter().flatten().rev() {
+            self.push_front(request);
         }
-        *other = Jobs::default();
+        *other = Requests::default();
     }
 
-    fn drain(&mut self) -> impl Iterator<Item = J> + use<J> {
+    fn drain(&mut self) -> impl Iterator<Item = R> + use<R> {
         std::mem::take(self).line.into_iter().flatten()
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     #[derive(Debug, PartialEq)]
     struct Name(u64);
 
-    impl Job for Name {
+    impl Request for Name {
         fn handle(&self) -> Handle {
             -1
         }
@@ -123,16 +123,16 @@ mod tests {
     #[test]
     fn it_is_a_queue_whatever_is_taken_out_of_its_middle() {
         let mut random = fastrand::Rng::with_seed(8);
-        let (mut jobs, mut model) = (Jobs::default(), VecDeque::new());
-        let (mut others, mut other_model) = (Jobs::default(), VecDeque::new());
+        let (mut requests, mut model) = (Requests::default(), VecDeque::new());
+        let (mut others, mut other_model) = (Requests::default(), VecDeque::new());
         for number in 0..20_000 {
             match random.u8(..if model.len() > 8 { 8 } else { 6 }) {
                 0 | 1 => {
-                    jobs.push_back(Name(number));
+                    requests.push_back(Name(number));
                     model.push_back(number);
                 }
                 2 => {
-                    jobs.push_front(Name(number));
+                    requests.push_front(Name(number));
                     model.push_front(number);
                 }
                 3 => {
@@ -141,23 +141,23 @@ mod tests {
                 }
                 4 => {
                     if random.bool() {
-                        jobs.append(&mut others);
+                        requests.append(&mut others);
                         model.append(&mut other_model);
                     } else {
-                        jobs.prepend(&mut others);
+                        requests.prepend(&mut others);
                         other_model.append(&mut model);
                         std::mem::swap(&mut model, &mut other_model);
                     }
                     assert!(others.is_empty() && others.pop_front().is_none());
                 }
-                5 | 6 => assert_eq!(jobs.pop_front(), model.pop_front().map(Name)),
+                5 | 6 => assert_eq!(requests.pop_front(), model.pop_front().map(Name)),
                 _ => {
                     let number = model.remove(random.usize(..model.len())).unwrap();
-                    assert_eq!(jobs.remove((7, number)), Some(Name(number)));
-                    assert_eq!(jobs.remove((7, number)), None);
+                    assert_eq!(requests.remove((7, number)), Some(Name(number)));
+                    assert_eq!(requests.remove((7, number)), None);
                 }
             }
-            assert_eq!((jobs.len(), jobs.is_empty()), (model.len(), model.is_empty()));
+            assert_eq!((requests.len(), requests.is_empty()), (model.len(), model.is_empty()));
         }
     }
 }
