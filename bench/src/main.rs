@@ -10,6 +10,7 @@
 //! `peers/`, named in the scenarios that measure it; wharf's own servers are in `server/`, the load is in `load/`. What
 //! was measured becomes JSON (`rows`), a table (`table`), and a page with plots (`page`).
 
+mod builds;
 mod child;
 mod compare;
 mod futex;
@@ -54,7 +55,8 @@ struct Options {
     /// Where cargo builds the peers [default: bench/peers/target]
     #[arg(long, value_name = "DIR")]
     peers_target: Option<PathBuf>,
-    /// Another build of this program, whose wharf is measured too: before and after a change (echo and broadcast only)
+    /// Another build of this program, whose wharf is measured too: before and after a change (echo, broadcast, queue,
+    /// blocked and trickle)
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<PathBuf>,
 }
@@ -151,16 +153,22 @@ impl Scenario {
         !matches!(self, Queue | Wake | Compensation | Datagrams | Files)
     }
 
+    /// Whether another build can be measured beside this one.
+    fn takes_another_build(self) -> bool {
+        matches!(self, Echo | Broadcast | Queue | Blocked | Trickle | All)
+    }
+
     fn measure(self, lab: &Lab, options: &Options) -> io::Result<Report> {
+        let beside = options.beside.as_deref();
         match self {
-            Echo => scenario::echo::run(lab, options.beside.as_deref()),
+            Echo => scenario::echo::run(lab, beside),
             Scale => scenario::scale::run(lab),
-            Blocked => scenario::blocked::run(lab),
-            Trickle => scenario::trickle::run(lab),
+            Blocked => scenario::blocked::run(lab, beside),
+            Trickle => scenario::trickle::run(lab, beside),
             Skew => scenario::skew::run(lab),
             Churn => scenario::churn::run(lab),
-            Broadcast => scenario::broadcast::run(lab, options.beside.as_deref()),
-            Queue => scenario::queue::run(lab),
+            Broadcast => scenario::broadcast::run(lab, beside),
+            Queue => scenario::queue::run(lab, beside),
             Files => scenario::files::run(lab),
             Idle => scenario::idle::run(lab),
             Mixed => scenario::mixed::run(lab),
@@ -199,6 +207,10 @@ fn run(options: &Options) -> io::Result<()> {
         let rows: Vec<Row> = serde_json::from_str(&text)
             .map_err(|error| io::Error::other(format!("{} is not a run's rows: {error}", file.display())))?;
         return written(options.out.as_deref().unwrap_or(&docs), &rows);
+    }
+    if options.beside.is_some() && !options.scenario.takes_another_build() {
+        let what = "--beside is for echo, broadcast, queue, blocked and trickle, and for all, which has them";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let chosen = if options.scenario == All { &EVERY[..] } else { &[options.scenario] };
     let mut missing = Vec::new();

@@ -160,6 +160,42 @@ fn a_server_counts_its_heap_and_ends_with_whoever_started_it() {
     }
 }
 
+#[test]
+fn a_build_that_is_compared_takes_a_turn_for_each_line_and_ends_with_the_lab() {
+    for options in [
+        &["queue-one-thread", "1000"][..],
+        &["queue-burst", "2", "1", "64", "1000"],
+        &["queue-sparse", "1", "5"],
+        &["blocked-flow", "2", "1", "1"],
+    ] {
+        let mut child = Command::new(PROGRAM)
+            .args(["child", "turns"])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..2 {
+            input.write_all(b"turn\n").unwrap();
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            assert!(line.starts_with("[{") && line.contains("messages_per_second"), "{options:?}: {line:?}");
+        }
+        drop(input);
+        assert!(child.wait().unwrap().success(), "{options:?}");
+    }
+}
+
+#[test]
+fn another_build_beside_a_scenario_that_takes_none_is_refused() {
+    let output = Command::new(PROGRAM).args(["wake", "--quick", "--beside", PROGRAM]).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("echo, broadcast, queue, blocked and trickle"), "{said}");
+}
+
 fn page(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).arg("page").args(arguments).output().unwrap()
 }

@@ -24,7 +24,10 @@ heap (a counting allocator, in every Rust program) are taken after the load, wit
 
 Run it yourself: `cargo run --release -p wharf-bench -- SCENARIO`, with one of the names below or `all`; `--quick` for less than 45 seconds
 each, once the peers are built; `--json FILE` for the rows; `--out DIR` for this page and its plots (else `target/bench`). The peers are
-programs of their own in `bench/peers`, built when they are needed. `--beside PROGRAM` puts another build of the lab into `echo` and `broadcast`.
+programs of their own in `bench/peers`, built when they are needed. `--beside PROGRAM` compares two builds, before and after a
+change: it puts another build of the lab, by the path of its `wharf-bench`, into `echo`, `broadcast`, `queue`, `blocked` and `trickle`, whose turns
+are interleaved with those of this one. What runs inside of the lab otherwise (`queue`, the flow of `blocked`) then also runs in a child of this
+build, *this build, apart*, which is what to compare *other build* with.
 
 What to distrust: the loopback has no latency and no loss, and costs its sender what a network card would cost nobody; figures
 of another table have another state of the machine; a figure is one machine's.

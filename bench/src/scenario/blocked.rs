@@ -9,6 +9,8 @@
 
 mod flow;
 
+pub use flow::Flow;
+
 use crate::compare::start;
 use crate::lab::Lab;
 use crate::load::{Load, Shape, Work};
@@ -21,6 +23,7 @@ use crate::system::System;
 use crate::systems::{POOL, POOL_OF_TWO};
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 const CONNECTIONS: usize = 64;
@@ -43,7 +46,7 @@ const DISTURBANCES: [Disturbance; 3] = [
 ];
 
 /// A system, and what its slow messages begin with where it is not the disturbance's own letter.
-fn systems(disturbance: &Disturbance) -> Vec<(System, u8)> {
+fn systems(disturbance: &Disturbance, beside: Option<&Path>) -> Vec<(System, u8)> {
     let letter = disturbance.letter;
     let mut systems = vec![
         (System::wharf(POOL_OF_TWO, "echo --workers 3 --limit 2"), letter),
@@ -57,10 +60,15 @@ fn systems(disturbance: &Disturbance) -> Vec<(System, u8)> {
         systems.push((System::wharf("wharf 3, limit 2, announced", "echo --workers 3 --limit 2"), ANNOUNCE));
         systems.push((System::peer("tokio (2), block_in_place", "tokio-echo", "echo --workers 2"), ANNOUNCE));
     }
+    if let Some(program) = beside {
+        let other = |name: &str, options| System::other_build(&format!("other build: {name}"), program, options);
+        systems.push((other("3, limit 2", "echo --workers 3 --limit 2"), letter));
+        systems.push((other("sessions 3, 2", "echo-session --workers 3 --limit 2"), letter));
+    }
     systems
 }
 
-pub fn run(lab: &Lab) -> io::Result<Report> {
+pub fn run(lab: &Lab, beside: Option<&Path>) -> io::Result<Report> {
     let mut report = Report::default();
     // The closed loop's rate, and the open one's latencies. What is most telling comes first: a quick run may end
     // early.
@@ -70,7 +78,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
     {
         // A quick run has time for three or four cases: both kinds are among them.
         if (disturbance.letter, is_open) == (LOCK, false) {
-            beside_a_flow(lab, &mut report)?;
+            beside_a_flow(lab, &mut report, beside)?;
         }
         let alone = disturbance.place == Place::Apart;
         let (way, work) = match is_open {
@@ -78,16 +86,16 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
             true => ("10 000 messages/s", Work::Open { rate: OPEN_RATE, alone }),
         };
         if lab.has_time(&format!("{}, {way}", disturbance.name), 6.0) {
-            case(lab, &mut report, disturbance, way, work, is_open)?;
+            case(lab, &mut report, &systems(disturbance, beside), disturbance, (way, work, is_open))?;
         }
     }
     Ok(report)
 }
 
-fn beside_a_flow(lab: &Lab, report: &mut Report) -> io::Result<()> {
+fn beside_a_flow(lab: &Lab, report: &mut Report, beside: Option<&Path>) -> io::Result<()> {
     for sleepers in flow::SLEEPERS {
         if lab.has_time(&sleepers.name(), 6.0) {
-            flow::case(lab, report, sleepers)?;
+            flow::case(lab, report, sleepers, beside)?;
         }
     }
     Ok(())
@@ -96,15 +104,14 @@ fn beside_a_flow(lab: &Lab, report: &mut Report) -> io::Result<()> {
 fn case(
     lab: &Lab,
     report: &mut Report,
+    systems: &[(System, u8)],
     disturbance: &Disturbance,
-    way: &str,
-    work: Work,
-    is_open: bool,
+    (way, work, is_open): (&str, Work, bool),
 ) -> io::Result<()> {
     let name = format!("{}, {way}", disturbance.name);
     lab.case(&name);
-    let (systems, letters): (Vec<System>, Vec<u8>) = systems(disturbance).into_iter().unzip();
-    let servers = start(lab, disturbance.place, &systems.iter().collect::<Vec<_>>())?;
+    let (systems, letters): (Vec<&System>, Vec<u8>) = systems.iter().map(|(system, letter)| (system, *letter)).unzip();
+    let servers = start(lab, disturbance.place, &systems)?;
     if servers.len() < systems.len() {
         return Err(io::Error::other("a server is missing"));
     }

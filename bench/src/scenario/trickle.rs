@@ -12,18 +12,19 @@ use crate::stats::median;
 use crate::system::System;
 use crate::systems::{POOL, POOL_OF_TWO, is_runtime, peers};
 use std::io;
+use std::path::Path;
 
 /// Messages a second, and how many make a round: of a quick run, and of a full one.
 const RATES: [(f64, usize, usize); 3] = [(1.0, 1, 3), (20.0, 12, 40), (100.0, 50, 150)];
 
-pub fn run(lab: &Lab) -> io::Result<Report> {
+pub fn run(lab: &Lab, beside: Option<&Path>) -> io::Result<Report> {
     let mut report = Report::default();
     let mut goals = Vec::new();
     for (rate, quick, full) in RATES {
         let case = format!("{rate} messages/s");
         lab.case(&case);
         let count = lab.pick(quick, full);
-        let systems = systems(lab);
+        let systems = systems(lab, beside);
         let servers = start(lab, Place::Apart, &systems.iter().collect::<Vec<_>>())?;
         let mut loads = servers
             .iter()
@@ -69,7 +70,7 @@ pub fn run(lab: &Lab) -> io::Result<Report> {
 
 const ONE_THREAD: &str = "wharf one thread";
 
-fn systems(lab: &Lab) -> Vec<System> {
+fn systems(lab: &Lab, beside: Option<&Path>) -> Vec<System> {
     let mut systems = vec![
         System::wharf(POOL, "echo --workers 2 --limit 1"),
         System::wharf(AGAIN, "echo --workers 2 --limit 1"),
@@ -81,5 +82,10 @@ fn systems(lab: &Lab) -> Vec<System> {
         lab.pick(&["tokio", "compio", "monoio"], &["tokio", "compio", "monoio", "glommio", "asio", "epoll"]);
     systems.extend(peers(names, 1, "echo"));
     systems.extend(peers(&["tokio"], 2, "echo"));
+    if let Some(program) = beside {
+        let other = |name: &str, options| System::other_build(&format!("other build: {name}"), program, options);
+        systems.push(other("2, limit 1", "echo --workers 2 --limit 1"));
+        systems.push(other("one thread", "echo-loop"));
+    }
     systems
 }

@@ -9,6 +9,7 @@
 //! threads that is a matter of where the system happens to interrupt them.) The port is the lab's own, with a pool of
 //! as many workers as can be needed.
 
+use crate::builds::Builds;
 use crate::lab::Lab;
 use crate::load::Random;
 use crate::machine::Place;
@@ -18,6 +19,7 @@ use crate::server::compute;
 use crate::stats::{histogram, median};
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -48,25 +50,34 @@ impl Sleepers {
     }
 }
 
-pub fn case(lab: &Lab, report: &mut Report, sleepers: Sleepers) -> io::Result<()> {
+pub fn case(lab: &Lab, report: &mut Report, sleepers: Sleepers, beside: Option<&Path>) -> io::Result<()> {
     let name = sleepers.name();
     lab.case(&name);
     Place::Anywhere.for_servers();
-    let mut random = Random::new(1);
-    let quiet: RefCell<Samples> = RefCell::new(vec![Vec::new(); NAMES.len()]);
+    let trials = lab.pick(4, 10);
+    let Sleepers { limit, count } = sleepers;
+    let mut builds = Builds::start(beside, &[("a pool", format!("blocked-flow {limit} {count} {trials}"))])?;
+    let names: Vec<String> = NAMES.into_iter().chain(builds.names()).map(str::to_owned).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut flow = Flow::new(limit, count);
+    let quiet: RefCell<Samples> = RefCell::new(vec![Vec::new(); names.len()]);
     // A full run has the two hundred trials that a 99th percentile needs.
-    let disturbed = all_in_turns(lab, NAMES.len(), Plan::within(lab.pick(5.0, 44.0)), |at| {
-        let (calm, slept) = turn(sleepers, lab.pick(4, 10), &mut random)?;
+    let disturbed = all_in_turns(lab, names.len(), Plan::within(lab.pick(5.0, 44.0)), |at| {
+        let turn = match at.checked_sub(NAMES.len()) {
+            None => flow.turn(trials)?.into(),
+            Some(build) => builds.turn(build)?,
+        };
+        let [calm, slept] = <[Sample; 2]>::try_from(turn).map_err(|_| io::Error::other("a turn has two samples"))?;
         quiet.borrow_mut()[at].push(calm);
         Ok(slept)
     })?;
     let quiet = quiet.into_inner();
-    let calm = rows("blocked", &format!("quiet, for: {name}"), &NAMES, &quiet);
-    let mut found = rows("blocked", &name, &NAMES, &disturbed);
+    let calm = rows("blocked", &format!("quiet, for: {name}"), &names, &quiet);
+    let mut found = rows("blocked", &name, &names, &disturbed);
     for (at, row) in found.iter_mut().enumerate() {
         row.rate_of_quiet = median(&ratios(&disturbed[at], &quiet[at], |sample| sample.messages_per_second));
     }
-    let (row, limit) = (&found[0], sleepers.limit);
+    let row = &found[0];
     let until = |which: &str| format!("{name}: until {limit} run beside, {which} in us");
     report.goals.push(Goal::new(until("median"), row.p50_us, Wanted::AtMost(2500.0)));
     report.goals.push(Goal::new(until("p99"), row.p99_us, Wanted::AtMost(5000.0)));
@@ -77,28 +88,40 @@ pub fn case(lab: &Lab, report: &mut Report, sleepers: Sleepers) -> io::Result<()
     Ok(())
 }
 
-/// A port's rate while nobody sleeps; and beside sleepers, with the times until they were replaced.
-fn turn(sleepers: Sleepers, trials: usize, random: &mut Random) -> io::Result<(Sample, Sample)> {
-    let flow = Running::start(sleepers)?;
-    thread::sleep(BETWEEN);
-    let mut quiet = Rate::default();
-    let mut beside = Rate::default();
-    let mut latency = histogram();
-    for _ in 0..trials {
-        // Up to a tick more, so that trials fall anywhere between two ticks.
-        let (begin, before) = (Instant::now(), flow.state.handled.load(SeqCst));
-        thread::sleep(2 * BETWEEN + Duration::from_micros(random.below(1000)));
-        quiet.add(flow.state.handled.load(SeqCst) - before, begin.elapsed());
-        let span = SLEEP_MS.end - SLEEP_MS.start;
-        let asleep = Duration::from_millis(SLEEP_MS.start) + Duration::from_micros(random.below(span * 1000));
-        let trial = flow.trial(asleep);
-        // Who is not replaced while it sleeps has taken the whole sleep at least.
-        let _ = latency.record(trial.replaced.unwrap_or(trial.slept).as_nanos() as u64);
-        beside.add(trial.handled, trial.slept);
-        thread::sleep(BETWEEN);
+/// What is measured in turns, and when the next trial of it begins.
+pub struct Flow {
+    sleepers: Sleepers,
+    random: Random,
+}
+
+impl Flow {
+    pub fn new(limit: usize, sleepers: usize) -> Flow {
+        Flow { sleepers: Sleepers { limit, count: sleepers }, random: Random::new(1) }
     }
-    flow.end();
-    Ok((quiet.sample(), Sample { latency: Some(latency), ..beside.sample() }))
+
+    /// A port's rate while nobody sleeps; and beside sleepers, with the times until they were replaced.
+    pub fn turn(&mut self, trials: usize) -> io::Result<[Sample; 2]> {
+        let flow = Running::start(self.sleepers)?;
+        thread::sleep(BETWEEN);
+        let mut quiet = Rate::default();
+        let mut beside = Rate::default();
+        let mut latency = histogram();
+        for _ in 0..trials {
+            // Up to a tick more, so that trials fall anywhere between two ticks.
+            let (begin, before) = (Instant::now(), flow.state.handled.load(SeqCst));
+            thread::sleep(2 * BETWEEN + Duration::from_micros(self.random.below(1000)));
+            quiet.add(flow.state.handled.load(SeqCst) - before, begin.elapsed());
+            let span = SLEEP_MS.end - SLEEP_MS.start;
+            let asleep = Duration::from_millis(SLEEP_MS.start) + Duration::from_micros(self.random.below(span * 1000));
+            let trial = flow.trial(asleep);
+            // Who is not replaced while it sleeps has taken the whole sleep at least.
+            let _ = latency.record(trial.replaced.unwrap_or(trial.slept).as_nanos() as u64);
+            beside.add(trial.handled, trial.slept);
+            thread::sleep(BETWEEN);
+        }
+        flow.end();
+        Ok([quiet.sample(), Sample { latency: Some(latency), ..beside.sample() }])
+    }
 }
 
 #[derive(Default)]

@@ -10,6 +10,7 @@
 
 mod peers;
 
+use crate::builds::Builds;
 use crate::lab::Lab;
 use crate::measure::{Plan, Sample, all_in_turns, process_cpu_us, ratios, rows, thread_cpu_us};
 use crate::rows::{AGAIN, Goal, Report, Wanted};
@@ -19,6 +20,7 @@ use peers::Queue;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
+use std::path::Path;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,17 +35,17 @@ const LAST: usize = usize::MAX;
 /// A consumer that was given nothing for so long is asleep.
 const PAUSE: Duration = Duration::from_micros(300);
 
-pub fn run(lab: &Lab) -> io::Result<Report> {
+pub fn run(lab: &Lab, beside: Option<&Path>) -> io::Result<Report> {
     let mut report = Report::default();
-    one_thread(lab, &mut report)?;
+    one_thread(lab, &mut report, beside)?;
     for (producers, consumers) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
         if lab.has_time(&burst_name(producers, consumers), 7.0) {
-            burst(lab, &mut report, producers, consumers)?;
+            burst(lab, &mut report, beside, producers, consumers)?;
         }
     }
     for &consumers in lab.pick(&[1][..], &[1, 2]) {
         if lab.has_time(&sparse_name(consumers), 4.0) {
-            sparse(lab, &mut report, consumers)?;
+            sparse(lab, &mut report, beside, consumers)?;
         }
     }
     Ok(report)
@@ -66,22 +68,26 @@ fn sample(count: usize, seconds: f64, cpu_us: f64) -> Sample {
 }
 
 /// Post and get, or push and pop of the same packet type under a bare lock; and the others' own types.
-fn one_thread(lab: &Lab, report: &mut Report) -> io::Result<()> {
-    type Port = CompletionPort<usize, usize>;
+fn one_thread(lab: &Lab, report: &mut Report, beside: Option<&Path>) -> io::Result<()> {
     let case = "post + get, 1 thread";
     lab.case(case);
     let count = lab.pick(200_000, 1_000_000);
-    let port: Port = Port::options().concurrency(2).build()?;
+    let port = one_port()?;
     let queue: Mutex<VecDeque<Ours>> = Mutex::new(VecDeque::new());
     port.post(0, 0, 0).expect("the port is open");
     // The type can be made by a port only.
     let mut slot = Some(port.get().expect("just posted"));
-    let names = ["wharf", "Mutex<VecDeque>", AGAIN, "crossbeam-channel", "flume", "kanal", "std mpsc"];
+    let own = ["wharf", "Mutex<VecDeque>", AGAIN, "crossbeam-channel", "flume", "kanal", "std mpsc"];
+    let mut builds = Builds::start(beside, &[("post + get", format!("queue-one-thread {count}"))])?;
+    let names = with_builds(&own, &builds);
     let plan = Plan::within(lab.pick(3.0, 12.0));
     let samples = all_in_turns(lab, names.len(), plan, |system| {
+        if let Some(build) = system.checked_sub(own.len()) {
+            return builds.sample(build);
+        }
         let (begin, cpu) = (Instant::now(), thread_cpu_us());
         match system {
-            0 | 2 => through_a_port(count, &port),
+            0 | 2 => return Ok(one_thread_turn(count, &port)),
             1 => slot = under_a_lock(count, &queue, slot.take()),
             3 => {
                 let (posts, takes) = crossbeam_channel::unbounded::<Item>();
@@ -102,13 +108,42 @@ fn one_thread(lab: &Lab, report: &mut Report) -> io::Result<()> {
         }
         Ok(sample(count, begin.elapsed().as_secs_f64(), thread_cpu_us() - cpu))
     })?;
-    report.rows.extend(rows("queue", case, &names, &samples));
+    report.rows.extend(rows("queue", case, &refs(&names), &samples));
     let ratio = median(&ratios(&samples[0], &samples[1], |sample| sample.cpu_us_per_message));
     report.goals.push(Goal::new("post + get beside a bare queue", ratio, Wanted::AtMost(1.5)));
     Ok(())
 }
 
 type Ours = Packet<usize, usize>;
+
+/// The port of one thread's turns.
+pub fn one_port() -> io::Result<CompletionPort<usize, usize>> {
+    CompletionPort::<usize, usize>::options().concurrency(2).build()
+}
+
+pub fn one_thread_turn(count: usize, port: &CompletionPort<usize, usize>) -> Sample {
+    let (begin, cpu) = (Instant::now(), thread_cpu_us());
+    through_a_port(count, port);
+    sample(count, begin.elapsed().as_secs_f64(), thread_cpu_us() - cpu)
+}
+
+/// A burst through a port.
+pub fn burst_turn(producers: usize, consumers: usize, batch: usize, count: usize) -> io::Result<Sample> {
+    through(Queue::Wharf, producers, consumers, batch, count)
+}
+
+/// One packet at a time through a port.
+pub fn sparse_turn(consumers: usize, count: usize) -> io::Result<Sample> {
+    alone(Queue::Wharf, consumers, count)
+}
+
+fn with_builds(own: &[&str], builds: &Builds) -> Vec<String> {
+    own.iter().copied().chain(builds.names()).map(str::to_owned).collect()
+}
+
+fn refs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
 
 // Each a function of its own: inlined into one, what the compiler makes of one of them depends on the others.
 
@@ -159,18 +194,21 @@ fn systems(consumers: usize) -> Vec<System> {
 }
 
 /// All packets are posted by threads that do nothing else, and taken by others.
-fn burst(lab: &Lab, report: &mut Report, producers: usize, consumers: usize) -> io::Result<()> {
+fn burst(lab: &Lab, report: &mut Report, beside: Option<&Path>, producers: usize, consumers: usize) -> io::Result<()> {
     let case = burst_name(producers, consumers);
     lab.case(&case);
     let count = lab.pick(200_000, 1_000_000);
     let systems = systems(consumers);
-    let names: Vec<&str> = systems.iter().map(|system| system.0).collect();
+    let own: Vec<&str> = systems.iter().map(|system| system.0).collect();
+    let turns = |batch: usize| format!("queue-burst {producers} {consumers} {batch} {count}");
+    let mut builds = Builds::start(beside, &[("get_many(64)", turns(BATCH)), ("get", turns(1))])?;
+    let names = with_builds(&own, &builds);
     let plan = Plan::within(lab.pick(3.5, 13.0));
-    let samples = all_in_turns(lab, systems.len(), plan, |system| {
-        let (_, queue, batch) = systems[system];
-        through(queue, producers, consumers, batch, count)
+    let samples = all_in_turns(lab, names.len(), plan, |system| match systems.get(system) {
+        Some(&(_, queue, batch)) => through(queue, producers, consumers, batch, count),
+        None => builds.sample(system - systems.len()),
     })?;
-    report.rows.extend(rows("queue", &case, &names, &samples));
+    report.rows.extend(rows("queue", &case, &refs(&names), &samples));
     let ratio = |system: usize| median(&ratios(&samples[system], &samples[3], |sample| sample.messages_per_second));
     report.goals.push(Goal::new(format!("{case}: get_many, rate of crossbeam's"), ratio(0), Wanted::AtLeast(1.0)));
     report.goals.push(Goal::new(format!("{case}: get, rate of crossbeam's"), ratio(1), Wanted::AtLeast(0.35)));
@@ -221,16 +259,21 @@ fn through(queue: Queue, producers: usize, consumers: usize, batch: usize, count
 
 /// One packet at a time, each to a consumer that has been asleep for a while. Latency is from the post to the consumer;
 /// cost is both sides', with the pauses' sleep in between.
-fn sparse(lab: &Lab, report: &mut Report, consumers: usize) -> io::Result<()> {
+fn sparse(lab: &Lab, report: &mut Report, beside: Option<&Path>, consumers: usize) -> io::Result<()> {
     let case = sparse_name(consumers);
     lab.case(&case);
     let single = |system: &System| system.2 == 1 || system.0 == AGAIN;
     let systems: Vec<System> = systems(consumers).into_iter().filter(single).collect();
-    let names: Vec<&str> = systems.iter().map(|system| system.0).collect();
+    let own: Vec<&str> = systems.iter().map(|system| system.0).collect();
     let count = lab.pick(120, 500);
+    let mut builds = Builds::start(beside, &[("get", format!("queue-sparse {consumers} {count}"))])?;
+    let names = with_builds(&own, &builds);
     let plan = Plan::within(lab.pick(3.0, 12.0));
-    let samples = all_in_turns(lab, systems.len(), plan, |system| alone(systems[system].1, consumers, count))?;
-    report.rows.extend(rows("queue", &case, &names, &samples));
+    let samples = all_in_turns(lab, names.len(), plan, |system| match systems.get(system) {
+        Some(&(_, queue, _)) => alone(queue, consumers, count),
+        None => builds.sample(system - systems.len()),
+    })?;
+    report.rows.extend(rows("queue", &case, &refs(&names), &samples));
     Ok(())
 }
 
