@@ -4,14 +4,16 @@ use super::{Serve, ready};
 use std::io;
 use wharf::signal::SIGTERM;
 use wharf::{Buffer, Workers};
-use wharf_session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, Session, SlowConsumer};
+use wharf_session::{
+    Framed, FramedLink, FramedSession, Group, Lines, Link, Service, ServiceOptions, Session, SlowConsumer,
+};
 
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const OUTBOX_BYTES: usize = 256 * 1024;
 
-fn builder(options: &Serve) -> Builder {
+fn service_options(options: &Serve) -> ServiceOptions {
     let slow = if options.drop_oldest { SlowConsumer::DropOldest } else { SlowConsumer::Wait };
-    Service::builder().workers(Workers::exactly(options.workers)).concurrency(options.limit).outbox(OUTBOX_BYTES, slow)
+    Service::options().workers(Workers::exactly(options.workers)).concurrency(options.limit).outbox(OUTBOX_BYTES, slow)
 }
 
 /// A broadcast for each line.
@@ -31,7 +33,7 @@ pub fn lines(options: &Serve) -> io::Result<()> {
             self.0.broadcast(&whole);
         }
     }
-    let service = builder(options).start()?;
+    let service = service_options(options).start()?;
     let room = Group::new();
     let address =
         service.listen("127.0.0.1:0", move |_| Framed::new(Lines::new(LINE_BYTES_MAX), Member(room.clone())))?;
@@ -61,7 +63,7 @@ pub fn chunks(options: &Serve) -> io::Result<()> {
             self.room.broadcast(&std::mem::replace(&mut self.begun, rest));
         }
     }
-    let service = builder(options).start()?;
+    let service = service_options(options).start()?;
     let room = Group::new();
     ready(service.listen("127.0.0.1:0", move |_| Member { room: room.clone(), begun: Vec::new() })?)?;
     service.wait_for_signal(&[SIGTERM]).map(drop)

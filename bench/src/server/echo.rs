@@ -103,7 +103,7 @@ pub fn session(options: &Serve) -> io::Result<()> {
             let _ = link.send(data);
         }
     }
-    let service = Service::builder().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
+    let service = Service::options().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
     ready(service.listen("127.0.0.1:0", |_| Echo)?)?;
     service.wait_for_signal(&[SIGTERM]).map(drop)
 }

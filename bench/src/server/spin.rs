@@ -77,7 +77,7 @@ pub fn session(options: &Serve) -> io::Result<()> {
             });
         }
     }
-    let service = Service::builder().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
+    let service = Service::options().workers(Workers::exactly(options.workers)).concurrency(options.limit).start()?;
     let (size, time) = (options.size, Duration::from_micros(options.spin_us));
     ready(service.listen("127.0.0.1:0", move |_| Spin { time, messages: Messages::new(size) })?)?;
     service.wait_for_signal(&[SIGTERM]).map(drop)

@@ -98,7 +98,7 @@ pub fn run(options: &Client) -> Result<(), String> {
     };
     // Piped input waits for the network; a person's never does.
     let policy = if interactive { SlowConsumer::Disconnect } else { SlowConsumer::Wait };
-    let service = Service::builder().workers(Workers::new(1)).outbox(OUTBOX_BYTES, policy).start();
+    let service = Service::options().workers(Workers::new(1)).outbox(OUTBOX_BYTES, policy).start();
     let service = service.map_err(|error| no_port(&error))?;
     let (link, told) = connect(&service, &connector, local, &peers, &print).map_err(|(cause, explained)| {
         let remedy = if explained { "" } else { "; is the server running? `wharf serve chat` starts one" };

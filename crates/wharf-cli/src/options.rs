@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 use wharf::Workers;
-use wharf_session::{Builder, Rate, Service, SlowConsumer};
+use wharf_session::{Rate, Service, ServiceOptions, SlowConsumer};
 
 /// The least outbox. The servers' own messages fit into it, and the echo of what arrives while it is half full: those
 /// are at most the port's receive buffer (16 KiB) and an unfinished line (8 KiB).
@@ -293,31 +293,31 @@ pub struct Relay {
 
 impl Server {
     /// The service these options describe.
-    pub fn service(&self) -> Builder {
+    pub fn service(&self) -> ServiceOptions {
         let policy = match self.slow_consumer {
             Policy::Disconnect => SlowConsumer::Disconnect,
             Policy::DropOldest => SlowConsumer::DropOldest,
             Policy::Wait => SlowConsumer::Wait,
         };
-        let mut builder = Service::builder()
+        let mut options = Service::options()
             .concurrency(self.load.concurrency.map_or(0, usize::from))
             .outbox(usize::try_from(self.outbox).unwrap_or(usize::MAX), policy);
         if let Some(workers) = self.load.workers {
-            builder = builder.workers(Workers::new(workers.into()));
+            options = options.workers(Workers::new(workers.into()));
         }
         if let Some(sessions) = self.load.max_sessions {
-            builder = builder.max_sessions(sessions as usize);
+            options = options.max_sessions(sessions as usize);
         }
         if let Some(bytes) = self.memory_limit {
-            builder = builder.memory_limit(bytes);
+            options = options.memory_limit(bytes);
         }
         if let Some(per_second) = self.rate_limit {
-            builder = builder.rate_limit(Rate::bytes(per_second, self.rate_burst.unwrap_or(per_second)));
+            options = options.rate_limit(Rate::bytes(per_second, self.rate_burst.unwrap_or(per_second)));
         }
         if let Some(seconds) = self.idle_timeout {
-            builder = builder.idle_timeout(Duration::from_secs(seconds.into()));
+            options = options.idle_timeout(Duration::from_secs(seconds.into()));
         }
-        builder
+        options
     }
 }
 

@@ -32,7 +32,7 @@ impl Session for Guest {
 fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
     // A guest who does not read loses old messages, and holds up nobody.
-    let service = Service::builder().outbox(256 * 1024, SlowConsumer::DropOldest).start()?;
+    let service = Service::options().outbox(256 * 1024, SlowConsumer::DropOldest).start()?;
     let room = Group::new();
     let address = service.listen(address, move |_peer| Guest { room: room.clone() })?;
     let ctrl_c = service.signals(&[SIGINT])?;

@@ -71,15 +71,16 @@ pub enum Closed {
     /// The peer did not read, and its outbox was full.
     SlowConsumer,
     /// The service's memory limit was reached, and this session held most of it: see
-    /// [`Builder::memory_limit`](crate::Builder::memory_limit).
+    /// [`ServiceOptions::memory_limit`](crate::ServiceOptions::memory_limit).
     MemoryLimit,
     /// The peer broke the framing, or ended the stream inside a frame. Only for a [`Framed`](crate::Framed) session.
     Framing(FrameError),
     /// Nothing was received, and no send completed, for as long as
-    /// [`Builder::idle_timeout`](crate::Builder::idle_timeout) says.
+    /// [`ServiceOptions::idle_timeout`](crate::ServiceOptions::idle_timeout) says.
     IdleTimeout,
-    /// [`Link::ready`] was not called within [`Builder::handshake_timeout`](crate::Builder::handshake_timeout), or the
-    /// TLS handshake was not done.
+    /// [`Link::ready`] was not called within
+    /// [`ServiceOptions::handshake_timeout`](crate::ServiceOptions::handshake_timeout), or the TLS handshake was not
+    /// done.
     HandshakeTimeout,
     /// TLS failed: in the handshake, then `opened` was not called, or later; or the peer ended the stream without the
     /// end of TLS.
@@ -147,9 +148,9 @@ pub struct LinkStats {
     /// Bytes of messages that were accepted for sending, and not dropped for newer ones.
     pub accepted_bytes: u64,
     /// Bytes of these that are lost: the session ended, or its connection broke, before they had arrived. See
-    /// [`SlowConsumer`], [`Link::abort`], [`Builder::linger`](crate::Builder::linger). Not less than was lost: over TLS
-    /// what has gone out is counted with its records, and what the peer takes at the very moment of the end may be
-    /// counted, too.
+    /// [`SlowConsumer`], [`Link::abort`], [`ServiceOptions::linger`](crate::ServiceOptions::linger). Not less than was
+    /// lost: over TLS what has gone out is counted with its records, and what the peer takes at the very moment of the
+    /// end may be counted, too.
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`].
     pub dropped: u64,
@@ -521,7 +522,7 @@ impl Link {
     }
 
     /// Says that the session has come so far that
-    /// [`Builder::handshake_timeout`](crate::Builder::handshake_timeout) does not end it any more.
+    /// [`ServiceOptions::handshake_timeout`](crate::ServiceOptions::handshake_timeout) does not end it any more.
     pub fn ready(&self) {
         self.0.ready.store(true, Ordering::Relaxed);
     }

@@ -8,7 +8,7 @@
 //! comes byte by byte is not searched from its start again and again: the cost is linear, whatever the peer does.
 //!
 //! The limit on memory is the codec's maximum, and each codec has to have one;
-//! [`Builder::inbox`](crate::Builder::inbox) can be a lower one for all sessions of a service.
+//! [`ServiceOptions::inbox`](crate::ServiceOptions::inbox) can be a lower one for all sessions of a service.
 
 use crate::conn::{Closed, Link};
 use crate::gather;
@@ -502,7 +502,7 @@ impl Codec for LengthPrefix {
 ///     }
 /// }
 ///
-/// let service = Service::builder().start()?;
+/// let service = Service::options().start()?;
 /// let address = service.listen("127.0.0.1:0", |_peer| Framed::new(Lines::new(1024), Shout))?;
 /// # use std::io::{Read, Write};
 /// # let mut client = std::net::TcpStream::connect(address)?;

@@ -109,9 +109,10 @@ impl Link {
     /// [`Framed`](crate::Framed) session, is handed on. From another thread a handler that runs just then, or is just
     /// about to, still gets what it was called for. Pausing twice is pausing once.
     ///
-    /// While a session is paused [`Builder::idle_timeout`](crate::Builder::idle_timeout) does not count,
-    /// [`Builder::handshake_timeout`](crate::Builder::handshake_timeout) does. That the peer has ended the connection
-    /// is noticed at the latest after [`resume`](Link::resume); closing it from this side works as always.
+    /// While a session is paused [`ServiceOptions::idle_timeout`](crate::ServiceOptions::idle_timeout) does not count,
+    /// [`ServiceOptions::handshake_timeout`](crate::ServiceOptions::handshake_timeout) does. That the peer has ended
+    /// the connection is noticed at the latest after [`resume`](Link::resume); closing it from this side works as
+    /// always.
     pub fn pause(&self) {
         if !self.is_home() {
             return;
@@ -138,8 +139,9 @@ impl Link {
         }
     }
 
-    /// Limits how fast this session receives, instead of what [`Builder::rate_limit`](crate::Builder::rate_limit) says;
-    /// `None`: not at all. Begins with a full burst.
+    /// Limits how fast this session receives, instead of what
+    /// [`ServiceOptions::rate_limit`](crate::ServiceOptions::rate_limit) says; `None`: not at all. Begins with a full
+    /// burst.
     pub fn set_rate_limit(&self, rate: Option<Rate>) {
         if !self.is_home() {
             return;

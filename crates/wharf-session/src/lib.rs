@@ -19,7 +19,7 @@
 //!     }
 //! }
 //!
-//! let service = Service::builder().start()?;
+//! let service = Service::options().start()?;
 //! let room = Group::new();
 //! let address = service.listen("127.0.0.1:0", move |_peer| Chat(room.clone()))?;
 //! # use std::io::{Read, Write};
@@ -64,9 +64,10 @@
 //!   before the end, within the time that the end may take, or the peer hears a reset, and [`LinkStats::lost_bytes`]
 //!   tells what is lost.
 //! - A consumer that does not read costs at most its outbox, and what the system has taken of a message under way: see
-//!   [`SlowConsumer`]; all of them together at most [`Builder::memory_limit`].
+//!   [`SlowConsumer`]; all of them together at most [`ServiceOptions::memory_limit`].
 //! - A session that is paused ([`Link::pause`]), or receives at its [`Rate`], loses nothing: its peer waits.
-//! - A peer that breaks the framing, or is silent for longer than [`Builder::idle_timeout`], ends its own session only.
+//! - A peer that breaks the framing, or is silent for longer than [`ServiceOptions::idle_timeout`], ends its own
+//!   session only.
 //!
 //! # Not guaranteed
 //!
@@ -108,7 +109,7 @@ pub use outbox::{SendError, SendErrorReason, SlowConsumer};
 pub use peer::{Credentials, LocalPeer, Peer};
 pub use rate::Rate;
 pub use reconnect::{GaveUp, Reconnect, ReconnectState, Reconnecting};
-pub use service::{Builder, MemoryStats, Service, ServiceStats, ShutdownReport, Signals};
+pub use service::{MemoryStats, Service, ServiceOptions, ServiceStats, ShutdownReport, Signals};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
 

@@ -523,7 +523,7 @@ mod tests {
         impl Session for Idle {
             fn received(&mut self, _link: &Link, _data: Buffer) {}
         }
-        let builder = Service::builder().memory_limit(20_000).outbox(1 << 20, SlowConsumer::Wait);
+        let builder = Service::options().memory_limit(20_000).outbox(1 << 20, SlowConsumer::Wait);
         let service = builder.start().unwrap();
         let nobody = "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap();
         let admit = |_| Link(service.inner.admit(nobody.into(), None, Box::new(Idle)).unwrap());
@@ -541,7 +541,7 @@ mod tests {
         impl Session for Idle {
             fn received(&mut self, _link: &Link, _data: Buffer) {}
         }
-        let builder = Service::builder().memory_limit(SESSIONS * 10).outbox(1 << 20, SlowConsumer::DropOldest);
+        let builder = Service::options().memory_limit(SESSIONS * 10).outbox(1 << 20, SlowConsumer::DropOldest);
         let service = builder.start().unwrap();
         // They are never connected: what they are sent waits.
         let nobody = "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap();

@@ -53,8 +53,9 @@ pub enum SendErrorReason {
     SlowConsumer,
     /// The message alone is larger than the outbox may be, or than the memory of the whole service.
     TooLarge,
-    /// The service's memory limit is reached ([`Builder::memory_limit`](crate::Builder::memory_limit)), and this
-    /// session held most of it, so it ends; or nobody holds anything that could be let go of, and the session goes on.
+    /// The service's memory limit is reached ([`ServiceOptions::memory_limit`](crate::ServiceOptions::memory_limit)),
+    /// and this session held most of it, so it ends; or nobody holds anything that could be let go of, and the session
+    /// goes on.
     MemoryLimit,
     /// The message cannot be made a frame.
     Framing(FrameError),

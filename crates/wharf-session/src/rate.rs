@@ -26,7 +26,7 @@ const SECOND_NS: u128 = 1_000_000_000;
 /// ```
 /// use wharf_session::{Rate, Service};
 /// let rate = Rate::bytes(64 * 1024, 256 * 1024).and_messages(100, 200);
-/// let service = Service::builder().rate_limit(rate).start()?;
+/// let service = Service::options().rate_limit(rate).start()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///

@@ -27,20 +27,21 @@ use wharf::{Buffer, OperationId};
 
 /// How a client connects again: see [`Service::reconnect`].
 ///
-/// After the first failure it waits for `first`, after each further one `factor` times as long, up to `most`; of each
-/// wait a random part, up to `jitter`, is taken off, so that a thousand clients of a server that was restarted do not
-/// come back in the same instant. After a connection that has held for `steady` it begins with `first` again.
+/// After the first failure it waits for `initial_delay`, after each further one `factor` times as long, up to
+/// `max_delay`; of each wait a random part, up to `jitter`, is taken off, so that a thousand clients of a server that
+/// was restarted do not come back in the same instant. After a connection that has held for `steady` it begins with
+/// `initial_delay` again.
 ///
 /// ```
 /// use std::time::Duration;
 /// use wharf_session::Reconnect;
-/// let patient = Reconnect::new().first(Duration::from_millis(200)).most(Duration::from_secs(60));
+/// let patient = Reconnect::new().initial_delay(Duration::from_millis(200)).max_delay(Duration::from_secs(60));
 /// let hasty = Reconnect::new().attempts(3).connect_timeout(Duration::from_secs(2));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reconnect {
-    first: Duration,
-    most: Duration,
+    initial_delay: Duration,
+    max_delay: Duration,
     factor: f64,
     jitter: f64,
     steady: Duration,
@@ -52,8 +53,8 @@ pub struct Reconnect {
 impl Default for Reconnect {
     fn default() -> Self {
         Reconnect {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(30),
+            initial_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(30),
             factor: 2.0,
             jitter: 0.5,
             steady: Duration::from_secs(10),
@@ -72,14 +73,14 @@ impl Reconnect {
 
     /// The wait after the first failure. Default: 100 ms. With no time at all it never waits, and tries as often as the
     /// other side refuses: for tests, or with a number of [`attempts`](Reconnect::attempts).
-    pub fn first(mut self, wait: Duration) -> Self {
-        self.first = wait;
+    pub fn initial_delay(mut self, wait: Duration) -> Self {
+        self.initial_delay = wait;
         self
     }
 
     /// The longest wait. Default: 30 s.
-    pub fn most(mut self, wait: Duration) -> Self {
-        self.most = wait;
+    pub fn max_delay(mut self, wait: Duration) -> Self {
+        self.max_delay = wait;
         self
     }
 
@@ -109,8 +110,8 @@ impl Reconnect {
     }
 
     /// How long an address may take to answer ([`io::ErrorKind::TimedOut`]), if the service's
-    /// [`handshake_timeout`](crate::Builder::handshake_timeout) is not shorter. Default: 20 s; the system's own limit
-    /// is about two minutes.
+    /// [`handshake_timeout`](crate::ServiceOptions::handshake_timeout) is not shorter. Default: 20 s; the system's own
+    /// limit is about two minutes.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
@@ -126,13 +127,14 @@ impl Reconnect {
 
     /// The wait after so many failures in a row, at least 1; `random` is in 0..1.
     fn wait(&self, failures: u32, random: f64) -> Duration {
-        if self.first.is_zero() {
+        if self.initial_delay.is_zero() {
             return Duration::ZERO;
         }
         // In seconds: a `Duration` overflows, a float does not.
-        let grown = self.first.as_secs_f64() * self.factor.powi(i32::try_from(failures - 1).unwrap_or(i32::MAX));
-        let bounded = grown.min(self.most.as_secs_f64());
-        Duration::try_from_secs_f64(bounded * (1.0 - self.jitter * random)).unwrap_or(self.most)
+        let grown =
+            self.initial_delay.as_secs_f64() * self.factor.powi(i32::try_from(failures - 1).unwrap_or(i32::MAX));
+        let bounded = grown.min(self.max_delay.as_secs_f64());
+        Duration::try_from_secs_f64(bounded * (1.0 - self.jitter * random)).unwrap_or(self.max_delay)
     }
 }
 
@@ -323,7 +325,7 @@ impl Service {
     ///     }
     ///     fn received(&mut self, _link: &Link, _data: Buffer) {}
     /// }
-    /// let service = Service::builder().start()?;
+    /// let service = Service::options().start()?;
     /// let client = service.reconnect("127.0.0.1:9", Reconnect::new(), || Client)?;
     /// client.stop();
     /// assert_eq!(client.wait().to_string(), "stopped");
@@ -735,7 +737,8 @@ mod tests {
 
     #[test]
     fn waits_grow_by_the_factor_up_to_the_most() {
-        let options = Reconnect::new().first(Duration::from_secs(1)).most(Duration::from_secs(10)).jitter(0.0);
+        let options =
+            Reconnect::new().initial_delay(Duration::from_secs(1)).max_delay(Duration::from_secs(10)).jitter(0.0);
         let waits: Vec<u64> = (1..=6).map(|failures| options.wait(failures, 0.7).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(options.wait(u32::MAX, 0.0), Duration::from_secs(10));
@@ -743,7 +746,7 @@ mod tests {
 
     #[test]
     fn jitter_takes_off_a_part_and_never_adds() {
-        let options = Reconnect::new().first(Duration::from_secs(8)).jitter(0.5);
+        let options = Reconnect::new().initial_delay(Duration::from_secs(8)).jitter(0.5);
         assert_eq!(options.wait(1, 0.0), Duration::from_secs(8));
         assert_eq!(options.wait(1, 0.5), Duration::from_secs(6));
         assert!(options.wait(1, 0.999) > Duration::from_secs(4));
@@ -752,10 +755,11 @@ mod tests {
 
     #[test]
     fn nonsense_makes_waits_that_can_be_waited_for() {
-        let options = Reconnect::new().factor(f64::NAN).jitter(f64::NAN).most(Duration::MAX).first(Duration::MAX);
+        let options =
+            Reconnect::new().factor(f64::NAN).jitter(f64::NAN).max_delay(Duration::MAX).initial_delay(Duration::MAX);
         assert!(options.wait(1, 0.5) <= Duration::MAX);
-        let options = Reconnect::new().factor(f64::INFINITY).most(Duration::from_secs(5));
+        let options = Reconnect::new().factor(f64::INFINITY).max_delay(Duration::from_secs(5));
         assert!(options.wait(1000, 0.5) <= Duration::from_secs(5));
-        assert_eq!(Reconnect::new().first(Duration::ZERO).factor(1e300).wait(u32::MAX, 0.5), Duration::ZERO);
+        assert_eq!(Reconnect::new().initial_delay(Duration::ZERO).factor(1e300).wait(u32::MAX, 0.5), Duration::ZERO);
     }
 }

@@ -29,7 +29,7 @@ use crate::conn::{Closed, Conn, Link};
 use crate::group::Group;
 use crate::outbox::SlowConsumer;
 use crate::rate::Rate;
-use crate::service::{Builder, Inner, Node, Op, Service};
+use crate::service::{Inner, Node, Op, Service, ServiceOptions};
 use crate::{framing::LengthPrefix, time};
 use fastrand::Rng;
 use oracle::Heard;
@@ -241,16 +241,16 @@ impl Schedule {
 
     fn with(fake: Fake, limits: Limits, interrupt: u8, mut rng: Rng) -> Rc<Schedule> {
         let fake = Arc::new(fake);
-        let mut builder = Service::builder()
+        let mut builder = Service::options()
             .workers(Workers::exactly(1))
             .concurrency(1)
             .outbox(limits.outbox, limits.policy)
             .linger(limits.linger)
             .max_sessions(rng.usize(2..8))
             .connect_timeout(limits.connect);
-        builder = limits.idle.into_iter().fold(builder, Builder::idle_timeout);
-        builder = limits.handshake.into_iter().fold(builder, Builder::handshake_timeout);
-        builder = limits.memory.into_iter().fold(builder, Builder::memory_limit);
+        builder = limits.idle.into_iter().fold(builder, ServiceOptions::idle_timeout);
+        builder = limits.handshake.into_iter().fold(builder, ServiceOptions::handshake_timeout);
+        builder = limits.memory.into_iter().fold(builder, ServiceOptions::memory_limit);
         if limits.rated {
             builder = builder.rate_limit(Rate::bytes(rng.u64(200..20_000), rng.u64(1..500)));
         }

@@ -107,7 +107,7 @@ impl Listening {
 
 /// Options of a service.
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct ServiceOptions {
     workers: Workers,
     concurrency: usize,
     wake: Wake,
@@ -169,7 +169,7 @@ impl Options {
     }
 }
 
-impl Builder {
+impl ServiceOptions {
     /// How many threads serve it. Default: twice the processors, growing when all are blocked.
     pub fn workers(mut self, workers: Workers) -> Self {
         self.workers = workers;
@@ -215,7 +215,7 @@ impl Builder {
     }
 
     /// How many bytes all sessions together may keep: what waits to be sent, and what was received and waits to be
-    /// handled (see [`outbox`](Builder::outbox) and [`inbox`](Builder::inbox)). Default: no limit.
+    /// handled (see [`outbox`](ServiceOptions::outbox) and [`inbox`](ServiceOptions::inbox)). Default: no limit.
     ///
     /// - A send that would exceed it is treated as the policy for slow consumers says, with *the session that holds
     ///   most*, the new message counted, as the slow one: it ends ([`Closed::MemoryLimit`]), or loses its oldest
@@ -277,7 +277,7 @@ impl Builder {
 
     /// Closes a session that has not called [`Link::ready`] that long after it was opened
     /// ([`Closed::HandshakeTimeout`]), whatever it receives. Default: never. As exact as
-    /// [`idle_timeout`](Builder::idle_timeout).
+    /// [`idle_timeout`](ServiceOptions::idle_timeout).
     ///
     /// A TLS handshake, before `opened`, may take as long, and 10 s if nothing is said here; sessions that are at it
     /// are looked at every 0.2 s.
@@ -288,8 +288,8 @@ impl Builder {
 
     /// How long an address may take to answer, for sessions that this side connects: then the name's next address is
     /// tried, or the session's `closed` is called ([`Closed::Failed`], [`TimedOut`](io::ErrorKind::TimedOut)). Default:
-    /// 20 s; the system's own limit is about two minutes. [`handshake_timeout`](Builder::handshake_timeout), if it is
-    /// shorter, counts for this, too. Looked at every 0.2 s. A client that connects again has [its
+    /// 20 s; the system's own limit is about two minutes. [`handshake_timeout`](ServiceOptions::handshake_timeout), if
+    /// it is shorter, counts for this, too. Looked at every 0.2 s. A client that connects again has [its
     /// own](crate::Reconnect::connect_timeout).
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.options.connect_timeout = time;
@@ -400,7 +400,7 @@ pub struct ServiceStats {
     pub pool: PoolReport,
 }
 
-/// What the sessions of a service keep in memory: see [`Builder::memory_limit`].
+/// What the sessions of a service keep in memory: see [`ServiceOptions::memory_limit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
@@ -583,8 +583,8 @@ pub(super) fn full() -> io::Error {
 
 impl Service {
     /// Options for a service.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn options() -> ServiceOptions {
+        ServiceOptions {
             workers: Workers::default(),
             concurrency: 0,
             wake: Wake::default(),
@@ -675,9 +675,9 @@ impl Service {
     }
 
     /// Connects to an address, or to a name's addresses, one after the other until one answers: see
-    /// [`Builder::connect_timeout`]. The session's `opened` is called when the connection is made, or its `closed` when
-    /// it cannot be made. What is sent on the link before waits in its outbox. A name is looked up in this call, which
-    /// then waits for the answer.
+    /// [`ServiceOptions::connect_timeout`]. The session's `opened` is called when the connection is made, or its
+    /// `closed` when it cannot be made. What is sent on the link before waits in its outbox. A name is looked up in
+    /// this call, which then waits for the answer.
     pub fn connect(&self, peer: impl Addresses, session: impl Session) -> io::Result<Link> {
         let limit = self.inner.options.connect_limit();
         self.inner.connect_boxed(peer.addresses()?, Some(limit), None, Box::new(session))
@@ -1243,7 +1243,7 @@ mod tests {
 
     #[test]
     fn sessions_that_are_just_being_looked_at_are_found_by_who_needs_memory() {
-        let service = Service::builder().memory_limit(1000).outbox(1000, SlowConsumer::Disconnect).start().unwrap();
+        let service = Service::options().memory_limit(1000).outbox(1000, SlowConsumer::Disconnect).start().unwrap();
         let inner = &service.inner;
         // Never connected: what it is sent waits. It is over for the others, and lingers.
         let nobody = "127.0.0.1:9".parse::<SocketAddr>().unwrap();

@@ -23,7 +23,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Tries again at once.
 fn hasty() -> Reconnect {
-    Reconnect::new().first(5 * MS).most(20 * MS)
+    Reconnect::new().initial_delay(5 * MS).max_delay(20 * MS)
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
@@ -44,7 +44,7 @@ fn gave_up_after(why: &GaveUp) -> (u32, &Closed) {
 #[test]
 fn a_client_connects_again_whenever_its_connection_ends_with_a_session_for_each() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let casting = theatre.casting();
     let made = Arc::new(AtomicUsize::new(0));
@@ -81,7 +81,7 @@ fn a_client_connects_again_whenever_its_connection_ends_with_a_session_for_each(
 #[test]
 fn a_client_waits_for_a_server_that_starts_later() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -100,10 +100,10 @@ fn a_client_waits_for_a_server_that_starts_later() {
 #[test]
 fn after_so_many_failures_in_a_row_a_client_gives_up_with_the_last_reason() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let begin = Instant::now();
-    let options = Reconnect::new().first(20 * MS).factor(2.0).jitter(0.0).attempts(4);
+    let options = Reconnect::new().initial_delay(20 * MS).factor(2.0).jitter(0.0).attempts(4);
     let client = service.reconnect(dead_address(), options, move || casting.actor()).unwrap();
     let why = client.wait();
     let (attempts, last) = gave_up_after(&why);
@@ -122,7 +122,7 @@ fn after_so_many_failures_in_a_row_a_client_gives_up_with_the_last_reason() {
 fn a_connection_that_has_held_forgives_the_failures_before_it() {
     for steady in [true, false] {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let casting = theatre.casting();
         let options = hasty().attempts(3).steady(if steady { Duration::ZERO } else { Duration::from_secs(3600) });
@@ -146,7 +146,7 @@ fn a_connection_that_has_held_forgives_the_failures_before_it() {
 fn a_session_that_closes_itself_stays_closed_unless_told_otherwise() {
     for again in [false, true] {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let casting = theatre.casting();
         let options = if again { hasty().again_after(|_| true) } else { hasty() };
@@ -167,7 +167,7 @@ fn a_session_that_closes_itself_stays_closed_unless_told_otherwise() {
 fn panics_are_failures_like_others() {
     quiet_panics();
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (casting, mut calls) = (theatre.casting(), 0);
     let make = move || {
@@ -191,12 +191,12 @@ fn panics_are_failures_like_others() {
 #[test]
 fn of_a_names_addresses_each_is_tried_before_the_first_wait() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = [dead_address(), dead_address(), listener.local_addr().unwrap()];
     let casting = theatre.casting();
     // A wait would last longer than the test.
-    let options = Reconnect::new().first(10 * DEADLINE).most(10 * DEADLINE).attempts(2);
+    let options = Reconnect::new().initial_delay(10 * DEADLINE).max_delay(10 * DEADLINE).attempts(2);
     let client = service.reconnect(&addresses[..], options, move || casting.echo()).unwrap();
     let mut socket = accept(&listener);
     round_trip(&mut socket, b"the last address");
@@ -211,7 +211,7 @@ fn of_a_names_addresses_each_is_tried_before_the_first_wait() {
 fn an_address_that_does_not_answer_is_given_up_in_time() {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     // On Windows std's first socket starts what sockets need.
     drop(TcpListener::bind("127.0.0.1:0"));
     // A queue of one, and that is taken: the system answers nobody else.
@@ -233,11 +233,11 @@ fn an_address_that_does_not_answer_is_given_up_in_time() {
 fn a_client_ends_with_its_service_wherever_it_stands() {
     for (how, connected) in [("shutdown", true), ("shutdown", false), ("drop", true), ("drop", false)] {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = if connected { listener.local_addr().unwrap() } else { dead_address() };
         let casting = theatre.casting();
-        let options = Reconnect::new().first(DEADLINE * 10).most(DEADLINE * 10);
+        let options = Reconnect::new().initial_delay(DEADLINE * 10).max_delay(DEADLINE * 10);
         let client = service.reconnect(address, options, move || casting.actor()).unwrap();
         let socket = connected.then(|| accept(&listener));
         eventually("it stands where it should", || match client.state() {
@@ -262,7 +262,7 @@ fn a_client_ends_with_its_service_wherever_it_stands() {
 #[test]
 fn clients_that_are_stopped_while_they_connect_leave_nothing_behind() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let taker = thread::spawn(move || {
@@ -278,7 +278,7 @@ fn clients_that_are_stopped_while_they_connect_leave_nothing_behind() {
     for round in 0..200 {
         let casting = theatre.casting();
         let target = if round % 2 == 0 { address } else { dead_address() };
-        let client = service.reconnect(target, hasty().first(Duration::ZERO), move || casting.actor()).unwrap();
+        let client = service.reconnect(target, hasty().initial_delay(Duration::ZERO), move || casting.actor()).unwrap();
         thread::sleep(Duration::from_micros(random.u64(0..3000)));
         if round % 3 == 0 {
             client.stop()
@@ -303,7 +303,7 @@ fn what_decides_whether_to_connect_again_may_ask_the_client_itself_and_may_panic
     }
     quiet_panics();
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let client = service.reconnect(dead_address(), hasty().again_after(ask), move || casting.actor()).unwrap();
     CLIENT.set(client.clone()).unwrap();
@@ -355,7 +355,7 @@ fn listen_echo(service: &Service, casting: Casting, place: &PathBuf) -> std::io:
 #[test]
 fn sessions_on_a_unix_socket_know_who_is_at_the_other_end() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let place = Place::new("echo");
     let (casting, (tell, peers)) = (theatre.casting(), channel());
     let made_for = Arc::new(Mutex::new(None));
@@ -406,7 +406,7 @@ fn a_tcp_peer_compares_and_prints_as_its_address() {
 #[test]
 fn abstract_names_need_no_file() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let name = format!("@wharf-test-{}", std::process::id());
     let casting = theatre.casting();
     service.listen_local(&name, move |_| casting.echo()).unwrap();
@@ -426,7 +426,7 @@ fn abstract_names_need_no_file() {
 #[test]
 fn a_stale_socket_file_is_replaced_and_everything_else_is_left_alone() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let place = Place::new("stale");
     // What a server that was killed leaves behind.
     drop(UnixListener::bind(&place.0).unwrap());
@@ -456,10 +456,10 @@ fn a_stale_socket_file_is_replaced_and_everything_else_is_left_alone() {
 fn a_server_takes_away_only_its_own_socket_file() {
     let theatre = Theatre::new();
     let place = Place::new("taken-over");
-    let old = service(Service::builder());
+    let old = service(Service::options());
     listen_echo(&old, theatre.casting(), &place.0).unwrap();
     std::fs::remove_file(&place.0).unwrap();
-    let new = service(Service::builder());
+    let new = service(Service::options());
     listen_echo(&new, theatre.casting(), &place.0).unwrap();
     old.shutdown(DEADLINE);
     local_round_trip(&mut UnixStream::connect(&place.0).unwrap(), b"the new one is still there");
@@ -469,7 +469,7 @@ fn a_server_takes_away_only_its_own_socket_file() {
 #[test]
 fn connecting_to_a_unix_socket_that_is_not_there_is_told_at_once() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let place = Place::new("nobody");
     let refused = service.connect_local(&place.0, theatre.casting().actor()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
@@ -483,7 +483,7 @@ fn connecting_to_a_unix_socket_that_is_not_there_is_told_at_once() {
 #[test]
 fn unix_sockets_made_elsewhere_can_be_adopted_and_count_as_sessions() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().max_sessions(2));
+    let service = service(Service::options().max_sessions(2));
     let place = Place::new("adopted");
     let casting = theatre.casting();
     service.adopt_local_listener(UnixListener::bind(&place.0).unwrap(), move |_| casting.echo()).unwrap();
@@ -508,7 +508,7 @@ fn unix_sockets_made_elsewhere_can_be_adopted_and_count_as_sessions() {
 #[test]
 fn a_local_client_connects_again_when_its_server_comes_back() {
     let theatre = Theatre::new();
-    let clients = service(Service::builder());
+    let clients = service(Service::options());
     let place = Place::new("comes-back");
     let (casting, (answer, answers)) = (theatre.casting(), channel());
     let client = clients.reconnect_local(&place.0, hasty(), move || {
@@ -518,7 +518,7 @@ fn a_local_client_connects_again_when_its_server_comes_back() {
     });
     eventually("it has failed", || client.counts().0 >= 2);
     for _ in 0..3 {
-        let server = service(Service::builder());
+        let server = service(Service::options());
         listen_echo(&server, theatre.casting(), &place.0).unwrap();
         assert_eq!(next(&answers), b"hello");
         server.shutdown(DEADLINE);
@@ -531,7 +531,7 @@ fn a_local_client_connects_again_when_its_server_comes_back() {
 #[test]
 fn a_server_that_drains_serves_what_it_has_and_takes_nothing_more() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
     let mut socket = client(address);
@@ -553,8 +553,8 @@ fn a_server_that_drains_serves_what_it_has_and_takes_nothing_more() {
 fn whoever_was_accepted_before_the_listener_closed_is_served() {
     let theatre = Theatre::new();
     for _ in 0..30 {
-        let old = service(Service::builder());
-        let new = service(Service::builder());
+        let old = service(Service::options());
+        let new = service(Service::options());
         // One socket, two listeners: as two processes have it.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

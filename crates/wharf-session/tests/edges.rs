@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 use wharf::{CompletionPort, Workers};
-use wharf_session::{Builder, Codec, GaveUp, LengthPrefix, Lines, Reconnect, Service, SlowConsumer};
+use wharf_session::{Codec, GaveUp, LengthPrefix, Lines, Reconnect, Service, ServiceOptions, SlowConsumer};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -21,7 +21,7 @@ const MS: Duration = Duration::from_millis(1);
 #[test]
 fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
     let never = Duration::ZERO;
-    type Change = fn(Builder) -> Builder;
+    type Change = fn(ServiceOptions) -> ServiceOptions;
     let options: [(&str, Change); 7] = [
         ("connect_timeout", |builder| builder.connect_timeout(Duration::ZERO)),
         ("max_sessions", |builder| builder.max_sessions(0)),
@@ -32,18 +32,18 @@ fn options_that_let_nothing_happen_are_refused_with_the_remedy() {
         ("handshake_timeout", |builder| builder.handshake_timeout(Duration::ZERO)),
     ];
     for (name, option) in options {
-        let error = option(Service::builder()).start().map(drop).expect_err(name);
+        let error = option(Service::options()).start().map(drop).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(';'), "{name}: no name or no remedy in: {text}");
     }
-    let again = service(Service::builder()).reconnect(
+    let again = service(Service::options()).reconnect(
         "127.0.0.1:9",
         Reconnect::new().connect_timeout(never),
         || -> wharf_session::Framed<Silent> { unreachable!("nothing is tried") },
     );
     assert_eq!(again.map(drop).unwrap_err().kind(), ErrorKind::InvalidInput);
-    assert!(service(Service::builder().linger(never).max_sessions(1)).stats().sessions == 0);
+    assert!(service(Service::options().linger(never).max_sessions(1)).stats().sessions == 0);
     let error = CompletionPort::<(), ()>::options().pool(0, 1).build::<(), ()>().map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
@@ -75,7 +75,7 @@ fn the_limit_for_lines_that_come_does_not_swallow_the_sentence_that_says_why_the
 #[cfg(unix)]
 #[test]
 fn an_empty_name_of_a_unix_socket_is_refused() {
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let theatre = Theatre::new();
     for name in ["", "@"] {
         let casting = theatre.casting();
@@ -92,7 +92,7 @@ fn an_empty_name_of_a_unix_socket_is_refused() {
 fn a_linger_without_end_loses_nothing() {
     const BYTES: usize = 8 << 20;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(2 * BYTES, SlowConsumer::Disconnect).linger(Duration::MAX));
+    let service = service(Service::options().outbox(2 * BYTES, SlowConsumer::Disconnect).linger(Duration::MAX));
     let casting = theatre.casting();
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -117,7 +117,7 @@ fn a_linger_without_end_loses_nothing() {
 #[test]
 fn a_listener_that_another_holder_has_shut_down_is_not_asked_for_ever() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let twin = listener.try_clone().unwrap();
     let casting = theatre.casting();
@@ -143,7 +143,7 @@ fn a_constructor_whose_panic_panics_again_when_dropped_costs_only_its_session() 
         }
     }
     quiet_panics();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let make = |_| -> wharf_session::Framed<Silent> { std::panic::panic_any(Bomb) };
     let address = service.listen("127.0.0.1:0", make).unwrap();
     for _ in 0..20 {
@@ -169,7 +169,7 @@ impl wharf_session::FramedSession for Silent {
 #[test]
 fn a_shutdown_in_a_handler_waits_for_the_others_and_not_for_itself() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().workers(Workers::exactly(3)));
+    let service = service(Service::options().workers(Workers::exactly(3)));
     let (casting, (tell, told)) = (theatre.casting(), channel());
     let whole = std::sync::Arc::new(Mutex::new(None::<Service>));
     let inside = whole.clone();
@@ -201,13 +201,13 @@ fn a_shutdown_in_a_handler_waits_for_the_others_and_not_for_itself() {
 #[test]
 fn behind_an_address_that_accepts_and_closes_the_next_is_tried() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (empty, well) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [empty.local_addr().unwrap(), well.local_addr().unwrap()];
     // A balancer that has nobody to give its connections to.
     thread::spawn(move || empty.incoming().for_each(drop));
     let casting = theatre.casting();
-    let options = Reconnect::new().first(MS).most(MS).attempts(20);
+    let options = Reconnect::new().initial_delay(MS).max_delay(MS).attempts(20);
     let client = service.reconnect(&addresses[..], options, move || casting.echo()).unwrap();
     let served = thread::spawn(move || round_trip(&mut well.accept().unwrap().0, b"the second address"));
     eventually("it is served or gives up", || {
@@ -226,7 +226,7 @@ fn whatever_a_sender_is_at_when_another_thread_aborts_arrives_or_is_told_as_lost
     const ROUNDS: u64 = 300;
     const BYTES: usize = 100;
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (tell, links), (say, ends)) = (theatre.casting(), channel(), channel());
     let address = service.listen("127.0.0.1:0", move |_| {
         let (tell, say) = (tell.clone(), say.clone());
@@ -278,7 +278,7 @@ fn whatever_a_sender_is_at_when_another_thread_aborts_arrives_or_is_told_as_lost
 fn what_has_not_arrived_is_counted_to_the_byte_whatever_meets_the_reset_first() {
     use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (tell, links), (say, ends)) = (theatre.casting(), channel(), channel());
     let address = service.listen("127.0.0.1:0", move |_| {
         let (tell, say) = (tell.clone(), say.clone());

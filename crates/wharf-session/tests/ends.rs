@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use wharf::{Buffer, Workers};
 use wharf_session::rustls::{self, ClientConfig, ClientConnection, StreamOwned};
 use wharf_session::{
-    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, GaveUp, Group, Lines, Link, Rate, Reconnect,
-    ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
+    ClientTls, Closed, Framed, FramedLink, FramedSession, GaveUp, Group, Lines, Link, Rate, Reconnect, ServerTls,
+    Service, ServiceOptions, Session, SlowConsumer, TlsErrorKind,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -185,8 +185,8 @@ fn listen<S: Session>(
 }
 
 /// With room for large messages, and a limit for ends that no test reaches.
-fn roomy() -> Builder {
-    Service::builder().outbox(64 * MIB, SlowConsumer::Disconnect).linger(2 * DEADLINE)
+fn roomy() -> ServiceOptions {
+    Service::options().outbox(64 * MIB, SlowConsumer::Disconnect).linger(2 * DEADLINE)
 }
 
 // --- What was accepted arrives before the end ---
@@ -465,7 +465,7 @@ fn connections_that_were_made_before_listening_stops_are_served() {
     const CLIENTS: usize = 60;
     for round in 0..8 {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let casting = theatre.casting();
         let address = listen(&service, false, move |_| casting.echo());
         let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -498,7 +498,7 @@ fn a_listener_that_is_handed_over_loses_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let serve = |casting: common::theatre::Casting| {
-        let service = service(Service::builder());
+        let service = service(Service::options());
         service.adopt_listener(listener.try_clone().unwrap(), move |_| casting.echo()).unwrap();
         service
     };
@@ -562,7 +562,7 @@ fn a_peer_that_reads_all_the_time_is_not_idle() {
 fn a_member_that_reads_slowly_is_not_idle() {
     let theatre = Theatre::new();
     let service = service(
-        Service::builder().outbox(256 * KIB, SlowConsumer::DropOldest).idle_timeout(1000 * MS).linger(2 * DEADLINE),
+        Service::options().outbox(256 * KIB, SlowConsumer::DropOldest).idle_timeout(1000 * MS).linger(2 * DEADLINE),
     );
     let (room, casting, (say, ends)) = (Group::new(), theatre.casting(), channel());
     let joined = room.clone();
@@ -637,7 +637,7 @@ fn who_reads_a_large_message_is_not_ended_for_memory() {
     const LARGE: usize = 16 * MIB;
     let theatre = Theatre::new();
     let service =
-        service(Service::builder().outbox(64 * MIB, SlowConsumer::Wait).memory_limit(20 * MIB).linger(2 * DEADLINE));
+        service(Service::options().outbox(64 * MIB, SlowConsumer::Wait).memory_limit(20 * MIB).linger(2 * DEADLINE));
     let ((tell, links), (say, _ends)) = (channel(), channel());
     let address = listen(&service, false, large(&theatre, LARGE, &tell, &say));
     let reader = peer(false, Manner::Slow, address, 4 * MIB);
@@ -673,7 +673,7 @@ fn frames_that_were_received_at_once_are_not_held_for_their_bytes() {
         }
     }
     // What comes at once costs a minute and more at this rate.
-    let service = service(Service::builder().rate_limit(Rate::bytes(100, 100)).handshake_timeout(2000 * MS));
+    let service = service(Service::options().rate_limit(Rate::bytes(100, 100)).handshake_timeout(2000 * MS));
     let (count, (say, ends)) = (Arc::new(AtomicUsize::new(0)), channel());
     let frames = count.clone();
     let address = service
@@ -694,7 +694,7 @@ fn frames_that_were_received_at_once_are_not_held_for_their_bytes() {
 #[test]
 fn a_handshake_with_all_the_time_there_is_can_be_done() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().handshake_timeout(Duration::MAX).connect_timeout(Duration::MAX));
+    let service = service(Service::options().handshake_timeout(Duration::MAX).connect_timeout(Duration::MAX));
     let casting = theatre.casting();
     let address = listen(&service, true, move |_| casting.echo());
     let mut peer = Peer::tls(address);
@@ -762,11 +762,11 @@ fn mute() -> (rustix::fd::OwnedFd, SocketAddr, TcpStream) {
 
 #[test]
 fn an_address_that_does_not_answer_has_its_time_and_then_the_next_is_tried() {
-    let options: [fn(Builder) -> Builder; 2] =
+    let options: [fn(ServiceOptions) -> ServiceOptions; 2] =
         [|builder| builder.connect_timeout(100 * MS), |builder| builder.handshake_timeout(100 * MS)];
     for option in options {
         let theatre = Theatre::new();
-        let service = service(option(Service::builder()));
+        let service = service(option(Service::options()));
         let (_listener, silent, _first) = mute();
         let (say, ends) = channel();
         let told = say.clone();
@@ -794,7 +794,7 @@ fn an_address_that_does_not_answer_has_its_time_and_then_the_next_is_tried() {
 #[test]
 fn a_client_that_connects_again_has_no_more_time_than_a_handshake() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().handshake_timeout(100 * MS));
+    let service = service(Service::options().handshake_timeout(100 * MS));
     let (_listener, silent, _first) = mute();
     let casting = theatre.casting();
     // Its own limit is longer than the test.
@@ -808,7 +808,7 @@ fn a_client_that_connects_again_has_no_more_time_than_a_handshake() {
 #[test]
 fn names_are_connected_to_as_they_are_listened_on() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let port = service.listen("localhost:0", move |_| casting.echo()).unwrap().port();
     let (say, news) = channel();
@@ -823,7 +823,7 @@ fn names_are_connected_to_as_they_are_listened_on() {
 #[test]
 fn a_session_that_was_aborted_before_anybody_heard_of_it_is_not_opened() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().workers(Workers::exactly(1)));
+    let service = service(Service::options().workers(Workers::exactly(1)));
     let (casting, gate) = (theatre.casting(), Gate::default());
     let at_work = gate.clone();
     let address = listen(&service, false, move |_| {

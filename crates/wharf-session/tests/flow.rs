@@ -16,8 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use wharf::Workers;
 use wharf_session::{
-    Builder, Closed, FrameError, Framed, FramedLink, FramedSession, Group, Lines, Link, Rate, SendErrorReason, Service,
-    SlowConsumer,
+    Closed, FrameError, Framed, FramedLink, FramedSession, Group, Lines, Link, Rate, SendErrorReason, Service,
+    ServiceOptions, SlowConsumer,
 };
 
 const KIB: usize = 1024;
@@ -32,7 +32,7 @@ struct Told {
     reasons: Receiver<String>,
 }
 
-fn telling(theatre: &Theatre, builder: Builder) -> Told {
+fn telling(theatre: &Theatre, builder: ServiceOptions) -> Told {
     let service = service(builder);
     let (casting, (link, links), (datum, data), (reason, reasons)) =
         (theatre.casting(), channel(), channel(), channel());
@@ -86,7 +86,7 @@ fn all_memory_is_free(service: &Service) {
 #[test]
 fn a_handler_that_pauses_its_session_gets_nothing_more_until_it_is_resumed() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (datum, data), (tell, links)) = (theatre.casting(), channel(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -125,7 +125,7 @@ fn a_handler_that_pauses_its_session_gets_nothing_more_until_it_is_resumed() {
 #[test]
 fn what_comes_after_a_pause_from_another_thread_is_kept_and_is_the_first_thing_after_it() {
     let theatre = Theatre::new();
-    let Told { service, address, links, data, reasons } = telling(&theatre, Service::builder());
+    let Told { service, address, links, data, reasons } = telling(&theatre, Service::options());
     let mut socket = client(address);
     let link = next(&links);
     socket.write_all(b"before").unwrap();
@@ -154,7 +154,7 @@ fn what_comes_after_a_pause_from_another_thread_is_kept_and_is_the_first_thing_a
 #[test]
 fn a_session_can_be_paused_before_anything_came() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (datum, data), (tell, links)) = (theatre.casting(), channel(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -209,7 +209,7 @@ struct Lined {
     reasons: Receiver<String>,
 }
 
-fn lined(builder: Builder, each: fn(&Link, &str)) -> Lined {
+fn lined(builder: ServiceOptions, each: fn(&Link, &str)) -> Lined {
     let service = service(builder);
     let ((link, links), (line, lines), (reason, reasons)) = (channel(), channel(), channel());
     let make = move |_| {
@@ -222,7 +222,7 @@ fn lined(builder: Builder, each: fn(&Link, &str)) -> Lined {
 
 #[test]
 fn a_framed_session_stops_between_two_frames_of_one_receive_and_goes_on_there() {
-    let Lined { service, address, links, lines, reasons } = lined(Service::builder(), |link, line| {
+    let Lined { service, address, links, lines, reasons } = lined(Service::options(), |link, line| {
         if line != "last" {
             link.pause();
         }
@@ -250,7 +250,7 @@ fn a_paused_session_ends_like_any_other_whoever_ends_it() {
     for how in ["close", "abort", "shutdown", "drop"] {
         for with_data in [false, true] {
             let theatre = Theatre::new();
-            let Told { service, address, links, data, reasons } = telling(&theatre, Service::builder());
+            let Told { service, address, links, data, reasons } = telling(&theatre, Service::options());
             let mut socket = client(address);
             let link = next(&links);
             if with_data {
@@ -295,7 +295,7 @@ fn a_paused_session_is_not_idle_and_is_again_when_it_is_resumed() {
     const TIMEOUT: Duration = Duration::from_millis(400);
     let theatre = Theatre::new();
     let Told { service: _service, address, links, reasons, .. } =
-        telling(&theatre, Service::builder().idle_timeout(TIMEOUT));
+        telling(&theatre, Service::options().idle_timeout(TIMEOUT));
     let socket = client(address);
     let link = next(&links);
     link.pause();
@@ -326,7 +326,7 @@ fn a_session_receives_no_faster_than_its_rate_and_loses_nothing() {
     const PER_SECOND: u64 = 400 * KIB as u64;
     const BURST: usize = 64 * KIB;
     let theatre = Theatre::new();
-    let builder = Service::builder().rate_limit(Rate::bytes(PER_SECOND, BURST as u64));
+    let builder = Service::options().rate_limit(Rate::bytes(PER_SECOND, BURST as u64));
     let Told { service, address, links, data, .. } = telling(&theatre, builder);
     let begin = Instant::now();
     let senders: Vec<_> = (0..3)
@@ -354,7 +354,7 @@ fn a_session_receives_no_faster_than_its_rate_and_loses_nothing() {
 fn frames_are_limited_one_by_one_even_if_they_came_together() {
     let rate = Rate::messages(50, 5);
     let Lined { service: _service, address, links, lines, reasons } =
-        lined(Service::builder().rate_limit(rate), |_, _| {});
+        lined(Service::options().rate_limit(rate), |_, _| {});
     let mut socket = client(address);
     let begin = Instant::now();
     let text: String = (0..40).map(|number| format!("{number}\n")).collect();
@@ -372,7 +372,7 @@ fn frames_are_limited_one_by_one_even_if_they_came_together() {
 #[test]
 fn one_link_can_have_a_rate_of_its_own_and_lose_it_again() {
     let theatre = Theatre::new();
-    let Told { service: _service, address, links, data, .. } = telling(&theatre, Service::builder());
+    let Told { service: _service, address, links, data, .. } = telling(&theatre, Service::options());
     let mut socket = client(address);
     let link = next(&links);
     link.set_rate_limit(Some(Rate::bytes(1, 1)));
@@ -394,7 +394,7 @@ fn one_link_can_have_a_rate_of_its_own_and_lose_it_again() {
 fn who_is_over_its_rate_can_be_ended_at_once() {
     for abort in [false, true] {
         let theatre = Theatre::new();
-        let builder = Service::builder().rate_limit(Rate::bytes(1, 1));
+        let builder = Service::options().rate_limit(Rate::bytes(1, 1));
         let Told { service: _service, address, links, reasons, .. } = telling(&theatre, builder);
         let mut socket = client(address);
         let link = next(&links);
@@ -413,7 +413,7 @@ fn who_is_over_its_rate_can_be_ended_at_once() {
 #[test]
 fn who_is_over_its_rate_is_not_idle() {
     let theatre = Theatre::new();
-    let builder = Service::builder().idle_timeout(Duration::from_millis(100)).rate_limit(Rate::bytes(1000, 1));
+    let builder = Service::options().idle_timeout(Duration::from_millis(100)).rate_limit(Rate::bytes(1000, 1));
     let Told { service: _service, address, reasons, .. } = telling(&theatre, builder);
     let mut socket = client(address);
     let begin = Instant::now();
@@ -454,7 +454,7 @@ fn stuff(link: &Link, bytes: usize) -> usize {
 #[test]
 fn when_the_memory_is_used_up_the_session_that_holds_most_ends() {
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(3 * MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
+    let builder = Service::options().memory_limit(3 * MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, 3);
     stuff(&deaf[0].1, MIB);
@@ -480,7 +480,7 @@ fn when_the_memory_is_used_up_the_session_that_holds_most_ends() {
 #[test]
 fn a_sender_hears_that_its_own_message_was_too_much() {
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
+    let builder = Service::options().memory_limit(MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, 1);
     let link = &deaf[0].1;
@@ -497,7 +497,7 @@ fn a_sender_hears_that_its_own_message_was_too_much() {
 #[test]
 fn with_drop_oldest_the_memory_limit_ends_nobody_and_counts_what_is_dropped() {
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::DropOldest);
+    let builder = Service::options().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::DropOldest);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, 2);
     let room = Group::new();
@@ -531,7 +531,7 @@ impl Stats for Vec<(TcpStream, Link)> {
 fn with_wait_senders_wait_for_memory_that_another_session_holds_and_lose_nothing() {
     let theatre = Theatre::new();
     let begin = Instant::now();
-    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let builder = Service::options().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
     let told = telling(&theatre, builder);
     let mut deaf = deaf(&told, 2);
     // As much as fits, in one session.
@@ -562,7 +562,7 @@ fn with_wait_senders_wait_for_memory_that_another_session_holds_and_lose_nothing
 #[test]
 fn a_sender_that_waits_for_memory_hears_when_its_session_ends() {
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let builder = Service::options().memory_limit(MIB).outbox(16 * MIB, SlowConsumer::Wait);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, 1);
     let link = deaf[0].1.clone();
@@ -584,7 +584,7 @@ fn a_sender_that_waits_for_memory_hears_when_its_session_ends() {
 
 /// A session that is stuck with most of the memory, beside an echo.
 fn full(theatre: &Theatre, policy: SlowConsumer) -> (Service, SocketAddr, TcpStream, Link, usize, Receiver<String>) {
-    let service = service(Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, policy));
+    let service = service(Service::options().memory_limit(2 * MIB).outbox(16 * MIB, policy));
     let (casting, (link, links), (reason, reasons)) = (theatre.casting(), channel(), channel());
     let stuck = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&link, &reason)).unwrap();
     let casting: Casting = theatre.casting();
@@ -655,7 +655,7 @@ fn nobody_is_ended_for_memory_that_nobody_waits_for() {
 
 #[test]
 fn unfinished_frames_cannot_fill_the_memory_for_ever() {
-    let builder = Service::builder().memory_limit(MIB).workers(Workers::new(2));
+    let builder = Service::options().memory_limit(MIB).workers(Workers::new(2));
     let Lined { service, address, lines, reasons, .. } = lined(builder, |_, _| {});
     let mut droppers: Vec<TcpStream> = (0..6).map(|_| client(address)).collect();
     let stop = Arc::new(AtomicBool::new(false));
@@ -686,7 +686,7 @@ fn unfinished_frames_cannot_fill_the_memory_for_ever() {
 
 #[test]
 fn a_service_can_allow_shorter_frames_than_the_codec() {
-    let Lined { service, address, links, lines, reasons } = lined(Service::builder().inbox(4000), |_, _| {});
+    let Lined { service, address, links, lines, reasons } = lined(Service::options().inbox(4000), |_, _| {});
     let mut socket = client(address);
     let link = next(&links);
     socket.write_all(&[b'x'; 3000]).unwrap();
@@ -705,7 +705,7 @@ fn a_service_can_allow_shorter_frames_than_the_codec() {
 #[test]
 fn a_sender_that_needs_more_than_is_left_does_not_wait_for_ever_though_memory_is_not_short() {
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let builder = Service::options().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, 2);
     // More than half, and less than three quarters.
@@ -723,7 +723,7 @@ fn a_sender_that_needs_more_than_is_left_does_not_wait_for_ever_though_memory_is
 #[test]
 fn what_was_received_is_handed_on_though_memory_is_short() {
     static STUCK: Mutex<Option<Link>> = Mutex::new(None);
-    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
+    let builder = Service::options().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Wait);
     let Lined { service, address, links, lines, .. } = lined(builder, |_, _| {
         // Nobody waits for memory yet, so nobody was ended for it.
         let stuck = STUCK.lock().unwrap();
@@ -755,7 +755,7 @@ fn what_came_in_pauses_is_handed_on_when_it_alone_makes_memory_short() {
     const SESSIONS: usize = 5;
     let theatre = Theatre::new();
     // Each keeps a receive of 16 KiB: five are short, and less than all.
-    let told = telling(&theatre, Service::builder().memory_limit(100 * KIB));
+    let told = telling(&theatre, Service::options().memory_limit(100 * KIB));
     let mut sessions = deaf(&told, SESSIONS);
     receive_is_outstanding();
     for (socket, link) in &mut sessions {
@@ -773,7 +773,7 @@ fn what_came_in_pauses_is_handed_on_when_it_alone_makes_memory_short() {
 #[test]
 fn receives_that_were_outstanding_exceed_the_limit_by_a_quarter_at_most() {
     const LIMIT: usize = 512 * KIB;
-    let Lined { service, address, links, .. } = lined(Service::builder().memory_limit(LIMIT), |_, _| {});
+    let Lined { service, address, links, .. } = lined(Service::options().memory_limit(LIMIT), |_, _| {});
     let mut sockets: Vec<TcpStream> = (0..120).map(|_| client(address)).collect();
     let links: Vec<Link> = sockets.iter().map(|_| next(&links)).collect();
     receive_is_outstanding();
@@ -797,7 +797,7 @@ fn receives_that_were_outstanding_exceed_the_limit_by_a_quarter_at_most() {
 fn many_who_are_ended_for_memory_at_once_are_counted_once_each() {
     const SESSIONS: usize = 12;
     let theatre = Theatre::new();
-    let builder = Service::builder().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
+    let builder = Service::options().memory_limit(2 * MIB).outbox(16 * MIB, SlowConsumer::Disconnect);
     let told = telling(&theatre, builder);
     let deaf = deaf(&told, SESSIONS);
     let senders: Vec<_> = (0..4)
@@ -816,7 +816,7 @@ fn many_who_are_ended_for_memory_at_once_are_counted_once_each() {
 #[test]
 fn without_a_limit_the_figure_tells_what_is_kept_of_those_that_are_being_closed_too() {
     let theatre = Theatre::new();
-    let told = telling(&theatre, Service::builder().outbox(16 * MIB, SlowConsumer::Disconnect));
+    let told = telling(&theatre, Service::options().outbox(16 * MIB, SlowConsumer::Disconnect));
     let deaf = deaf(&told, 2);
     stuff(&deaf[0].1, MIB);
     stuff(&deaf[1].1, 2 * MIB);
@@ -840,7 +840,7 @@ fn without_a_limit_the_figure_tells_what_is_kept_of_those_that_are_being_closed_
 #[test]
 fn a_link_tells_what_went_through_it_and_for_how_long() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (tell, links)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -874,7 +874,7 @@ fn however_sessions_are_paused_and_resumed_everything_arrives() {
     const SESSIONS: usize = 12;
     const BYTES: usize = 256 * KIB;
     let theatre = Theatre::new();
-    let builder = Service::builder()
+    let builder = Service::options()
         .idle_timeout(Duration::from_secs(20))
         .rate_limit(Rate::bytes(8 * MIB as u64, 64 * KIB as u64))
         .memory_limit(512 * KIB)
@@ -957,7 +957,7 @@ fn however_sessions_are_paused_and_resumed_everything_arrives() {
 #[test]
 fn one_last_resume_is_enough_whatever_came_before() {
     let theatre = Theatre::new();
-    let Told { service: _service, address, links, data, .. } = telling(&theatre, Service::builder());
+    let Told { service: _service, address, links, data, .. } = telling(&theatre, Service::options());
     let mut socket = client(address);
     let link = next(&links);
     for round in 0..300u32 {
@@ -985,7 +985,7 @@ fn one_last_resume_is_enough_whatever_came_before() {
 fn sessions_that_are_paused_limited_and_ended_by_many_threads_are_each_closed_once() {
     let theatre = Theatre::new();
     for round in 0..6 {
-        let builder = Service::builder()
+        let builder = Service::options()
             .rate_limit(Rate::bytes(4 * MIB as u64, 64 * KIB as u64))
             .memory_limit(512 * KIB)
             .idle_timeout(Duration::from_secs(5))
@@ -1061,7 +1061,7 @@ fn sessions_that_are_paused_limited_and_ended_by_many_threads_are_each_closed_on
 #[test]
 fn a_session_that_is_closed_with_something_to_send_sends_it_though_it_is_paused() {
     let theatre = Theatre::new();
-    let Told { service: _service, address, links, reasons, .. } = telling(&theatre, Service::builder());
+    let Told { service: _service, address, links, reasons, .. } = telling(&theatre, Service::options());
     let mut socket = client(address);
     let link = next(&links);
     link.pause();

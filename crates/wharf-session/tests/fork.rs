@@ -41,7 +41,7 @@ fn every_call_of_a_service_fails_in_a_forked_child_and_none_hangs() {
     in_child("every_call_of_a_service_fails_in_a_forked_child_and_none_hangs", || {
         let socket_file = std::env::temp_dir().join(format!("wharf-fork-{}.sock", std::process::id()));
         let other_file = socket_file.with_extension("other");
-        let service = RefCell::new(Some(Service::builder().start().unwrap()));
+        let service = RefCell::new(Some(Service::options().start().unwrap()));
         let with = |act: &dyn Fn(&Service) -> bool| act(service.borrow().as_ref().unwrap());
         let mut local = None;
         let mut address = None;
@@ -179,7 +179,7 @@ fn every_call_of_a_service_fails_in_a_forked_child_and_none_hangs() {
                 ended && client.link().is_none() && client.counts() == (0, 0) && client.wait().to_string() == "stopped"
             }),
             call("a service of the child's own", || {
-                let own = Service::builder().workers(Workers::new(1)).start().unwrap();
+                let own = Service::options().workers(Workers::new(1)).start().unwrap();
                 let address = own.listen("127.0.0.1:0", |_| Echo).unwrap();
                 let mut peer = StdStream::connect(address).unwrap();
                 peer.write_all(b"x").unwrap();

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use wharf::Buffer;
 use wharf_session::{
-    Builder, Closed, Codec, FrameError, Framed, FramedLink, FramedSession, Group, Input, InputStats, LengthPrefix,
-    Lines, Link, SendErrorReason, Service, Session,
+    Closed, Codec, FrameError, Framed, FramedLink, FramedSession, Group, Input, InputStats, LengthPrefix, Lines, Link,
+    SendErrorReason, Service, ServiceOptions, Session,
 };
 
 // --- Codecs, without sockets ---
@@ -294,7 +294,7 @@ impl FramedSession for Answering {
     }
 }
 
-fn answering(builder: Builder, room: Option<Group>) -> (Service, SocketAddr, Receiver<String>) {
+fn answering(builder: ServiceOptions, room: Option<Group>) -> (Service, SocketAddr, Receiver<String>) {
     let service = builder.start().unwrap();
     let (tell, told) = channel();
     let make = move |_| Framed::new(Lines::new(200), Answering { told: tell.clone(), room: room.clone() });
@@ -333,7 +333,7 @@ fn next<T>(told: &Receiver<T>) -> T {
 
 #[test]
 fn a_line_that_is_too_long_ends_its_session_only_and_says_why() {
-    let (_service, address, told) = answering(Service::builder(), None);
+    let (_service, address, told) = answering(Service::options(), None);
     let mut witness = client(address);
     witness.write_all(b"one\n").unwrap();
     assert_eq!(read_line(&mut witness), "you said one\n");
@@ -354,7 +354,7 @@ fn a_line_that_is_too_long_ends_its_session_only_and_says_why() {
 
 #[test]
 fn an_end_inside_a_frame_is_told_apart_from_one_between_frames() {
-    let (_service, address, told) = answering(Service::builder(), None);
+    let (_service, address, told) = answering(Service::options(), None);
     for (bytes, reason) in [
         (&b"whole\nhalf"[..], "Framing(Truncated { bytes: 4 })"),
         (b"h", "Framing(Truncated { bytes: 1 })"),
@@ -372,7 +372,7 @@ fn an_end_inside_a_frame_is_told_apart_from_one_between_frames() {
 
 #[test]
 fn a_session_that_closes_itself_hears_no_more_frames() {
-    let (_service, address, told) = answering(Service::builder(), None);
+    let (_service, address, told) = answering(Service::options(), None);
     let mut socket = client(address);
     socket.write_all(b"before\nbye\nafter\nhalf").unwrap();
     assert_eq!(read_to_end(&mut socket), "you said before\n");
@@ -397,7 +397,7 @@ fn frames_of_any_size_come_back_over_a_connection_as_they_were() {
         }
     }
     let codec = LengthPrefix::new(4, 500_000).little_endian();
-    let service = Service::builder().start().unwrap();
+    let service = Service::options().start().unwrap();
     let address = service.listen("127.0.0.1:0", move |_| Framed::new(codec, Echo)).unwrap();
     let (tell, told) = channel();
     let link = FramedLink::new(codec, service.connect(address, Framed::new(codec, Collect(tell))).unwrap());
@@ -413,7 +413,7 @@ fn frames_of_any_size_come_back_over_a_connection_as_they_were() {
 #[test]
 fn a_frame_made_once_goes_to_a_whole_group() {
     let room = Group::new();
-    let (_service, address, _told) = answering(Service::builder(), Some(room.clone()));
+    let (_service, address, _told) = answering(Service::options(), Some(room.clone()));
     let mut members: Vec<_> = (0..3).map(|_| client(address)).collect();
     eventually("all have joined", || room.len() == 3);
     assert_eq!(room.broadcast(&Lines::new(200).frame_of(b"to all").unwrap()), 3);
@@ -426,7 +426,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 #[test]
 fn who_is_silent_is_closed_and_who_speaks_stays() {
-    let (service, address, told) = answering(Service::builder().idle_timeout(TIMEOUT), None);
+    let (service, address, told) = answering(Service::options().idle_timeout(TIMEOUT), None);
     let mut active = client(address);
     let mut silent = client(address);
     silent.write_all(b"half a li").unwrap();
@@ -469,7 +469,7 @@ impl Session for Login {
 
 #[test]
 fn a_handshake_that_drips_is_closed_and_one_that_is_done_is_not() {
-    let service = Service::builder().handshake_timeout(TIMEOUT).start().unwrap();
+    let service = Service::options().handshake_timeout(TIMEOUT).start().unwrap();
     let (told, why) = channel();
     let address = service.listen("127.0.0.1:0", move |_| Login { told: told.clone() }).unwrap();
     let mut done = client(address);
@@ -504,7 +504,7 @@ fn time_in_which_a_handler_runs_is_not_the_peers() {
             let _ = self.0.send(format!("{reason:?}"));
         }
     }
-    let service = Service::builder().idle_timeout(TIMEOUT).start().unwrap();
+    let service = Service::options().idle_timeout(TIMEOUT).start().unwrap();
     let (told, why) = channel();
     let address = service.listen("127.0.0.1:0", move |_| Slow(told.clone())).unwrap();
     let mut socket = client(address);
@@ -519,7 +519,7 @@ fn time_in_which_a_handler_runs_is_not_the_peers() {
 
 #[test]
 fn a_service_with_time_outs_shuts_down_like_any_other() {
-    let builder = Service::builder().idle_timeout(Duration::from_millis(1)).handshake_timeout(Duration::MAX);
+    let builder = Service::options().idle_timeout(Duration::from_millis(1)).handshake_timeout(Duration::MAX);
     let (service, address, told) = answering(builder, None);
     let mut socket = client(address);
     assert_eq!(read_to_end(&mut socket), "");
@@ -532,7 +532,7 @@ fn a_service_with_time_outs_shuts_down_like_any_other() {
 #[test]
 fn time_outs_that_nobody_lives_to_see_are_no_error() {
     for time in [Duration::MAX, Duration::from_secs(1 << 40), Duration::from_secs(86_400 * 365)] {
-        let (service, address, _told) = answering(Service::builder().idle_timeout(time), None);
+        let (service, address, _told) = answering(Service::options().idle_timeout(time), None);
         let mut socket = client(address);
         socket.write_all(b"hello\n").unwrap();
         assert_eq!(read_line(&mut socket), "you said hello\n");
@@ -556,7 +556,7 @@ fn who_takes_what_it_is_sent_is_not_idle_and_who_takes_nothing_is() {
         }
         fn received(&mut self, _: &Link, _: Buffer) {}
     }
-    let service = Service::builder().idle_timeout(TIMEOUT).start().unwrap();
+    let service = Service::options().idle_timeout(TIMEOUT).start().unwrap();
     let mut listens = client(service.listen("127.0.0.1:0", |_| Talking).unwrap());
     let begin = std::time::Instant::now();
     while begin.elapsed() < 3 * TIMEOUT {
@@ -574,7 +574,7 @@ fn who_takes_what_it_is_sent_is_not_idle_and_who_takes_nothing_is() {
             let _ = self.0.send(format!("{reason:?}"));
         }
     }
-    let builder = Service::builder().idle_timeout(TIMEOUT).outbox(64 << 20, wharf_session::SlowConsumer::Wait);
+    let builder = Service::options().idle_timeout(TIMEOUT).outbox(64 << 20, wharf_session::SlowConsumer::Wait);
     let flooding = builder.start().unwrap();
     let _deaf = client(flooding.listen("127.0.0.1:0", move |_| Flooding(tell.clone())).unwrap());
     assert_eq!(next(&told), "IdleTimeout");

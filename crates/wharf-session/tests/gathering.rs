@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use wharf::Workers;
-use wharf_session::{Builder, Closed, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, SlowConsumer};
+use wharf_session::{
+    Closed, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, ServiceOptions, SlowConsumer,
+};
 
 const LINE_MAX: usize = 1024;
 
@@ -51,7 +53,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(builder: Builder, line: impl Fn(&Group, &FramedLink<Lines>, &str) + Send + Sync + 'static) -> Stage {
+    fn new(builder: ServiceOptions, line: impl Fn(&Group, &FramedLink<Lines>, &str) + Send + Sync + 'static) -> Stage {
         let (room, (links, told), (reasons, why)) = (Group::new(), channel(), channel());
         let service = builder.start().unwrap();
         let group = room.clone();
@@ -66,7 +68,7 @@ impl Stage {
     }
 
     /// A room where every line goes to everybody.
-    fn chat(builder: Builder) -> Stage {
+    fn chat(builder: ServiceOptions) -> Stage {
         Stage::new(builder, |room, _, line| _ = room.broadcast(format!("{line}\n").as_bytes()))
     }
 
@@ -90,7 +92,7 @@ fn say(socket: &TcpStream, text: String) -> thread::JoinHandle<()> {
 #[test]
 fn lines_that_came_together_leave_together_in_order_and_all_of_them() {
     const LINES: usize = 20_000;
-    let stage = Stage::chat(Service::builder().outbox(256 * 1024, SlowConsumer::Wait));
+    let stage = Stage::chat(Service::options().outbox(256 * 1024, SlowConsumer::Wait));
     let members: Vec<_> = (0..20).map(|_| stage.enter()).collect();
     let said = say(&members[0].0, lines(LINES));
     let expected = lines(LINES);
@@ -118,7 +120,7 @@ fn lines_that_came_together_leave_together_in_order_and_all_of_them() {
 #[test]
 fn answers_to_frames_that_came_together_leave_together() {
     const LINES: usize = 20_000;
-    let stage = Stage::new(Service::builder(), |_, link, line| link.send(line.as_bytes()).unwrap());
+    let stage = Stage::new(Service::options(), |_, link, line| link.send(line.as_bytes()).unwrap());
     let (mut socket, link) = stage.enter();
     let said = say(&socket, lines(LINES));
     let expected = lines(LINES);
@@ -133,7 +135,7 @@ fn a_line_that_comes_alone_leaves_at_once() {
     // The handler does not return before the line has arrived.
     let gate = Gate::default();
     let closed = gate.clone();
-    let stage = Stage::new(Service::builder().concurrency(1).workers(Workers::exactly(1)), move |room, _, line| {
+    let stage = Stage::new(Service::options().concurrency(1).workers(Workers::exactly(1)), move |room, _, line| {
         room.broadcast(format!("{line}\n").as_bytes());
         closed.pass();
     });
@@ -147,7 +149,7 @@ fn a_line_that_comes_alone_leaves_at_once() {
 fn blocked(workers: usize, stop: impl Fn(&Gate) + Send + Sync + 'static) {
     let gate = Gate::default();
     let closed = gate.clone();
-    let builder = Service::builder().concurrency(1).workers(Workers::exactly(workers));
+    let builder = Service::options().concurrency(1).workers(Workers::exactly(workers));
     let stage = Stage::new(builder, move |room, _, line| {
         room.broadcast(format!("{line}\n").as_bytes());
         if line == "stop" {
@@ -179,7 +181,7 @@ fn a_handler_that_says_it_blocks_keeps_no_line_back() {
 fn what_is_sent_while_blocking_leaves_at_once() {
     let gate = Gate::default();
     let closed = gate.clone();
-    let builder = Service::builder().concurrency(1).workers(Workers::exactly(1));
+    let builder = Service::options().concurrency(1).workers(Workers::exactly(1));
     let stage = Stage::new(builder, move |room, _, line| {
         let say = || room.broadcast(format!("{line}\n").as_bytes());
         if line == "stop" {
@@ -205,12 +207,12 @@ fn a_handler_that_blocks_unannounced_keeps_no_line_back() {
 
 #[test]
 fn what_is_gathered_for_another_service_leaves_though_the_own_ends() {
-    let other = Stage::new(Service::builder(), |_, _, _| {});
+    let other = Stage::new(Service::options(), |_, _, _| {});
     let mut reader = client(other.address);
     let foreign = next(&other.links);
     let (gate, own_links) = (Gate::default(), Arc::new(Mutex::new(Vec::<Link>::new())));
     let (stop, known) = (gate.clone(), own_links.clone());
-    let own = Stage::new(Service::builder().workers(Workers::exactly(1)), move |_, _, text| {
+    let own = Stage::new(Service::options().workers(Workers::exactly(1)), move |_, _, text| {
         if text == "2" {
             // Between two frames: both are left. The first is this service's, and so is the packet that would send
             // them.
@@ -235,7 +237,7 @@ fn what_is_gathered_for_another_service_leaves_though_the_own_ends() {
 #[test]
 fn closing_right_after_lines_sends_them_first() {
     for (how, text) in [("close", "1\n2\nclose\n"), ("finish", "1\n2\nfinish\n"), ("abort", "1\n2\nabort\n")] {
-        let stage = Stage::new(Service::builder(), move |room, link, line| {
+        let stage = Stage::new(Service::options(), move |room, link, line| {
             room.broadcast(format!("{line}\n").as_bytes());
             match line {
                 "close" => link.close(),
@@ -259,7 +261,7 @@ fn a_session_that_is_closed_in_the_middle_gets_what_was_said_before_and_nothing_
     let shared = target.clone();
     let counts = Arc::new(Mutex::new(Vec::new()));
     let told = counts.clone();
-    let stage = Stage::new(Service::builder(), move |room, _, line| {
+    let stage = Stage::new(Service::options(), move |room, _, line| {
         if line == "close" {
             shared.lock().unwrap().as_ref().unwrap().close();
         }
@@ -279,7 +281,7 @@ fn a_session_that_is_closed_in_the_middle_gets_what_was_said_before_and_nothing_
 fn members_come_and_go_between_two_lines() {
     let target: Arc<Mutex<Option<Link>>> = Arc::default();
     let shared = target.clone();
-    let stage = Stage::new(Service::builder(), move |room, _, line| {
+    let stage = Stage::new(Service::options(), move |room, _, line| {
         let guest = shared.lock().unwrap().clone().unwrap();
         match line {
             "join" => room.join(&guest),
@@ -305,7 +307,7 @@ fn a_send_from_another_thread_comes_after_what_was_broadcast_before_it() {
     let is_done = Mutex::new(is_done);
     let target: Arc<Mutex<Option<Link>>> = Arc::default();
     let shared = target.clone();
-    let stage = Stage::new(Service::builder(), move |room, _, line| {
+    let stage = Stage::new(Service::options(), move |room, _, line| {
         assert_eq!(room.broadcast(format!("b {line}\n").as_bytes()), 2);
         let link = shared.lock().unwrap().clone().unwrap();
         orders.send((link, format!("s {line}\n"))).unwrap();
@@ -333,7 +335,7 @@ fn a_send_from_another_thread_comes_after_what_was_broadcast_before_it() {
 #[test]
 fn a_panic_keeps_nothing_back() {
     quiet_panics();
-    let stage = Stage::new(Service::builder(), |room, _, line| {
+    let stage = Stage::new(Service::options(), |room, _, line| {
         room.broadcast(format!("{line}\n").as_bytes());
         if line == "fall" {
             fall();
@@ -348,7 +350,7 @@ fn a_panic_keeps_nothing_back() {
 #[test]
 fn a_flood_with_a_member_who_reads_late_loses_nothing_where_senders_wait() {
     const LINES: usize = 200_000;
-    let stage = Stage::chat(Service::builder().outbox(64 * 1024, SlowConsumer::Wait));
+    let stage = Stage::chat(Service::options().outbox(64 * 1024, SlowConsumer::Wait));
     let (speaker, _) = stage.enter();
     let (late, link) = stage.enter();
     small_buffers([&late, &late]);
@@ -369,7 +371,7 @@ fn a_flood_with_a_member_who_reads_late_loses_nothing_where_senders_wait() {
 #[test]
 fn a_flood_drops_the_oldest_of_who_does_not_read_and_counts_them() {
     const LINES: usize = 200_000;
-    let stage = Stage::chat(Service::builder().outbox(1 << 20, SlowConsumer::DropOldest));
+    let stage = Stage::chat(Service::options().outbox(1 << 20, SlowConsumer::DropOldest));
     let (speaker, own) = stage.enter();
     let (late, link) = stage.enter();
     small_buffers([&late, &late]);
@@ -408,7 +410,7 @@ fn count_increasing(socket: TcpStream, last: usize) -> usize {
 #[test]
 fn a_flood_ends_who_does_not_read_and_nobody_else() {
     const LINES: usize = 200_000;
-    let stage = Stage::chat(Service::builder().outbox(256 * 1024, SlowConsumer::Disconnect));
+    let stage = Stage::chat(Service::options().outbox(256 * 1024, SlowConsumer::Disconnect));
     let (speaker, own) = stage.enter();
     let (late, link) = stage.enter();
     small_buffers([&late, &late]);
@@ -440,7 +442,7 @@ fn an_outbox_of_a_few_lines_is_not_filled_by_gathering() {
     // The peer reads; what could have gone out never makes it a slow one.
     const LINES: usize = 300;
     for policy in [SlowConsumer::Disconnect, SlowConsumer::DropOldest] {
-        let stage = Stage::chat(Service::builder().outbox(400, policy));
+        let stage = Stage::chat(Service::options().outbox(400, policy));
         let (mut socket, link) = stage.enter();
         let expected = lines(LINES);
         socket.write_all(expected.as_bytes()).unwrap();
@@ -453,7 +455,7 @@ fn an_outbox_of_a_few_lines_is_not_filled_by_gathering() {
 fn gathering_never_exceeds_the_memory_limit() {
     const LINES: usize = 5_000;
     const LIMIT: usize = 128 * 1024;
-    let builder = Service::builder().outbox(64 * 1024, SlowConsumer::Wait).memory_limit(LIMIT);
+    let builder = Service::options().outbox(64 * 1024, SlowConsumer::Wait).memory_limit(LIMIT);
     let stage = Stage::chat(builder);
     let members: Vec<_> = (0..16).map(|_| stage.enter()).collect();
     let said = say(&members[0].0, lines(LINES));
@@ -479,7 +481,7 @@ fn gathering_never_exceeds_the_memory_limit() {
 #[test]
 fn members_who_end_their_side_in_a_flood_hear_whole_lines_up_to_it() {
     for round in 0..10 {
-        let stage = Stage::chat(Service::builder().outbox(1 << 20, SlowConsumer::Wait));
+        let stage = Stage::chat(Service::options().outbox(1 << 20, SlowConsumer::Wait));
         let (speaker, _) = stage.enter();
         let members: Vec<_> = (0..4).map(|_| stage.enter()).collect();
         let text = lines(5_000);
@@ -501,7 +503,7 @@ fn members_who_end_their_side_in_a_flood_hear_whole_lines_up_to_it() {
 
 #[test]
 fn shutting_down_in_a_flood_sends_what_was_accepted() {
-    let stage = Stage::chat(Service::builder());
+    let stage = Stage::chat(Service::options());
     let (mut speaker, _) = stage.enter();
     let (mut listener, _) = stage.enter();
     let text = lines(200);

@@ -38,7 +38,7 @@ impl Session for Quiet {
 
 /// What each of so many sessions holds that have opened and wait.
 fn idle_sessions(socket: &UnixStream, count: usize) -> usize {
-    let service = Service::builder().start().unwrap();
+    let service = Service::options().start().unwrap();
     let opened = Arc::new(AtomicUsize::new(0));
     let before = live();
     for _ in 0..count {

@@ -8,7 +8,7 @@ use common::theatre::{Theatre, next, service};
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-use wharf_session::{Builder, Framed, FramedLink, FramedSession, Group, Lines, Link, Service, SlowConsumer};
+use wharf_session::{Framed, FramedLink, FramedSession, Group, Lines, Link, Service, ServiceOptions, SlowConsumer};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -22,7 +22,7 @@ struct Deaf {
     _peers: Vec<TcpStream>,
 }
 
-fn deaf(theatre: &Theatre, builder: Builder, count: usize) -> Deaf {
+fn deaf(theatre: &Theatre, builder: ServiceOptions, count: usize) -> Deaf {
     let service = service(builder);
     let (room, casting, (tell, told)) = (Group::new(), theatre.casting(), channel());
     let address = service
@@ -51,7 +51,7 @@ fn deaf(theatre: &Theatre, builder: Builder, count: usize) -> Deaf {
 fn a_broadcast_counts_once_however_many_have_not_read_it() {
     const MEMBERS: usize = 10;
     let theatre = Theatre::new();
-    let builder = Service::builder().outbox(4 * MIB, SlowConsumer::Disconnect).memory_limit(8 * MIB);
+    let builder = Service::options().outbox(4 * MIB, SlowConsumer::Disconnect).memory_limit(8 * MIB);
     let all_deaf = deaf(&theatre, builder, MEMBERS);
     let Deaf { service, room, links, .. } = &all_deaf;
     let before = service.stats().memory.used_bytes;
@@ -88,7 +88,7 @@ fn what_is_gathered_for_many_counts_once_too() {
     const MEMBERS: usize = 10;
     const LINES: usize = 2000;
     let theatre = Theatre::new();
-    let builder = Service::builder().outbox(4 * MIB, SlowConsumer::Disconnect).memory_limit(8 * MIB);
+    let builder = Service::options().outbox(4 * MIB, SlowConsumer::Disconnect).memory_limit(8 * MIB);
     let all_deaf = deaf(&theatre, builder, MEMBERS);
     let Deaf { service, room, links, .. } = &all_deaf;
     let before = service.stats().memory.used_bytes;
@@ -109,7 +109,7 @@ fn what_is_gathered_for_many_counts_once_too() {
 fn at_the_limit_the_oldest_of_others_are_dropped_where_the_largest_has_none() {
     const LIMIT: usize = 16 * MIB;
     let theatre = Theatre::new();
-    let builder = Service::builder().outbox(32 * MIB, SlowConsumer::DropOldest).memory_limit(LIMIT);
+    let builder = Service::options().outbox(32 * MIB, SlowConsumer::DropOldest).memory_limit(LIMIT);
     let all_deaf = deaf(&theatre, builder, 2);
     let Deaf { service, links, .. } = &all_deaf;
     // The largest has one message, which is on its way.
@@ -141,7 +141,7 @@ fn who_waits_for_memory_does_not_wait_for_one_deaf_peer_after_the_other() {
     const MEMBERS: usize = 12;
     const LIMIT: usize = 6 * MIB;
     let theatre = Theatre::new();
-    let builder = Service::builder().outbox(8 * MIB, SlowConsumer::Wait).memory_limit(LIMIT);
+    let builder = Service::options().outbox(8 * MIB, SlowConsumer::Wait).memory_limit(LIMIT);
     let all_deaf = deaf(&theatre, builder, MEMBERS);
     let Deaf { service, links, .. } = &all_deaf;
     // They hold all of it, each its part.

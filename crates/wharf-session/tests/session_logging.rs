@@ -39,7 +39,7 @@ fn a_logger_may_ask_the_session_and_the_client_that_it_is_told_about() {
     log::set_logger(&Curious).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let theatre = Theatre::new();
-    let service = service(Service::builder().memory_limit(1 << 20).outbox(16 << 20, SlowConsumer::Disconnect));
+    let service = service(Service::options().memory_limit(1 << 20).outbox(16 << 20, SlowConsumer::Disconnect));
     let (casting, (tell, links)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -48,7 +48,7 @@ fn a_logger_may_ask_the_session_and_the_client_that_it_is_told_about() {
         })
         .unwrap();
     let casting = theatre.casting();
-    let hasty = Reconnect::new().first(Duration::from_millis(5)).attempts(3);
+    let hasty = Reconnect::new().initial_delay(Duration::from_millis(5)).attempts(3);
     let again = service.reconnect(dead_address(), hasty, move || casting.actor()).unwrap();
     CLIENT.set(again.clone()).unwrap();
     assert_eq!(again.wait().to_string().split(',').next(), Some("given up after 3 attempts"));

@@ -68,7 +68,7 @@ const MIB: usize = 1024 * 1024;
 #[test]
 fn handlers_of_one_session_never_overlap_and_those_of_others_run_meanwhile() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().concurrency(2));
+    let service = service(Service::options().concurrency(2));
     let (casting, gate) = (theatre.casting(), Gate::default());
     let meeting = gate.clone();
     let address = service.listen("127.0.0.1:0", move |_| {
@@ -105,7 +105,7 @@ fn handlers_of_one_session_never_overlap_and_those_of_others_run_meanwhile() {
 fn a_handler_that_blocks_stops_no_other_session() {
     let theatre = Theatre::new();
     // One may run at a time, and one thread stands by.
-    let service = service(Service::builder().concurrency(1).workers(Workers::exactly(2)));
+    let service = service(Service::options().concurrency(1).workers(Workers::exactly(2)));
     let (casting, gate) = (theatre.casting(), Gate::default());
     let closed_gate = gate.clone();
     let blocking = casting.clone();
@@ -133,7 +133,7 @@ fn a_handler_that_blocks_stops_no_other_session() {
 fn handlers_that_sleep_sleep_at_the_same_time() {
     const SLEEPERS: usize = 20;
     let theatre = Theatre::new();
-    let service = service(Service::builder().concurrency(1));
+    let service = service(Service::options().concurrency(1));
     let (casting, gate) = (theatre.casting(), Gate::default());
     let bed = gate.clone();
     let address = service
@@ -166,7 +166,7 @@ fn a_panic_in_a_handler_ends_its_session_only_and_costs_no_worker() {
     }
     for place in [Where::Opened, Where::Received, Where::Closed] {
         let theatre = Theatre::new();
-        let service = service(Service::builder().workers(Workers::exactly(1)));
+        let service = service(Service::options().workers(Workers::exactly(1)));
         let casting = theatre.casting();
         let faulty = casting.clone();
         let faulty = service.listen("127.0.0.1:0", move |_| match place {
@@ -197,7 +197,7 @@ fn a_panic_in_a_handler_ends_its_session_only_and_costs_no_worker() {
 fn a_panic_where_sessions_are_made_refuses_that_connection_only() {
     quiet_panics();
     let theatre = Theatre::new();
-    let service = service(Service::builder().workers(Workers::exactly(1)));
+    let service = service(Service::options().workers(Workers::exactly(1)));
     let (casting, bad) = (theatre.casting(), Arc::new(AtomicBool::new(true)));
     let is_bad = bad.clone();
     let make = move |_| if is_bad.load(Ordering::SeqCst) { fall() } else { casting.echo() };
@@ -228,7 +228,7 @@ fn a_panic_in_a_sessions_destructor_harms_nobody() {
         }
     }
     let theatre = Theatre::new();
-    let service = service(Service::builder().workers(Workers::exactly(1)));
+    let service = service(Service::options().workers(Workers::exactly(1)));
     let casting = theatre.casting();
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -256,7 +256,7 @@ fn messages_go_out_in_the_order_of_each_sender_and_in_one_piece() {
     const MESSAGES: u32 = 3000;
     let theatre = Theatre::new();
     // So small that senders wait for room again and again.
-    let service = service(Service::builder().outbox(64 * 1024, SlowConsumer::Wait));
+    let service = service(Service::options().outbox(64 * 1024, SlowConsumer::Wait));
     let (casting, (links, told)) = (theatre.casting(), channel());
     let reasons = channel().0;
     let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
@@ -294,7 +294,7 @@ fn messages_go_out_in_the_order_of_each_sender_and_in_one_piece() {
 #[test]
 fn a_message_that_is_larger_than_the_outbox_comes_back() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(1000, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(1000, SlowConsumer::Disconnect));
     let (casting, (results, told)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -316,7 +316,7 @@ fn a_message_that_is_larger_than_the_outbox_comes_back() {
 #[test]
 fn sending_after_close_is_refused_and_what_was_sent_before_arrives() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
     let mut socket = client(address);
@@ -342,7 +342,7 @@ fn sending_after_close_is_refused_and_what_was_sent_before_arrives() {
 #[test]
 fn finish_ends_the_own_side_after_what_was_sent_and_receiving_goes_on() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (heard, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -372,7 +372,7 @@ fn reading_pauses_while_the_own_answers_wait_and_nothing_is_lost() {
     const BYTES: usize = 50 * MIB;
     const OUTBOX: usize = 256 * 1024;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(OUTBOX, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(OUTBOX, SlowConsumer::Disconnect));
     let (casting, (links, told)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -420,7 +420,7 @@ fn a_broadcast_is_copied_once_for_all() {
     const BYTES: usize = 512 * 1024;
     in_child("a_broadcast_is_copied_once_for_all", || {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let (casting, room) = (theatre.casting(), Group::new());
         let members = room.clone();
         let address = service.listen("127.0.0.1:0", move |_| casting.member(&members)).unwrap();
@@ -443,7 +443,7 @@ fn broadcasts_reach_all_while_others_join_leave_and_end() {
     const FAITHFUL: usize = 10;
     const MESSAGES: u32 = 5000;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(64 * MIB, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(64 * MIB, SlowConsumer::Disconnect));
     let (casting, room, (links, told)) = (theatre.casting(), Group::new(), channel());
     let members = room.clone();
     let address = service
@@ -509,7 +509,7 @@ fn broadcasts_reach_all_while_others_join_leave_and_end() {
 #[test]
 fn a_broadcast_can_leave_one_out_and_counts_who_accepted() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, room, (links, told)) = (theatre.casting(), Group::new(), channel());
     let reasons = channel().0;
     let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
@@ -544,7 +544,7 @@ const STUCK_OUTBOX: usize = 512 * 1024;
 const STUCK_MESSAGE: usize = 10_000;
 
 fn stuck(theatre: &Theatre, policy: SlowConsumer) -> Stuck {
-    let service = service(Service::builder().outbox(STUCK_OUTBOX, policy));
+    let service = service(Service::options().outbox(STUCK_OUTBOX, policy));
     let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
     let socket = client(address);
@@ -687,7 +687,7 @@ fn a_sender_that_waits_hears_when_the_session_ends() {
 fn waiting_for_room_never_takes_the_last_worker() {
     let theatre = Theatre::new();
     const WORKERS: usize = 3;
-    let builder = Service::builder().workers(Workers::exactly(WORKERS)).outbox(STUCK_OUTBOX, SlowConsumer::Wait);
+    let builder = Service::options().workers(Workers::exactly(WORKERS)).outbox(STUCK_OUTBOX, SlowConsumer::Wait);
     let service = service(builder);
     let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let sink = casting.clone();
@@ -715,7 +715,7 @@ fn workers_that_wait_for_room_go_on_when_the_peer_reads() {
     const MESSAGES: usize = 500;
     const WORKERS: usize = 3;
     let theatre = Theatre::new();
-    let builder = Service::builder().workers(Workers::exactly(WORKERS)).outbox(STUCK_OUTBOX, SlowConsumer::Wait);
+    let builder = Service::options().workers(Workers::exactly(WORKERS)).outbox(STUCK_OUTBOX, SlowConsumer::Wait);
     let service = service(builder);
     let (casting, (links, told)) = (theatre.casting(), channel());
     let (sink, reasons) = (casting.clone(), channel().0);
@@ -742,7 +742,7 @@ fn workers_that_wait_for_room_go_on_when_the_peer_reads() {
 fn a_client_that_ends_its_side_with_its_request_still_gets_the_answer() {
     const ANSWER: usize = 8 * MIB;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(2 * ANSWER, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(2 * ANSWER, SlowConsumer::Disconnect));
     let (casting, (reasons, why)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -771,7 +771,7 @@ fn a_client_that_ends_its_side_with_its_request_still_gets_the_answer() {
 #[test]
 fn a_reset_ends_the_session_as_failed_and_no_other() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -801,7 +801,7 @@ fn a_reset_ends_the_session_as_failed_and_no_other() {
 #[test]
 fn what_a_peer_said_before_it_reset_is_heard_even_while_it_is_sent_to() {
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(64 * MIB, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(64 * MIB, SlowConsumer::Disconnect));
     let (casting, (heard, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -828,7 +828,7 @@ fn what_a_peer_said_before_it_reset_is_heard_even_while_it_is_sent_to() {
 fn a_thousand_sessions_are_opened_and_closed_at_once() {
     const CLIENTS: usize = 1000;
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
     let threads: Vec<_> = (0..8)
@@ -863,7 +863,7 @@ fn a_thousand_sessions_are_opened_and_closed_at_once() {
 #[test]
 fn a_refused_connection_is_told_to_the_session() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (reasons, why) = channel();
     let link = service.connect(dead_address(), theatre.casting().actor().telling(&channel().0, &reasons)).unwrap();
     let reason = next(&why);
@@ -877,7 +877,7 @@ fn a_refused_connection_is_told_to_the_session() {
 fn what_is_sent_before_the_connection_is_made_goes_out_first() {
     const MESSAGES: u32 = 1000;
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for round in 0..20 {
@@ -902,7 +902,7 @@ fn what_is_sent_before_the_connection_is_made_goes_out_first() {
 fn both_ends_of_a_connection_can_be_sessions_of_one_service() {
     const ROUNDS: u32 = 1000;
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, (done, told)) = (theatre.casting(), channel());
     let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
     let mut count = 0;
@@ -923,7 +923,7 @@ fn both_ends_of_a_connection_can_be_sessions_of_one_service() {
 #[test]
 fn a_connection_made_elsewhere_can_be_adopted() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (server, mut peer) = common::pair();
     let here = thread::current().id();
     let (threads, told) = channel();
@@ -940,7 +940,7 @@ fn a_connection_made_elsewhere_can_be_adopted() {
 fn connections_beyond_the_limit_are_refused_until_a_session_ends() {
     const LIMIT: usize = 3;
     let theatre = Theatre::new();
-    let service = service(Service::builder().max_sessions(LIMIT));
+    let service = service(Service::options().max_sessions(LIMIT));
     let casting = theatre.casting();
     let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
     let mut clients: Vec<_> = (0..LIMIT).map(|_| client(address)).collect();
@@ -963,7 +963,7 @@ fn a_stream_without_any_newline_costs_a_room_no_memory() {
         const BYTES: usize = 64 * MIB;
         const OUTBOX: usize = MIB;
         let theatre = Theatre::new();
-        let service = service(Service::builder().outbox(OUTBOX, SlowConsumer::Wait));
+        let service = service(Service::options().outbox(OUTBOX, SlowConsumer::Wait));
         let (casting, room) = (theatre.casting(), Group::new());
         let members = room.clone();
         let address = service.listen("127.0.0.1:0", move |_| casting.member(&members)).unwrap();
@@ -999,7 +999,7 @@ fn shutdown_sends_what_was_accepted_and_tells_every_session() {
     const CLIENTS: usize = 20;
     const BYTES: usize = 4 * MIB;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(2 * BYTES, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(2 * BYTES, SlowConsumer::Disconnect));
     let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
     let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
     let clients: Vec<_> = (0..CLIENTS).map(|_| client(address)).collect();
@@ -1026,7 +1026,7 @@ fn shutdown_cuts_off_who_never_reads_when_its_time_is_over() {
     for (linger, deadline) in [(DEADLINE, 100), (Duration::from_millis(10), 2000)] {
         let deadline = Duration::from_millis(deadline);
         let theatre = Theatre::new();
-        let service = service(Service::builder().outbox(64 * MIB, SlowConsumer::Disconnect).linger(linger));
+        let service = service(Service::options().outbox(64 * MIB, SlowConsumer::Disconnect).linger(linger));
         let (casting, (links, told), (reasons, why)) = (theatre.casting(), channel(), channel());
         let address = service.listen("127.0.0.1:0", move |_| casting.actor().telling(&links, &reasons)).unwrap();
         let clients: Vec<_> = (0..3).map(|_| client(address)).collect();
@@ -1047,7 +1047,7 @@ fn shutdown_cuts_off_who_never_reads_when_its_time_is_over() {
 fn shutdown_reports_a_handler_that_does_not_return() {
     let theatre = Theatre::new();
     let gate = Gate::default();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, closed_gate) = (theatre.casting(), gate.clone());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -1068,7 +1068,7 @@ fn shutdown_reports_a_handler_that_does_not_return() {
 #[test]
 fn shutdown_hears_out_a_peer_that_speaks_to_the_end() {
     let theatre = Theatre::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let casting = theatre.casting();
     let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
     let over = Arc::new(AtomicBool::new(false));
@@ -1094,7 +1094,7 @@ fn dropping_the_service_closes_everything_and_tells_every_session() {
     let theatre = Theatre::new();
     let room = Group::new();
     let (reasons, why) = channel();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, members) = (theatre.casting(), room.clone());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -1121,7 +1121,7 @@ fn the_service_can_be_dropped_while_a_handler_runs_and_by_a_handler() {
     let theatre = Theatre::new();
     let gate = Gate::default();
     let mine = Arc::new(Mutex::new(None));
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (casting, closed_gate, shared) = (theatre.casting(), gate.clone(), mine.clone());
     let address = service
         .listen("127.0.0.1:0", move |_| {
@@ -1152,7 +1152,7 @@ fn the_service_can_be_dropped_while_a_handler_runs_and_by_a_handler() {
 fn sessions_that_are_being_opened_while_the_service_ends_are_told_too() {
     for round in 0..30 {
         let theatre = Theatre::new();
-        let service = service(Service::builder());
+        let service = service(Service::options());
         let casting = theatre.casting();
         let address = service.listen("127.0.0.1:0", move |_| casting.echo()).unwrap();
         let over = Arc::new(AtomicBool::new(false));
@@ -1183,7 +1183,7 @@ fn sessions_that_are_being_opened_while_the_service_ends_are_told_too() {
 fn half_closed_sessions_with_slow_readers_are_still_served_during_shutdown() {
     const ANSWER: usize = 16 * MIB;
     let theatre = Theatre::new();
-    let service = service(Service::builder().outbox(2 * ANSWER, SlowConsumer::Disconnect));
+    let service = service(Service::options().outbox(2 * ANSWER, SlowConsumer::Disconnect));
     let (casting, (reasons, why)) = (theatre.casting(), channel());
     let address = service
         .listen("127.0.0.1:0", move |_| {

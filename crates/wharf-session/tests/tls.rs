@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use wharf::Buffer;
 use wharf_session::rustls::{self, ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use wharf_session::{
-    Builder, ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Lines, Link, Rate, Reconnect,
-    SendErrorReason, ServerTls, Service, Session, SlowConsumer, TlsErrorKind,
+    ClientTls, Closed, Framed, FramedLink, FramedSession, Group, LengthPrefix, Lines, Link, Rate, Reconnect,
+    SendErrorReason, ServerTls, Service, ServiceOptions, Session, SlowConsumer, TlsErrorKind,
 };
 
 // --- Certificates ---
@@ -179,12 +179,12 @@ fn failed(told: &Receiver<News>, kind: TlsErrorKind, words: &[&str]) {
     }
 }
 
-fn service(builder: Builder) -> Service {
+fn service(builder: ServiceOptions) -> Service {
     builder.start().unwrap()
 }
 
 /// A server whose sessions all tell the same receiver.
-fn server(builder: Builder, tls: ServerTls, echo: bool) -> (Service, SocketAddr, Receiver<News>) {
+fn server(builder: ServiceOptions, tls: ServerTls, echo: bool) -> (Service, SocketAddr, Receiver<News>) {
     let service = service(builder);
     let (news, told) = channel();
     let make = move |_| Teller { news: news.clone(), echo };
@@ -193,7 +193,7 @@ fn server(builder: Builder, tls: ServerTls, echo: bool) -> (Service, SocketAddr,
 }
 
 fn echo_server() -> (Service, SocketAddr, Receiver<News>) {
-    server(Service::builder(), authority().server(), true)
+    server(Service::options(), authority().server(), true)
 }
 
 // --- Blocking peers ---
@@ -237,7 +237,7 @@ fn round_trip(stream: &mut (impl Read + Write), message: &[u8]) {
 fn many_sessions_are_echoed_with_small_and_large_messages() {
     const SESSIONS: usize = 40;
     const LARGE: usize = 3 * 1024 * 1024 + 17;
-    let roomy = || Service::builder().outbox(8 * LARGE, SlowConsumer::Disconnect);
+    let roomy = || Service::options().outbox(8 * LARGE, SlowConsumer::Disconnect);
     let (server, address, _news) = server(roomy(), authority().server(), true);
     let clients = service(roomy());
     let tls = authority().client();
@@ -287,7 +287,7 @@ fn what_is_gathered_for_members_goes_out_in_few_records_in_order() {
             self.0.broadcast(&[line, b"\n"].concat());
         }
     }
-    let service = service(Service::builder().outbox(1 << 20, SlowConsumer::Wait));
+    let service = service(Service::options().outbox(1 << 20, SlowConsumer::Wait));
     let (room, (links, told)) = (Group::new(), channel());
     let make = move |_| Framed::new(Lines::new(1024), Member(room.clone(), links.clone()));
     let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
@@ -308,8 +308,8 @@ fn what_is_gathered_for_members_goes_out_in_few_records_in_order() {
 #[test]
 fn a_link_tells_what_was_agreed_on() {
     let tls = authority().server().alpn(&["chat/2", "chat/1"]);
-    let (_server, address, told) = server(Service::builder(), tls, true);
-    let clients = service(Service::builder());
+    let (_server, address, told) = server(Service::options(), tls, true);
+    let clients = service(Service::options());
     let (session, heard) = teller();
     let tls = authority().client().alpn(&["chat/1"]);
     let link = clients.connect_tls(address, "localhost", &tls, session).unwrap();
@@ -354,8 +354,8 @@ fn a_client_that_shows_a_certificate_is_known_by_it() {
         .with_client_cert_verifier(verifier.build().unwrap())
         .with_single_cert(vec![der(&authority().chain)], secret(&authority().key))
         .unwrap();
-    let (_server, address, told) = server(Service::builder(), ServerTls::from_config(config), true);
-    let clients = service(Service::builder());
+    let (_server, address, told) = server(Service::options(), ServerTls::from_config(config), true);
+    let clients = service(Service::options());
     let (session, heard) = teller();
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -410,7 +410,7 @@ fn a_handshake_and_messages_that_drip_byte_by_byte_are_understood() {
 #[test]
 fn a_peer_whose_record_takes_longer_than_the_idle_time_out_is_not_idle() {
     let idle = Duration::from_millis(400);
-    let (_server, address, told) = server(Service::builder().idle_timeout(idle), authority().server(), true);
+    let (_server, address, told) = server(Service::options().idle_timeout(idle), authority().server(), true);
     let mut stream = blocking(address);
     opened(&told);
     stream.conn.writer().write_all(b"slowly").unwrap();
@@ -456,7 +456,7 @@ fn a_broadcast_reaches_sessions_with_and_without_tls() {
         }
     }
     let room = Group::new();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let (secure, open) = (room.clone(), room.clone());
     let encrypted = service.listen_tls("127.0.0.1:0", authority().server(), move |_| Member(secure.clone())).unwrap();
     let plain = service.listen("127.0.0.1:0", move |_| Member(open.clone())).unwrap();
@@ -493,7 +493,7 @@ fn frames_work_over_tls_as_without() {
         }
     }
     let codec = LengthPrefix::new(4, 1 << 20);
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let address = service.listen_tls("127.0.0.1:0", authority().server(), move |_| Framed::new(codec, Upper)).unwrap();
     let (frames, told) = channel();
     let ask = Framed::new(codec, Ask(frames));
@@ -507,7 +507,7 @@ fn messages_of_many_threads_go_out_whole_while_others_come() {
     const THREADS: usize = 4;
     const MESSAGES: usize = 400;
     let (_server, address, told) =
-        server(Service::builder().outbox(1 << 18, SlowConsumer::Wait), authority().server(), false);
+        server(Service::options().outbox(1 << 18, SlowConsumer::Wait), authority().server(), false);
     let mut stream = blocking_with(socket(address), client_config(TLS13));
     let link = opened(&told);
     let senders: Vec<_> = (0..THREADS)
@@ -556,7 +556,7 @@ fn messages_of_many_threads_go_out_whole_while_others_come() {
 
 #[test]
 fn closing_and_finishing_say_so_in_tls_after_what_was_accepted() {
-    let (_server, address, told) = server(Service::builder(), authority().server(), false);
+    let (_server, address, told) = server(Service::options(), authority().server(), false);
     let large = pattern(500_000, 5);
     for finish in [true, false] {
         let mut stream = blocking(address);
@@ -586,7 +586,7 @@ fn closing_and_finishing_say_so_in_tls_after_what_was_accepted() {
 
 #[test]
 fn a_peer_that_has_finished_still_hears_the_answer_and_its_end() {
-    let (server, address, told) = server(Service::builder(), authority().server(), false);
+    let (server, address, told) = server(Service::options(), authority().server(), false);
     let mut stream = blocking(address);
     let link = opened(&told);
     // More than the connection's buffers take: it waits while the end comes.
@@ -604,7 +604,7 @@ fn a_peer_that_has_finished_still_hears_the_answer_and_its_end() {
 
 #[test]
 fn a_stream_that_ends_without_the_end_of_tls_is_told() {
-    let (_server, address, told) = server(Service::builder(), authority().server(), false);
+    let (_server, address, told) = server(Service::options(), authority().server(), false);
     let mut stream = blocking(address);
     let link = opened(&told);
     stream.write_all(b"and the rest foll").unwrap();
@@ -618,7 +618,7 @@ fn a_stream_that_ends_without_the_end_of_tls_is_told() {
     // Our own end as the client, within a message.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (session, heard) = teller();
-    let clients = service(Service::builder());
+    let clients = service(Service::options());
     let tls = authority().client();
     clients.connect_tls(listener.local_addr().unwrap(), "localhost", &tls, session).unwrap();
     let mut stream = blocking_server(&listener);
@@ -655,7 +655,7 @@ fn blocking_server(listener: &TcpListener) -> StreamOwned<ServerConnection, TcpS
 
 #[test]
 fn shutdown_ends_tls_sessions_in_tls() {
-    let (server, address, told) = server(Service::builder(), authority().server(), false);
+    let (server, address, told) = server(Service::options(), authority().server(), false);
     let mut streams: Vec<_> = (0..5).map(|_| blocking(address)).collect();
     for _ in &streams {
         opened(&told).send("the last words").unwrap();
@@ -678,8 +678,8 @@ fn shutdown_ends_tls_sessions_in_tls() {
 
 #[test]
 fn a_session_closed_before_its_handshake_is_done_still_sends_what_it_accepted() {
-    let (_server, address, told) = server(Service::builder(), authority().server(), false);
-    let clients = service(Service::builder());
+    let (_server, address, told) = server(Service::options(), authority().server(), false);
+    let clients = service(Service::options());
     let (session, heard) = teller();
     let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
     // Perhaps still connecting, perhaps in the handshake.
@@ -693,7 +693,7 @@ fn a_session_closed_before_its_handshake_is_done_still_sends_what_it_accepted() 
 
 #[test]
 fn aborting_sends_no_end_of_tls() {
-    let (_server, address, told) = server(Service::builder(), authority().server(), false);
+    let (_server, address, told) = server(Service::options(), authority().server(), false);
     let mut stream = blocking(address);
     opened(&told).abort();
     let error = stream.read(&mut [0; 10]).unwrap_err();
@@ -707,7 +707,7 @@ fn aborting_sends_no_end_of_tls() {
 fn a_peer_that_does_not_read_ends_at_the_limit_of_its_outbox() {
     const LIMIT: usize = 256 * 1024;
     let (_server, address, told) =
-        server(Service::builder().outbox(LIMIT, SlowConsumer::Disconnect), authority().server(), false);
+        server(Service::options().outbox(LIMIT, SlowConsumer::Disconnect), authority().server(), false);
     let stream = blocking(address);
     let link = opened(&told);
     let mut accepted = 0;
@@ -730,7 +730,7 @@ fn a_sender_waits_for_a_slow_reader_and_nothing_is_lost() {
     const LIMIT: usize = 128 * 1024;
     const BYTES: usize = 4_000_000;
     let (_server, address, told) =
-        server(Service::builder().outbox(LIMIT, SlowConsumer::Wait), authority().server(), false);
+        server(Service::options().outbox(LIMIT, SlowConsumer::Wait), authority().server(), false);
     let mut stream = blocking(address);
     small_buffers([&stream.sock, &stream.sock]);
     let link = opened(&told);
@@ -763,7 +763,7 @@ fn a_sender_waits_for_a_slow_reader_and_nothing_is_lost() {
 fn what_is_dropped_for_a_slow_reader_leaves_whole_messages() {
     const MESSAGE: usize = 1000;
     let (_server, address, told) =
-        server(Service::builder().outbox(64 * 1024, SlowConsumer::DropOldest), authority().server(), false);
+        server(Service::options().outbox(64 * 1024, SlowConsumer::DropOldest), authority().server(), false);
     let mut stream = blocking(address);
     let link = opened(&told);
     let mut number = 0u32;
@@ -789,9 +789,9 @@ fn what_is_dropped_for_a_slow_reader_leaves_whole_messages() {
 fn a_flood_is_echoed_at_the_pace_of_its_reader() {
     // The echo's outbox fills, receiving pauses, and goes on when the client reads: both directions share one TLS.
     let (_server, address, _told) =
-        server(Service::builder().outbox(128 * 1024, SlowConsumer::Disconnect), authority().server(), true);
+        server(Service::options().outbox(128 * 1024, SlowConsumer::Disconnect), authority().server(), true);
     let (session, told) = teller();
-    let clients = service(Service::builder().outbox(16 << 20, SlowConsumer::Disconnect));
+    let clients = service(Service::options().outbox(16 << 20, SlowConsumer::Disconnect));
     let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
     opened(&told);
     let all = pattern(6_000_000, 4);
@@ -828,7 +828,7 @@ fn what_comes_to_a_paused_session_comes_before_the_end_that_came_with_it() {
         }
     }
     let (news, told) = channel();
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let make = move |_| Pausing(Teller { news: news.clone(), echo: false });
     let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
     // With the last words of the handshake, which the session gets before it can pause, and after it.
@@ -879,7 +879,7 @@ fn frames_at_a_rate_all_come_before_the_end_of_tls() {
         }
     }
     let (news, told) = channel();
-    let service = service(Service::builder().rate_limit(Rate::messages(200, 5)));
+    let service = service(Service::options().rate_limit(Rate::messages(200, 5)));
     let make = move |_| Framed::new(LengthPrefix::new(1, 10), Count(news.clone(), Vec::new()));
     let address = service.listen_tls("127.0.0.1:0", authority().server(), make).unwrap();
     let mut stream = blocking(address);
@@ -891,7 +891,7 @@ fn frames_at_a_rate_all_come_before_the_end_of_tls() {
 
 #[test]
 fn memory_comes_back_when_tls_sessions_end() {
-    let builder = Service::builder().outbox(1 << 20, SlowConsumer::Disconnect).memory_limit(1 << 20);
+    let builder = Service::options().outbox(1 << 20, SlowConsumer::Disconnect).memory_limit(1 << 20);
     let (server, address, told) = server(builder, authority().server(), false);
     let streams: Vec<_> = (0..4).map(|_| blocking(address)).collect();
     let links: Vec<Link> = streams.iter().map(|_| opened(&told)).collect();
@@ -910,8 +910,8 @@ fn memory_comes_back_when_tls_sessions_end() {
 
 #[test]
 fn messages_are_counted_as_they_were_sent_and_bytes_as_they_went_out() {
-    let (_server, address, told) = server(Service::builder(), authority().server(), false);
-    let clients = service(Service::builder());
+    let (_server, address, told) = server(Service::options(), authority().server(), false);
+    let clients = service(Service::options());
     let (session, heard) = teller();
     let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
     // They wait for the handshake, and then share records.
@@ -930,7 +930,7 @@ fn messages_are_counted_as_they_were_sent_and_bytes_as_they_went_out() {
 fn what_waits_for_a_handshake_counts_against_the_outbox() {
     const LIMIT: usize = 100_000;
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let clients = service(Service::builder().outbox(LIMIT, SlowConsumer::Disconnect));
+    let clients = service(Service::options().outbox(LIMIT, SlowConsumer::Disconnect));
     let (session, heard) = teller();
     let address = silent.local_addr().unwrap();
     let link = clients.connect_tls(address, "localhost", &authority().client(), session).unwrap();
@@ -953,17 +953,17 @@ fn what_waits_for_a_handshake_counts_against_the_outbox() {
 #[test]
 fn a_client_connects_again_over_tls_when_its_server_is_back_or_has_a_new_certificate() {
     let strange = Authority::new("somebody else");
-    let (first, address, told) = server(Service::builder(), strange.server(), true);
-    let clients = service(Service::builder());
+    let (first, address, told) = server(Service::options(), strange.server(), true);
+    let clients = service(Service::options());
     let (news, heard) = channel();
-    let options = Reconnect::new().first(Duration::from_millis(5)).most(Duration::from_millis(20));
+    let options = Reconnect::new().initial_delay(Duration::from_millis(5)).max_delay(Duration::from_millis(20));
     let make = move || Teller { news: news.clone(), echo: false };
     let client = clients.reconnect_tls(address, "localhost", &authority().client(), options, make).unwrap();
     failed(&heard, TlsErrorKind::UnknownIssuer, &[]);
     failed(&told, TlsErrorKind::Refused, &[]);
     assert!(client.link().is_none());
     drop(first);
-    let second = service(Service::builder());
+    let second = service(Service::options());
     let (news, told) = channel();
     let make = move |_| Teller { news: news.clone(), echo: true };
     second.listen_tls(address, authority().server(), make).unwrap();
@@ -1029,7 +1029,7 @@ fn a_tls_client_at_a_plain_server_hears_that_it_is_one() {
             link.close();
         }
     }
-    let service = service(Service::builder());
+    let service = service(Service::options());
     let greets = service.listen("127.0.0.1:0", |_| Greeter).unwrap();
     let echoes = service.listen("127.0.0.1:0", |_| Echo).unwrap();
     let hangs_up = service.listen("127.0.0.1:0", |_| Hang).unwrap();
@@ -1050,7 +1050,7 @@ fn a_tls_client_at_a_plain_server_hears_that_it_is_one() {
 
 #[test]
 fn certificates_that_are_not_right_are_told_on_both_sides() {
-    let clients = service(Service::builder());
+    let clients = service(Service::options());
     let ours = authority().client();
     let strange = Authority::new("somebody else");
     let past = |params: &mut CertificateParams| {
@@ -1075,7 +1075,7 @@ fn certificates_that_are_not_right_are_told_on_both_sides() {
         (authority().odd_server(nameless), "localhost", TlsErrorKind::WrongName, &["subjectAltName"]),
     ];
     for (tls, name, kind, words) in cases {
-        let (_server, address, told) = server(Service::builder(), tls.clone(), true);
+        let (_server, address, told) = server(Service::options(), tls.clone(), true);
         let (session, heard) = teller();
         clients.connect_tls(address, name, &ours, session).unwrap();
         failed(&heard, kind, words);
@@ -1094,14 +1094,14 @@ fn certificates_that_are_not_right_are_told_on_both_sides() {
 
 #[test]
 fn a_server_may_be_trusted_by_its_own_certificate_if_it_is_none_of_an_authority() {
-    let clients = service(Service::builder());
+    let clients = service(Service::options());
     for (is_ca, well) in [(IsCa::ExplicitNoCa, true), (IsCa::Ca(BasicConstraints::Unconstrained), false)] {
         let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
         params.is_ca = is_ca;
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap().pem();
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-        let (_server, address, _told) = server(Service::builder(), tls, true);
+        let (_server, address, _told) = server(Service::options(), tls, true);
         let (session, heard) = teller();
         let trusting = ClientTls::from_ca_pem(certificate.as_bytes()).unwrap();
         clients.connect_tls(address, "localhost", &trusting, session).unwrap();
@@ -1132,7 +1132,7 @@ fn bytes_that_were_changed_on_their_way_end_the_session() {
 
 #[test]
 fn a_client_that_does_not_shake_hands_is_closed_in_time() {
-    let builder = Service::builder().handshake_timeout(Duration::from_millis(50));
+    let builder = Service::options().handshake_timeout(Duration::from_millis(50));
     let (server, address, told) = server(builder, authority().server(), true);
     let mut silent = socket(address);
     assert!(matches!(closed(&told).0.as_str(), "HandshakeTimeout"));
@@ -1167,7 +1167,7 @@ fn after_the_handshake_the_session_has_its_time_to_be_ready() {
         }
     }
     let (news, told) = channel();
-    let service = service(Service::builder().handshake_timeout(Duration::from_millis(300)));
+    let service = service(Service::options().handshake_timeout(Duration::from_millis(300)));
     let address = service.listen_tls("127.0.0.1:0", authority().server(), move |_| Ready(news.clone())).unwrap();
     let mut ready = blocking(address);
     round_trip(&mut ready, b"password");
@@ -1179,7 +1179,7 @@ fn after_the_handshake_the_session_has_its_time_to_be_ready() {
 #[test]
 fn a_silent_peer_is_closed_after_the_handshake_by_the_idle_timeout() {
     let (_server, address, told) =
-        server(Service::builder().idle_timeout(Duration::from_millis(100)), authority().server(), true);
+        server(Service::options().idle_timeout(Duration::from_millis(100)), authority().server(), true);
     let mut stream = blocking(address);
     opened(&told);
     assert_eq!(closed(&told).0, "IdleTimeout");
@@ -1203,7 +1203,7 @@ fn a_panic_in_a_verifier_costs_its_session_only() {
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(falls.clone());
-    let (server, address, told) = server(Service::builder(), ServerTls::from_config(config), true);
+    let (server, address, told) = server(Service::options(), ServerTls::from_config(config), true);
     let (session, heard) = teller();
     server.connect_tls(address, "localhost", &authority().client(), session).unwrap();
     assert_eq!(closed(&told).0, "Panicked");

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread;
 use wharf::Buffer;
-use wharf_session::{Builder, Closed, Group, Link, LinkStats, Service, Session};
+use wharf_session::{Closed, Group, Link, LinkStats, Service, ServiceOptions, Session};
 
 // --- Sessions that are counted ---
 
@@ -192,7 +192,7 @@ impl Drop for Actor {
 
 // --- Tools ---
 
-pub fn service(builder: Builder) -> Service {
+pub fn service(builder: ServiceOptions) -> Service {
     builder.start().unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! Timers: operations whose time comes. They lie in a wheel; the engine is told a deadline, at most a tick after the
-//! earliest of them. It is told a later one only when it asks: a timer that begins and is cancelled beside an earlier one
-//! touches nothing but its place in the wheel.
+//! earliest of them. It is told a later one only when it asks: a timer that begins and is cancelled beside an earlier
+//! one touches nothing but its place in the wheel.
 
 use super::wheel::{TICK, Wheel};
 use super::{Completion, Kind, Payload, Sink};
