@@ -1,7 +1,7 @@
-//! **wharf**: the I/O completion port of Windows NT as a portable system.
+//! **wharf**: the I/O completion port of Windows NT as a portable library.
 //!
 //! Any number of sockets, files, pipes, timers, signals, child processes and posted packets complete into one queue. A
-//! small pool of threads takes the packets out; the port keeps the number of *running* threads right, and replaces
+//! small pool of threads takes the packets out; the port keeps as many of them *running* as it is told, and replaces
 //! those that block.
 //!
 //! ```
@@ -12,18 +12,22 @@
 //! let listener = port.listen("127.0.0.1:0", ())?;
 //! let address = listener.local_addr()?;
 //! listener.accept(())?;
-//! let associate = port.clone();
-//! let workers = port.start(Workers::default(), move |packet| match packet.event {
-//!     Event::Accepted { listener, result } => {
-//!         let _ = listener.accept(());
-//!         if let Ok((socket, _peer)) = result {
-//!             let stream = associate.associate(socket, ()).unwrap();
-//!             let _ = stream.recv(Buffer::with_capacity(4096), ());
+//! let workers = port.start(Workers::default(), {
+//!     let port = port.clone();
+//!     move |packet| match packet.event {
+//!         Event::Accepted { listener, result } => {
+//!             let _ = listener.accept(());
+//!             if let Ok((socket, _peer)) = result {
+//!                 match port.associate(socket, ()) {
+//!                     Ok(stream) => drop(stream.recv(Buffer::with_capacity(4096), ())),
+//!                     Err(refused) => eprintln!("a connection is closed: {}", refused.error),
+//!                 }
+//!             }
 //!         }
+//!         Event::Received { stream, buffer, result: Ok(1..) } => drop(stream.send(buffer, ())),
+//!         Event::Sent { stream, buffer, result: Ok(_) } => drop(stream.recv(buffer, ())),
+//!         _ => {} // the end of a stream, or an error: the last handle goes, and the socket is closed
 //!     }
-//!     Event::Received { stream, buffer, result: Ok(1..) } => drop(stream.send(buffer, ())),
-//!     Event::Sent { stream, buffer, result: Ok(_) } => drop(stream.recv(buffer, ())),
-//!     _ => {} // the end of a stream, or an error: the last handle goes, and the socket is closed
 //! })?;
 //!
 //! let mut client = std::net::TcpStream::connect(address)?;
@@ -35,6 +39,28 @@
 //! workers.join();
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! # Levels
+//!
+//! - [`CompletionPort`]: operations with types. Start here; the [`Event`]s are the list of what completes.
+//! - The crate `wharf-session`, above it: servers and clients made of connections, framing, groups, TLS.
+//! - [`raw`], below it: operations with numbers and addresses, for a C interface or futures.
+//!
+//! [`error`] has the system's numbers beside their NTSTATUS, Win32 and Winsock counterparts.
+//!
+//! # Platforms
+//!
+//! - Linux: sockets by epoll, files by io_uring or threads. [`SocketEngine`] and [`FileEngine`] choose others.
+//! - Windows: the kernel's own completion port. Unix sockets, pipes and the standard input are refused there. Tested
+//!   under Wine only.
+//! - macOS, FreeBSD, Android: compiled, and run by nobody yet. Sockets by `poll(2)`, files by threads.
+//!
+//! Rust 1.88 or later. There are no features to choose: `fake` is for the project's own tests.
+//!
+//! # Not done here
+//!
+//! No futures and no executor, no C interface, no reuse of sockets after a disconnect. One short lock guards a port's
+//! queue, so one port is not meant for hundreds of processors.
 
 // Under `--cfg loom` only the queue and what it stands on are compiled, for the models in `queue/model.rs`, which do
 // not use all of it.
