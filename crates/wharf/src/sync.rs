@@ -20,7 +20,7 @@ mod real {
     pub(crate) type Guard<'a, T> = MutexGuard<'a, T>;
 
     impl<T> Lock<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub(crate) const fn new(value: T) -> Self {
             Lock(Mutex::new(value))
         }
 
@@ -115,6 +115,15 @@ impl<T> Monitor<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is notified or the time is over, or for less; `None` is no limit.
+    #[cfg(any(windows, all(unix, not(any(target_os = "linux", target_os = "android"))), feature = "fake"))]
+    pub(crate) fn wait<'a>(&'a self, guard: MutexGuard<'a, T>, timeout: Option<Duration>) -> MutexGuard<'a, T> {
+        match timeout {
+            None => self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => self.changed.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0,
+        }
     }
 
     /// Waits until the condition is over, or the time is; `None` is no limit.

@@ -11,14 +11,14 @@ use crate::sync::Lock;
 use crate::sys::calls::Completions;
 use crate::sys::signals::{SIGBREAK, SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Once, Weak};
 use windows_sys::Win32::System::Console as console;
 
 /// What the system gives a program to end by itself.
 const ENDING: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Who is to be told, of all ports of the process.
-static TOLD: Mutex<Vec<Weak<Hook>>> = Mutex::new(Vec::new());
+static TOLD: Lock<Vec<Weak<Hook>>> = Lock::new(Vec::new());
 
 /// A registration, as the system's thread sees it.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ unsafe extern "system" fn told(event: u32) -> i32 {
         console::CTRL_BREAK_EVENT => SIGBREAK,
         _ => SIGTERM,
     };
-    let hooks = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let hooks = TOLD.lock();
     let mut anybody = false;
     for hook in hooks.iter().filter_map(Weak::upgrade).filter(|hook| hook.signal == signal) {
         anybody = true;
@@ -103,7 +103,7 @@ impl Port {
         let completions = self.queue.completions.clone();
         let hook = Arc::new(Hook { signal, count: AtomicU32::new(0), completions, serial });
         {
-            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut told = TOLD.lock();
             told.retain(|hook| hook.strong_count() > 0);
             told.push(Arc::downgrade(&hook));
         }

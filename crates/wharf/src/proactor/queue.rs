@@ -12,11 +12,10 @@
 
 use super::packet::Entry;
 use super::port::PortDriver;
-use crate::sync::{Arc, Lock};
+use crate::sync::{Arc, Lock, Monitor};
 use crate::sys::calls::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::threads::{
@@ -46,31 +45,23 @@ const BATCH: usize = 64;
 
 /// How one thread sleeps until somebody signals it.
 #[derive(Debug, Default)]
-pub(crate) struct Park {
-    signalled: Mutex<bool>,
-    changed: Condvar,
-}
+pub(crate) struct Park(Monitor<bool>);
 
 impl Park {
     pub(crate) fn signal(&self, _: bool) {
-        *self.signalled.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
+        *self.0.lock() = true;
+        self.0.notify_all();
     }
 
     /// Sleeps until it is signalled, which is then used up, or until `deadline`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) {
-        let mut signalled = self.signalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signalled = self.0.lock();
         while !std::mem::take(&mut *signalled) {
-            signalled = match deadline {
-                None => self.changed.wait(signalled).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return;
-                    }
-                    self.changed.wait_timeout(signalled, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return;
+            }
+            signalled = self.0.wait(signalled, left);
         }
     }
 }

@@ -40,6 +40,7 @@ pub use ports::stand_still;
 pub(crate) use datagrams::{CARRIED_MAX, content, sender};
 
 use crate::reactor::engine::{Events, Handle, Pieces, Readiness};
+use crate::sync::{Lock, Monitor};
 use crate::sys;
 use crate::sys::errno::ECONNREFUSED;
 use fastrand::Rng;
@@ -47,7 +48,7 @@ use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// The lowest handle: above any descriptor of the system's, so that a call past the engine reaches nobody.
@@ -471,10 +472,9 @@ pub struct View {
 
 /// See the top of this file.
 pub struct Fake {
-    net: Mutex<Net>,
-    woken: Condvar,
-    /// Raised with every `woken`, for those who wait for descriptors.
-    wakers: Mutex<Vec<Weak<OwnedFd>>>,
+    net: Monitor<Net>,
+    /// Raised with every notification of the net's, for those who wait for descriptors.
+    wakers: Lock<Vec<Weak<OwnedFd>>>,
     polling: AtomicBool,
     hook: OnceLock<Hook>,
 }
@@ -494,7 +494,7 @@ impl Fake {
 
     fn with(rng: Rng, faults: Faults) -> Fake {
         Fake {
-            net: Mutex::new(Net {
+            net: Monitor::new(Net {
                 rng,
                 faults,
                 honest: false,
@@ -510,8 +510,7 @@ impl Fake {
                 deadline: None,
                 kicked: false,
             }),
-            woken: Condvar::new(),
-            wakers: Mutex::new(Vec::new()),
+            wakers: Lock::new(Vec::new()),
             polling: AtomicBool::new(false),
             hook: OnceLock::new(),
         }
@@ -522,14 +521,10 @@ impl Fake {
         assert!(self.hook.set(Box::new(hook)).is_ok(), "a hook is installed once");
     }
 
-    fn net(&self) -> MutexGuard<'_, Net> {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Something has changed, whoever waits for it.
     fn wake(&self) {
-        self.woken.notify_all();
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).for_each(|waker| {
+        self.net.notify_all();
+        self.wakers.lock().iter().filter_map(Weak::upgrade).for_each(|waker| {
             sys::raise(&waker);
         });
     }
@@ -541,11 +536,11 @@ impl Fake {
     }
 
     fn call<R>(&self, call: Call, handle: Handle, effect: impl FnOnce(&mut Net) -> R) -> R {
-        self.net().begin(call, handle);
+        self.net.lock().begin(call, handle);
         self.tell(call, When::Before);
-        let result = effect(&mut self.net());
+        let result = effect(&mut self.net.lock());
         self.tell(call, When::After);
-        self.net().end(call, handle);
+        self.net.lock().end(call, handle);
         self.wake();
         result
     }
@@ -554,33 +549,33 @@ impl Fake {
 
     /// While honest, nothing goes wrong and nothing is delayed.
     pub fn honest(&self, honest: bool) {
-        self.net().honest = honest;
+        self.net.lock().honest = honest;
     }
 
     /// The next `call` fails with `error`, and has no effect.
     pub fn fail_next(&self, call: Call, error: i32) {
-        self.net().scripted.push((call, error));
+        self.net.lock().scripted.push((call, error));
     }
 
     pub fn advance(&self, by: Duration) {
-        self.net().time += by;
+        self.net.lock().time += by;
         self.wake();
     }
 
     /// A connected socket whose peer leaves up to `capacity` bytes unread.
     pub fn connected(&self, capacity: usize) -> (Handle, usize) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let connection = net.new_connection(capacity);
         (net.open(State::Stream(connection)), connection)
     }
 
     pub fn listening(&self) -> Handle {
-        self.net().open(State::Listener(VecDeque::new()))
+        self.net.lock().open(State::Listener(VecDeque::new()))
     }
 
     /// A peer connects to a listener.
     pub fn peer_connects(&self, listener: Handle, capacity: usize) -> usize {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let connection = net.new_connection(capacity);
         match &mut net.socket(listener).state {
             State::Listener(backlog) => backlog.push_back(connection),
@@ -594,7 +589,7 @@ impl Fake {
 
     /// A connect that is in progress ends; if well, with this connection.
     pub fn end_connect(&self, handle: Handle, well: bool, capacity: usize) -> Option<usize> {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         if !matches!(net.socket(handle).state, State::Connecting) {
             return None;
         }
@@ -618,14 +613,14 @@ impl Fake {
 
     /// The connection of a connected socket.
     pub fn connection_of(&self, handle: Handle) -> Option<usize> {
-        match self.net().socket(handle).state {
+        match self.net.lock().socket(handle).state {
             State::Stream(connection) => Some(connection),
             _ => None,
         }
     }
 
     pub fn peer_writes(&self, connection: usize, bytes: u64) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
             one.written += bytes;
@@ -638,7 +633,7 @@ impl Fake {
     /// The peer writes these bytes: on a connection whose peer never writes the pattern. After the socket's close a
     /// kernel answers by a reset.
     pub fn peer_says(&self, connection: usize, bytes: &[u8]) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let one = &mut net.connections[connection];
         if one.closed {
             one.broken = true;
@@ -653,7 +648,7 @@ impl Fake {
 
     /// Sockets that are connecting, and to where.
     pub fn connecting(&self) -> Vec<(Handle, SocketAddr)> {
-        let net = self.net();
+        let net = self.net.lock();
         let handles = net.sockets.iter().enumerate().filter_map(|(index, socket)| {
             let socket = socket.as_ref().filter(|socket| matches!(socket.state, State::Connecting))?;
             Some((FIRST_HANDLE + Handle::try_from(index).unwrap(), socket.target?))
@@ -663,17 +658,17 @@ impl Fake {
 
     /// The last connection that was made to this address.
     pub fn connection_to(&self, target: SocketAddr) -> Option<usize> {
-        self.net().connections.iter().rposition(|one| one.target == Some(target))
+        self.net.lock().connections.iter().rposition(|one| one.target == Some(target))
     }
 
     /// When the next poll is to say that time is over.
     pub fn deadline(&self) -> Option<Instant> {
-        self.net().deadline
+        self.net.lock().deadline
     }
 
     /// The peer sends an urgent byte: a mark behind what was written.
     pub fn peer_urges(&self, connection: usize) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
             one.urgent = Some(one.written);
@@ -683,7 +678,7 @@ impl Fake {
 
     /// The peer reads up to `bytes` of what was sent.
     pub fn peer_reads(&self, connection: usize, bytes: usize) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let one = &mut net.connections[connection];
         one.read = (one.read + bytes).min(one.sent.len());
         if one.wants_space && one.space() > 0 {
@@ -696,7 +691,7 @@ impl Fake {
 
     /// The peer shuts its sending side.
     pub fn peer_finishes(&self, connection: usize) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let one = &mut net.connections[connection];
         if !one.finished && !one.reset && !one.closed {
             one.finished = true;
@@ -708,12 +703,12 @@ impl Fake {
 
     /// The peer resets the connection; what was not received is lost, or can still be received.
     pub fn peer_resets(&self, connection: usize, loses: bool) {
-        self.net().reset(connection, loses);
+        self.net.lock().reset(connection, loses);
         self.wake();
     }
 
     pub fn view(&self, connection: usize) -> View {
-        let net = self.net();
+        let net = self.net.lock();
         let one = &net.connections[connection];
         View {
             written: one.written,
@@ -734,16 +729,16 @@ impl Fake {
 
     /// Everything the system took from the port for this connection.
     pub fn sent(&self, connection: usize) -> Vec<u8> {
-        self.net().connections[connection].sent.clone()
+        self.net.lock().connections[connection].sent.clone()
     }
 
     /// How many bytes that are.
     pub fn sent_bytes(&self, connection: usize) -> usize {
-        self.net().connections[connection].sent.len()
+        self.net.lock().connections[connection].sent.len()
     }
 
     pub fn backlog(&self, listener: Handle) -> usize {
-        match &self.net().socket(listener).state {
+        match &self.net.lock().socket(listener).state {
             State::Listener(backlog) => backlog.len(),
             _ => 0,
         }
@@ -751,23 +746,23 @@ impl Fake {
 
     /// A connect is over, and its end was not fetched.
     pub fn connect_is_over(&self, handle: Handle) -> bool {
-        matches!(self.net().socket(handle).state, State::Stream(_) | State::Refused(_))
+        matches!(self.net.lock().socket(handle).state, State::Stream(_) | State::Refused(_))
     }
 
     /// No call on the handle is under way, and no poll will tell of it.
     pub fn is_at_rest(&self, handle: Handle) -> bool {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let socket = net.socket(handle);
         socket.calls == 0 && socket.device.is_none()
     }
 
     pub fn is_open(&self, handle: Handle) -> bool {
         let index = usize::try_from(handle - FIRST_HANDLE).unwrap();
-        self.net().sockets.get(index).is_some_and(Option::is_some)
+        self.net.lock().sockets.get(index).is_some_and(Option::is_some)
     }
 
     pub fn open_handles(&self) -> Vec<Handle> {
-        let net = self.net();
+        let net = self.net.lock();
         let open = net.sockets.iter().enumerate().filter(|(_, socket)| socket.is_some());
         open.map(|(index, _)| FIRST_HANDLE + Handle::try_from(index).unwrap()).collect()
     }

@@ -31,6 +31,7 @@ use crate::raw::{
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
 use crate::reactor::engine::{Calls, Engine, Handle, Selector};
+use crate::sync::Lock;
 use crate::sys::errno::{ECONNRESET, ENOTCONN, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, pattern};
 use crate::threads::{Deadline, Wake};
@@ -38,8 +39,8 @@ use fastrand::Rng;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const EBUSY: i32 = 16;
@@ -205,7 +206,7 @@ struct Model {
 struct Schedule {
     port: Port,
     fake: Arc<Fake>,
-    model: Mutex<Model>,
+    model: Lock<Model>,
     /// The hook is silent: a nested step runs, or the schedule is checked.
     silent: AtomicBool,
     /// Several threads have worked on the port, so that no order is known.
@@ -365,7 +366,7 @@ impl Schedule {
         let schedule = Arc::new(Schedule {
             port: Port::build(config, |_| Ok(Engine::of(engine))).expect("a timer descriptor"),
             fake: fake.clone(),
-            model: Mutex::new(Model {
+            model: Lock::new(Model {
                 rng,
                 operations: Vec::new(),
                 sockets: Vec::new(),
@@ -397,17 +398,13 @@ impl Schedule {
             let weak = Arc::downgrade(&schedule);
             fake.hook(move |call, _| {
                 let Some(schedule) = weak.upgrade() else { return };
-                if schedule.silent.load(Ordering::Relaxed) || !schedule.model().chance(interrupt) {
+                if schedule.silent.load(Ordering::Relaxed) || !schedule.model.lock().chance(interrupt) {
                     return;
                 }
                 schedule.silently(|| schedule.nested_step(call));
             });
         }
         schedule
-    }
-
-    fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silently(&self, f: impl FnOnce()) {
@@ -419,7 +416,7 @@ impl Schedule {
     // --- Steps ---
 
     fn step(&self) {
-        let what = self.model().rng.u8(..152);
+        let what = self.model.lock().rng.u8(..152);
         match what {
             128..129 => self.adopt_datagrams(),
             129..137 => self.receive_from(),
@@ -451,7 +448,7 @@ impl Schedule {
 
     /// What another thread does meanwhile.
     fn nested_step(&self, call: Call) {
-        let what = self.model().rng.u8(..80);
+        let what = self.model.lock().rng.u8(..80);
         match what {
             64..68 => self.receive_from(),
             68..72 => self.send_to(),
@@ -470,7 +467,7 @@ impl Schedule {
             47..48 => self.skip_on_success(),
             48..49 => self.timer(),
             49..50 => self.post(),
-            50..51 if self.model().chance(30) => self.close_port(),
+            50..51 if self.model.lock().chance(30) => self.close_port(),
             _ => self.peer(),
         }
     }
@@ -478,7 +475,7 @@ impl Schedule {
     #[allow(unsafe_code)]
     fn receive(&self) {
         let (device, buffers, token, sink) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_stream() else { return };
             let token = model.add(Kind::Received, Some(socket), RECEIVE, self.fake.now());
             let sink = model.sink(token);
@@ -505,7 +502,7 @@ impl Schedule {
     #[allow(unsafe_code)]
     fn send(&self) {
         let (device, buffers, token, sink) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_stream() else { return };
             let token = model.add(Kind::Sent, Some(socket), SEND, self.fake.now());
             let sink = model.sink(token);
@@ -526,7 +523,7 @@ impl Schedule {
 
     fn accept(&self) {
         let (device, token, sink) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick(|socket| socket.listener && !socket.ending) else { return };
             let token = model.add(Kind::Accepted, Some(socket), RECEIVE, self.fake.now());
             let sink = model.sink(token);
@@ -540,7 +537,7 @@ impl Schedule {
     fn open_or_connect(&self) {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 7));
         let fresh = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let again = model.rng.bool();
             let fresh = model.pick(|socket| !socket.listener && !socket.connected && !socket.ending);
             fresh.filter(|_| again)
@@ -548,23 +545,23 @@ impl Schedule {
         let socket = match fresh {
             Some(socket) => socket,
             None => {
-                let key = self.model().rng.usize(..1000);
+                let key = self.model.lock().rng.usize(..1000);
                 let Ok(device) = self.port.open_stream(&peer, key) else {
-                    assert!(self.model().closed);
+                    assert!(self.model.lock().closed);
                     return;
                 };
                 self.add_socket(device, false, None)
             }
         };
         let (device, token, sink) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let token = model.add(Kind::Connected, Some(socket), SEND, self.fake.now());
             let sink = model.sink(token);
             (model.sockets[socket].device.clone(), token, sink)
         };
         let refuse = self.must_refuse(token);
         let issued = self.port.connect(&device, &peer, token, sink);
-        let mut model = self.model();
+        let mut model = self.model.lock();
         if issued.is_ok() && !model.sockets[socket].ending && self.fake.is_open(device.handle()) {
             if let Some(connection) = self.fake.connection_of(device.handle()) {
                 model.sockets[socket].connection = Some(connection);
@@ -577,7 +574,7 @@ impl Schedule {
 
     fn disconnect(&self) {
         let (device, token, sink, socket) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_stream() else { return };
             let token = model.add(Kind::Disconnected, Some(socket), SEND, self.fake.now());
             let sink = model.sink(token);
@@ -587,14 +584,14 @@ impl Schedule {
         let refuse = self.must_refuse(token);
         let issued = self.port.disconnect(&device, token, sink);
         if issued.is_ok() {
-            self.model().sockets[socket].shut[SEND] = true;
+            self.model.lock().sockets[socket].shut[SEND] = true;
         }
         self.issued(token, issued, refuse);
     }
 
     fn shutdown(&self) {
         let (device, how, socket) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_stream() else { return };
             let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][model.rng.usize(..3)];
             let tried = &mut model.sockets[socket].shut_tried;
@@ -604,7 +601,7 @@ impl Schedule {
         };
         let result = self.port.shutdown(&device, how);
         self.drain();
-        let mut model = self.model();
+        let mut model = self.model.lock();
         let closed = model.closed;
         let socket = &mut model.sockets[socket];
         match result {
@@ -619,7 +616,7 @@ impl Schedule {
 
     fn timer(&self) {
         let (token, sink, key, after, period) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let now = self.fake.now();
             let token = model.add(Kind::Elapsed, None, 0, now);
             let mut sink = model.sink(token);
@@ -642,7 +639,7 @@ impl Schedule {
 
     fn post(&self) {
         let (token, key, limit) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let token = model.add(Kind::Posted, None, 0, self.fake.now());
             (token, model.operations[token].key, model.rng.bool().then(|| model.rng.usize(..4)))
         };
@@ -653,7 +650,7 @@ impl Schedule {
             Some(limit) => self.port.try_post(post, limit),
         };
         self.drain();
-        let mut model = self.model();
+        let mut model = self.model.lock();
         match result {
             Ok(()) => {
                 assert!(!refuse);
@@ -672,7 +669,7 @@ impl Schedule {
 
     fn cancel(&self) {
         let (id, token, done) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let count = model.operations.len();
             if count == 0 {
                 return;
@@ -694,7 +691,7 @@ impl Schedule {
 
     fn cancel_all(&self) {
         let (device, outstanding) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick(|socket| !socket.ending) else { return };
             model.end_all(Some(socket));
             model.sockets[socket].cancelled = true;
@@ -708,7 +705,7 @@ impl Schedule {
 
     fn close_device(&self) {
         let socket = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let twice = model.chance(16);
             let Some(socket) = model.pick(|socket| twice || !socket.ending) else { return };
             socket
@@ -718,7 +715,7 @@ impl Schedule {
 
     fn close(&self, socket: usize) {
         let device = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             model.sockets[socket].ending = true;
             model.sockets[socket].closing = true;
             model.end_all(Some(socket));
@@ -726,19 +723,19 @@ impl Schedule {
         };
         self.port.close_device(&device);
         self.drain();
-        self.model().sockets[socket].ended = true;
+        self.model.lock().sockets[socket].ended = true;
     }
 
     fn release(&self) {
         let (socket, device) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick(|socket| !socket.ending) else { return };
             model.sockets[socket].ending = true;
             (socket, model.sockets[socket].device.clone())
         };
         let result = self.port.give_up(&device);
         self.drain();
-        let mut model = self.model();
+        let mut model = self.model.lock();
         let outstanding = model.outstanding(socket);
         match result {
             Ok(handle) => {
@@ -768,7 +765,7 @@ impl Schedule {
     }
 
     fn skip_on_success(&self) {
-        let mut model = self.model();
+        let mut model = self.model.lock();
         if let Some(socket) = model.pick(|socket| !socket.listener) {
             model.sockets[socket].skip = true;
             model.sockets[socket].device.skip_on_success();
@@ -777,7 +774,7 @@ impl Schedule {
 
     fn adopt(&self) {
         let (handle, connection, key) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let key = model.rng.usize(..1000);
             let given = model.handles.pop().map(|handle| (handle, self.fake.connection_of(handle)));
             let usable = given.filter(|&(_, connection)| {
@@ -804,10 +801,10 @@ impl Schedule {
             Ok(device) => {
                 assert_eq!((device.key(), device.handle()), (key, handle));
                 let socket = self.add_socket(device, false, connection);
-                self.model().sockets[socket].connected = true;
+                self.model.lock().sockets[socket].connected = true;
             }
             Err(error) => {
-                assert!(error == ENOSPC || error == EBADF && self.model().closed, "adopting failed: {error}");
+                assert!(error == ENOSPC || error == EBADF && self.model.lock().closed, "adopting failed: {error}");
                 assert!(self.fake.is_at_rest(handle));
                 self.fake.close(handle);
             }
@@ -825,7 +822,7 @@ impl Schedule {
     }
 
     fn add_socket(&self, device: Arc<DeviceState>, listener: bool, connection: Option<usize>) -> usize {
-        self.model().add_socket(device, listener, connection)
+        self.model.lock().add_socket(device, listener, connection)
     }
 
     fn get(&self) -> bool {
@@ -837,11 +834,11 @@ impl Schedule {
         self.drain();
         match result {
             Ok(completion) => {
-                self.model().arrive(Way::Port, completion, &self.fake);
+                self.model.lock().arrive(Way::Port, completion, &self.fake);
                 return true;
             }
             Err(GetError::TimedOut) => {}
-            Err(GetError::Abandoned) => assert!(self.model().closed, "abandoned by an open port"),
+            Err(GetError::Abandoned) => assert!(self.model.lock().closed, "abandoned by an open port"),
             Err(GetError::Forked | GetError::NoRoom) => unreachable!(),
         }
         false
@@ -849,26 +846,26 @@ impl Schedule {
 
     /// Takes a batch and walks through it, or through some of it.
     fn get_many(&self) {
-        let most = self.model().rng.usize(1..24);
+        let most = self.model.lock().rng.usize(1..24);
         let result = self.port.get_many(most, Deadline::Now);
         self.drain();
         let (first, held) = match result {
             Ok(taken) => taken,
             Err(empty) => {
-                assert!(empty == GetError::TimedOut || self.model().closed, "{empty:?}");
+                assert!(empty == GetError::TimedOut || self.model.lock().closed, "{empty:?}");
                 return;
             }
         };
         let mut next = Some(first);
         while let Some(completion) = next {
             let stop = {
-                let mut model = self.model();
+                let mut model = self.model.lock();
                 model.arrive(Way::Port, completion, &self.fake);
                 model.chance(40)
             };
             if stop {
                 // The rest goes back, here or when the thread comes for more.
-                if self.model().rng.bool() {
+                if self.model.lock().rng.bool() {
                     self.port.queue.give_back(held.drain().into_iter());
                 }
                 break;
@@ -883,18 +880,18 @@ impl Schedule {
         let taken = self.port.take_again().and_then(|entry| self.port.execute(entry));
         self.drain();
         if let Some(completion) = taken {
-            self.model().arrive(Way::Port, completion, &self.fake);
+            self.model.lock().arrive(Way::Port, completion, &self.fake);
         }
     }
 
     fn pass_time(&self) {
-        let by = self.model().rng.u64(..40_000);
+        let by = self.model.lock().rng.u64(..40_000);
         self.fake.advance(Duration::from_micros(by));
     }
 
     fn peer(&self) {
         let (what, amount, connection, handle) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let what = model.rng.u8(..32);
             let handle = match what {
                 26..30 => model.pick(|socket| socket.listener && !socket.ending),
@@ -923,7 +920,7 @@ impl Schedule {
             }
         }
         let Some(index) = handle else { return };
-        let mut model = self.model();
+        let mut model = self.model.lock();
         let capacity = model.rng.usize(8..200);
         let handle = model.sockets[index].device.handle();
         if model.sockets[index].ending {
@@ -940,14 +937,14 @@ impl Schedule {
 
     fn close_port(&self) {
         {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             model.closed = true;
             model.before_close = model.arrivals;
             model.end_all(None);
         }
         self.port.close();
         self.drain();
-        self.model().gone = true;
+        self.model.lock().gone = true;
     }
 
     // --- What comes back ---
@@ -958,14 +955,14 @@ impl Schedule {
         if arrived.is_empty() {
             return;
         }
-        let mut model = self.model();
+        let mut model = self.model.lock();
         for (way, completion) in arrived {
             model.arrive(way, completion, &self.fake);
         }
     }
 
     fn drain_events(&self) {
-        let mut model = self.model();
+        let mut model = self.model.lock();
         for token in 0..model.operations.len() {
             let outstanding = model.operations[token].is_outstanding();
             let Some(event) = model.operations[token].event.clone().filter(|_| outstanding) else { continue };
@@ -977,7 +974,7 @@ impl Schedule {
 
     /// Whether an operation that is about to be issued has to be refused.
     fn must_refuse(&self, token: usize) -> bool {
-        let model = self.model();
+        let model = self.model.lock();
         let operation = &model.operations[token];
         let Some(socket) = operation.device.map(|device| &model.sockets[device]) else { return model.gone };
         let side = operation.side;
@@ -1015,7 +1012,7 @@ impl Schedule {
 
     fn issued(&self, token: usize, issued: Result<Issued, i32>, refuse: bool) {
         self.drain();
-        let mut model = self.model();
+        let mut model = self.model.lock();
         match issued {
             Ok(issued) => {
                 assert!(!refuse, "operation {token} was accepted: {:?}", model.operations[token]);
@@ -1161,7 +1158,7 @@ impl Model {
 impl Schedule {
     /// Everything that can be done is done, and what is left has a reason to wait.
     fn settle(&self) {
-        if self.model().closed || self.busy.load(Ordering::Relaxed) {
+        if self.model.lock().closed || self.busy.load(Ordering::Relaxed) {
             return;
         }
         self.silently(|| {
@@ -1186,7 +1183,7 @@ impl Schedule {
     }
 
     fn check(&self) {
-        let model = self.model();
+        let model = self.model.lock();
         let now = self.fake.now();
         for (token, operation) in model.operations.iter().enumerate() {
             let socket = operation.device.map(|device| &model.sockets[device]);
@@ -1249,7 +1246,7 @@ impl Schedule {
     /// Ends everything, and checks what can be known only then.
     fn finish(&self) {
         let (settle, port_first) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             (model.chance(192), model.chance(96))
         };
         if settle {
@@ -1258,30 +1255,30 @@ impl Schedule {
         if port_first {
             self.close_port();
             self.drain_events();
-            let model = self.model();
+            let model = self.model.lock();
             let left = model.operations.iter().find(|operation| operation.is_outstanding());
             assert!(left.is_none(), "the port is closed, and this goes on: {left:?}");
         }
         // Steps in between may add some.
         loop {
-            let open = self.model().sockets.iter().position(|socket| !socket.ended);
+            let open = self.model.lock().sockets.iter().position(|socket| !socket.ended);
             let Some(socket) = open else { break };
             self.close(socket);
         }
         self.settle();
-        if !self.model().closed {
+        if !self.model.lock().closed {
             self.close_port();
         }
         self.get();
         self.drain();
         self.drain_events();
-        let handles = std::mem::take(&mut self.model().handles);
+        let handles = std::mem::take(&mut self.model.lock().handles);
         handles.into_iter().for_each(|handle| self.fake.close(handle));
         assert!(self.port.devices().is_empty());
         assert_eq!(self.port.device_count(), 0);
         assert_eq!(self.fake.open_handles(), [], "handles that nobody closed");
         assert_eq!(Arc::strong_count(self.port.pool()), 1, "buffers are missing in the pool");
-        let model = self.model();
+        let model = self.model.lock();
         for (token, operation) in model.operations.iter().enumerate() {
             assert!(!operation.is_outstanding(), "operation {token} never completed: {operation:?}");
             let again = operation.event.as_ref().and_then(|event| event.wait(Some(Duration::ZERO)));
@@ -1387,7 +1384,7 @@ impl Drop for Replay {
 fn run(seed: u64) {
     let _replay = Replay(seed);
     let schedule = Schedule::new(seed, false);
-    let steps = schedule.model().rng.u32(30..=80);
+    let steps = schedule.model.lock().rng.u32(30..=80);
     schedule.adopt();
     if seed.is_multiple_of(2) {
         schedule.listen();
@@ -1396,7 +1393,7 @@ fn run(seed: u64) {
         schedule.adopt_datagrams();
     }
     for nth in 0..steps {
-        if schedule.model().closed {
+        if schedule.model.lock().closed {
             break;
         }
         if seed.is_multiple_of(16) && nth == steps / 2 {
@@ -1420,7 +1417,7 @@ fn run_threads(seed: u64) {
                 let schedule = &schedule;
                 scope.spawn(move || {
                     for _ in 0..60 {
-                        let wait = schedule.model().rng.u8(..16) == 0;
+                        let wait = schedule.model.lock().rng.u8(..16) == 0;
                         if wait {
                             schedule.get_for(Duration::from_micros(200));
                         } else {

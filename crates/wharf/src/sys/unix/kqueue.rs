@@ -4,6 +4,7 @@
 //! Checked by the compiler and by nothing else: see docs/verification.md.
 
 use super::Handle;
+use crate::sync::{Lock, Monitor};
 use rustix::event::kqueue::{
     Event, EventFilter, EventFlags, ProcessEvents, UserDefinedFlags, UserFlags, kevent, kqueue,
 };
@@ -15,7 +16,6 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Each kqueue here has one event of each kind.
@@ -161,8 +161,7 @@ impl Set {
 #[derive(Debug, Default)]
 pub(crate) struct Word {
     value: AtomicU32,
-    asleep: Mutex<()>,
-    woken: Condvar,
+    asleep: Monitor<()>,
 }
 
 impl Word {
@@ -174,27 +173,20 @@ impl Word {
         self.value.store(value, ordering);
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Wakes the thread that sleeps on it.
     pub(crate) fn wake(&self) {
         // Whoever has looked at the word and not slept yet holds the lock.
-        drop(self.lock());
-        self.woken.notify_one();
+        drop(self.asleep.lock());
+        self.asleep.notify_one();
     }
 
     /// Sleeps while it has this value, until it is woken or the time is over, or for less.
     pub(crate) fn sleep(&self, value: u32, timeout: Option<Duration>) {
-        let asleep = self.lock();
+        let asleep = self.asleep.lock();
         if self.value.load(Ordering::Acquire) != value {
             return;
         }
-        match timeout {
-            None => drop(self.woken.wait(asleep)),
-            Some(timeout) => drop(self.woken.wait_timeout(asleep, timeout)),
-        }
+        drop(self.asleep.wait(asleep, timeout));
     }
 }
 
@@ -331,11 +323,7 @@ pub(crate) fn set_receive_offload(_socket: BorrowedFd<'_>, on: bool) -> io::Resu
 
 /// Whose end each descriptor of a child tells; nobody's once it was told. An entry stays until its number is used
 /// again.
-static CHILDREN: Mutex<BTreeMap<Handle, Option<Pid>>> = Mutex::new(BTreeMap::new());
-
-fn children() -> MutexGuard<'static, BTreeMap<Handle, Option<Pid>>> {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static CHILDREN: Lock<BTreeMap<Handle, Option<Pid>>> = Lock::new(BTreeMap::new());
 
 /// A descriptor that names a child, and is readable when it has ended.
 pub(crate) fn child(number: u32) -> io::Result<OwnedFd> {
@@ -348,21 +336,21 @@ pub(crate) fn child(number: u32) -> io::Result<OwnedFd> {
         Err(Errno::SRCH) => raise(&queue),
         Err(error) => return Err(error.into()),
     }
-    children().insert(queue.as_raw_fd(), Some(pid));
+    CHILDREN.lock().insert(queue.as_raw_fd(), Some(pid));
     Ok(queue)
 }
 
 /// How it ended, as `waitpid` puts it; `None` while it has not. Tells it once.
 pub(crate) fn exit_status(child: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
-    let pid = children().get(&child.as_raw_fd()).copied().flatten().ok_or(Errno::CHILD)?;
+    let pid = CHILDREN.lock().get(&child.as_raw_fd()).copied().flatten().ok_or(Errno::CHILD)?;
     let Some((_, status)) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)? else { return Ok(None) };
-    children().insert(child.as_raw_fd(), None);
+    CHILDREN.lock().insert(child.as_raw_fd(), None);
     Ok(Some(status.as_raw()))
 }
 
 pub(crate) fn signal(child: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
     // Not collected yet, so the number is still the child's.
-    let pid = children().get(&child.as_raw_fd()).copied().flatten().ok_or(Errno::SRCH)?;
+    let pid = CHILDREN.lock().get(&child.as_raw_fd()).copied().flatten().ok_or(Errno::SRCH)?;
     rustix::process::kill_process(pid, signal)
 }
 
@@ -399,14 +387,14 @@ pub(crate) unsafe fn read_file(handle: Handle, pieces: &[libc::iovec], offset: u
 #[allow(unsafe_code)]
 pub(crate) unsafe fn write_file(handle: Handle, pieces: &[libc::iovec], place: Place, now: bool) -> isize {
     /// Appends of this process do not overwrite each other. Those of another one may: there is no call for it.
-    static APPENDING: Mutex<()> = Mutex::new(());
+    static APPENDING: Lock<()> = Lock::new(());
     if now {
         return not_offered();
     }
     let (offset, _appending) = match place {
         Place::At(offset) => (to_offset(offset), None),
         Place::End => {
-            let appending = APPENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            let appending = APPENDING.lock();
             // SAFETY: zeros are a value of this plain structure; it lives here, and the descriptor is open.
             let end = unsafe {
                 let mut about: libc::stat = std::mem::zeroed();

@@ -30,7 +30,7 @@ impl Calls for Fake {
     fn open_stream(&self, _peer: &SocketAddr) -> Result<Handle, i32> {
         self.tell(Call::OpenStream, When::Before);
         let handle = {
-            let mut net = self.net();
+            let mut net = self.net.lock();
             net.scripted(Call::OpenStream)?;
             net.open(State::Fresh)
         };
@@ -304,7 +304,7 @@ impl Calls for Fake {
     }
 
     fn unacknowledged(&self, handle: Handle) -> Option<u64> {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let State::Stream(connection) = net.socket(handle).state else { return Some(0) };
         let one = &net.connections[connection];
         let unread = one.sent.len() - one.read;
@@ -313,7 +313,7 @@ impl Calls for Fake {
     }
 
     fn is_broken(&self, handle: Handle) -> bool {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         match net.socket(handle).state {
             State::Stream(connection) => net.connections[connection].error,
             State::Refused(_) => true,
@@ -322,7 +322,7 @@ impl Calls for Fake {
     }
 
     fn reset_when_closed(&self, handle: Handle) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         if let State::Stream(connection) = net.socket(handle).state {
             net.connections[connection].hard = true;
         }
@@ -345,7 +345,7 @@ impl Calls for Fake {
 
     fn close(&self, handle: Handle) {
         self.tell(Call::Close, When::Before);
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let socket = net.socket(handle);
         assert_eq!(socket.calls, 0, "handle {handle} is closed while calls are under way: {:?}", socket.under_way);
         assert_eq!(socket.device, None, "handle {handle} is closed before it was deregistered");

@@ -268,7 +268,7 @@ impl Fake {
     }
 
     pub(super) fn list_refusals(&self, handle: Handle, keep: bool) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let mailbox = net.mailbox(handle);
         net.mailboxes[mailbox].listed = keep;
     }
@@ -286,7 +286,7 @@ impl Fake {
     }
 
     pub(super) fn is_connected(&self, handle: Handle) -> bool {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let mailbox = net.mailbox(handle);
         net.mailboxes[mailbox].peer
     }
@@ -296,7 +296,7 @@ impl Fake {
 impl Fake {
     /// A datagram socket from which up to `capacity` datagrams may wait to leave.
     pub(crate) fn datagrams(&self, capacity: usize, peer: bool) -> (Handle, usize) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let mailbox = net.mailboxes.len();
         let handle = net.open(State::Mailbox(mailbox));
         net.mailboxes.push(Mailbox { capacity, peer, handle: Some(handle), ..Mailbox::default() });
@@ -304,12 +304,12 @@ impl Fake {
     }
 
     fn mail(&self, mailbox: usize, happen: impl FnOnce(&mut Mailbox) -> u8) {
-        let mut net = self.net();
+        let mut net = self.net.lock();
         let Some(handle) = net.mailboxes[mailbox].handle else { return };
         let bits = happen(&mut net.mailboxes[mailbox]);
         net.edge(handle, bits);
         drop(net);
-        self.woken.notify_all();
+        self.net.notify_all();
     }
 
     pub(crate) fn datagram_arrives(&self, mailbox: usize, bytes: usize) {
@@ -347,7 +347,7 @@ impl Fake {
     }
 
     pub(crate) fn mailbox_view(&self, mailbox: usize) -> MailView {
-        let net = self.net();
+        let net = self.net.lock();
         let one = &net.mailboxes[mailbox];
         MailView {
             arrived: one.arrived.len(),
@@ -360,16 +360,16 @@ impl Fake {
 
     /// The length of a datagram that arrived.
     pub(crate) fn datagram_length(&self, mailbox: usize, number: usize) -> usize {
-        self.net().mailboxes[mailbox].arrived[number]
+        self.net.lock().mailboxes[mailbox].arrived[number]
     }
 
     /// Those that the system took.
     pub(crate) fn datagrams_sent(&self, mailbox: usize) -> Vec<(Vec<u8>, Option<SocketAddr>)> {
-        self.net().mailboxes[mailbox].sent.clone()
+        self.net.lock().mailboxes[mailbox].sent.clone()
     }
 
     /// The addresses of refusals, in order.
     pub(crate) fn datagrams_refused(&self, mailbox: usize) -> Vec<SocketAddr> {
-        self.net().mailboxes[mailbox].refused.clone()
+        self.net.lock().mailboxes[mailbox].refused.clone()
     }
 }

@@ -21,6 +21,7 @@ use crate::port::{CompletionPort, Context, Key, PortOptions};
 use crate::raw;
 use crate::reactor::engine::calls::{System, borrow, is_open};
 use crate::reactor::engine::{Calls, Engine, Outcome, Selector};
+use crate::sync::Lock;
 use crate::sys::{self, errno};
 use fastrand::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -30,8 +31,8 @@ use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdp};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What one side may leave unread: more than an exchange of words, less than what the suite calls much.
@@ -75,7 +76,7 @@ struct Names {
 
 pub(super) struct Shared {
     pub(super) fake: Fake,
-    names: Mutex<Names>,
+    names: Lock<Names>,
 }
 
 /// A network in memory, for ports that are to be tried without the system's sockets. Clones name the same network.
@@ -92,7 +93,7 @@ impl Network {
     /// A network whose faults the seed draws.
     pub fn new(seed: u64) -> Network {
         let faults = Faults { spurious: 48, delayed: 48, empty: 24, late: 128, ..Faults::default() };
-        Network(Arc::new(Shared { fake: Fake::with(Rng::with_seed(seed), faults), names: Mutex::default() }))
+        Network(Arc::new(Shared { fake: Fake::with(Rng::with_seed(seed), faults), names: Lock::default() }))
     }
 
     /// A port of this network; what the options say of sockets does not count.
@@ -136,7 +137,7 @@ impl Network {
     pub fn both(&self) -> io::Result<(StdStream, StdStream)> {
         let (one, two) = names()?;
         let ends = [self.0.fake.connected(ROOM), self.0.fake.connected(ROOM)];
-        self.0.fake.net().links.push([ends[0].1, ends[1].1]);
+        self.0.fake.net.lock().links.push([ends[0].1, ends[1].1]);
         self.0.know(&one, ends[0].0)?;
         self.0.know(&two, ends[1].0)?;
         Ok((one, two))
@@ -148,7 +149,7 @@ impl Network {
     ///
     /// Nobody listens there.
     pub fn connect(&self, to: SocketAddr) -> io::Result<Peer> {
-        let names = self.0.names();
+        let names = self.0.names.lock();
         let end = StdStream::connect(to)?;
         match names.doors.get(&to) {
             Some(&Door::Port(_, listener)) => {
@@ -169,7 +170,7 @@ impl Network {
         let address = name.local_addr()?;
         let waiting = Arc::new(peers::Waiting::new(name));
         let door = if deaf { Door::Deaf(Vec::new()) } else { Door::Peer(waiting.clone()) };
-        self.0.names().doors.insert(address, door);
+        self.0.names.lock().doors.insert(address, door);
         Ok(Listener::new(self.0.clone(), address, waiting))
     }
 
@@ -182,7 +183,7 @@ impl Network {
         let name = StdUdp::bind("127.0.0.1:0")?;
         let address = name.local_addr()?;
         let letters = Arc::new(peers::Letters::default());
-        self.0.names().mail.insert(address.port(), letters.clone());
+        self.0.names.lock().mail.insert(address.port(), letters.clone());
         Ok(Mail::new(self.0.clone(), name, address, letters))
     }
 }
@@ -212,14 +213,10 @@ fn own_address(name: impl AsFd) -> Option<SocketAddr> {
 }
 
 impl Shared {
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// From now on this descriptor names a socket of the fake's.
     fn know(&self, name: &impl AsRawFd, handle: Handle) -> io::Result<()> {
         let address = own_address(borrow(name.as_raw_fd()));
-        self.names().sockets.insert(name.as_raw_fd(), Named { handle, registered: false, address });
+        self.names.lock().sockets.insert(name.as_raw_fd(), Named { handle, registered: false, address });
         Ok(())
     }
 
@@ -237,7 +234,7 @@ impl Shared {
         let handle = match kind {
             SocketType::DGRAM => {
                 let (handle, mailbox) = self.fake.datagrams(WAITING_MAX, false);
-                self.fake.net().mailboxes[mailbox].carries(LONGEST);
+                self.fake.net.lock().mailboxes[mailbox].carries(LONGEST);
                 handle
             }
             SocketType::STREAM if sys::is_listening(&fd).is_ok_and(|listens| listens) => {
@@ -266,7 +263,7 @@ impl Shared {
 
     /// Those who got no answer so far get one, unless they have given up.
     pub(super) fn answer(self: &Arc<Self>, address: SocketAddr, waiting: &peers::Waiting) {
-        let mut names = self.names();
+        let mut names = self.names.lock();
         let Some(Door::Deaf(connecting)) = names.doors.get_mut(&address) else { return };
         for name in std::mem::take(connecting) {
             if let Some(named) = names.sockets.get(&name) {
@@ -277,7 +274,7 @@ impl Shared {
 
     /// Takes a listening peer's address from it, or a correspondent's.
     pub(super) fn forget(&self, address: SocketAddr, mail: bool) {
-        let mut names = self.names();
+        let mut names = self.names.lock();
         if mail {
             names.mail.remove(&address.port());
         } else {
@@ -287,11 +284,11 @@ impl Shared {
 
     /// What a datagram socket has sent goes where it is addressed to.
     fn carry_mail(&self, name: Handle) {
-        let names = self.names();
+        let names = self.names.lock();
         let Some(from) = own_address(borrow(name)) else { return };
         let Some(&Named { handle, .. }) = names.sockets.get(&name) else { return };
         let (mailbox, leaving) = {
-            let mut net = self.fake.net();
+            let mut net = self.fake.net.lock();
             let State::Mailbox(mailbox) = net.socket(handle).state else { return };
             (mailbox, net.mailboxes[mailbox].leave())
         };
@@ -307,7 +304,7 @@ impl Shared {
 
     /// A correspondent's datagram; nobody need be there.
     pub(super) fn post(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        self.deliver(&self.names(), from, to, bytes);
+        self.deliver(&self.names.lock(), from, to, bytes);
         self.fake.wake();
     }
 
@@ -319,7 +316,7 @@ impl Shared {
         }
         for (&name, named) in &names.sockets {
             let fd = borrow(name);
-            let mut net = self.fake.net();
+            let mut net = self.fake.net.lock();
             let State::Mailbox(mailbox) = net.socket(named.handle).state else { continue };
             if own_address(fd).is_none_or(|own| own.port() != to.port()) {
                 continue;
@@ -342,16 +339,16 @@ struct Wired {
     waker: Arc<OwnedFd>,
     watch: OwnedFd,
     kicked: AtomicBool,
-    deadline: Mutex<Option<Instant>>,
+    deadline: Lock<Option<Instant>>,
     polling: AtomicBool,
 }
 
 impl Wired {
     fn new(network: Arc<Shared>, watch: BorrowedFd<'_>) -> io::Result<Wired> {
         let waker = Arc::new(sys::event()?);
-        network.fake.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&waker));
+        network.fake.wakers.lock().push(Arc::downgrade(&waker));
         let port = {
-            let mut names = network.names();
+            let mut names = network.names.lock();
             names.ports += 1;
             names.ports
         };
@@ -361,26 +358,22 @@ impl Wired {
             waker,
             watch: watch.try_clone_to_owned()?,
             kicked: AtomicBool::new(false),
-            deadline: Mutex::new(None),
+            deadline: Lock::new(None),
             polling: AtomicBool::new(false),
         })
     }
 
     /// The fake's number for a socket that the port uses.
     fn named(&self, name: Handle) -> Handle {
-        let names = self.network.names();
+        let names = self.network.names.lock();
         names.sockets.get(&name).unwrap_or_else(|| panic!("descriptor {name} names no socket of the network")).handle
-    }
-
-    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call on a connection: what it has sent to another socket of the network arrives there.
     fn on<R>(&self, name: Handle, call: impl FnOnce(&Fake, Handle) -> R) -> R {
         let fake = &self.network.fake;
         let result = call(fake, self.named(name));
-        if fake.net().carry() {
+        if fake.net.lock().carry() {
             fake.wake();
         }
         result
@@ -392,7 +385,7 @@ impl Wired {
         let handle = self.named(name);
         let connected = System.has_peer(name);
         {
-            let mut net = fake.net();
+            let mut net = fake.net.lock();
             if let State::Mailbox(mailbox) = net.socket(handle).state {
                 net.mailboxes[mailbox].connects(connected);
             }
@@ -410,7 +403,7 @@ impl Selector for Wired {
 
     fn register(&self, name: Handle, device: u64) -> Result<(), i32> {
         is_open(name)?;
-        let mut names = self.network.names();
+        let mut names = self.network.names.lock();
         let handle = self.network.find(&mut names, name)?;
         let key = self.port << KEY_BITS | names.devices.len() as u64;
         names.devices.push(device);
@@ -424,7 +417,7 @@ impl Selector for Wired {
     }
 
     fn deregister(&self, name: Handle) {
-        let mut names = self.network.names();
+        let mut names = self.network.names.lock();
         if let Some(named) = names.sockets.get_mut(&name)
             && std::mem::take(&mut named.registered)
         {
@@ -439,12 +432,12 @@ impl Selector for Wired {
             // Before looking: what comes behind it raises it again.
             sys::lower(&self.waker);
             let kicked = self.kicked.swap(false, Ordering::AcqRel);
-            if self.deadline().take_if(|at| *at <= Instant::now()).is_some() {
+            if self.deadline.lock().take_if(|at| *at <= Instant::now()).is_some() {
                 events.deadline_passed = true;
             }
             let own = |key: u64| key >> KEY_BITS == self.port;
             let faulted = {
-                let mut net = self.network.fake.net();
+                let mut net = self.network.fake.net.lock();
                 let mut sockets = net.sockets.iter().flatten();
                 let some = sockets.any(|socket| socket.pending != 0 && socket.device.is_some_and(own));
                 net.collect_ready(events, own);
@@ -453,7 +446,7 @@ impl Selector for Wired {
             if kicked || events.deadline_passed || faulted || !events.ready.is_empty() {
                 break;
             }
-            let ends = [until, *self.deadline()].into_iter().flatten().min();
+            let ends = [until, *self.deadline.lock()].into_iter().flatten().min();
             let left = ends.map(|at| at.saturating_duration_since(Instant::now()));
             if until.is_some_and(|at| at <= Instant::now()) {
                 break;
@@ -465,7 +458,7 @@ impl Selector for Wired {
                 break;
             }
         }
-        let names = self.network.names();
+        let names = self.network.names.lock();
         for (key, _) in &mut events.ready {
             *key = names.devices[usize::try_from(*key & ((1 << KEY_BITS) - 1)).expect("an index")];
         }
@@ -479,7 +472,7 @@ impl Selector for Wired {
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
-        *self.deadline() = at;
+        *self.deadline.lock() = at;
         sys::raise(&self.waker);
     }
 
@@ -500,7 +493,7 @@ impl Calls for Wired {
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32> {
         let name = System.open_stream(peer)?;
         let handle = self.network.fake.open_stream(peer)?;
-        self.network.names().sockets.insert(name, Named { handle, registered: false, address: None });
+        self.network.names.lock().sockets.insert(name, Named { handle, registered: false, address: None });
         Ok(name)
     }
 
@@ -574,7 +567,7 @@ impl Calls for Wired {
 
     fn accept(&self, name: Handle) -> Result<(Handle, Option<SocketAddr>), i32> {
         // Both queues have the same order, for who connects does so under this lock.
-        let mut names = self.network.names();
+        let mut names = self.network.names.lock();
         let listener = names.sockets[&name].handle;
         let (handle, _) = self.network.fake.accept(listener)?;
         until_ready(borrow(name), PollFlags::IN);
@@ -586,7 +579,7 @@ impl Calls for Wired {
 
     fn connect(&self, name: Handle, peer: &SocketAddr) -> Result<(), i32> {
         let fake = &self.network.fake;
-        let mut names = self.network.names();
+        let mut names = self.network.names.lock();
         // A socket with options of its own, that was given to the port.
         let handle = match names.sockets.entry(name) {
             Entry::Occupied(known) => known.get().handle,
@@ -602,7 +595,7 @@ impl Calls for Wired {
                 link_names(name, *peer);
                 let own = fake.end_connect(handle, true, ROOM).expect("it is connecting");
                 let other = fake.peer_connects(listener, ROOM);
-                fake.net().links.push([own, other]);
+                fake.net.lock().links.push([own, other]);
             }
             Some(Door::Peer(waiting)) => {
                 let waiting = waiting.clone();
@@ -644,12 +637,12 @@ impl Calls for Wired {
 
     fn close(&self, name: Handle) {
         let hard = sockopt::socket_linger(borrow(name)) == Ok(Some(Duration::ZERO));
-        let mut names = self.network.names();
+        let mut names = self.network.names.lock();
         let Some(Named { handle, .. }) = names.sockets.remove(&name) else { return System.close(name) };
         names.doors.retain(|_, door| !matches!(door, Door::Port(of, _) if *of == name));
         let fake = &self.network.fake;
         {
-            let mut net = fake.net();
+            let mut net = fake.net.lock();
             let never_taken = match &mut net.socket(handle).state {
                 State::Listener(backlog) => std::mem::take(backlog),
                 &mut State::Stream(connection) => {
@@ -664,7 +657,7 @@ impl Calls for Wired {
             }
         }
         fake.close(handle);
-        fake.net().carry();
+        fake.net.lock().carry();
         drop(names);
         System.close(name);
         fake.wake();

@@ -2,19 +2,16 @@
 
 use super::network::Shared;
 use super::{Connection, Net, Readiness};
+use crate::sync::Lock;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdp};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a peer waits before it looks again: the network wakes it, but for what is done past the port.
 const LOOK: Duration = Duration::from_millis(5);
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Connection {
     pub(super) fn unread_sent(&self) -> usize {
@@ -37,7 +34,7 @@ impl Shared {
     /// Waits until `look` has something; with a time-out, no longer.
     fn wait<R>(&self, limit: Option<Duration>, mut look: impl FnMut(&mut Net) -> Option<R>) -> Option<R> {
         let until = limit.map(|limit| Instant::now() + limit);
-        let mut net = self.fake.net();
+        let mut net = self.fake.net.lock();
         loop {
             if let Some(found) = look(&mut net) {
                 return Some(found);
@@ -45,7 +42,7 @@ impl Shared {
             if until.is_some_and(|at| at <= Instant::now()) {
                 return None;
             }
-            net = self.fake.woken.wait_timeout(net, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            net = self.fake.net.wait(net, Some(LOOK));
         }
     }
 }
@@ -61,7 +58,7 @@ struct End {
     room: usize,
     /// The name's other end: it has the addresses, and what the port's side does past the port.
     name: StdStream,
-    time_out: Mutex<Option<Duration>>,
+    time_out: Lock<Option<Duration>>,
     hard: AtomicBool,
 }
 
@@ -78,13 +75,13 @@ fn reset() -> io::Error {
 impl Peer {
     pub(super) fn new(network: Arc<Shared>, connection: usize, room: usize, name: StdStream) -> io::Result<Peer> {
         name.set_nonblocking(true)?;
-        let (time_out, hard) = (Mutex::new(None), AtomicBool::new(false));
+        let (time_out, hard) = (Lock::new(None), AtomicBool::new(false));
         Ok(Peer(Arc::new(End { network, connection, room, name, time_out, hard })))
     }
 
     /// A read or write that takes longer fails as `WouldBlock`; of all clones.
     pub fn set_time_out(&self, limit: Option<Duration>) {
-        *lock(&self.0.time_out) = limit;
+        *self.0.time_out.lock() = limit;
     }
 
     /// Closing it resets the connection.
@@ -121,7 +118,7 @@ impl Peer {
 impl Read for &Peer {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let End { network, connection, name, time_out, .. } = &*self.0;
-        let limit = *lock(time_out);
+        let limit = *time_out.lock();
         let mut name = name;
         let found = network.wait(limit, |net| {
             let one = &mut net.connections[*connection];
@@ -150,7 +147,7 @@ impl Read for &Peer {
 impl Write for &Peer {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
         let End { network, connection, room, time_out, .. } = &*self.0;
-        let limit = *lock(time_out);
+        let limit = *time_out.lock();
         let written = network.wait(limit, |net| {
             let one = &mut net.connections[*connection];
             if one.finished || one.reset || one.closed {
@@ -177,7 +174,7 @@ impl Write for &Peer {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let mut net = self.network.fake.net();
+        let mut net = self.network.fake.net.lock();
         let one = &mut net.connections[self.connection];
         one.gone = true;
         // As a kernel does: what its program did not read is answered by a reset.
@@ -197,16 +194,16 @@ pub(super) struct Waiting {
     pub(super) name: StdListener,
     /// Somebody has asked for who is there: a deaf one answers from now on.
     asked: AtomicBool,
-    connected: Mutex<VecDeque<(Peer, SocketAddr)>>,
+    connected: Lock<VecDeque<(Peer, SocketAddr)>>,
 }
 
 impl Waiting {
     pub(super) fn new(name: StdListener) -> Waiting {
-        Waiting { name, asked: AtomicBool::new(false), connected: Mutex::default() }
+        Waiting { name, asked: AtomicBool::new(false), connected: Lock::default() }
     }
 
     pub(super) fn push(&self, peer: Peer, from: SocketAddr) {
-        lock(&self.connected).push_back((peer, from));
+        self.connected.lock().push_back((peer, from));
     }
 }
 
@@ -238,7 +235,7 @@ impl Listener {
         if self.waiting.asked.swap(true, Ordering::AcqRel) {
             self.network.answer(self.address, &self.waiting);
         }
-        self.network.wait(Some(limit), |_| lock(&self.waiting.connected).pop_front())
+        self.network.wait(Some(limit), |_| self.waiting.connected.lock().pop_front())
     }
 }
 
@@ -250,11 +247,11 @@ impl Drop for Listener {
 
 /// Datagrams that wait for a correspondent.
 #[derive(Default)]
-pub(super) struct Letters(Mutex<VecDeque<(Vec<u8>, SocketAddr)>>);
+pub(super) struct Letters(Lock<VecDeque<(Vec<u8>, SocketAddr)>>);
 
 impl Letters {
     pub(super) fn push(&self, bytes: Vec<u8>, from: SocketAddr) {
-        lock(&self.0).push_back((bytes, from));
+        self.0.lock().push_back((bytes, from));
     }
 }
 
@@ -290,7 +287,7 @@ impl Mail {
 
     /// Takes the next datagram, and who sent it; `None` when none comes within this time.
     pub fn receive(&self, limit: Duration) -> Option<(Vec<u8>, SocketAddr)> {
-        self.network.wait(Some(limit), |_| lock(&self.letters.0).pop_front())
+        self.network.wait(Some(limit), |_| self.letters.0.lock().pop_front())
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{Call, Fake, TICK, When};
 use crate::op::Side;
 use crate::reactor::engine::{Events, Handle, Outcome, Readiness, Selector};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -46,15 +45,11 @@ impl Selector for Fake {
     fn poll(&self, wait: Option<Duration>, events: &mut Events) {
         assert!(!self.polling.swap(true, Ordering::AcqRel), "two threads poll at once");
         self.tell(Call::Poll, When::Before);
-        let mut net = self.net();
+        let mut net = self.net.lock();
         if wait != Some(Duration::ZERO) && !net.has_events() {
             let most = wait.map_or(TICK, |wait| wait.min(TICK));
-            let (woken, result) = self
-                .woken
-                .wait_timeout_while(net, most, |net| !net.has_events())
-                .unwrap_or_else(PoisonError::into_inner);
-            net = woken;
-            events.ticked = result.timed_out();
+            net = self.net.wait_while(net, Some(most), |net| !net.has_events());
+            events.ticked = !net.has_events();
         }
         net.collect(events);
         drop(net);
@@ -63,17 +58,17 @@ impl Selector for Fake {
     }
 
     fn kick(&self) {
-        self.net().kicked = true;
+        self.net.lock().kicked = true;
         self.wake();
     }
 
     fn set_deadline(&self, at: Option<Instant>) {
-        self.net().deadline = at;
+        self.net.lock().deadline = at;
         self.wake();
     }
 
     fn used(&self, handle: Handle, side: Side, _outcome: Outcome) {
-        self.net().socket(handle).untold[side as usize] = None;
+        self.net.lock().socket(handle).untold[side as usize] = None;
     }
 
     fn pollable(&self) -> Option<rustix::fd::BorrowedFd<'_>> {
@@ -81,6 +76,6 @@ impl Selector for Fake {
     }
 
     fn now(&self) -> Instant {
-        self.net().time
+        self.net.lock().time
     }
 }

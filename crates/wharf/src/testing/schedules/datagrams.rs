@@ -28,7 +28,7 @@ impl Model {
 impl Schedule {
     pub(super) fn adopt_datagrams(&self) {
         let (handle, mailbox, key, listed, peer) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let capacity = model.rng.usize(1..12);
             let peer = model.rng.bool();
             let (handle, mailbox) = self.fake.datagrams(capacity, peer);
@@ -41,7 +41,7 @@ impl Schedule {
                     self.port.report_refusals(&device, true).expect("it is open");
                 }
                 // Under one lock: it is not to be taken for a stream.
-                let mut model = self.model();
+                let mut model = self.model.lock();
                 let socket = model.add_socket(device, false, None);
                 model.sockets[socket].connected = true;
                 model.sockets[socket].mailbox = Some(mailbox);
@@ -50,7 +50,7 @@ impl Schedule {
                 model.mailboxes.push(mailbox);
             }
             Err(error) => {
-                assert!(error == ENOSPC || error == EBADF && self.model().closed, "adopting failed: {error}");
+                assert!(error == ENOSPC || error == EBADF && self.model.lock().closed, "adopting failed: {error}");
                 self.fake.close(handle);
             }
         }
@@ -60,7 +60,7 @@ impl Schedule {
     #[allow(unsafe_code)]
     pub(super) fn receive_from(&self) {
         let (device, mut receives, tokens, alone) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_mailbox() else { return };
             let count = model.batch();
             let mut receives = Vec::new();
@@ -99,7 +99,7 @@ impl Schedule {
     #[allow(unsafe_code)]
     pub(super) fn send_to(&self) {
         let (device, mut datagrams, tokens, alone) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let Some(socket) = model.pick_mailbox() else { return };
             let connected = model.sockets[socket].peer;
             let count = model.batch();
@@ -145,7 +145,7 @@ impl Schedule {
     /// What happens at the other end.
     pub(super) fn datagram_peer(&self) {
         let (what, mailbox, amount) = {
-            let mut model = self.model();
+            let mut model = self.model.lock();
             let count = model.mailboxes.len();
             if count == 0 {
                 return;

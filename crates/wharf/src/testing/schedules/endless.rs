@@ -20,7 +20,7 @@ impl Schedule {
                 return self.fake.close(handle);
             };
             let socket = self.add_socket(device.clone(), false, Some(connection));
-            let mut model = self.model();
+            let mut model = self.model.lock();
             model.connections.push(connection);
             model.sockets[socket].connected = true;
             let token = model.add(Kind::Sent, Some(socket), SEND, self.fake.now());
@@ -36,9 +36,9 @@ impl Schedule {
             let issued = unsafe { self.port.send(&device, buffers, token, sink) };
             self.issued(token, issued, false);
             assert!(sent(0) <= MOST, "the issuing call sent {} bytes", sent(0));
-            let packet = self.model().operations.len();
+            let packet = self.model.lock().operations.len();
             self.post();
-            let waits = || self.model().operations[packet].is_outstanding();
+            let waits = || self.model.lock().operations[packet].is_outstanding();
             // Unless it was refused. Before it come what is queued already, and functions to call.
             while waits() {
                 let (before, taken) = (sent(0), self.port.stats().removed);
