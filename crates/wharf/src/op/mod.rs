@@ -2,6 +2,7 @@
 //! raw layer. The same where this crate executes operations by calls and where the system's kernel does.
 
 pub(crate) mod buffer;
+mod devices;
 mod engines;
 mod foreign;
 mod operation;
@@ -9,6 +10,7 @@ mod timers;
 mod types;
 mod wheel;
 
+pub(crate) use devices::{Devices, phase};
 pub(crate) use engines::engines_from_environment;
 pub use engines::{FileEngine, SocketEngine};
 pub use operation::*;

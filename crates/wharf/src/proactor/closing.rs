@@ -184,7 +184,7 @@ fn drain(queue: &Queue, deadline: Instant) -> bool {
     let mut into = [OVERLAPPED_ENTRY::default(); 64];
     loop {
         // In this order: whoever takes a packet may post another one.
-        let left = queue.driver().outstanding.load(Ordering::SeqCst) + queue.driver().posting.load(Ordering::SeqCst);
+        let left = queue.driver().outstanding.load(Ordering::Acquire) + queue.driver().posting.load(Ordering::SeqCst);
         let wait = if left == 0 { 0 } else { 10 };
         match queue.completions.get(&mut into, Some(wait)) {
             Ok(count) => {

@@ -1,4 +1,4 @@
-//! Devices, and the port's list of them. Their two sides are [directions](super::direction).
+//! A device: a socket, file or the like associated with a port. Its two sides are [directions](super::direction).
 //!
 //! **Closing.** 1. Both directions are closed, under their locks: nothing is issued any more. 2. What waits ends, and
 //! what the kernel has is cancelled; what it is about to end is waited for, for moments. 3. The device leaves the
@@ -7,20 +7,10 @@
 
 use super::direction::Direction;
 use crate::error::Class;
-use crate::op::DeviceKind;
-use crate::op::{PortNumber, Side};
+use crate::op::{DeviceKind, PortNumber, Side};
 use crate::sync::Lock;
 use crate::sys::Handle;
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
-pub(crate) mod phase {
-    pub(crate) const FRESH: u8 = 0;
-    pub(crate) const CONNECTING: u8 = 1;
-    pub(crate) const CONNECTED: u8 = 2;
-    pub(crate) const LISTENING: u8 = 3;
-}
 
 pub(crate) mod traits {
     /// A child process: it is waited for, not read.
@@ -37,6 +27,18 @@ pub(crate) mod shut {
     pub(crate) const SEND: u8 = 2;
 }
 
+/// Most of it never changes, or lies in the directions, under their locks. The rest is atomic:
+///
+/// | field | who changes it, and when | who reads it | ordering |
+/// |---|---|---|---|
+/// | `handle`, `users` | a connect that has used up its socket, under the send side's lock; [`enter`](DeviceState::enter), [`leave`](DeviceState::leave) | whoever entered, or holds a direction's lock of an open device | SeqCst, but for leaving (AcqRel). A new handle is written, and then the users are counted; a user is counted, and then reads the handle. So the old one is closed at once only where nobody has read it |
+/// | `key` | the program, at any time | whoever ends an operation | Relaxed: nothing else hangs on it |
+/// | `skip_on_success` | the program, once, under both directions' locks | under one of them | Release; Acquire |
+/// | `phase` | whoever connects takes it from fresh to connecting, by exchange; then the end of the connect | issuers | AcqRel, Release; Acquire. What an earlier attempt has left is gone once it says connected |
+/// | `shut` | the bit of receiving: a shutdown; that of sending: under the send side's lock | issuers, those of sends under the lock | AcqRel; Acquire |
+/// | `failed`, `failed_receive`, `ended_receive` | the end of a call, under its side's lock; whoever connects | issuers, and ends of other calls | AcqRel, Release; Acquire |
+/// | `taken` | the end of a send | anybody | Relaxed: a count by itself |
+/// | `released` | whoever gives the handle away, before it gives up its use | the last user | Release; Acquire |
 pub(crate) struct DeviceState {
     /// The port it is associated with, by the number that no other port of the process has.
     pub(crate) port: PortNumber,
@@ -50,7 +52,8 @@ pub(crate) struct DeviceState {
     pub(crate) skip_on_success: AtomicBool,
     pub(crate) phase: AtomicU8,
     pub(crate) shut: AtomicU8,
-    pub(crate) traits: AtomicU8,
+    /// See [`traits`].
+    pub(super) traits: u8,
     /// The error that broke the connection; it stays (rows R-13, S-09). Receives hear of it when they have what came
     /// before.
     pub(crate) failed: AtomicI32,
@@ -72,6 +75,38 @@ impl std::fmt::Debug for DeviceState {
 }
 
 impl DeviceState {
+    /// A device of this number, in the state that it comes to the port in.
+    pub(crate) fn new(
+        port: PortNumber,
+        number: u64,
+        handle: Handle,
+        kind: DeviceKind,
+        key: usize,
+        phase: u8,
+        traits: u8,
+    ) -> DeviceState {
+        DeviceState {
+            port,
+            number,
+            handle: AtomicU64::new(handle),
+            kind,
+            key: AtomicUsize::new(key),
+            receive: Lock::default(),
+            send: Lock::default(),
+            skip_on_success: AtomicBool::new(false),
+            phase: AtomicU8::new(phase),
+            shut: AtomicU8::new(0),
+            traits,
+            failed: AtomicI32::new(0),
+            failed_receive: AtomicI32::new(0),
+            ended_receive: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            users: AtomicU32::new(1),
+            released: AtomicBool::new(false),
+            retired: Lock::default(),
+        }
+    }
+
     /// What it is, as far as the errors of a stream are concerned: the system's numbers tell pipes apart themselves.
     pub(crate) fn class(&self) -> Class {
         Class::Stream
@@ -101,12 +136,12 @@ impl DeviceState {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        self.handle.load(Ordering::Acquire)
+        self.handle.load(Ordering::SeqCst)
     }
 
     /// A fresh socket takes the place of one that is used up.
     pub(super) fn replace_handle(&self, handle: Handle) {
-        let old = self.handle.swap(handle, Ordering::AcqRel);
+        let old = self.handle.swap(handle, Ordering::SeqCst);
         // Whoever entered before has the old one, perhaps.
         if self.users.load(Ordering::SeqCst) == 1 {
             crate::sys::calls::close_socket(old);
@@ -124,7 +159,7 @@ impl DeviceState {
     }
 
     pub(crate) fn has(&self, traits: u8) -> bool {
-        self.traits.load(Ordering::Acquire) & traits != 0
+        self.traits & traits != 0
     }
 
     pub(crate) fn is(&self, phase: u8) -> bool {
@@ -137,7 +172,7 @@ impl DeviceState {
 
     /// Keeps the handle open for a call on it. False when the device is closed.
     pub(crate) fn enter(&self) -> bool {
-        self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| (users > 0).then(|| users + 1)).is_ok()
+        self.users.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |users| (users > 0).then(|| users + 1)).is_ok()
     }
 
     /// Ends what `enter` began, or the open reference.
@@ -157,91 +192,5 @@ impl DeviceState {
     /// Keeps the handle from being closed: it goes to another owner.
     pub(crate) fn give_away(&self) {
         self.released.store(true, Ordering::Release);
-    }
-}
-
-/// The port's device list.
-#[derive(Default)]
-pub(crate) struct Devices {
-    port: PortNumber,
-    slots: Vec<(u32, Option<Arc<DeviceState>>)>,
-    /// The one that has been free for longest comes first.
-    free: VecDeque<u32>,
-    count: usize,
-}
-
-impl Devices {
-    /// The list of the port with this number.
-    pub(crate) fn of(port: PortNumber) -> Devices {
-        Devices { port, ..Devices::default() }
-    }
-
-    pub(crate) fn add(
-        &mut self,
-        handle: Handle,
-        kind: DeviceKind,
-        key: usize,
-        phase: u8,
-        traits: u8,
-    ) -> Arc<DeviceState> {
-        let slot = self.free.pop_front().unwrap_or_else(|| {
-            self.slots.push((0, None));
-            u32::try_from(self.slots.len() - 1).expect("fewer devices than four thousand million")
-        });
-        let (generation, entry) = &mut self.slots[slot as usize];
-        // Never 0, and never again: see `remove`.
-        *generation += 1;
-        let device = Arc::new(DeviceState {
-            port: self.port,
-            number: u64::from(slot) << 32 | u64::from(*generation),
-            handle: AtomicU64::new(handle),
-            kind,
-            key: AtomicUsize::new(key),
-            receive: Lock::default(),
-            send: Lock::default(),
-            skip_on_success: AtomicBool::new(false),
-            phase: AtomicU8::new(phase),
-            shut: AtomicU8::new(0),
-            traits: AtomicU8::new(traits),
-            failed: AtomicI32::new(0),
-            failed_receive: AtomicI32::new(0),
-            ended_receive: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
-            users: AtomicU32::new(1),
-            released: AtomicBool::new(false),
-            retired: Lock::default(),
-        });
-        *entry = Some(device.clone());
-        self.count += 1;
-        device
-    }
-
-    pub(crate) fn find(&self, number: u64) -> Option<&Arc<DeviceState>> {
-        let (_, device) = self.slots.get(usize::try_from(number >> 32).ok()?)?;
-        device.as_ref().filter(|device| device.number == number)
-    }
-
-    /// True when it was there: of several closers one goes on.
-    pub(crate) fn remove(&mut self, number: u64) -> bool {
-        let Some((generation, entry)) = self.slots.get_mut((number >> 32) as usize) else { return false };
-        if entry.as_ref().is_none_or(|device| device.number != number) {
-            return false;
-        }
-        *entry = None;
-        // A slot whose generations are used up is not used again: its next device would have the number of an earlier
-        // one.
-        if *generation < u32::MAX {
-            self.free.push_back((number >> 32) as u32);
-        }
-        self.count -= 1;
-        true
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceState>> {
-        self.slots.iter().filter_map(|(_, device)| device.as_ref())
     }
 }

@@ -1,10 +1,12 @@
 //! The port over the kernel's, and how devices come to it and leave it.
 
 use super::console::Signals;
-use super::device::{DeviceState, Devices, phase, shut, traits};
+use super::device::{DeviceState, shut, traits};
 use super::queue::{Queue, Ticker, key};
 use crate::op::buffer::Pool;
-use crate::op::{Completion, Config, DeviceInfo, DeviceKind, Handle, OperationId, PortNumber, Sink, Timers};
+use crate::op::{
+    Completion, Config, DeviceInfo, DeviceKind, Devices, Handle, OperationId, PortNumber, Sink, Timers, phase,
+};
 use crate::sync::{Arc, Lock};
 use crate::sys::calls as sys;
 use crate::sys::errno::{EBADF, EBUSY, EINVAL, ENOTCONN, ESHUTDOWN};
@@ -20,7 +22,7 @@ pub(crate) struct PortDriver {
     pub(super) timers: Lock<Timers>,
     pub(super) signals: Signals,
     pub(super) sources: AtomicBool,
-    pub(super) devices: Lock<Devices>,
+    pub(super) devices: Lock<Devices<DeviceState>>,
     pub(super) pool: std::sync::Arc<Pool>,
     /// Records in the kernel's hands.
     pub(super) outstanding: AtomicUsize,
@@ -117,7 +119,11 @@ impl Port {
         if traits & traits::CHILD == 0 || kind != DeviceKind::Handle {
             self.queue.completions.associate(handle, key::OPERATION)?;
         }
-        Ok(self.driver().devices.lock().add(handle, kind, key, phase, traits))
+        Ok(self
+            .driver()
+            .devices
+            .lock()
+            .add(|port, number| DeviceState::new(port, number, handle, kind, key, phase, traits)))
     }
 
     /// Takes a process's handle, to be waited for.

@@ -4,12 +4,12 @@
 //! receive into a buffer of the pool, a send of a file) or ends what goes before it (the end of sending) is alone in
 //! the kernel's hands; the rest waits in the direction.
 
-use super::device::{DeviceState, phase, shut, traits};
+use super::device::{DeviceState, shut, traits};
 use super::direction::Concluded;
 use super::port::Port;
 use super::queue::{Queue, key};
 use super::record::{Extra, Record};
-use crate::op::{Accepted, Buffers, DeviceKind, Issued, Kind, Operation, Payload, RawBuffer, Side, Sink};
+use crate::op::{Accepted, Buffers, DeviceKind, Issued, Kind, Operation, Payload, RawBuffer, Side, Sink, phase};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
 use crate::sys::errno::{
@@ -214,7 +214,7 @@ pub(super) fn may_issue(device: &DeviceState, side: Side) -> Result<(), i32> {
 /// A broken connection stays broken, for sends; receives hear it from the system when they have what came before.
 pub(super) fn note_broken(device: &DeviceState, error: i32) {
     if device.kind == DeviceKind::Stream && is_broken(error) {
-        let _ = device.failed.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = device.failed.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

@@ -5,7 +5,8 @@ use super::{
     Payload, Port, Side, Sink, finish,
 };
 use crate::op::Operation;
-use crate::reactor::device::{DeviceState, phase};
+use crate::op::phase;
+use crate::reactor::device::DeviceState;
 use crate::reactor::direction::{Direction, Turn};
 use crate::sync::{Arc, Guard};
 use crate::sys::errno::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH};

@@ -5,8 +5,8 @@
 //! its device and the system call. It is gathered from the list, as small sends on a stream are, so it forms by itself
 //! whenever several operations are outstanding, however they were issued.
 //!
-//! How many receives one call is given follows what came last (`Device::burst`): a call that is given more than there
-//! are has prepared memory for nothing, one that is given one more than there are learns that no more is there.
+//! How many receives one call is given follows what came last (`Direction::burst`): a call that is given more than
+//! there are has prepared memory for nothing, one that is given one more than there are learns that no more is there.
 
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::op::Operation;
 use crate::op::buffer::PoolBuffer;
 use crate::reactor::device::{DeviceState, shut, traits};
-use crate::reactor::direction::{Direction, Turn};
+use crate::reactor::direction::{DATAGRAMS_MIN, Direction, Turn};
 use crate::reactor::engine::Pieces;
 use crate::sync::Arc;
 use crate::sys::errno::{
@@ -26,8 +26,6 @@ use std::sync::atomic::Ordering;
 
 /// Datagrams in one system call. With more the gain for each is small, and other devices of the port wait longer.
 pub(super) const DATAGRAMS_MAX: usize = 64;
-/// The least one receiving call asks for: the one that is there, and whether there is another.
-const DATAGRAMS_MIN: usize = 2;
 /// How often a call is repeated that was told of something that may not be its own affair.
 const ATTEMPTS: usize = 16;
 
@@ -268,8 +266,8 @@ impl Port {
                 // An error behind the last one gives no further edge.
                 drained = taken < asked && !device.has(traits::PEER | traits::REFUSALS);
                 let burst = if taken < asked { taken + 1 } else { asked * 2 };
-                let burst = u8::try_from(burst.clamp(DATAGRAMS_MIN, DATAGRAMS_MAX)).expect("not more than 64");
-                device.burst.store(burst, Ordering::Relaxed);
+                let burst = u8::try_from(burst.min(DATAGRAMS_MAX)).expect("not more than 64");
+                direction.burst = burst.max(DATAGRAMS_MIN);
                 for ((datagram, pooled), mut operation) in found.into_iter().zip(&mut left) {
                     operation.done = datagram.bytes;
                     let error = if datagram.truncated { EMSGSIZE } else { 0 };
@@ -333,8 +331,8 @@ fn refuse_all(operations: Vec<Result<Operation, i32>>, error: i32) -> Vec<Result
 }
 
 /// Receives to be executed together: the head, and those behind it for which there may be something.
-pub(super) fn take_receives(device: &DeviceState, direction: &mut Direction) -> Vec<Operation> {
-    let most = usize::from(device.burst.load(Ordering::Relaxed)).min(direction.operations.len());
+pub(super) fn take_receives(direction: &mut Direction) -> Vec<Operation> {
+    let most = usize::from(direction.burst).min(direction.operations.len());
     let batch: Vec<Operation> = (0..most).filter_map(|_| direction.operations.pop_front()).collect();
     if let [head, more @ ..] = &batch[..] {
         direction.run(head.serial);

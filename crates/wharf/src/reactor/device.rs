@@ -1,4 +1,4 @@
-//! A device: a socket, file or the like associated with a port, and the port's list of them. Its two sides are
+//! A device: a socket, file or the like associated with a port. Its two sides are
 //! [directions](crate::reactor::direction).
 //!
 //! **Closing.** 1. Both directions are marked closed, and their listed operations taken out, under their locks; from
@@ -10,22 +10,11 @@
 //! takes to call the system, without a count that every call would have to change.
 
 use crate::error::Class;
-use crate::op::DeviceKind;
-use crate::op::PortNumber;
-use crate::reactor::direction::{Direction, Side, Turn};
+use crate::op::{DeviceKind, PortNumber, phase};
+use crate::reactor::direction::{Direction, Side, Turn, duty};
 use crate::reactor::engine::{Engine, Handle, Readiness};
 use crate::sync::Lock;
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
-/// How far a stream is.
-pub(crate) mod phase {
-    pub(crate) const FRESH: u8 = 0;
-    pub(crate) const CONNECTING: u8 = 1;
-    pub(crate) const CONNECTED: u8 = 2;
-    pub(crate) const LISTENING: u8 = 3;
-}
 
 /// What is known of a device beside its kind, as bits.
 pub(crate) mod traits {
@@ -57,6 +46,22 @@ pub(crate) mod shut {
     pub(crate) const TAKEN: u8 = 8;
 }
 
+/// Most of it never changes, or lies in the directions, under their locks. The rest is atomic:
+///
+/// | field | who changes it, and when | who reads it | ordering |
+/// |---|---|---|---|
+/// | `key`, `skip_on_success` | the program, at any time | whoever issues or ends an operation | Relaxed. Nothing else hangs on it: an operation that is issued or ends beside a change has either |
+/// | `wants_space` | whoever connects, then the send side's owner | the leader, with each event | SeqCst. The owner sets it, and then tries to send once more; the leader has an event, and then looks. So one of them sees what the other did. The owner itself looks Relaxed: it has written the last word |
+/// | `phase` | whoever connects takes it from fresh to connecting, by exchange; then the send side's owner, or whoever gives the attempt up | issuers | AcqRel, Release; Acquire. What an earlier attempt has left is gone once it says connected |
+/// | `shut` | the bit of receiving: a shutdown; those of sending: under the send side's lock, or by its owner | issuers, those of sends under the lock; `taken` in a stream's progress without | AcqRel; Acquire. What the system has taken of the stream's end counts in its figure once `TAKEN` says so |
+/// | `traits` | whoever finds out | issuers and owners | AcqRel; Acquire. A bit says what was done with the handle before |
+/// | `sticky` | the leader adds bits; whoever connects takes them all back, when the handle is not registered or tells nothing any more | the receive side's owner | AcqRel, Release; Acquire. It is set before the direction is told of the event, whose lock the owner takes |
+/// | `failed_receive` | the receive side's owner; whoever connects | issuers, the owner | Release; Acquire |
+/// | `failed_send` | the first to see a break: the owner of either side, by exchange; whoever connects | issuers, both owners | AcqRel, Release; Acquire. A receive that finds the end of the stream takes it for the reset that a send was told |
+/// | `registered` | whoever registers or deregisters the handle, one at a time: see `Port::register`, `deregister` | the same | Release; Acquire. It says so after the engine has heard of it, and until the engine has forgotten it |
+/// | `taken` | the send side's owner | anybody | Relaxed: a count by itself |
+/// | `users` | [`enter`](DeviceState::enter), [`leave`](DeviceState::leave), [`lend_to_owners`](DeviceState::lend_to_owners), [`leave_alone`](DeviceState::leave_alone) | the same | Acquire to come, AcqRel to go: the last one closes the handle behind all calls. Owners are lent to Relaxed, since whoever lends is a user |
+/// | `released` | whoever gives the handle away, before it gives up its use | the last user | Release, AcqRel; Acquire |
 #[derive(Debug)]
 pub(crate) struct DeviceState {
     /// The port it is associated with, by the number that no other port of the process has.
@@ -82,13 +87,9 @@ pub(crate) struct DeviceState {
     /// side: data that came before a reset may still be received after a send has seen it.
     pub(crate) failed_receive: AtomicI32,
     pub(crate) failed_send: AtomicI32,
-    /// A receive has found the end of the stream while a send was under way, and waits for what the send has seen.
-    pub(crate) end_waits: AtomicBool,
     pub(crate) registered: AtomicBool,
     /// Bytes that the system has taken for sending. Written by the send side's owner only.
     pub(crate) taken: AtomicU64,
-    /// How many datagrams the next call is to ask for.
-    pub(crate) burst: AtomicU8,
     /// One for being open and one for each [user](DeviceState::enter); at 0 the handle is closed.
     users: AtomicU32,
     /// The handle was given away: it is not ours to close.
@@ -96,6 +97,41 @@ pub(crate) struct DeviceState {
 }
 
 impl DeviceState {
+    /// A device of this number, in the state that it comes to the port in.
+    pub(crate) fn new(
+        port: PortNumber,
+        number: u64,
+        handle: Handle,
+        kind: DeviceKind,
+        key: usize,
+        phase: u8,
+        traits: u8,
+    ) -> DeviceState {
+        let connected = phase == phase::CONNECTED;
+        DeviceState {
+            port,
+            number,
+            handle,
+            kind,
+            key: AtomicUsize::new(key),
+            // The engine reports what is there to receive; whether there is space is tried first.
+            receive: Lock::new(Direction::new(Side::Receive, true)),
+            send: Lock::new(Direction::new(Side::Send, !connected)),
+            skip_on_success: AtomicBool::new(false),
+            wants_space: AtomicBool::new(!connected),
+            phase: AtomicU8::new(phase),
+            shut: AtomicU8::new(0),
+            traits: AtomicU8::new(traits),
+            sticky: AtomicU8::new(0),
+            failed_receive: AtomicI32::new(0),
+            failed_send: AtomicI32::new(0),
+            registered: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            users: AtomicU32::new(1),
+            released: AtomicBool::new(false),
+        }
+    }
+
     /// The system's descriptor. Valid until the device is closed or released.
     pub(crate) fn handle(&self) -> Handle {
         self.handle
@@ -108,11 +144,11 @@ impl DeviceState {
 
     /// A listener for streams of the machine's own.
     pub(crate) fn is_local(&self) -> bool {
-        self.traits.load(Ordering::Relaxed) & traits::LOCAL != 0
+        self.has(traits::LOCAL)
     }
 
     pub(crate) fn mark_local(&self) {
-        self.traits.fetch_or(traits::LOCAL, Ordering::Relaxed);
+        self.traits.fetch_or(traits::LOCAL, Ordering::AcqRel);
     }
 
     /// A datagram socket is connected from now on.
@@ -171,7 +207,7 @@ impl DeviceState {
             if direction.turn == Turn::Running {
                 // The open reference is still there.
                 self.users.fetch_add(1, Ordering::Relaxed);
-                direction.holds_handle = true;
+                direction.duties |= duty::HANDLE;
             }
         }
     }
@@ -216,164 +252,17 @@ impl DeviceState {
     }
 }
 
-/// The port's device list: what Windows keeps and does not show.
-#[derive(Debug, Default)]
-pub(crate) struct Devices {
-    port: PortNumber,
-    slots: Vec<Slot>,
-    /// The one that has been free for longest comes first.
-    free: VecDeque<u32>,
-    count: usize,
-}
-
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    device: Option<Arc<DeviceState>>,
-}
-
-impl Devices {
-    /// The limit keeps the engine's own numbers apart from the devices'.
-    const SLOTS_MAX: u32 = u32::MAX - 8;
-
-    /// The list of the port with this number.
-    pub(crate) fn of(port: PortNumber) -> Devices {
-        Devices { port, ..Devices::default() }
-    }
-
-    /// Free slots that so many generations have used.
-    #[cfg(test)]
-    pub(crate) fn wear(&mut self, slots: usize, generation: u32) {
-        for _ in 0..slots {
-            assert!(generation < u32::MAX, "it would be used up");
-            self.free.push_back(u32::try_from(self.slots.len()).unwrap());
-            self.slots.push(Slot { generation, device: None });
-        }
-    }
-
-    pub(crate) fn add(&mut self, handle: Handle, kind: DeviceKind, key: usize, phase: u8) -> Arc<DeviceState> {
-        let slot = self.free.pop_front().unwrap_or_else(|| {
-            let slot = u32::try_from(self.slots.len()).ok().filter(|&slot| slot < Self::SLOTS_MAX);
-            self.slots.push(Slot { generation: 0, device: None });
-            slot.expect("fewer devices than four thousand million")
-        });
-        let entry = &mut self.slots[slot as usize];
-        // Never 0, and never again: see `remove`.
-        entry.generation += 1;
-        let connected = phase == phase::CONNECTED;
-        let device = Arc::new(DeviceState {
-            port: self.port,
-            number: u64::from(slot) << 32 | u64::from(entry.generation),
-            handle,
-            kind,
-            key: AtomicUsize::new(key),
-            // The engine reports what is there to receive; whether there is space is tried first.
-            receive: Lock::new(Direction::new(Side::Receive, true)),
-            send: Lock::new(Direction::new(Side::Send, !connected)),
-            skip_on_success: AtomicBool::new(false),
-            wants_space: AtomicBool::new(!connected),
-            phase: AtomicU8::new(phase),
-            shut: AtomicU8::new(0),
-            traits: AtomicU8::new(0),
-            sticky: AtomicU8::new(0),
-            failed_receive: AtomicI32::new(0),
-            failed_send: AtomicI32::new(0),
-            end_waits: AtomicBool::new(false),
-            registered: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
-            burst: AtomicU8::new(2),
-            users: AtomicU32::new(1),
-            released: AtomicBool::new(false),
-        });
-        entry.device = Some(device.clone());
-        self.count += 1;
-        device
-    }
-
-    pub(crate) fn find(&self, number: u64) -> Option<&Arc<DeviceState>> {
-        let slot = self.slots.get(usize::try_from(number >> 32).ok()?)?;
-        slot.device.as_ref().filter(|device| device.number == number)
-    }
-
-    /// True when it was there: of several closers one goes on.
-    pub(crate) fn remove(&mut self, number: u64) -> bool {
-        let Some(slot) = self.slots.get_mut((number >> 32) as usize) else { return false };
-        if slot.device.as_ref().is_none_or(|device| device.number != number) {
-            return false;
-        }
-        slot.device = None;
-        // A slot whose generations are used up is not used again: its next device would have the number of an earlier
-        // one.
-        if slot.generation < u32::MAX {
-            self.free.push_back((number >> 32) as u32);
-        }
-        self.count -= 1;
-        true
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceState>> {
-        self.slots.iter().filter_map(|slot| slot.device.as_ref())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slot_is_reused_under_another_number() {
-        let mut devices = Devices::default();
-        let first = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED);
-        assert!(devices.remove(first.number));
-        let second = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED);
-        assert_ne!(first.number, second.number);
-        assert!(devices.find(first.number).is_none(), "a late event must not reach the slot's next device");
-        assert!(!devices.remove(first.number), "a device is removed once");
-        assert_eq!(devices.len(), 1);
-    }
-
-    #[test]
-    fn a_number_never_comes_again() {
-        let mut devices = Devices::default();
-        let add = |devices: &mut Devices| devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number;
-        let first = add(&mut devices);
-        assert!(devices.remove(first));
-        devices.slots[0].generation = u32::MAX - 3;
-        let mut seen = std::collections::HashSet::from([first]);
-        for _ in 0..10 {
-            let number = add(&mut devices);
-            assert!(number != 0 && number as u32 != 0, "0 is no device, and a timer's");
-            assert!(seen.insert(number), "the number {number:#x} has come again");
-            assert!(devices.remove(number));
-            assert!(devices.find(number).is_none() && !devices.remove(number));
-        }
-        assert_eq!(devices.slots.len(), 2, "the first slot was used up, and the second is in use");
-        assert_eq!(devices.len(), 0);
-    }
-
-    #[test]
-    fn the_slot_that_was_free_for_longest_is_used_first() {
-        let mut devices = Devices::default();
-        let numbers: Vec<u64> =
-            (0..3).map(|_| devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number).collect();
-        let order = [2, 0, 1];
-        order.iter().for_each(|&at: &usize| assert!(devices.remove(numbers[at])));
-        for at in order {
-            let number = devices.add(3, DeviceKind::Stream, 0, phase::CONNECTED).number;
-            assert_eq!(number >> 32, at as u64);
-        }
-    }
+    use crate::testing::fake::Fake;
+    use std::sync::Arc;
 
     #[test]
     fn the_handle_is_closed_by_the_last_user() {
-        let mut devices = Devices::default();
-        let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
+        let device = DeviceState::new(PortNumber::default(), 1, 7, DeviceKind::Stream, 0, phase::CONNECTED, 0);
         device.give_away();
-        let engine = Engine::of(Arc::new(crate::testing::fake::Fake::quiet()));
+        let engine = Engine::of(Arc::new(Fake::quiet()));
         assert!(device.enter());
         assert!(!device.leave(&engine), "a call is under way");
         assert!(device.leave(&engine));
@@ -382,16 +271,15 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_direction_keeps_the_handle_open() {
-        let mut devices = Devices::default();
-        let device = devices.add(7, DeviceKind::Stream, 0, phase::CONNECTED);
+        let device = DeviceState::new(PortNumber::default(), 1, 7, DeviceKind::Stream, 0, phase::CONNECTED, 0);
         device.give_away();
-        let engine = Engine::of(Arc::new(crate::testing::fake::Fake::quiet()));
+        let engine = Engine::of(Arc::new(Fake::quiet()));
         device.send.lock().begin();
         device.lend_to_owners();
         assert!(!device.leave(&engine), "somebody may be sending");
-        assert!(device.send.lock().let_go(false).handle);
+        assert_eq!(device.send.lock().let_go(false).duties, duty::HANDLE);
         assert!(device.leave(&engine));
         device.receive.lock().begin();
-        assert!(!device.receive.lock().let_go(false).handle, "it was closed before");
+        assert_eq!(device.receive.lock().let_go(false).duties, 0, "it was closed before");
     }
 }

@@ -2,7 +2,8 @@
 
 use super::device::DeviceState;
 use super::{DeviceInfo, DeviceKind, EBADF, ECANCELED, EINVAL, ENOTCONN, Handle, Port, file, files_under_way};
-use crate::reactor::device::{phase, shut, traits};
+use crate::op::phase;
+use crate::reactor::device::{shut, traits};
 use crate::reactor::direction::{Direction, Side};
 use crate::sync::Arc;
 use crate::sys::errno;
@@ -19,16 +20,14 @@ impl Port {
         self.check()?;
         let traits = match kind {
             DeviceKind::File => file::traits_of(handle).map_err(|error| error.raw_os_error().unwrap_or(EINVAL))?,
+            DeviceKind::Datagram => {
+                let calls = self.engine().calls();
+                let peer = if calls.has_peer(handle) { traits::PEER } else { 0 };
+                peer | if calls.is_bound(handle) { 0 } else { traits::UNBOUND }
+            }
             _ => 0,
         };
-        let device = self.driver().devices.lock().add(handle, kind, key, phase);
-        device.traits.store(traits, Ordering::Relaxed);
-        if kind == DeviceKind::Datagram && self.engine().calls().has_peer(handle) {
-            device.traits.fetch_or(traits::PEER, Ordering::Relaxed);
-        }
-        if kind == DeviceKind::Datagram && !self.engine().calls().is_bound(handle) {
-            device.traits.fetch_or(traits::UNBOUND, Ordering::Relaxed);
-        }
+        let device = self.list(handle, kind, key, phase, traits);
         if kind == DeviceKind::File {
             // An engine of readiness has nothing to say of it.
             return Ok(device);
@@ -40,15 +39,20 @@ impl Port {
         Ok(device)
     }
 
+    fn list(&self, handle: Handle, kind: DeviceKind, key: usize, phase: u8, traits: u8) -> Arc<DeviceState> {
+        let make = |port, number| DeviceState::new(port, number, handle, kind, key, phase, traits);
+        self.driver().devices.lock().add(make)
+    }
+
     pub(crate) fn open_stream(&self, peer: &SocketAddr, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
         let handle = self.engine().calls().open_stream(peer)?;
-        Ok(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH))
+        Ok(self.list(handle, DeviceKind::Stream, key, phase::FRESH, 0))
     }
 
     pub(crate) fn take_over_unconnected(&self, handle: Handle, key: usize) -> Result<Arc<DeviceState>, i32> {
         self.check()?;
-        Ok(self.driver().devices.lock().add(handle, DeviceKind::Stream, key, phase::FRESH))
+        Ok(self.list(handle, DeviceKind::Stream, key, phase::FRESH, 0))
     }
 
     pub(super) fn register(&self, device: &DeviceState) -> Result<(), i32> {

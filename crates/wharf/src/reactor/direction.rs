@@ -38,9 +38,24 @@ pub(crate) struct Direction {
     pub(crate) edge: bool,
     pub(crate) drained: bool,
     pub(crate) closed: bool,
-    /// The device was closed while somebody owned this side: the owner holds the handle open, and gives it up.
-    pub(crate) holds_handle: bool,
+    /// What the owner is left to do when it lets go, as bits: see [`duty`].
+    pub(crate) duties: u8,
+    /// On the receive side: how many datagrams the next call is to ask for.
+    pub(crate) burst: u8,
 }
+
+/// What others leave to the owner of a direction.
+pub(crate) mod duty {
+    /// The device was closed while somebody owned this side: the owner holds the handle open, and has to
+    /// [leave](crate::reactor::device::DeviceState::leave) it.
+    pub(crate) const HANDLE: u8 = 1;
+    /// A receive has found the end of the stream while this side was sending, and waits for what the send has seen: it
+    /// is to be tried again.
+    pub(crate) const RECEIVE: u8 = 2;
+}
+
+/// The least one receiving call asks for: the one that is there, and whether there is another.
+pub(crate) const DATAGRAMS_MIN: u8 = 2;
 
 impl Direction {
     pub(crate) fn new(side: Side, drained: bool) -> Direction {
@@ -55,7 +70,8 @@ impl Direction {
             edge: false,
             drained,
             closed: false,
-            holds_handle: false,
+            duties: 0,
+            burst: DATAGRAMS_MIN,
         }
     }
 
@@ -206,7 +222,7 @@ impl Direction {
         self.run_none();
         self.forget_cancelled();
         self.turn = Turn::Idle;
-        Left { goes_on: self.wants_a_turn(), handle: std::mem::take(&mut self.holds_handle) }
+        Left { goes_on: self.wants_a_turn(), duties: std::mem::take(&mut self.duties) }
     }
 }
 
@@ -216,8 +232,8 @@ impl Direction {
 pub(crate) struct Left {
     /// The direction goes on, and has to be queued.
     pub(crate) goes_on: bool,
-    /// The handle was held open for the owner, who has to [leave](crate::reactor::device::DeviceState::leave) it.
-    pub(crate) handle: bool,
+    /// See [`duty`].
+    pub(crate) duties: u8,
 }
 
 /// Operations in the order of issue, which is that of their serial numbers. One needs no more than its own memory,

@@ -4,9 +4,8 @@ use super::device::DeviceState;
 use super::{Completion, DeviceKind, ECANCELED, Entry, FileEngine, Payload, Sink, entry, file, finish, signal};
 use crate::contain::contain;
 use crate::op::buffer::Pool;
-use crate::op::{PortNumber, Timers};
+use crate::op::{Devices, PortNumber, Timers};
 use crate::queue::{Driver, Found};
-use crate::reactor::device::Devices;
 use crate::reactor::direction::Side;
 use crate::reactor::engine::files::FileThread;
 use crate::reactor::engine::{Engine, Events, Readiness};
@@ -22,7 +21,7 @@ pub(crate) struct PortDriver {
     pub(super) number: PortNumber,
     pub(super) engine: Engine,
     pub(super) events: Lock<Events>,
-    pub(super) devices: Lock<Devices>,
+    pub(super) devices: Lock<Devices<DeviceState>>,
     pub(super) timers: Lock<Timers>,
     pub(super) signals: signal::Signals,
     /// A device or a timer has been there: events may come.

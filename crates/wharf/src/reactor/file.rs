@@ -148,7 +148,7 @@ impl Port {
                 return Err(EINVAL);
             }
         }
-        let known = device.traits.load(Ordering::Relaxed);
+        let known = device.traits.load(Ordering::Acquire);
         if known & needs != needs {
             return Err(EACCES);
         }
@@ -238,7 +238,7 @@ fn at_once(device: &DeviceState, operation: &mut Operation, work: Work, known: u
             Tried::Ended(error) => return Some(error),
             Tried::WouldBlock => return None,
             Tried::Unsupported => {
-                device.traits.fetch_or(traits::NO_TRYING, Ordering::Relaxed);
+                device.traits.fetch_or(traits::NO_TRYING, Ordering::AcqRel);
                 return None;
             }
         }

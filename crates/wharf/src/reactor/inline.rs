@@ -7,7 +7,7 @@
 
 use super::send::{Attempt, Batch, take_batch};
 use super::{Buffers, Completion, DeviceKind, EINVAL, Issued, Kind, Payload};
-use super::{Port, RawBuffer, Sink};
+use super::{Port, RawBuffer, Side, Sink};
 use crate::op::Operation;
 use crate::reactor::device::DeviceState;
 use crate::reactor::direction::Turn;
@@ -75,7 +75,7 @@ impl Port {
         } else {
             let left = direction.let_go(false);
             drop(direction);
-            self.sent(device, left);
+            self.turn_over(device, Side::Send, left);
         }
         Ok(TrySend::Done)
     }

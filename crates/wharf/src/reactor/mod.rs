@@ -37,13 +37,12 @@ pub(crate) use file::traits_of as file_traits;
 pub(crate) use inline::TrySend;
 
 use crate::op::buffer::Pool;
-use crate::op::{Delivery, Operation, PortNumber, Timers};
+use crate::op::{Delivery, Devices, Operation, PortNumber, Timers};
 use crate::queue::{self, Driver, Queue};
 use crate::sync::{Arc, Lock};
 use crate::sys::fork::Home;
 use crate::threads::{QueueStats, WorkerReport};
-use device::Devices;
-use direction::{Direction, Left, Side};
+use direction::{Direction, Left, Side, duty};
 use driver::PortDriver;
 use engine::{Engine, Events, PIECES_MAX};
 use std::sync::OnceLock;
@@ -182,16 +181,17 @@ impl Port {
         if self.queue.is_closed() { Err(EBADF) } else { Ok(()) }
     }
 
-    /// What is left after a turn.
-    #[inline]
+    /// What is left after a turn: nothing, mostly.
+    #[inline(always)]
     fn turn_over(&self, device: &Arc<DeviceState>, side: Side, left: Left) {
-        if left.handle || left.goes_on {
+        if left.goes_on || left.duties != 0 {
             self.follow_up(device, side, left);
         }
     }
 
+    #[inline(never)]
     fn follow_up(&self, device: &Arc<DeviceState>, side: Side, left: Left) {
-        if left.handle {
+        if left.duties & duty::HANDLE != 0 {
             self.leave(device);
         }
         if left.goes_on {
@@ -201,6 +201,9 @@ impl Port {
                 (Side::Receive, kind) if kind != DeviceKind::Listener => self.insert(entry),
                 _ => self.insert_work(entry),
             }
+        }
+        if left.duties & duty::RECEIVE != 0 && device.receive.lock().ready() {
+            self.insert(Entry::Ready(device.clone(), Side::Receive));
         }
     }
 

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::op::Operation;
 use crate::op::buffer::PoolBuffer;
-use crate::reactor::device::{DeviceState, phase, shut};
-use crate::reactor::direction::Turn;
+use crate::op::phase;
+use crate::reactor::device::{DeviceState, shut};
+use crate::reactor::direction::{Turn, duty};
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -115,7 +116,7 @@ impl Port {
             let mut direction = device.receive.lock();
             direction.begin();
             if device.kind == DeviceKind::Datagram && direction.operations.len() > 1 {
-                let batch = take_receives(device, &mut direction);
+                let batch = take_receives(&mut direction);
                 drop(direction);
                 return self.execute_receives(device, batch);
             }
@@ -171,7 +172,7 @@ impl Port {
                 Attempt::NotNow => {
                     direction.operations.push_front(operation);
                     let left = direction.let_go(true);
-                    debug_assert!(!left.goes_on && !left.handle, "an edge and the end were looked at above");
+                    debug_assert!(!left.goes_on && left.duties == 0, "an edge and the end were looked at above");
                     return None;
                 }
                 Attempt::Done { bytes, payload, more_likely } => {
@@ -303,7 +304,7 @@ impl Port {
         if error == ECONNRESET || error == ECONNABORTED || error == ETIMEDOUT {
             // A broken connection stays broken: Linux reports it once, every later operation must see it.
             device.failed_receive.store(error, Ordering::Release);
-            let _ = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = device.failed_send.compare_exchange(0, error, Ordering::AcqRel, Ordering::Acquire);
         }
         Attempt::Failed(error)
     }
@@ -312,10 +313,10 @@ impl Port {
 /// Is the end of the stream possibly a reset? Linux reports a reset once, and a send that is under way may be about to
 /// say that it was told. It has the receive side look again when it is over.
 fn waits_for_send(device: &DeviceState) -> bool {
-    let send = device.send.lock();
+    let mut send = device.send.lock();
     let sending = send.turn == Turn::Running;
     if sending {
-        device.end_waits.store(true, Ordering::Release);
+        send.duties |= duty::RECEIVE;
     }
     sending
 }

@@ -13,8 +13,9 @@ use super::{
     EPIPE, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, entry, finish,
 };
 use crate::op::Operation;
-use crate::reactor::device::{DeviceState, phase, shut};
-use crate::reactor::direction::{Direction, Left, Turn};
+use crate::op::phase;
+use crate::reactor::device::{DeviceState, shut};
+use crate::reactor::direction::{Direction, Turn};
 use crate::sync::{Arc, Guard};
 use crate::sys::errno::ENOTSOCK;
 use std::net::{Shutdown, SocketAddr};
@@ -335,7 +336,7 @@ impl Port {
             }
             break direction.let_go(drained);
         };
-        self.sent(device, left);
+        self.turn_over(device, Side::Send, left);
     }
 
     /// Ends the turn of a send that the file thread has read for: it goes back to the head of the list, or fails.
@@ -355,7 +356,7 @@ impl Port {
         }
         let left = direction.let_go(false);
         drop(direction);
-        self.sent(device, left);
+        self.turn_over(device, Side::Send, left);
     }
 
     fn deliver_sent(&self, device: &DeviceState, packets: Vec<(Sink, Completion)>) {
@@ -370,16 +371,6 @@ impl Port {
             self.queue.insert_all(entries.collect::<Vec<Entry>>());
         } else {
             entries.for_each(|entry| self.insert(entry));
-        }
-    }
-
-    /// A turn of sending has ended.
-    pub(super) fn sent(&self, device: &Arc<DeviceState>, left: Left) {
-        self.turn_over(device, Side::Send, left);
-        // Set under the send side's lock while this turn ran: see `waits_for_send`.
-        let waits = device.end_waits.load(Ordering::Relaxed) && device.end_waits.swap(false, Ordering::AcqRel);
-        if waits && device.receive.lock().ready() {
-            self.insert(Entry::Ready(device.clone(), Side::Receive));
         }
     }
 
