@@ -16,7 +16,7 @@ const EVENTS_MAX: usize = 256;
 /// Connections that were closed keep their port for a minute, so they come from many addresses.
 const SOURCES: u32 = 200;
 
-/// `slots` connections at a time, of so many requests each.
+/// `slots` connections at a time, each with a fixed number of requests.
 pub struct Churn {
     server: SocketAddr,
     epoll: OwnedFd,

@@ -1,9 +1,9 @@
 //! The load generator: one thread around epoll, connected to all servers that are compared, which loads one at a time;
 //! so they are measured in turns, on the same machine in the same state.
 //!
-//! *Closed loop*: so many messages are under way all the time, and an answer calls forth the next message. It finds the
-//! peak. *Open loop*: messages leave by a schedule, whether or not earlier ones were answered, and latency counts from
-//! the moment that the schedule says; so a server that stalls is charged for everything that it made late (no
+//! *Closed loop*: a fixed number of messages is always under way, and each answer triggers the next message. It finds
+//! the peak. *Open loop*: messages leave by a schedule, whether or not earlier ones were answered, and latency counts
+//! from the moment that the schedule says; so a server that stalls is charged for everything that it made late (no
 //! coordinated omission). It finds latencies.
 
 pub mod chat;
@@ -45,7 +45,7 @@ pub struct Shape {
     pub depth: usize,
     /// A tenth of the connections carries nine tenths of the messages.
     pub skewed: bool,
-    /// Each message names one of so many blocks of a file, and answers may come in any order.
+    /// Each message names one of this number of blocks of a file, and answers may come in any order.
     pub blocks: Option<u64>,
     /// In a closed loop: how long the generator lets answers gather before it looks at them, which costs it less of a
     /// processor that it shares.

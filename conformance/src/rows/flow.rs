@@ -30,7 +30,7 @@ struct Shared {
     inside: Count,
     /// What begins is noted from then on, in nanoseconds after `begun`.
     from: AtomicU64,
-    /// When so many, less one, were inside first; 0 while they were not.
+    /// For each number, less one: when that number was inside first; 0 while it was not.
     reached: [AtomicU64; MOST],
     /// Handlers that began, and those that began beside another one.
     starts: Count,
@@ -121,7 +121,7 @@ impl Flow {
         self.shared.from.store(self.shared.at(at), Ordering::SeqCst);
     }
 
-    /// How long after `at` so many handlers of the flow were first inside at once; [`LONG`] if they never were.
+    /// How long after `at` this number of handlers of the flow were first inside at once; [`LONG`] if they never were.
     fn reached(&self, number: usize, at: Instant) -> Duration {
         let first = self.shared.reached[number - 1..].iter().map(|reached| reached.load(Ordering::SeqCst));
         let first = first.filter(|&first| first > 0).min();

@@ -83,7 +83,7 @@ pub struct Load {
     /// Connections at a time; further ones are closed at once
     #[arg(long, visible_alias = "max-connections", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
-    /// Print figures every so many seconds
+    /// Print figures every SECONDS seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub stats: Option<u32>,
 }
@@ -98,7 +98,7 @@ impl Load {
 /// How a server ends whose connections may last.
 #[derive(Args, Clone, Debug)]
 pub struct Ending {
-    /// When it is to end: take no more connections, and give those that there are so many seconds to end by themselves
+    /// When told to end, take no more connections, and give the present ones SECONDS seconds to end by themselves
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub drain: Option<u32>,
 }
@@ -134,7 +134,7 @@ pub struct Server {
     /// Bytes that may come at once after a pause [default: what comes in a second]
     #[arg(long, value_name = "SIZE", value_parser = parse_rate, requires = "rate_limit")]
     pub rate_burst: Option<u64>,
-    /// Close connections that send and take nothing for so many seconds [default: never]
+    /// Close connections that send and take nothing for SECONDS seconds [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
     #[command(flatten)]

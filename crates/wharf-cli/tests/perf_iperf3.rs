@@ -26,7 +26,7 @@ const IN_FLIGHT: u64 = 48 << 20;
 
 /// Rates are measured by one matrix at a time; what measures none may run beside each other.
 static ALONE: RwLock<()> = RwLock::new(());
-/// Rows that ask for little run so many at a time, and those that take what they get so many.
+/// How many rows run at a time that ask for little, and how many that take what they get.
 const QUIET_AT_ONCE: usize = 16;
 const LOUD_AT_ONCE: usize = 6;
 

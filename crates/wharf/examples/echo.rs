@@ -10,7 +10,7 @@ use wharf::{Buffer, CompletionPort, Event, Outcome, Workers};
 
 /// A connection has one buffer, which goes back and forth between receive and send.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// After so many operations that were done at once a connection waits its turn: others have a right to the worker.
+/// After this number of operations that were done at once a connection waits its turn: others need the worker too.
 const OPERATIONS_PER_TURN: usize = 32;
 
 /// An operation's context: nothing, but for a connection that waits its turn the packet that it was at.

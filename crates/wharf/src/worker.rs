@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 /// A pool with all its threads blocked grows up to this many, unless told otherwise.
 const MAX_WORKERS: usize = 256;
-/// A worker beyond the minimum that had nothing to do for so long ends.
+/// A worker beyond the minimum ends when it had nothing to do for this time.
 const IDLE: Duration = Duration::from_secs(10);
-/// After a thread could not be started the next one is tried so much later, twice as long after each failure, and at
-/// most.
+/// When a thread could not be started, the next one is tried after `FIRST_RETRY`, and after each further failure twice
+/// as late, up to `LAST_RETRY`.
 const FIRST_RETRY: Duration = Duration::from_millis(2);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// How often the log is told of the same trouble, at most.

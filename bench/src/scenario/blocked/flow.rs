@@ -34,7 +34,7 @@ const SLEEP_MS: std::ops::Range<u64> = 50..100;
 /// Between two trials, so that whoever slept is back: many times what the next packet takes.
 const BETWEEN: Duration = Duration::from_millis(5);
 
-/// At this limit so many sleep.
+/// A limit, and how many of the threads sleep.
 #[derive(Clone, Copy)]
 pub struct Sleepers {
     limit: usize,

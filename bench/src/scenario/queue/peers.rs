@@ -30,7 +30,7 @@ pub trait Packets: Send {
 type Both = (Box<dyn Posts>, Vec<Box<dyn Packets>>);
 
 impl Queue {
-    /// Without a bound, with so many consumers.
+    /// Without a bound, with this number of consumers.
     pub fn open(self, consumers: usize) -> io::Result<Both> {
         fn both<P: Posts + 'static, C: Packets + Clone + 'static>((posts, take): (P, C), consumers: usize) -> Both {
             (Box::new(posts), (0..consumers).map(|_| Box::new(take.clone()) as Box<dyn Packets>).collect())

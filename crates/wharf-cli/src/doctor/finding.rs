@@ -31,7 +31,7 @@ impl Finding {
 
 pub fn processors() -> Finding {
     match std::thread::available_parallelism() {
-        Ok(count) => Finding::fine("processors", count.to_string(), "so many threads of a port run at the same time"),
+        Ok(count) => Finding::fine("processors", count.to_string(), "a port runs as many threads at the same time"),
         Err(error) => Finding::fine("processors", "unknown", error.to_string()),
     }
 }

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 16 * 1024;
-/// Of a request line so many bytes are kept.
+/// Bytes of a request line that are kept.
 const LINE_BYTES_MAX: usize = 1024;
 
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::fs::File;
 pub const SMALL_BYTES_MAX: u64 = 16 * 1024;
 /// What is served for a directory.
 const INDEX: &str = "index.html";
-/// A file that is truncated between its length and its bytes is looked at anew so many times.
+/// A file that is truncated between its length and its bytes is looked at anew this many times.
 const LOOKS: usize = 3;
 
 /// What is served, and how.

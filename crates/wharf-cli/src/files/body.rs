@@ -44,7 +44,7 @@ enum State {
 /// What bytes came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Skipped {
-    /// It is over; so many of the bytes were its.
+    /// It is over; this number of the bytes belonged to it.
     Done(usize),
     /// All of the bytes were its, and more are to come.
     More,

@@ -42,10 +42,10 @@ pub enum Purpose {
 const GATHERED_BYTES: usize = 64 * 1024;
 /// Requests of one connection that are answered before others have their turn.
 const REQUESTS_PER_TURN: usize = 64;
-/// Bytes of a file that are sent at a time. A client that does not take so much within the send time-out is too slow.
+/// Bytes of a file that are sent at a time. A client that does not take one piece within the send time-out is too slow.
 const PIECE_BYTES: u64 = 1024 * 1024;
-/// After a refusal: what the client is still sending is taken and thrown away for so long, and up to so much, because
-/// closing with something unread would reset the connection and with it the answer.
+/// After a refusal: what the client is still sending is received and thrown away, for this time and up to this amount,
+/// because closing with something unread would reset the connection and with it the answer.
 const LINGER_MS: u64 = 2000;
 const LINGER_BYTES: u64 = 1024 * 1024;
 

@@ -6,7 +6,7 @@ pub enum Selected {
     /// All of it: no range was asked for, or none that this server serves. A range may always be ignored, and several
     /// at once are: whoever asks for them gets the file, from which each of them can be taken.
     All,
-    /// From here, so many bytes, at least one.
+    /// `length` bytes from `offset`, at least one.
     Part { offset: u64, length: u64 },
     /// The range begins behind the end.
     Nothing,
@@ -20,7 +20,7 @@ pub fn select(value: &[u8], length: u64) -> Selected {
     }
     let Some((first, last)) = set.trim_matches([' ', '\t']).split_once('-') else { return Selected::All };
     match (number(first), number(last)) {
-        // The last so many bytes, or all if there are fewer.
+        // The last `suffix` bytes, or all if there are fewer.
         (None, Some(suffix)) if first.is_empty() => match suffix {
             0 => Selected::Nothing,
             // An empty file has no byte to name.

@@ -7,8 +7,7 @@ use super::request::{Method, Request};
 use super::status::{Status, status};
 use std::fmt::Write;
 
-/// A file changed less than so many seconds ago may change again without its time telling so: its tag is weak until
-/// then.
+/// A file may change again within this time without its time stamp telling so: its tag is weak until then.
 const SETTLED_SECONDS: i64 = 2;
 
 /// What an answer to a file's request depends on.

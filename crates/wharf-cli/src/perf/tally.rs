@@ -26,7 +26,7 @@ struct Figures {
 }
 
 impl Tally {
-    /// Of no test yet, with so many engines.
+    /// Of no test yet, with this number of engines.
     pub fn new(engines: usize) -> Tally {
         Tally { of: vec![Default::default(); engines], missed: Vec::new(), tests: 0, failures: 0 }
     }

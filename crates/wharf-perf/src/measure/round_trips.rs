@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// Between two messages: a thousand a second, which is no load.
 pub(crate) const PERIOD: Duration = Duration::from_millis(1);
-/// Messages that may be unanswered; while there are so many none is sent.
+/// Messages that may be unanswered; at this number none is sent.
 const UNANSWERED_MAX: usize = 1000;
-/// What takes longer counts as so long: an hour. A histogram that grows with its values would need a way to fail.
+/// What takes longer counts as an hour. A histogram that grows with its values would need a way to fail.
 const ROUND_TRIP_US_MAX: u64 = 3_600_000_000;
 
 /// The messages of one connection.
@@ -28,7 +28,7 @@ pub(crate) struct RoundTripTimes {
 }
 
 impl RoundTripTimes {
-    /// Of messages with so many bytes each.
+    /// Of messages with `message_bytes` bytes each.
     pub(crate) fn new(message_bytes: usize) -> RoundTripTimes {
         RoundTripTimes {
             message_bytes,

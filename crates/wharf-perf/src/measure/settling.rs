@@ -23,7 +23,7 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    /// It begins now, with so much moved.
+    /// It begins now, with `moved` bytes moved.
     pub(crate) fn new(moved: u64) -> Settling {
         let now = Instant::now();
         Settling { rounds: 0, moved, since: now, moved_at: now }

@@ -76,7 +76,7 @@ pub struct ServerControl {
 }
 
 impl ServerControl {
-    /// Of a test whose parameters may have so many bytes.
+    /// Of a test whose parameters may have this number of bytes.
     pub fn new(parameters_bytes_max: usize) -> ServerControl {
         ServerControl {
             phase: ServerPhase::Greeting,

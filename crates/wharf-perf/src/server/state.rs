@@ -329,8 +329,8 @@ impl State {
 
     // --- The test ---
 
-    /// What the server sends counts from now. In a test of two phases its client is ours, and takes a sender that has
-    /// sent enough for what it is: both phases have so many blocks.
+    /// What the server sends counts from now. In a test of two phases its client is ours, and stops a sender that has
+    /// sent enough: both phases have the same number of blocks.
     fn count(&mut self) {
         let parameters = &self.session.parameters;
         if let (true, Some(blocks)) = (parameters.two_phase, parameters.blocks_wanted()) {

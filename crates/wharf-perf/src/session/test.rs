@@ -258,7 +258,7 @@ impl TestSession {
 
     // --- The end ---
 
-    /// The counted time is over, after so many seconds: the last interval, and the counters as they are reported.
+    /// The counted time is over, after `seconds`: the last interval, and the counters as they are reported.
     pub(crate) fn take_totals(&mut self, seconds: f64) {
         if !self.interval.is_zero() {
             let now = self.streams.snapshots(false);

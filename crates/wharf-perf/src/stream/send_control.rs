@@ -80,13 +80,13 @@ impl SendControl {
 
     // --- For the test ---
 
-    /// From now on at most so many blocks are sent.
+    /// From now on at most `blocks` are sent.
     pub(crate) fn limit(&self, blocks: u64) {
         self.blocks.store(i64::try_from(blocks).unwrap_or(i64::MAX), SeqCst);
         self.limited.store(true, SeqCst);
     }
 
-    /// The test is to end when a direction has moved so much; counts from now.
+    /// The test is to end when a direction has moved this amount; counts from now.
     pub(crate) fn want(&self, bytes: u64, blocks: u64) {
         self.sent.set(0, 0);
         self.received.set(0, 0);

@@ -37,7 +37,7 @@ impl<D> Devices<D> {
         Devices { port, slots: Vec::new(), free: VecDeque::new(), count: 0 }
     }
 
-    /// Free slots that so many generations have used.
+    /// Free slots that this number of generations has used.
     #[cfg(all(test, unix))]
     pub(crate) fn wear(&mut self, slots: usize, generation: u32) {
         for _ in 0..slots {

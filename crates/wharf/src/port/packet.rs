@@ -113,7 +113,8 @@ pub enum Event<K, C> {
         /// Who sent it; with [`report_refusals`](Datagrams::report_refusals), who refused a datagram. `None` when the
         /// receive failed otherwise.
         from: Option<SocketAddr>,
-        /// With receive offload: the buffer holds several datagrams of so many bytes, the last perhaps shorter. 0: one.
+        /// With receive offload: the buffer holds several datagrams of this number of bytes, the last perhaps shorter.
+        /// 0: one.
         segment_bytes: usize,
         /// How many bytes. 0 is an empty datagram.
         result: io::Result<usize>,

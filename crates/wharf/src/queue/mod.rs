@@ -51,8 +51,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use watchdog::Watchdog;
 
-/// The sockets are polled at the latest after so many entries, or a tick, even while more are queued. Otherwise a few
-/// busy sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
+/// The sockets are polled after this number of entries at the latest, or after a tick, even while more are queued.
+/// Otherwise a few busy sockets that keep re-queueing themselves starve the rest (60 ms of latency were measured).
 const POLL_EVERY: u32 = 64;
 
 /// How long the watchdog timer lets the queue's head wait.

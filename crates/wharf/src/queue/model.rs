@@ -1136,7 +1136,8 @@ fn a_signal_reaches_a_sleeper_whether_an_event_can_be_had_or_not() {
     });
 }
 
-/// The calling thread takes entries of a flow, each of which takes it a while and begets another, for so many handlers.
+/// The calling thread takes entries of a flow, each of which takes it a while and begets another, for this number of
+/// handlers.
 fn flow(bed: &Bed, handlers: usize, handler: Duration) {
     for _ in 0..handlers {
         match bed.queue.get(Deadline::Now) {

@@ -52,22 +52,22 @@ use std::time::{Duration, Instant};
 const BACKLOG_WORTH_A_WAKE: Duration = Duration::from_micros(50);
 /// What a handler is taken to need before one was measured: an echo.
 const FIRST_SERVICE_TIME: Duration = Duration::from_micros(5);
-/// One service time in so many is measured: reading the clock costs 25 to 40 ns.
+/// One service time in this number is measured: reading the clock costs 25 to 40 ns.
 const SERVICE_SAMPLE_EVERY: u64 = 8;
-/// So many queued entries are a burst.
+/// This number of queued entries is a burst.
 const BURST: usize = 8;
 /// A worker that was found blocked is looked at again when it has slept this part of the time longer, but not more
-/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks, unless so many sleep that
-/// their turn comes later. The longer it sleeps, the less does a late look matter: a look costs 2 to 3 us, and hundreds
-/// may sleep.
+/// often than once in a tick and not less often than once in `LONGEST_SLEEP_UNSEEN` ticks, unless the number of
+/// sleepers makes their turn come later. The longer it sleeps, the less does a late look matter: a look costs 2 to 3
+/// us, and hundreds may sleep.
 const PART_OF_A_SLEEP: u32 = 32;
 const LONGEST_SLEEP_UNSEEN: u32 = 64;
-/// So many workers are looked at in one go, 50 us at most: first who has a slot, then who was not seen for longest. Of
+/// Workers that are looked at in one go, 50 us at most: first who has a slot, then who was not seen for longest. Of
 /// those that were found blocked before, no more than these are looked at in a tick.
 pub(super) const LOOKS_AT_A_TIME: usize = 16;
-/// So many pieces of engine work may be taken in a row while an entry could be taken, or a poll is due.
+/// Pieces of engine work that may be taken in a row while an entry could be taken, or a poll is due.
 pub(super) const WORKS_IN_A_ROW: u32 = 2;
-/// For so many workers a debug build counts again at each release what the queue keeps counted.
+/// Up to this number of workers, a debug build counts again at each release what the queue keeps counted.
 #[cfg(any(test, debug_assertions))]
 const CHECKED_AT_A_RELEASE: usize = 64;
 /// Weight of a sample in the moving average, and how many times the average it may count at most. One handler that
@@ -300,7 +300,7 @@ impl<T> State<T> {
         !self.is_watched() && self.holders == 0 && self.written_off == 0
     }
 
-    /// A poll is due after so many entries or a tick, whatever is queued: a few busy sockets that keep re-queueing
+    /// A poll is due after `POLL_EVERY` entries or a tick, whatever is queued: a few busy sockets that keep re-queueing
     /// themselves, or handlers that take long, would starve the rest.
     #[inline]
     pub(super) fn poll_is_due(&self) -> bool {

@@ -68,7 +68,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
         let mut state = self.state.lock();
         if !state.anybody_inside() {
-            // What an earlier turn found beside the one it returned. Behind so much work comes a poll.
+            // What an earlier turn found beside the one it returned. A poll comes after that work.
             if let Some(work) = state.take_engine_work() {
                 self.release(state, false);
                 return Tended::EngineWork(work);

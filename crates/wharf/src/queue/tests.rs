@@ -132,7 +132,7 @@ fn a_supervisor_starts_nobody_for_an_entry_that_a_worker_is_on_its_way_to() {
     queue.close();
 }
 
-/// Someone who sleeps enrolls so many workers, who were found blocked; beside them one runs.
+/// Enrolls this number of workers that were found blocked; beside them one runs.
 fn written_off(queue: &Arc<Queue<u32, Source>>, many: usize) -> (thread::JoinHandle<()>, mpsc::Sender<()>) {
     let (end, ended) = mpsc::channel();
     let (tell, told) = mpsc::channel();

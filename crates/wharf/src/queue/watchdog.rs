@@ -108,8 +108,8 @@ mod system {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    /// Two sleepers could hand the timer to and fro for ever while a third thread is not let run. After so many ticks a
-    /// schedule goes on as it comes, which is fair, and its alternatives are not explored.
+    /// Two sleepers could hand the timer to and fro for ever while a third thread is not let run. After this number of
+    /// ticks a schedule goes on as it comes, which is fair, and its alternatives are not explored.
     const TICKS_EXPLORED: usize = 4;
 
     /// In a model an armed timer may go off at any moment, a disarmed one never does. One of those who sleep on it

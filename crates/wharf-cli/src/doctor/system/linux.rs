@@ -220,7 +220,7 @@ fn descriptors_most() -> Option<Finding> {
 fn backlog() -> Option<Finding> {
     let most = number("/proc/sys/net/core/somaxconn")?;
     if most >= BACKLOG {
-        return Some(Finding::fine("somaxconn", most.to_string(), "so many connections may wait to be accepted"));
+        return Some(Finding::fine("somaxconn", most.to_string(), "as many connections may wait to be accepted"));
     }
     let why = format!("more connections that come at once than this are turned away; the library asks for {BACKLOG}");
     Some(Finding::warning("somaxconn", most.to_string(), why, format!("sudo sysctl -w net.core.somaxconn={BACKLOG}")))

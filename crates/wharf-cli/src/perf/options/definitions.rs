@@ -68,7 +68,7 @@ pub struct Common {
     /// Write the process's number to this file
     #[arg(short = 'I', long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
-    /// A receiver that gets nothing for so many milliseconds gives up
+    /// A receiver that gets nothing for MS milliseconds gives up
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
     pub rcv_timeout: Option<u64>,
     /// What `start.version` of the JSON says, for programs that insist on "iperf 3.x"
@@ -126,7 +126,7 @@ pub struct Serve {
     /// Go on in the background once it listens; what it says then goes to --logfile, or nowhere
     #[arg(short = 'D', long)]
     pub daemon: bool,
-    /// With -1: end when no test came for so many seconds
+    /// With -1: end when no test came for SECONDS seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub idle_timeout: Option<u64>,
     /// Tests at a time; further clients hear "busy"
@@ -263,7 +263,7 @@ pub struct Run {
     /// For the control connection
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub connect_timeout: Option<u64>,
-    /// Unacknowledged data breaks a stream after so many milliseconds
+    /// Unacknowledged data breaks a stream after MS milliseconds
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub snd_timeout: Option<u64>,
     /// Number and checksum in each block, looked at by the receiver; both ends have to be wharf

@@ -82,7 +82,7 @@ pub(crate) fn set_tos(socket: &SockRef<'_>, tos: u32) -> io::Result<()> {
     if six { socket.set_tclass_v6(tos) } else { socket.set_tos_v4(tos) }
 }
 
-/// The kernel sends no faster than so many bytes a second.
+/// The kernel sends no faster than this number of bytes a second.
 pub(crate) fn set_pacing(socket: &SockRef<'_>, rate: u64) -> io::Result<()> {
     option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, rate)
 }
