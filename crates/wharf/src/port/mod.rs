@@ -257,6 +257,19 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     }
 
     /// Like [`post`](CompletionPort::post), unless `limit` entries are queued already.
+    ///
+    /// ```
+    /// use wharf::{CompletionPort, UnpostedReason};
+    /// let port = CompletionPort::<(), &str>::new()?;
+    /// port.try_post(0, (), "first", 1).unwrap();
+    /// let refused = port.try_post(0, (), "second", 1).unwrap_err();
+    /// assert_eq!((refused.reason, refused.context), (UnpostedReason::Full, "second"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`UnpostedReason::Full`] or [`UnpostedReason::Closed`]; key and context come back.
     pub fn try_post(&self, bytes: usize, key: K, context: C, limit: usize) -> Result<(), Unposted<K, C>> {
         self.owner.0.try_post(posted(bytes, key, context), limit).map_err(|(post, closed)| {
             unposted(post, if closed { UnpostedReason::Closed } else { UnpostedReason::Full })
@@ -276,6 +289,10 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// Takes the next packet, waiting for at most `timeout`. Zero does not wait: it looks once whether there is one,
     /// on the sockets too.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::TimedOut`]; and [`GetError::Abandoned`] when the port is closed.
     #[doc(alias = "GetQueuedCompletionStatus")]
     pub fn get_timeout(&self, timeout: Duration) -> Result<Packet<K, C>, GetError> {
         self.get_after(Some(timeout))
@@ -307,6 +324,15 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// # Errors
     ///
     /// As [`get`](CompletionPort::get); and [`GetError::NoRoom`] when `max` is 0 (row D-46).
+    ///
+    /// ```
+    /// use wharf::CompletionPort;
+    /// let port = CompletionPort::<(), u32>::new()?;
+    /// (0..5).for_each(|number| port.post(0, (), number).unwrap());
+    /// let taken: Vec<u32> = port.get_many(3)?.map(|packet| packet.context).collect();
+    /// assert_eq!(taken, [0, 1, 2]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "GetQueuedCompletionStatusEx")]
     pub fn get_many(&self, max: usize) -> Result<Batch<K, C>, GetError> {
         self.get_many_until(max, Deadline::after(None))
@@ -329,6 +355,21 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// and shrinks when they are idle. Where several pools serve a port, the first of them that may grow does, when the
     /// threads of all of them are blocked.
     ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use wharf::{CompletionPort, Workers};
+    /// let port = CompletionPort::<(), u32>::new()?;
+    /// let (results, squares) = channel();
+    /// let workers = port.start(Workers::new(2), move |packet| {
+    ///     results.send(packet.context * packet.context).unwrap();
+    /// })?;
+    /// (1..=3).for_each(|number| port.post(0, (), number).unwrap());
+    /// assert_eq!((0..3).map(|_| squares.recv().unwrap()).sum::<u32>(), 14);
+    /// port.close();
+    /// workers.join();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system refuses to start a thread; or a [name](Workers::name) that no thread can have.
@@ -346,6 +387,25 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     // --- Timers and signals ---
 
     /// One packet ([`Event::Elapsed`](crate::Event::Elapsed)) after `after`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf::{CompletionPort, Event};
+    /// let port = CompletionPort::<(), &str>::new()?;
+    /// port.timer(Duration::from_millis(1), (), "later")?;
+    /// let packet = port.get()?;
+    /// assert!(matches!(packet.event, Event::Elapsed { result: Ok(1) }));
+    /// assert_eq!(packet.context, "later");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Cancellation
+    ///
+    /// [`cancel`](CompletionPort::cancel) ends it early; its packet then has an error.
+    ///
+    /// # Errors
+    ///
+    /// The port is closed; the context comes back.
     pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
         let token = TimerRecord::into_token(key, context);
         // A one-shot timer delivers one packet, so nothing is ever retained.
@@ -399,6 +459,18 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     }
 
     /// Asks that an operation ends. Whatever the answer, its one packet comes (a timer's or signal's last one).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf::error::ErrorExt;
+    /// use wharf::{Cancel, CompletionPort, Event};
+    /// let port = CompletionPort::<(), ()>::new()?;
+    /// let timer = port.timer(Duration::from_secs(3600), (), ())?;
+    /// assert_eq!(port.cancel(timer), Cancel::Requested);
+    /// let Event::Elapsed { result: Err(error) } = port.get()?.event else { panic!() };
+    /// assert!(error.is_aborted());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "CancelIoEx")]
     pub fn cancel(&self, operation: OperationId) -> Cancel {
         self.owner.0.cancel(operation)

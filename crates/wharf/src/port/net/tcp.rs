@@ -24,6 +24,26 @@ pub struct Listener<K, C>(pub(crate) Arc<Shared<K, C>>);
 ///
 /// Any number of operations may be outstanding, in both directions. It is closed by [`close`](Stream::close) or when
 /// its last handle is dropped; an outstanding operation holds a handle.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use wharf::{Buffer, CompletionPort, Event};
+/// let port = CompletionPort::<(), ()>::new()?;
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let mut peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+/// let stream = port.associate(listener.accept()?.0, ())?;
+///
+/// peer.write_all(b"question")?;
+/// stream.recv(Buffer::with_capacity(100), ())?;
+/// let Event::Received { stream, buffer, result: Ok(8) } = port.get()?.event else { panic!() };
+/// assert_eq!(&buffer[..], b"question");
+/// stream.send("answer", ())?;
+/// assert!(matches!(port.get()?.event, Event::Sent { result: Ok(6), .. }));
+/// let mut answer = [0; 6];
+/// peer.read_exact(&mut answer)?;
+/// # assert_eq!(&answer, b"answer");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Stream<K, C>(pub(crate) Arc<Shared<K, C>>);
 
 device!(Listener);
@@ -256,6 +276,10 @@ impl<K: Key, C: Context> Stream<K, C> {
     }
 
     /// Issues a send of several buffers, in their order, as one run of bytes.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`send`](Stream::send); all buffers and the context come back.
     pub fn send_vectored(&self, buffers: Vec<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C, Vec<Buffer>>> {
         let shared = &self.0;
         shared
@@ -276,6 +300,11 @@ impl<K: Key, C: Context> Stream<K, C> {
 
     /// Issues the graceful end of the sending side: when all that was sent before has gone out, the peer sees the end
     /// of the stream, and the packet comes. Receiving goes on.
+    ///
+    /// # Errors
+    ///
+    /// The context comes back, and no packet will come, when the stream is not connected, was shut for sending or is
+    /// closed, or when the port is closed. A pipe or a terminal has no such end: there it fails, and nothing is shut.
     #[doc(alias = "DisconnectEx")]
     pub fn disconnect(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
         let shared = &self.0;
