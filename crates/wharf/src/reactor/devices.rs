@@ -57,7 +57,7 @@ impl Port {
 
     pub(super) fn register(&self, device: &DeviceState) -> Result<(), i32> {
         // Nobody else registers it at the same time: it is being adopted, or connected by this call. The mark is set
-        // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`Device::leave`).
+        // afterwards, so that whoever closes the handle, be it meanwhile, deregisters it (`DeviceState::leave`).
         if !device.registered.load(Ordering::Acquire) {
             self.driver().sources.store(true, Ordering::Relaxed);
             self.engine().selector.register(device.handle, device.number)?;
