@@ -451,6 +451,7 @@ pub(crate) fn pattern(connection: usize, at: u64) -> u8 {
 
 /// What a test sees of a connection.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "fake"), allow(dead_code, reason = "sessions' schedules look at all of it"))]
 pub struct View {
     pub written: u64,
     pub taken: u64,
@@ -632,6 +633,7 @@ impl Fake {
 
     /// The peer writes these bytes: on a connection whose peer never writes the pattern. After the socket's close a
     /// kernel answers by a reset.
+    #[cfg(feature = "fake")]
     pub fn peer_says(&self, connection: usize, bytes: &[u8]) {
         let mut net = self.net.lock();
         let one = &mut net.connections[connection];
@@ -647,6 +649,7 @@ impl Fake {
     }
 
     /// Sockets that are connecting, and to where.
+    #[cfg(feature = "fake")]
     pub fn connecting(&self) -> Vec<(Handle, SocketAddr)> {
         let net = self.net.lock();
         let handles = net.sockets.iter().enumerate().filter_map(|(index, socket)| {
@@ -657,11 +660,13 @@ impl Fake {
     }
 
     /// The last connection that was made to this address.
+    #[cfg(feature = "fake")]
     pub fn connection_to(&self, target: SocketAddr) -> Option<usize> {
         self.net.lock().connections.iter().rposition(|one| one.target == Some(target))
     }
 
     /// When the next poll is to say that time is over.
+    #[cfg(feature = "fake")]
     pub fn deadline(&self) -> Option<Instant> {
         self.net.lock().deadline
     }
