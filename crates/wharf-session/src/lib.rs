@@ -100,6 +100,7 @@ mod tape;
 mod time;
 #[cfg(feature = "tls")]
 mod tls;
+mod waiting;
 
 pub use conn::{Closed, Link, LinkStats};
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};

@@ -167,7 +167,7 @@ impl Limits {
 
 struct Schedule {
     fake: Arc<Fake>,
-    port: CompletionPort<Node, Op>,
+    port: CompletionPort<(), ()>,
     service: Cell<Option<Service>>,
     inner: RefCell<ArcWeak<Inner>>,
     limits: Limits,
@@ -264,7 +264,7 @@ impl Schedule {
             .concurrency(1)
             .wake(if rng.bool() { Wake::Eager } else { Wake::Adaptive })
             .pool(rng.usize(8..600), 4);
-        let port: CompletionPort<Node, Op> = fake.port(&port).expect("a timer descriptor");
+        let port: CompletionPort<(), ()> = fake.port(&port).expect("a timer descriptor");
         let schedule = Rc::new(Schedule {
             fake: fake.clone(),
             port: port.clone(),
@@ -287,7 +287,7 @@ impl Schedule {
         });
         CURRENT.set(Rc::downgrade(&schedule));
         time::enter(Some(schedule.clone()));
-        let service = Service::without_workers(builder.over(port));
+        let service = Service::without_workers(builder.over(&port, Some(port.clone())));
         service.inner.begin().unwrap();
         // The thread is a worker of the service from its first packet on: it never waits for room.
         service.inner.port.post(0, Node::Service, Op::Signal).unwrap();
@@ -363,14 +363,12 @@ impl Schedule {
 
     /// Handles packets until none comes. With workers that are late, this would be later.
     fn work(&self) {
-        let Some(inner) = self.running() else { return };
+        // Nobody drops the service in the middle.
+        let Some(_inner) = self.running() else { return };
         let (mut empty, mut packets) = (0, 0);
         while empty < EMPTY_POLLS {
-            match inner.port.get_timeout(Duration::ZERO) {
-                Ok(packet) => {
-                    empty = 0;
-                    inner.work(packet);
-                }
+            match self.fake.step(&self.port) {
+                Ok(()) => empty = 0,
                 Err(wharf::GetError::TimedOut) => empty += 1,
                 Err(_) => return,
             }
@@ -382,10 +380,8 @@ impl Schedule {
 
     /// Handles one packet, perhaps.
     fn work_once(&self) {
-        let Some(inner) = self.running() else { return };
-        if let Ok(packet) = inner.port.get_timeout(Duration::ZERO) {
-            inner.work(packet);
-        }
+        let Some(_inner) = self.running() else { return };
+        let _ = self.fake.step(&self.port);
         self.observe();
     }
 

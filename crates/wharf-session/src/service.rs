@@ -11,6 +11,7 @@ use crate::rate::{Rate, Rates};
 use crate::reconnect::{Control, GaveUp};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
+use crate::waiting::{Waiters, Waiting};
 use crate::{ById, ServerTls, Session, Tls, time};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -22,8 +23,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use wharf::net::Addresses;
 use wharf::{
-    CompletionPort, Event, GetError, Home, OperationId, Packet, PoolReport, PortStats, Wake, WorkerPool, WorkerReport,
-    Workers,
+    Branch, CompletionPort, Context, Event, GetError, Home, Key, OperationId, Packet, PoolReport, PortStats, Wake,
+    WorkerPool, WorkerReport, Workers,
 };
 
 /// How often sessions that linger are looked at; and how often while a shutdown waits for the last of them.
@@ -304,52 +305,123 @@ impl ServiceOptions {
     /// ever be done (no sessions, an outbox, an inbox or a memory limit of 0 bytes, a time-out of no time).
     pub fn start(self) -> io::Result<Service> {
         self.options.check()?;
-        let port = CompletionPort::<Node, Op>::options().concurrency(self.concurrency).wake(self.wake).build()?;
+        let port = CompletionPort::<(), ()>::options().concurrency(self.concurrency).wake(self.wake).build()?;
         let workers = self.workers.clone();
-        let inner = self.over(port);
-        let handler = Arc::downgrade(&inner);
-        let pool = inner.port.start(workers, move |packet| {
-            if let Some(inner) = handler.upgrade() {
-                inner.work(packet);
-            }
-        })?;
+        let inner = self.over(&port, Some(port.clone()));
+        // All its packets are the service's.
+        let pool = port.start(workers, |_| {})?;
         let service = Service { inner, pool: Some(pool) };
         service.inner.begin()?;
         Ok(service)
     }
 
-    /// A service on a port, without workers.
-    pub(super) fn over(self, port: CompletionPort<Node, Op>) -> Arc<Inner> {
+    /// A service on a port that the program has, served by the threads that take packets of it: a pool that the program
+    /// has started, or threads that call [`get`](CompletionPort::get). [`workers`](ServiceOptions::workers),
+    /// [`concurrency`](ServiceOptions::concurrency) and [`wake`](ServiceOptions::wake) are the port's, and count for
+    /// nothing here.
+    ///
+    /// The service does everything that it does on a port of its own, and leaves the port and its other packets alone:
+    /// it is a [branch](wharf::Branch) of it. Its handlers run inside `get`, or in a pool beside the program's own. Any
+    /// number of services may stand on one port.
+    ///
+    /// - [`Service::shutdown`], and dropping the service, end its sessions, listeners and timers, and not the port.
+    ///   They wait for no thread: a handler that still runs then hears of its session's end when it returns.
+    ///   [`ShutdownReport::workers_left`] is 0.
+    /// - While no thread is inside `get` the sessions stand still, and a shutdown that is to be graceful takes its
+    ///   whole time.
+    /// - The port is to be closed after the service. If it is closed before, or its last handle is dropped, nothing of
+    ///   the sessions goes on. Their `closed` is called when the service is dropped or shut down, as of sessions that
+    ///   were cut off; what they had not sent is lost.
+    /// - With [`SlowConsumer::Wait`] all threads of the port but one may wait for room, those included that handle
+    ///   packets of the program's own. A send by the last one does not wait: it ends the session that is slow.
+    ///
+    /// ```
+    /// # use std::io::{Read, Write};
+    /// use wharf::{Buffer, CompletionPort, Event, Workers};
+    /// use wharf_session::{Link, Service, Session};
+    ///
+    /// struct Echo;
+    /// impl Session for Echo {
+    ///     fn received(&mut self, link: &Link, data: Buffer) {
+    ///         let _ = link.send(data);
+    ///     }
+    /// }
+    ///
+    /// let port = CompletionPort::<&str, u32>::new()?; // the program's, with packets of its own
+    /// let workers = port.start(Workers::new(2), |packet| println!("{}: {}", packet.key, packet.context))?;
+    /// let service = Service::options().start_on(&port)?;
+    /// let address = service.listen("127.0.0.1:0", |_peer| Echo)?;
+    /// # let mut client = std::net::TcpStream::connect(address)?;
+    /// # client.write_all(b"hello")?;
+    /// # client.read_exact(&mut [0; 5])?;
+    /// service.shutdown(std::time::Duration::from_secs(5));
+    /// port.post(0, "still here", 1).unwrap();
+    /// # port.close();
+    /// # workers.join();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The port is closed. And `InvalidInput`, as [`start`](ServiceOptions::start).
+    pub fn start_on<K: Key, C: Context>(self, port: &CompletionPort<K, C>) -> io::Result<Service> {
+        self.options.check()?;
+        let inner = self.over(port, None);
+        // An empty packet: of a closed port nothing is to be expected.
+        inner.port.post(0, Node::Service, Op::Signal).map_err(|_| GetError::Abandoned)?;
+        let service = Service { inner, pool: None };
+        service.inner.begin()?;
+        Ok(service)
+    }
+
+    /// A service that is a branch of a port, without workers. `own`: the port serves nothing else.
+    pub(super) fn over<K: Key, C: Context>(
+        self,
+        port: &CompletionPort<K, C>,
+        own: Option<CompletionPort<(), ()>>,
+    ) -> Arc<Inner> {
         let smallest = self.options.idle_timeout.into_iter().chain(self.options.handshake_timeout).min();
         let timeouts = smallest.map(|smallest| Timeouts {
             period: (smallest / LOOKS_PER_TIMEOUT).max(LOOK_LEAST),
             last: Mutex::new(time::now()),
+            timer: OnceLock::new(),
         });
-        Arc::new(Inner {
-            home: Home::here(),
-            port,
-            timeouts,
-            coarse_us: Arc::default(),
-            rates: Rates::new(),
-            memory: Memory::new(self.options.memory_bytes),
-            options: self.options,
-            totals: Totals::default(),
-            next_id: AtomicU64::new(1),
-            sessions: Mutex::default(),
-            none_left: Condvar::new(),
-            listeners: Mutex::new(Vec::new()),
-            socket_files: Mutex::new(Vec::new()),
-            accepting: AtomicUsize::new(0),
-            clients: Mutex::new(Vec::new()),
-            lingering: Mutex::default(),
-            sweeping: AtomicBool::new(false),
-            sweep_turn: Mutex::new(()),
-            until: OnceLock::new(),
-            signals: Mutex::new(Vec::new()),
-            signalled: Condvar::new(),
-            shutting_down: AtomicBool::new(false),
-            workers_most: self.workers.limit(),
-            workers_waiting: AtomicUsize::new(0),
+        Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let inner = inner.clone();
+            let branch = port.branch(move |packet| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.work(packet);
+                }
+            });
+            Inner {
+                home: Home::here(),
+                waiters: match &own {
+                    Some(_) => Waiters::alone(&branch, self.workers.limit()),
+                    None => Waiters::shared(&branch),
+                },
+                port: branch,
+                own,
+                timeouts,
+                coarse_us: Arc::default(),
+                rates: Rates::new(),
+                memory: Memory::new(self.options.memory_bytes),
+                options: self.options,
+                totals: Totals::default(),
+                next_id: AtomicU64::new(1),
+                sessions: Mutex::default(),
+                none_left: Condvar::new(),
+                listeners: Mutex::new(Vec::new()),
+                socket_files: Mutex::new(Vec::new()),
+                accepting: AtomicUsize::new(0),
+                clients: Mutex::new(Vec::new()),
+                lingering: Mutex::default(),
+                sweeping: AtomicBool::new(false),
+                sweep_turn: Mutex::new(()),
+                until: OnceLock::new(),
+                signals: Mutex::new(Vec::new()),
+                signalled: Condvar::new(),
+                shutting_down: AtomicBool::new(false),
+            }
         })
     }
 }
@@ -357,6 +429,7 @@ impl ServiceOptions {
 struct Timeouts {
     period: Duration,
     last: Mutex<Instant>,
+    timer: OnceLock<OperationId>,
 }
 
 #[derive(Default)]
@@ -396,8 +469,8 @@ pub struct ServiceStats {
     pub memory: MemoryStats,
     /// The port's figures.
     pub port: PortStats,
-    /// The workers'.
-    pub pool: PoolReport,
+    /// The workers'. `None` on a port of the program's ([`ServiceOptions::start_on`]), which has workers of its own.
+    pub pool: Option<PoolReport>,
 }
 
 /// What the sessions of a service keep in memory: see [`ServiceOptions::memory_limit`].
@@ -495,7 +568,10 @@ impl Lingering {
 
 pub(super) struct Inner {
     home: Home,
-    pub(super) port: CompletionPort<Node, Op>,
+    pub(super) port: Branch<Node, Op>,
+    /// The whole port, if it is there for the service alone, and ends with it.
+    own: Option<CompletionPort<(), ()>>,
+    waiters: Arc<Waiters>,
     pub(super) options: Options,
     pub(super) totals: Totals,
     /// The coarse clock: see `look_for_timeouts`.
@@ -521,9 +597,6 @@ pub(super) struct Inner {
     signals: Mutex<Vec<i32>>,
     signalled: Condvar,
     pub(super) shutting_down: AtomicBool,
-    /// How many workers there can be, and how many of them wait for room in an outbox.
-    workers_most: usize,
-    workers_waiting: AtomicUsize,
 }
 
 thread_local! {
@@ -547,17 +620,6 @@ impl Handling {
 impl Drop for Handling {
     fn drop(&mut self) {
         HANDLING.set(self.outer);
-    }
-}
-
-/// A sender that may wait for room. See [`Inner::may_wait`].
-pub(super) struct Waiting<'a>(Option<&'a AtomicUsize>);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(waiting) = self.0 {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -761,7 +823,7 @@ impl Service {
                 ended: self.inner.memory.ended.load(Ordering::Relaxed),
             },
             port: self.inner.port.stats(),
-            pool: self.pool.as_ref().expect("taken by shutdown only").report(),
+            pool: self.pool.as_ref().map(WorkerPool::report),
         }
     }
 
@@ -863,7 +925,11 @@ impl Inner {
     /// Sessions are looked at for time-outs from now on.
     pub(super) fn begin(&self) -> io::Result<()> {
         match &self.timeouts {
-            Some(timeouts) => self.port.interval(timeouts.period, Node::Service, Op::Timeouts).map(drop),
+            Some(timeouts) => {
+                let timer = self.port.interval(timeouts.period, Node::Service, Op::Timeouts)?;
+                let _ = timeouts.timer.set(timer);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -1111,15 +1177,9 @@ impl Inner {
         open + over.map(|conn| conn.holds()).sum::<usize>()
     }
 
-    /// A sender asks whether it may wait for room in an outbox. All workers but one may: if none were left, nobody
-    /// would take the packet that says that there is room. Threads of the program's own may always wait.
-    pub(super) fn may_wait(self: &Arc<Self>) -> Option<Waiting<'_>> {
-        if !self.is_worker() {
-            return Some(Waiting(None));
-        }
-        let others = self.workers_waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(Some(&self.workers_waiting));
-        (others + 1 < self.workers_most).then_some(waiting)
+    /// A sender asks whether it may wait for room in an outbox.
+    pub(super) fn may_wait(&self) -> Option<Waiting<'_>> {
+        self.waiters.may_wait(self.is_worker())
     }
 
     // --- Time-outs ---
@@ -1219,7 +1279,13 @@ impl Inner {
         self.shutting_down.store(true, Ordering::SeqCst);
         self.end_clients();
         self.close_listeners();
-        self.port.close();
+        match &self.own {
+            Some(port) => port.close(),
+            None => {
+                let timer = self.timeouts.as_ref().and_then(|timeouts| timeouts.timer.get());
+                timer.into_iter().for_each(|&timer| _ = self.port.cancel(timer));
+            }
+        }
         let sessions = std::mem::take(&mut *lock(&self.sessions));
         let Lingering { waiting, in_hands } = std::mem::take(&mut *lock(&self.lingering));
         for conn in sessions.into_values().chain(waiting).chain(in_hands) {

@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// Gives this thread a world, or takes it.
-#[cfg(test)]
+#[cfg(all(test, unix))]
 pub(super) fn enter(world: Option<Rc<dyn World>>) {
     let before = WORLD.replace(world);
     drop(before);

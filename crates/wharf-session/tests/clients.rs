@@ -1,5 +1,7 @@
 //! Clients that connect again, sessions on Unix sockets, and servers that drain.
 
+#![cfg_attr(windows, allow(unused_imports, reason = "there are no Unix sockets there"))]
+
 mod common;
 
 use common::theatre::{

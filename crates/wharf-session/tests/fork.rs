@@ -129,7 +129,7 @@ fn every_call_of_a_service_fails_in_a_forked_child_and_none_hangs() {
             }),
             call("signals", || with(&|service| service.signals(&[libc::SIGUSR2]).is_err())),
             call("wait_for_signal", || with(&|service| service.wait_for_signal(&[libc::SIGUSR2]).is_err())),
-            call("stats of a service", || with(&|service| service.stats().pool.workers == 0)),
+            call("stats of a service", || with(&|service| service.stats().pool.unwrap().workers == 0)),
             call("workers of a service", || with(&|service| service.workers().is_empty())),
             call("stop_listening", || {
                 with(&|service| {

@@ -36,6 +36,10 @@ pub(super) fn unposted<K: Key, C: Context>(post: Post, reason: UnpostedReason) -
 /// Makes a typed packet of a raw one that this port's own calls issued.
 pub(crate) fn assemble<K: Key, C: Context>(completion: Completion) -> Packet<K, C> {
     match completion.kind {
+        Kind::Posted if completion.named_memory => {
+            let (key, context) = TimerRecord::from_token(completion.token);
+            Packet { key, context, event: Event::Posted { bytes: completion.bytes } }
+        }
         Kind::Posted => {
             let Completion { key, token, bytes, .. } = completion;
             assemble_post(Post { key, token, bytes })

@@ -1,6 +1,7 @@
 //! Packets that were taken together.
 
 use super::assemble::{assemble, assemble_post};
+use super::branch::take;
 use super::packet::Packet;
 use super::{Context, Key};
 use crate::raw::{self, Completion, Entry};
@@ -11,6 +12,7 @@ use std::marker::PhantomData;
 /// thread that took it.
 pub struct Batch<K: Key, C: Context> {
     pub(super) port: raw::Port,
+    /// The port's own.
     pub(super) first: Option<Completion>,
     pub(super) held: raw::Held<Entry>,
     // Not Send: the packets are held by the worker that took them.
@@ -49,9 +51,15 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
         if let Some(first) = self.first.take() {
             return Some(assemble(first));
         }
-        match self.held.next()? {
-            Entry::Post(post) => Some(assemble_post(post)),
-            other => self.port.0.execute(other).or_else(|| self.port.0.next_of(&self.held)).map(assemble),
+        loop {
+            let completion = match self.held.next()? {
+                Entry::Post(post) => return Some(assemble_post(post)),
+                other => self.port.0.execute(other).or_else(|| self.port.0.next_of(&self.held))?,
+            };
+            // A branch's has been handled.
+            if let Some(packet) = take(completion) {
+                return Some(packet);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod assemble;
 pub(crate) mod associate;
 mod batch;
+pub(crate) mod branch;
 pub mod fs;
 pub mod net;
 mod notifier;
@@ -13,24 +14,26 @@ mod record;
 pub(crate) mod refused;
 mod spare;
 mod stats;
+mod timing;
 mod types;
 mod word;
 
 pub(crate) use assemble::assemble;
 pub use batch::Batch;
+pub use branch::Branch;
 pub use notifier::Notifier;
 pub use options::PortOptions;
 pub use stats::PortStats;
 pub use types::{Context, Key};
 
 use crate::port::assemble::{assemble_post, posted, unposted};
-use crate::port::associate::Associate;
+use crate::port::associate::{Associate, Route};
+use crate::port::branch::{Link, take, take_raw};
 use crate::port::fs::File;
 use crate::port::net::{Addresses, Datagrams, Listener, Stream};
 use crate::port::packet::Packet;
-use crate::port::record::{RepeatRecord, TimerRecord};
 use crate::port::refused::{Refused, Rejected, Unposted, UnpostedReason};
-use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId, Sink};
+use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId};
 use crate::threads::{Deadline, GetError, WorkerReport};
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
@@ -41,6 +44,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A `get` whose time is over, but which has handled packets of branches, looks for one of its own so many times in
+/// all.
+const HANDLED_MAX: usize = 64;
 
 /// An I/O completion port.
 ///
@@ -122,6 +129,18 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         CompletionPort { owner: Arc::new(Owner(raw)), types: PhantomData }
     }
 
+    fn route(&self) -> Route<'_, K, C> {
+        Route { port: &self.owner.0, link: Link::NONE }
+    }
+
+    /// A part of the port with keys and contexts of its own, whose packets go to `handler`: see [`Branch`].
+    pub fn branch<K2: Key, C2: Context>(
+        &self,
+        handler: impl Fn(Packet<K2, C2>) + Send + Sync + 'static,
+    ) -> Branch<K2, C2> {
+        Branch::new(&self.owner.0, handler)
+    }
+
     /// The layer below, for what needs numbers and addresses instead of types.
     ///
     /// ```compile_fail
@@ -153,7 +172,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// The source and the key come back when the port is closed, when the system's limits are reached, or when the
     /// source is not in a state to be associated (a stream that is not connected).
     pub fn associate<S: Associate<K, C>>(&self, source: S, key: K) -> Result<S::Device, Rejected<S, K>> {
-        source.associate(&self.owner.0, key)
+        source.associate(&self.route(), key)
     }
 
     /// A listening socket on one of the addresses, associated with the port.
@@ -183,13 +202,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// What can be told without trying: no descriptor, no such address. A refusal comes as a packet.
     pub fn connect(&self, peer: SocketAddr, key: K, context: C) -> Result<Stream<K, C>, Refused<C, ()>> {
-        match Stream::open(&self.owner.0, &peer, key) {
-            Ok(stream) => match stream.connect(peer, context) {
-                Ok(_) => Ok(stream),
-                Err(refused) => Err(refused),
-            },
-            Err(error) => Err(Refused { error, context, buffer: () }),
-        }
+        Stream::connecting(&self.route(), peer, key, context)
     }
 
     /// Connects a socket that the caller has made: bound to an address, with its buffers sized, whatever has to be done
@@ -207,7 +220,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         key: K,
         context: C,
     ) -> Result<Stream<K, C>, Refused<C, ()>> {
-        match Stream::unconnected(&self.owner.0, socket, key) {
+        match Stream::unconnected(&self.route(), socket, key) {
             Ok(stream) => match stream.connect(peer, context) {
                 Ok(_) => Ok(stream),
                 Err(refused) => Err(refused),
@@ -223,7 +236,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// The system's: no such file, no permission; and what is no file: a directory, a pipe.
     pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions, key: K) -> io::Result<File<K, C>> {
-        crate::port::fs::open(&self.owner.0, path.as_ref(), options, key)
+        crate::port::fs::open(&self.route(), path.as_ref(), options, key)
     }
 
     /// The standard input, if it is a terminal or a pipe, opened anew so that nobody who shares it is disturbed.
@@ -309,9 +322,22 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     #[inline(never)]
     fn get_slowly(&self, entry: Option<Entry>, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
         let raw = &self.owner.0;
-        match entry.and_then(|entry| raw.0.execute(entry)) {
-            Some(completion) => Ok(assemble(completion)),
-            None => Ok(assemble(raw.get(timeout)?)),
+        let deadline = Deadline::after(timeout);
+        let mut taken = entry.and_then(|entry| raw.0.execute(entry));
+        let mut handled = 0;
+        loop {
+            let completion = match taken.take() {
+                Some(completion) => completion,
+                None => raw.0.get_until(deadline)?,
+            };
+            match take(completion) {
+                Some(packet) => return Ok(packet),
+                // A branch's, which was handled.
+                None => handled += 1,
+            }
+            if handled >= HANDLED_MAX && deadline.has_passed() {
+                return Err(GetError::TimedOut);
+            }
         }
     }
 
@@ -347,8 +373,24 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     fn get_many_until(&self, max: usize, deadline: Deadline) -> Result<Batch<K, C>, GetError> {
         let raw = &self.owner.0;
-        let (first, held) = raw.0.get_many(max, deadline)?;
-        Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData })
+        let mut handled = 0;
+        loop {
+            let (first, held) = raw.0.get_many(max, deadline)?;
+            let mut next = Some(first);
+            while let Some(completion) = next {
+                match take_raw(completion) {
+                    Some(first) => {
+                        return Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData });
+                    }
+                    None => next = raw.0.next_of(&held),
+                }
+                handled += 1;
+            }
+            // All of them were branches', and were handled.
+            if deadline.has_passed() && handled >= HANDLED_MAX {
+                return Err(GetError::TimedOut);
+            }
+        }
     }
 
     /// Starts threads that take packets and call `handler` with each. The pool grows when all its threads are blocked
@@ -381,7 +423,11 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         if !self.is_home() {
             return Err(crate::error::forked());
         }
-        WorkerPool::start(self.owner.0.clone(), workers, move |completion| handler(assemble(completion)))
+        WorkerPool::start(self.owner.0.clone(), workers, move |completion| {
+            if let Some(packet) = take(completion) {
+                handler(packet);
+            }
+        })
     }
 
     // --- Timers and signals ---
@@ -407,12 +453,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     ///
     /// The port is closed; the context comes back.
     pub fn timer(&self, after: Duration, key: K, context: C) -> Result<OperationId, Refused<C, ()>> {
-        let token = TimerRecord::into_token(key, context);
-        // A one-shot timer delivers one packet, so nothing is ever retained.
-        self.owner.0.timer(after, None, 0, token, Sink::Port, |_| {}).map_err(|error| {
-            let (_, context) = TimerRecord::<K, C>::from_token(token);
-            Refused { error: io::Error::from_raw_os_error(error), context, buffer: () }
-        })
+        timing::timer(&self.route(), after, key, context)
     }
 
     /// A packet every `period`, the first after one period, until it is cancelled. While one is queued no further one
@@ -425,19 +466,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     where
         C: Clone + Sync,
     {
-        if period < raw::PERIOD_LEAST {
-            let what = format!(
-                "a period of {period:?} cannot be kept: it has to be 1 µs or more; what is to run all the \
-                                time is posted anew by its handler"
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        let token = RepeatRecord::new(key, context).into_token();
-        let retain = RepeatRecord::<K, C>::retain;
-        self.owner.0.timer(period, Some(period), 0, token, Sink::Port, retain).map_err(|error| {
-            RepeatRecord::<K, C>::release(token);
-            io::Error::from_raw_os_error(error)
-        })
+        timing::interval(&self.route(), period, key, context)
     }
 
     /// A packet ([`Event::Signal`](crate::Event::Signal)) for each arrival of a signal in the process,
@@ -451,11 +480,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     where
         C: Clone + Sync,
     {
-        let token = RepeatRecord::new(key, context).into_token();
-        let retain = RepeatRecord::<K, C>::retain;
-        self.owner.0.signal(number, 0, token, Sink::Port, retain).inspect_err(|_| {
-            RepeatRecord::<K, C>::release(token);
-        })
+        timing::signal(&self.route(), number, key, context)
     }
 
     /// Asks that an operation ends. Whatever the answer, its one packet comes (a timer's or signal's last one).
@@ -491,24 +516,7 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
 
     /// The port's figures.
     pub fn stats(&self) -> PortStats {
-        let raw = &self.owner.0;
-        let queue = raw.0.stats();
-        PortStats {
-            engine: raw.0.engine_name(),
-            files: raw.file_engine(),
-            devices: raw.device_count(),
-            queued: queue.queued,
-            concurrency: queue.limit,
-            active: queue.active,
-            waiting: queue.waiting,
-            blocked: queue.blocked,
-            inserted: queue.inserted,
-            removed: queue.removed,
-            wakes: queue.wakes,
-            polls: queue.polls,
-            ticks: queue.ticks,
-            write_offs: queue.write_offs,
-        }
+        PortStats::of(&self.owner.0)
     }
 
     /// The threads that belong to the port: what each does, and who is blocked, for how long and where.

@@ -1,6 +1,6 @@
 //! How a port is made.
 
-use super::assemble::assemble;
+use super::branch::free;
 use super::{CompletionPort, Context, Key};
 use crate::op::engines_from_environment;
 use crate::raw::{self, FileEngine, SocketEngine};
@@ -98,7 +98,7 @@ impl PortOptions {
             wake: self.wake,
             pool_buffer_bytes: self.pool_buffer_bytes,
             pool_keep: self.pool_keep,
-            dispose: |completion| drop(assemble::<K, C>(completion)),
+            dispose: free::<K, C>,
         })
     }
 }

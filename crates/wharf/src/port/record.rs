@@ -5,6 +5,7 @@
 //! A timer has no device: its token is the address of a [`TimerRecord`], or of a counted [`RepeatRecord`].
 
 use crate::op::buffer::Buffer;
+use crate::port::branch::Link;
 use crate::port::net::FileMessage;
 use crate::port::spare;
 use std::sync::Arc;
@@ -58,17 +59,18 @@ impl<C> Record<C> {
     }
 }
 
-/// The record of a timer that delivers one packet. Aligned, so that the lowest bit of its address is free to tell it
-/// from a [`RepeatRecord`].
-#[repr(align(8))]
+/// The record of a timer that delivers one packet, or of a branch's post. Aligned, so that the lowest bit of its
+/// address is free to tell it from a [`RepeatRecord`]. It begins with the link, which `branch.rs` looks at.
+#[repr(C, align(8))]
 pub(crate) struct TimerRecord<K, C> {
+    _link: Link<K, C>,
     key: K,
     context: C,
 }
 
 impl<K, C> TimerRecord<K, C> {
-    pub(crate) fn into_token(key: K, context: C) -> usize {
-        Box::into_raw(Box::new(TimerRecord { key, context })).expose_provenance()
+    pub(crate) fn into_token(link: Link<K, C>, key: K, context: C) -> usize {
+        Box::into_raw(Box::new(TimerRecord { _link: link, key, context })).expose_provenance()
     }
 
     /// As [`Record::from_token`].
@@ -82,20 +84,22 @@ impl<K, C> TimerRecord<K, C> {
 }
 
 /// The record of a timer or signal that delivers several packets: counted, because one packet may still be on its way
-/// to a handler while the last one is delivered. Its token is told by the lowest bit.
-#[repr(align(8))]
+/// to a handler while the last one is delivered. Its token is told by the lowest bit. It begins with the link, which
+/// `branch.rs` looks at.
+#[repr(C, align(8))]
 pub(crate) struct RepeatRecord<K, C> {
+    _link: Link<K, C>,
     key: K,
     context: C,
     clone: fn(&C) -> C,
 }
 
 impl<K: Clone, C> RepeatRecord<K, C> {
-    pub(crate) fn new(key: K, context: C) -> Arc<Self>
+    pub(crate) fn new(link: Link<K, C>, key: K, context: C) -> Arc<Self>
     where
         C: Clone + Sync,
     {
-        Arc::new(RepeatRecord { key, context, clone: C::clone })
+        Arc::new(RepeatRecord { _link: link, key, context, clone: C::clone })
     }
 
     pub(crate) fn into_token(self: Arc<Self>) -> usize {

@@ -1,5 +1,7 @@
 //! What a port tells of itself.
 
+use crate::raw;
+
 /// A port's figures at one moment. Totals count since the port was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -34,4 +36,26 @@ pub struct PortStats {
     /// Threads found blocked. `None` where the kernel keeps the queue: it lets others run in their place, and does not
     /// tell.
     pub write_offs: Option<u64>,
+}
+
+impl PortStats {
+    pub(super) fn of(raw: &raw::Port) -> PortStats {
+        let queue = raw.0.stats();
+        PortStats {
+            engine: raw.0.engine_name(),
+            files: raw.file_engine(),
+            devices: raw.device_count(),
+            queued: queue.queued,
+            concurrency: queue.limit,
+            active: queue.active,
+            waiting: queue.waiting,
+            blocked: queue.blocked,
+            inserted: queue.inserted,
+            removed: queue.removed,
+            wakes: queue.wakes,
+            polls: queue.polls,
+            ticks: queue.ticks,
+            write_offs: queue.write_offs,
+        }
+    }
 }

@@ -132,6 +132,15 @@ impl Port {
         Ok(())
     }
 
+    /// Queues a finished packet of the caller's own.
+    pub(crate) fn post_packet(&self, completion: Box<Completion>) -> Result<(), Box<Completion>> {
+        if self.queue.is_closed() {
+            return Err(completion);
+        }
+        post_entry(&self.queue, Entry::Packet(completion));
+        Ok(())
+    }
+
     pub(crate) fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
         if !self.queue.is_closed() && self.queue.stats().queued >= limit {
             return Err((post, false));

@@ -145,6 +145,11 @@ impl Port {
         self.add(handle, DeviceKind::Stream, key, phase::FRESH, 0)
     }
 
+    /// Whether the calling thread is bound to this port.
+    pub(crate) fn is_worker(&self) -> bool {
+        crate::threads::bound(&self.queue).is_some()
+    }
+
     /// There are no forked children here.
     #[inline]
     pub(crate) fn is_home(&self) -> bool {

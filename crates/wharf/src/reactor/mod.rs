@@ -144,6 +144,11 @@ impl Port {
 
     /// Is this the process that made the port, and no forked child? Every public call asks before it takes a lock.
     #[inline]
+    /// Whether the calling thread is bound to this port.
+    pub(crate) fn is_worker(&self) -> bool {
+        crate::threads::bound(&self.queue).is_some()
+    }
+
     pub(crate) fn is_home(&self) -> bool {
         self.driver().home.is_here()
     }

@@ -15,6 +15,17 @@ impl Port {
         if taken { Ok(()) } else { Err(Post { key, token, bytes }) }
     }
 
+    /// Queues a finished packet of the caller's own.
+    pub(crate) fn post_packet(&self, completion: Box<Completion>) -> Result<(), Box<Completion>> {
+        if !self.is_home() {
+            return Err(completion);
+        }
+        match self.queue.try_insert(Entry::Packet(completion), usize::MAX) {
+            Err((Entry::Packet(completion), _)) => Err(completion),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn try_post(&self, post: Post, limit: usize) -> Result<(), (Post, bool)> {
         if !self.is_home() {
             return Err((post, true));

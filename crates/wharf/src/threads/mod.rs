@@ -8,9 +8,7 @@ mod types;
 #[cfg(not(loom))]
 pub use binding::BeforeBlocking;
 pub use binding::blocking;
-#[cfg(unix)]
-pub(crate) use binding::bound;
-pub(crate) use binding::{Bindable, bind, unbind};
+pub(crate) use binding::{Bindable, bind, bound, unbind};
 pub use get_error::GetError;
 pub(crate) use types::{Deadline, Grow, Pools, QueueStats, Taken, Tended, WorkerId};
 pub use types::{Wake, WorkerReport, WorkerState};

@@ -12,6 +12,7 @@ pub(crate) use unix::by_descriptor;
 pub(crate) use windows::by_descriptor;
 
 use crate::op::buffer::Buffer;
+use crate::port::branch::{Link, Linked};
 use crate::port::packet::Packet;
 use crate::port::record::{Memory, Record};
 use crate::port::refused::{Refused, Rejected};
@@ -48,7 +49,15 @@ pub trait Associate<K, C>: Sized {
     type Device;
 
     #[doc(hidden)]
-    fn associate(self, port: &raw::Port, key: K) -> Result<Self::Device, Rejected<Self, K>>;
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Self::Device, Rejected<Self, K>>;
+}
+
+/// Where a device's operations and their packets go: to a port, and there to the port's own `get` or to a branch's
+/// handler.
+#[doc(hidden)]
+pub struct Route<'a, K, C> {
+    pub(crate) port: &'a raw::Port,
+    pub(crate) link: Link<K, C>,
 }
 
 /// What all handles to one device share. The last of them closes it.
@@ -61,10 +70,10 @@ pub(crate) struct Shared<K, C> {
 
 impl<K, C> Shared<K, C> {
     /// The first handle to a device.
-    pub(crate) fn new(port: &raw::Port, device: raw::Device, key: K) -> Arc<Self> {
-        let shared = Arc::new(Shared { port: port.clone(), device, key, context: PhantomData });
+    pub(crate) fn new(route: &Route<'_, K, C>, device: raw::Device, key: K) -> Arc<Self> {
+        let shared = Arc::new(Shared { port: route.port.clone(), device, key, context: PhantomData });
         // No operation has been issued yet.
-        shared.device.set_key(Arc::as_ptr(&shared).expose_provenance());
+        shared.device.set_key(Linked::key_of(&route.link, Arc::as_ptr(&shared)));
         shared
     }
 
@@ -82,14 +91,22 @@ impl<K, C> Shared<K, C> {
     /// once.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn from_key(key: usize) -> Arc<Self> {
+        // SAFETY: by the contract the key is a device's, which is there as long as the count.
+        let shared = unsafe { Linked::<K, C>::device_of(key) };
         // SAFETY: by the contract there is a count that nobody else gives back.
-        unsafe { Arc::from_raw(std::ptr::with_exposed_provenance(key)) }
+        unsafe { Arc::from_raw(shared) }
     }
 }
 
 impl<K, C> Drop for Shared<K, C> {
     fn drop(&mut self) {
         self.port.close_device(&self.device);
+        #[allow(unsafe_code)]
+        // SAFETY: it is this device's key, and no operation is outstanding whose completion would bring it: each holds
+        // a handle.
+        unsafe {
+            Linked::<K, C>::free(self.device.key());
+        }
     }
 }
 
@@ -162,14 +179,14 @@ pub(crate) use device;
 
 /// Gives a descriptor to the port, or back to the caller.
 pub(crate) fn adopt<K, C, S: Owned>(
-    port: &raw::Port,
+    route: &Route<'_, K, C>,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    match port.adopt(source, kind, 0) {
-        Ok(device) => Ok(Shared::new(port, device, key)),
-        Err((error, source)) => Err(Rejected { error: refusal(port, error), source, key }),
+    match route.port.adopt(source, kind, 0) {
+        Ok(device) => Ok(Shared::new(route, device, key)),
+        Err((error, source)) => Err(Rejected { error: refusal(route.port, error), source, key }),
     }
 }
 

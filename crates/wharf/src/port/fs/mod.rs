@@ -16,7 +16,7 @@
 //! ```
 
 use crate::op::buffer::Buffer;
-use crate::port::associate::{Associate, Outcome, Shared, adopt, device};
+use crate::port::associate::{Associate, Outcome, Route, Shared, adopt, device};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, DeviceKind, Sink};
@@ -39,13 +39,13 @@ device!(File);
 impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
     type Device = File<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<File<K, C>, Rejected<Self, K>> {
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<File<K, C>, Rejected<Self, K>> {
         // Here for the sake of the words; the raw layer has only a number for it.
         if let Err(error) = raw::file_traits(crate::sys::of_file(&self)) {
             return Err(Rejected { error, source: self, key });
         }
         match crate::sys::for_overlapped(self) {
-            Ok(file) => adopt(port, file, DeviceKind::File, key).map(File),
+            Ok(file) => adopt(route, file, DeviceKind::File, key).map(File),
             Err((error, source)) => Err(Rejected { error, source, key }),
         }
     }
@@ -53,13 +53,13 @@ impl<K: Key, C: Context> Associate<K, C> for std::fs::File {
 
 /// See [`CompletionPort::open`](crate::CompletionPort::open).
 pub(crate) fn open<K: Key, C: Context>(
-    port: &raw::Port,
+    route: &Route<'_, K, C>,
     path: &Path,
     options: &std::fs::OpenOptions,
     key: K,
 ) -> io::Result<File<K, C>> {
     let file = crate::blocking(|| options.open(path))?;
-    Ok(file.associate(port, key)?)
+    Ok(file.associate(route, key)?)
 }
 
 impl<K: Key, C: Context> File<K, C> {

@@ -44,22 +44,22 @@ pub(crate) use tcp::listen;
 pub use tcp::{Listener, Stream};
 pub use udp::Datagrams;
 
-use crate::port::associate::{Shared, adopt};
+use crate::port::associate::{Route, Shared, adopt};
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
-use crate::raw::{self, DeviceKind};
+use crate::raw::DeviceKind;
 use crate::sys::Owned;
 use std::sync::Arc;
 
 /// Associates a socket, and then puts it into non-blocking mode: a source that is refused comes back in the mode it
 /// had. No operation can be issued in between.
 fn adopt_socket<K: Key, C: Context, S: Owned>(
-    port: &raw::Port,
+    route: &Route<'_, K, C>,
     source: S,
     kind: DeviceKind,
     key: K,
 ) -> Result<Arc<Shared<K, C>>, Rejected<S, K>> {
-    let shared = adopt(port, source, kind, key)?;
+    let shared = adopt(route, source, kind, key)?;
     if let Err(error) = shared.with_fd(|fd| Ok(rustix::io::ioctl_fionbio(fd, true)?)) {
         let key = shared.key.clone();
         let source = shared.release().unwrap_or_else(|_| unreachable!("nobody else knows the device yet"));

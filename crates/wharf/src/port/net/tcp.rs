@@ -2,12 +2,12 @@
 
 use super::{Addresses, adopt_socket};
 use crate::op::buffer::Buffer;
-use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::associate::{Associate, Outcome, Route, Shared, device, refusal};
 use crate::port::packet::{Event, Packet};
 use crate::port::record::Memory;
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, DeviceKind, Sink, TrySend};
+use crate::raw::{Buffers, DeviceKind, Sink, TrySend};
 use crate::sys::{self, Owned};
 use rustix::net::sockopt;
 use std::io;
@@ -54,7 +54,7 @@ socket!(Stream, std::net::TcpStream);
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
     type Device = Listener<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
         match sys::is_listening(&self) {
             Ok(true) => {}
             Ok(false) => {
@@ -64,21 +64,21 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpListener {
             }
             Err(error) => return Err(Rejected { error, source: self, key }),
         }
-        adopt_socket(port, self, DeviceKind::Listener, key).map(Listener)
+        adopt_socket(route, self, DeviceKind::Listener, key).map(Listener)
     }
 }
 
 impl<K: Key, C: Context> Associate<K, C> for std::net::TcpStream {
     type Device = Stream<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
         match self.peer_addr() {
             // Reset since it was accepted: what came before can still be received, and then the reset (row R-21).
             Err(error) if error.kind() == io::ErrorKind::NotConnected && has_port(&self) => {}
             Err(error) => return Err(Rejected { error, source: self, key }),
             Ok(_) => {}
         }
-        adopt_socket(port, self, DeviceKind::Stream, key).map(Stream)
+        adopt_socket(route, self, DeviceKind::Stream, key).map(Stream)
     }
 }
 
@@ -140,16 +140,38 @@ impl<K: Key, C: Context> Listener<K, C> {
 
 impl<K: Key, C: Context> Stream<K, C> {
     /// A stream that is not connected yet, of the peer's address family; see [`connect`](Stream::connect).
-    pub(crate) fn open(port: &raw::Port, peer: &SocketAddr, key: K) -> io::Result<Stream<K, C>> {
+    fn open(route: &Route<'_, K, C>, peer: &SocketAddr, key: K) -> io::Result<Stream<K, C>> {
+        let port = route.port;
         let device = port.open_stream(peer, 0).map_err(|error| refusal(port, error))?;
-        Ok(Stream(Shared::new(port, device, key)))
+        Ok(Stream(Shared::new(route, device, key)))
+    }
+
+    /// See [`CompletionPort::connect`](crate::CompletionPort::connect).
+    pub(crate) fn connecting(
+        route: &Route<'_, K, C>,
+        peer: SocketAddr,
+        key: K,
+        context: C,
+    ) -> Result<Stream<K, C>, Refused<C, ()>> {
+        match Stream::open(route, &peer, key) {
+            Ok(stream) => match stream.connect(peer, context) {
+                Ok(_) => Ok(stream),
+                Err(refused) => Err(refused),
+            },
+            Err(error) => Err(Refused { error, context, buffer: () }),
+        }
     }
 
     /// A stream of a socket that is not connected yet.
-    pub(crate) fn unconnected(port: &raw::Port, socket: std::net::TcpStream, key: K) -> io::Result<Stream<K, C>> {
+    pub(crate) fn unconnected(
+        route: &Route<'_, K, C>,
+        socket: std::net::TcpStream,
+        key: K,
+    ) -> io::Result<Stream<K, C>> {
+        let port = route.port;
         socket.set_nonblocking(true)?;
         let device = port.adopt_unconnected(socket, 0).map_err(|(error, _)| refusal(port, error))?;
-        Ok(Stream(Shared::new(port, device, key)))
+        Ok(Stream(Shared::new(route, device, key)))
     }
 
     /// Issues a connect of a stream whose last connect failed: see

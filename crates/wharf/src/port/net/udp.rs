@@ -2,10 +2,10 @@
 
 use super::adopt_socket;
 use crate::op::buffer::Buffer;
-use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::associate::{Associate, Outcome, Route, Shared, device, refusal};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, Buffers, DeviceKind, Incoming, Outgoing, Sink};
+use crate::raw::{Buffers, DeviceKind, Incoming, Outgoing, Sink};
 use crate::sys;
 use std::io;
 use std::net::SocketAddr;
@@ -42,8 +42,8 @@ socket!(Datagrams, std::net::UdpSocket);
 impl<K: Key, C: Context> Associate<K, C> for std::net::UdpSocket {
     type Device = Datagrams<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
-        adopt_socket(port, self, DeviceKind::Datagram, key).map(Datagrams)
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
+        adopt_socket(route, self, DeviceKind::Datagram, key).map(Datagrams)
     }
 }
 

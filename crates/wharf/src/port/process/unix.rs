@@ -1,9 +1,9 @@
 //! A child is named by a descriptor, which is readable when it has ended.
 
-use crate::port::associate::{Associate, Outcome, Shared, adopt, device};
+use crate::port::associate::{Associate, Outcome, Route, Shared, adopt, device};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{self, DeviceKind, Sink};
+use crate::raw::{DeviceKind, Sink};
 use crate::sys;
 use rustix::fd::OwnedFd;
 use rustix::process::Signal;
@@ -32,9 +32,9 @@ device!(Child);
 impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
     type Device = Child<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
         match sys::child(self.id()) {
-            Ok(fd) => match adopt::<K, C, OwnedFd>(port, fd, DeviceKind::Handle, key) {
+            Ok(fd) => match adopt::<K, C, OwnedFd>(route, fd, DeviceKind::Handle, key) {
                 Ok(shared) => Ok(Child(shared)),
                 Err(rejected) => Err(Rejected { error: rejected.error, source: self, key: rejected.key }),
             },

@@ -1,6 +1,6 @@
 //! A child is named by a handle, which the system waits for.
 
-use crate::port::associate::{Associate, Outcome, Shared, device, refusal};
+use crate::port::associate::{Associate, Outcome, Route, Shared, device, refusal};
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
 use crate::raw::{self, Sink};
@@ -21,18 +21,18 @@ device!(Child);
 impl<K: Key, C: Context> Associate<K, C> for std::process::Child {
     type Device = Child<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Child<K, C>, Rejected<Self, K>> {
         let handle = match self.as_handle().try_clone_to_owned() {
             Ok(own) => own.into_handle(),
             Err(error) => return Err(Rejected { error, source: self, key }),
         };
-        match port.0.adopt_process(handle) {
-            Ok(device) => Ok(Child(Shared::new(port, raw::Device(device), key))),
+        match route.port.0.adopt_process(handle) {
+            Ok(device) => Ok(Child(Shared::new(route, raw::Device(device), key))),
             Err(error) => {
                 #[allow(unsafe_code)]
                 // SAFETY: it was duplicated just above, and a refused adoption leaves it ours.
                 drop(unsafe { OwnedHandle::from_handle(handle) });
-                Err(Rejected { error: refusal(port, error), source: self, key })
+                Err(Rejected { error: refusal(route.port, error), source: self, key })
             }
         }
     }

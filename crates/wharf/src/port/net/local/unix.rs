@@ -4,10 +4,10 @@
 //! pipe) fails with the system's error.
 
 use super::super::{Datagrams, Listener, Stream, adopt_socket};
-use crate::port::associate::Associate;
+use crate::port::associate::{Associate, Route};
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
-use crate::raw::{self, DeviceKind};
+use crate::raw::DeviceKind;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -16,8 +16,8 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 impl<K: Key, C: Context> Associate<K, C> for UnixStream {
     type Device = Stream<K, C>;
 
-    fn associate(self, port: &raw::Port, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
-        adopt_socket(port, self, DeviceKind::Stream, key).map(Stream)
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+        adopt_socket(route, self, DeviceKind::Stream, key).map(Stream)
     }
 }
 
@@ -25,8 +25,8 @@ impl<K: Key, C: Context> Associate<K, C> for UnixListener {
     type Device = Listener<K, C>;
 
     /// Its accepts bring [`Event::AcceptedLocal`](crate::Event::AcceptedLocal).
-    fn associate(self, port: &raw::Port, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
-        let shared = adopt_socket(port, self, DeviceKind::Listener, key)?;
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Listener<K, C>, Rejected<Self, K>> {
+        let shared = adopt_socket(route, self, DeviceKind::Listener, key)?;
         shared.device.0.mark_local();
         Ok(Listener(shared))
     }
@@ -36,8 +36,8 @@ impl<K: Key, C: Context> Associate<K, C> for UnixDatagram {
     type Device = Datagrams<K, C>;
 
     /// Datagrams without internet addresses: `from` is `None`, and what is sent goes to the connected peer.
-    fn associate(self, port: &raw::Port, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
-        adopt_socket(port, self, DeviceKind::Datagram, key).map(Datagrams)
+    fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Datagrams<K, C>, Rejected<Self, K>> {
+        adopt_socket(route, self, DeviceKind::Datagram, key).map(Datagrams)
     }
 }
 
@@ -46,9 +46,9 @@ macro_rules! handles {
         impl<K: Key, C: Context> Associate<K, C> for $source {
             type Device = Stream<K, C>;
 
-            fn associate(self, port: &raw::Port, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+            fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
                 match can_be_waited_for(self.as_fd()) {
-                    Ok(()) => adopt_socket(port, self, DeviceKind::Handle, key).map(Stream),
+                    Ok(()) => adopt_socket(route, self, DeviceKind::Handle, key).map(Stream),
                     Err(error) => Err(Rejected { error, source: self, key }),
                 }
             }

@@ -2,10 +2,9 @@
 //! were not opened for overlapped use, and cannot be opened anew. Association says so.
 
 use super::super::Stream;
-use crate::port::associate::Associate;
+use crate::port::associate::{Associate, Route};
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
-use crate::raw;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::windows::io::OwnedHandle;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -22,7 +21,7 @@ macro_rules! handles {
         impl<K: Key, C: Context> Associate<K, C> for $source {
             type Device = Stream<K, C>;
 
-            fn associate(self, _: &raw::Port, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+            fn associate(self, _: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
                 Err(Rejected { error: unsupported(), source: self, key })
             }
         }
