@@ -14,8 +14,8 @@ pub struct Batch<K: Key, C: Context> {
     pub(super) port: raw::Port,
     /// The port's own.
     pub(super) first: Option<Completion>,
-    pub(super) held: raw::Held<Entry>,
-    // Not Send: the packets are held by the worker that took them.
+    pub(super) rest: raw::Rest<Entry>,
+    // Not Send: the packets belong to the worker that took them.
     pub(super) types: PhantomData<*const (K, C)>,
 }
 
@@ -24,7 +24,7 @@ impl<K: Key, C: Context> Batch<K, C> {
     /// [`CompletionPort::get_many`](super::CompletionPort::get_many)), and a socket that seemed to have something may
     /// turn out to have nothing.
     pub fn len(&self) -> usize {
-        if self.port.0.is_home() { self.held.len() + usize::from(self.first.is_some()) } else { 0 }
+        if self.port.0.is_home() { self.rest.len() + usize::from(self.first.is_some()) } else { 0 }
     }
 
     /// Whether none is left.
@@ -52,9 +52,9 @@ impl<K: Key, C: Context> Iterator for Batch<K, C> {
             return Some(assemble(first));
         }
         loop {
-            let completion = match self.held.next()? {
+            let completion = match self.rest.next()? {
                 Entry::Post(post) => return Some(assemble_post(post)),
-                other => self.port.0.execute(other).or_else(|| self.port.0.next_of(&self.held))?,
+                other => self.port.0.execute(other).or_else(|| self.port.0.next_of(&self.rest))?,
             };
             // A branch's has been handled.
             if let Some(packet) = take(completion) {
@@ -70,7 +70,7 @@ impl<K: Key, C: Context> Drop for Batch<K, C> {
             return;
         }
         let first = self.first.take().map(|first| Entry::Packet(Box::new(first)));
-        let rest = self.held.drain();
+        let rest = self.rest.drain();
         if first.is_some() || !rest.is_empty() {
             self.port.0.queue.give_back(first.into_iter().chain(rest));
         }

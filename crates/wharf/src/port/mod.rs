@@ -375,14 +375,14 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         let raw = &self.owner.0;
         let mut handled = 0;
         loop {
-            let (first, held) = raw.0.get_many(max, deadline)?;
+            let (first, rest) = raw.0.get_many(max, deadline)?;
             let mut next = Some(first);
             while let Some(completion) = next {
                 match take_raw(completion) {
                     Some(first) => {
-                        return Ok(Batch { port: raw.clone(), first: Some(first), held, types: PhantomData });
+                        return Ok(Batch { port: raw.clone(), first: Some(first), rest, types: PhantomData });
                     }
-                    None => next = raw.0.next_of(&held),
+                    None => next = raw.0.next_of(&rest),
                 }
                 handled += 1;
             }

@@ -51,5 +51,5 @@ pub(crate) use device::DeviceState;
 pub(crate) use files::file_traits;
 pub(crate) use packet::Entry;
 pub(crate) use port::Port;
-pub(crate) use queue::{Held, Note, Park};
+pub(crate) use queue::{Note, Park, Rest};
 pub(crate) use streams::TrySend;

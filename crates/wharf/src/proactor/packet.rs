@@ -2,7 +2,7 @@
 
 use super::direction::finished;
 use super::port::Port;
-use super::queue::{Held, Queue, key};
+use super::queue::{Queue, Rest, key};
 use super::record::Pointer;
 use crate::contain::contain;
 use crate::op::{Completion, Delivery, Post, Sink};
@@ -174,22 +174,22 @@ impl Port {
     }
 
     /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
-    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), GetError> {
+    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Rest<Entry>), GetError> {
         loop {
             if most == 0 {
                 return Err(GetError::NoRoom);
             }
-            let (taken, held) = self.queue.get_many(deadline, most)?;
+            let (taken, rest) = self.queue.get_many(deadline, most)?;
             let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };
-            if let Some(first) = self.execute(entry).or_else(|| self.next_of(&held)) {
-                return Ok((first, held));
+            if let Some(first) = self.execute(entry).or_else(|| self.next_of(&rest)) {
+                return Ok((first, rest));
             }
         }
     }
 
     /// The next packet of a batch.
-    pub(crate) fn next_of(&self, held: &Held<Entry>) -> Option<Completion> {
-        while let Some(entry) = held.next() {
+    pub(crate) fn next_of(&self, rest: &Rest<Entry>) -> Option<Completion> {
+        while let Some(entry) = rest.next() {
             if let Some(completion) = self.execute(entry) {
                 return Some(completion);
             }

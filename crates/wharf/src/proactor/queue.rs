@@ -82,7 +82,7 @@ pub(crate) struct Worker {
     interrupted: AtomicBool,
     note: AtomicU64,
     /// Entries of the batch that it walks through.
-    held: Lock<VecDeque<Entry>>,
+    batch: Lock<VecDeque<Entry>>,
 }
 
 /// Who sees to it that timers come in time.
@@ -253,16 +253,16 @@ impl Queue {
         self: &Arc<Self>,
         deadline: Deadline,
         most: usize,
-    ) -> Result<(Taken<Entry>, Held<Entry>), GetError> {
+    ) -> Result<(Taken<Entry>, Rest<Entry>), GetError> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default(); BATCH];
         let into = &mut into[..most.clamp(1, BATCH)];
         let count = self.wait(&worker, deadline, false, into)?.expect("it is not to be interrupted");
-        let mut held = worker.held.lock();
-        held.extend(into[..count].iter().map(super::packet::entry_of));
-        let first = held.pop_front().expect("at least one came");
-        drop(held);
-        Ok((Taken::Entry(first), Held { worker, entry: std::marker::PhantomData }))
+        let mut batch = worker.batch.lock();
+        batch.extend(into[..count].iter().map(super::packet::entry_of));
+        let first = batch.pop_front().expect("at least one came");
+        drop(batch);
+        Ok((Taken::Entry(first), Rest { worker, entry: std::marker::PhantomData }))
     }
 
     /// Waits for packets, and returns how many came; `None`: the worker was interrupted. The thread is the kernel's to
@@ -274,7 +274,7 @@ impl Queue {
         interruptible: bool,
         into: &mut [OVERLAPPED_ENTRY],
     ) -> Result<Option<usize>, GetError> {
-        self.give_back_held(worker);
+        self.give_back_batch(worker);
         // Before the first look at what ends a wait: whoever sets it after that finds a thread that is to be
         // interrupted.
         worker.state.store(state::INSIDE, Ordering::SeqCst);
@@ -347,10 +347,10 @@ impl Queue {
     }
 
     /// The rest of a thread's batch goes to the end of the queue: its beginning is the kernel's.
-    fn give_back_held(&self, worker: &Worker) {
-        let held = std::mem::take(&mut *worker.held.lock());
-        if !held.is_empty() {
-            self.give_back(held.into_iter());
+    fn give_back_batch(&self, worker: &Worker) {
+        let batch = std::mem::take(&mut *worker.batch.lock());
+        if !batch.is_empty() {
+            self.give_back(batch.into_iter());
         }
     }
 
@@ -385,15 +385,15 @@ impl Queue {
         let workers: Vec<Arc<Worker>> = self.workers.lock().iter().flatten().cloned().collect();
         let count = |state| workers.iter().filter(|worker| worker.state.load(Ordering::SeqCst) == state).count();
         let queued = self.completions.depth();
-        let held: usize = workers.iter().map(|worker| worker.held.lock().len()).sum();
-        let removed = self.removed.load(Ordering::Relaxed) - held as u64;
+        let batched: usize = workers.iter().map(|worker| worker.batch.lock().len()).sum();
+        let removed = self.removed.load(Ordering::Relaxed) - batched as u64;
         QueueStats {
-            queued: queued + held,
+            queued: queued + batched,
             limit: self.limit,
             active: count(state::RUNNING),
             waiting: count(state::INSIDE),
             blocked: count(state::BLOCKING),
-            inserted: removed + (queued + held) as u64,
+            inserted: removed + (queued + batched) as u64,
             removed,
             polls: self.polls.load(Ordering::Relaxed),
             // The kernel's business, of which it says nothing.
@@ -429,7 +429,7 @@ impl Queue {
             if worker.state.load(Ordering::SeqCst) == state::INSIDE {
                 worker.thread.interrupt();
             }
-            for entry in std::mem::take(&mut *worker.held.lock()) {
+            for entry in std::mem::take(&mut *worker.batch.lock()) {
                 super::packet::dispose(self, entry);
             }
         }
@@ -541,7 +541,7 @@ impl Bindable for Queue {
     fn dismiss(&self, number: usize) {
         let worker = self.workers.lock()[number].take();
         if let Some(worker) = worker {
-            self.give_back_held(&worker);
+            self.give_back_batch(&worker);
         }
     }
 
@@ -549,7 +549,7 @@ impl Bindable for Queue {
         let entered = self.changed(worker, state::RUNNING, state::BLOCKING);
         let holder = self.workers.lock().get(worker).cloned().flatten();
         if let Some(holder) = holder {
-            self.give_back_held(&holder);
+            self.give_back_batch(&holder);
         }
         entered
     }
@@ -567,7 +567,7 @@ impl Worker {
             state: AtomicU8::new(state::RUNNING),
             interrupted: AtomicBool::new(false),
             note: AtomicU64::new(0),
-            held: Lock::default(),
+            batch: Lock::default(),
         }
     }
 }
@@ -582,22 +582,22 @@ impl Note {
 }
 
 /// The rest of a batch.
-pub(crate) struct Held<T> {
+pub(crate) struct Rest<T> {
     worker: Arc<Worker>,
     entry: std::marker::PhantomData<T>,
 }
 
-impl Held<Entry> {
+impl Rest<Entry> {
     pub(crate) fn len(&self) -> usize {
-        self.worker.held.lock().len()
+        self.worker.batch.lock().len()
     }
 
     pub(crate) fn next(&self) -> Option<Entry> {
-        self.worker.held.lock().pop_front()
+        self.worker.batch.lock().pop_front()
     }
 
     pub(crate) fn drain(&self) -> VecDeque<Entry> {
-        std::mem::take(&mut *self.worker.held.lock())
+        std::mem::take(&mut *self.worker.batch.lock())
     }
 }
 

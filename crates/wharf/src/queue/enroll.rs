@@ -14,7 +14,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
         let shared = Arc::new(Shared {
             park: Arc::new(Park::default()),
             probe: Probe::current(),
-            held: Lock::new(VecDeque::new()),
+            batch: Lock::new(VecDeque::new()),
             note: AtomicU64::new(0),
         });
         let mut worker = Worker {
@@ -29,7 +29,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
             interrupted: false,
             left_at: None,
             took: 0,
-            holds: false,
+            has_batch: false,
             blocked_since: None,
         };
         let mut state = self.state.lock();
@@ -52,7 +52,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
     /// The thread exits or moves to another port: its slot and its batch go back (C-02, C-12).
     fn dismiss(&self, worker: usize) {
         let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker); // guard: an exit gives the batch back
+        self.take_back_batch(&mut state, worker); // guard: an exit gives the batch back
         let gone = state.workers[worker].take();
         state.written_off -= usize::from(gone.as_ref().is_some_and(|worker| worker.written_off));
         if gone.is_some_and(|worker| worker.counted) {
@@ -63,7 +63,7 @@ impl<T: Send, D: Driver<T>> Bindable for Queue<T, D> {
 
     fn enter_blocking(&self, worker: usize) -> bool {
         let mut state = self.state.lock();
-        self.take_back_held(&mut state, worker); // guard: a worker that says it blocks holds nothing hostage
+        self.take_back_batch(&mut state, worker); // guard: a worker that says it blocks holds nothing hostage
         let me = state.worker(worker);
         // guard: the inner one of two calls of `blocking` does not end the outer [without: if me.stay == 0 {]
         if me.stay == 0 || me.blocking {

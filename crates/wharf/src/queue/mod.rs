@@ -5,7 +5,7 @@
 //!
 //! `get` in steps, all under one short lock but the sleeping:
 //!
-//! 1. The worker gives back the slot it held while it ran.
+//! 1. The worker gives back the slot it had while it ran.
 //! 2. Engine work (which needs no slot) goes first, two pieces in a row at most: it is handed out uncounted.
 //! 3. Below the limit, the worker takes the oldest entry, and a slot.
 //! 4. Otherwise, if nobody leads, it leads: it waits in the driver, then starts again at 2. But not beside busy workers
@@ -16,7 +16,7 @@
 //! `supervise.rs` what is done when it goes off, `batch.rs` the entries that a worker took beside the first,
 //! `enroll.rs` how a thread comes and goes, `report.rs` the figures, [`probe`](crate::sys::probe) the look at a
 //! worker's kernel state, [`threads`](crate::threads) the thread's side. Lock order: the driver's `found` list, then
-//! the state, then a worker's `held` list; user code runs under none of them.
+//! the state, then a worker's `batch`; user code runs under none of them.
 //!
 //! Closing: the flag is set and the entries are taken out under the lock, every waiter and the leader are woken,
 //! and the entries are given to the caller, who frees them outside the lock. Whatever is inserted later comes back
@@ -40,8 +40,8 @@ mod watchdog;
 
 use crate::sync::{Arc, Guard, Lock, now};
 use crate::threads::{Bindable, Deadline, GetError, Pools, Taken, Wake, WorkerId, bind, bound};
-pub(crate) use batch::Held;
-use batch::Holder;
+use batch::Owner;
+pub(crate) use batch::Rest;
 use lock::BackoffLock;
 pub(crate) use park::Park;
 use park::Woke;
@@ -265,8 +265,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Like [`get`](Queue::get), and takes up to `most` entries that are there at the same moment. Those behind the
-    /// first are held for the worker, who walks through them, where others can take them back.
-    pub(crate) fn get_many(self: &Arc<Self>, deadline: Deadline, most: usize) -> Result<(Taken<T>, Held<T>), GetError>
+    /// first lie in the worker's batch, who walks through them, where others can take them back.
+    pub(crate) fn get_many(self: &Arc<Self>, deadline: Deadline, most: usize) -> Result<(Taken<T>, Rest<T>), GetError>
     where
         T: 'static,
         D: 'static,
@@ -274,7 +274,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         match bind(self) {
             Some(me) => {
                 let taken = past_interruptions(|| self.get_as(me.number, deadline, most));
-                taken.map(|(taken, holder)| (taken, Held { holder }))
+                taken.map(|(taken, owner)| (taken, Rest { owner }))
             }
             // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
             None => {
@@ -282,11 +282,11 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 let taken = past_interruptions(|| self.get_as(me, deadline, most));
                 {
                     let mut state = self.state.lock();
-                    let held = std::mem::take(&mut state.worker(me).holds);
-                    state.holders -= usize::from(held);
+                    let had_one = std::mem::take(&mut state.worker(me).has_batch);
+                    state.batches -= usize::from(had_one);
                 }
                 self.dismiss(me);
-                taken.map(|(taken, holder)| (taken, Held { holder }))
+                taken.map(|(taken, owner)| (taken, Rest { owner }))
             }
         }
     }
@@ -319,8 +319,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// One wait, which an interruption may end.
     fn get_as(&self, me: usize, deadline: Deadline, most: usize) -> Result<Got<T>, GetError> {
         let mut state = self.state.lock();
-        if state.worker(me).holds {
-            self.take_back_held(&mut state, me);
+        if state.worker(me).has_batch {
+            self.take_back_batch(&mut state, me);
         }
         state.read_clock_unwatched(|| self.driver.has_sources());
         state.come_back(me);
@@ -355,10 +355,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             if !poll_due && (slot || (state.has_room() && !spoken_for)) {
                 if let Some(entry) = state.fifo.pop_front() {
                     let further = (most - 1).min(state.fifo.len());
-                    let holder = (further > 0).then(|| self.hold(&mut state, me, further));
+                    let owner = (further > 0).then(|| self.take_along(&mut state, me, further));
                     state.go_out(me, 1 + further, slot);
                     self.release(state, false); // guard: a departure with an entry settles
-                    return Ok(Some((Taken::Entry(entry), holder)));
+                    return Ok(Some((Taken::Entry(entry), owner)));
                 }
             }
             if std::mem::take(&mut slot) {
@@ -486,10 +486,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut left: Vec<T> = state.fifo.drain(..).collect();
         left.extend(state.engine_work.drain(..));
         for worker in state.workers.iter_mut().flatten() {
-            worker.holds = false;
-            left.extend(worker.shared.held.lock().drain(..));
+            worker.has_batch = false;
+            left.extend(worker.shared.batch.lock().drain(..));
         }
-        state.holders = 0;
+        state.batches = 0;
         self.release(state, true); // guard: close settles
         left
     }
@@ -520,8 +520,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 }
 
-/// What a wait brings: an entry, and the worker if it holds a batch now. `None`: it was interrupted.
-type Got<T> = Option<(Taken<T>, Holder<T>)>;
+/// What a wait brings: an entry, and the worker if it has a batch now. `None`: it was interrupted.
+type Got<T> = Option<(Taken<T>, Owner<T>)>;
 
 /// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
 fn past_interruptions<R>(mut wait: impl FnMut() -> Result<Option<R>, GetError>) -> Result<R, GetError> {

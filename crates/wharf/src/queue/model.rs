@@ -1202,11 +1202,11 @@ fn a_worker_that_flows_gets_the_batch_of_one_that_blocks() {
         let sleeper = bed.worker({
             let (gate, taken) = (gate.clone(), taken.clone());
             move |bed| {
-                let Ok((Taken::Entry(1), held)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
+                let Ok((Taken::Entry(1), rest)) = bed.queue.get_many(Deadline::Never, 2) else { panic!() };
                 bed.end(1);
                 taken.open();
                 gate.wait();
-                assert_eq!(held.len(), 0, "a sleeper holds nothing");
+                assert_eq!(rest.len(), 0, "a sleeper holds nothing");
             }
         });
         bed.insert_all([1, 2]);

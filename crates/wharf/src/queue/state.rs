@@ -8,7 +8,7 @@
 //! * At most one worker *leads*: it waits inside the engine, outside the lock.
 //!
 //! **The invariant.** Whoever has changed something settles ([`State::settle`]) before it sleeps or leaves, and so
-//! restores it: *while something is queued that nobody was woken for, or held in a batch, or nobody leads, or a worker
+//! restores it: *while something is queued that nobody was woken for, or lies in a batch, or nobody leads, or a worker
 //! that was written off may run again beside others, and anybody waits, leads or supervises, the watchdog timer is
 //! armed and somebody sleeps on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or
 //! the timer fetches one.
@@ -80,7 +80,7 @@ pub(super) struct Shared<T> {
     pub(super) park: Arc<Park>,
     pub(super) probe: Probe,
     /// Entries of the batch that the worker walks through: taken from the queue, not yet seen by user code.
-    pub(super) held: Lock<VecDeque<T>>,
+    pub(super) batch: Lock<VecDeque<T>>,
     /// What the worker handles now, for reports: the number of the device.
     pub(super) note: AtomicU64,
 }
@@ -107,8 +107,8 @@ pub(super) struct Worker<T> {
     pub(super) left_at: Option<Instant>,
     /// How many entries it took along.
     pub(super) took: u32,
-    /// Its `held` list may have entries.
-    pub(super) holds: bool,
+    /// Its `batch` may have entries.
+    pub(super) has_batch: bool,
     /// When a look first found it blocked in this stay.
     pub(super) blocked_since: Option<Instant>,
 }
@@ -138,7 +138,7 @@ pub(super) struct State<T> {
     pub(super) leader: bool,
     pub(super) kicked: bool,
     /// Workers that took a batch and have not come back.
-    pub(super) holders: usize,
+    pub(super) batches: usize,
     /// Workers that a look found blocked and that have not come back.
     pub(super) written_off: usize,
     pub(super) active: usize,
@@ -214,7 +214,7 @@ impl<T> State<T> {
             candidates: Vec::new(),
             leader: false,
             kicked: false,
-            holders: 0,
+            batches: 0,
             written_off: 0,
             active: 0,
             promised: 0,
@@ -297,7 +297,7 @@ impl<T> State<T> {
         if self.notifier.is_some() {
             return false;
         }
-        !self.is_watched() && self.holders == 0 && self.written_off == 0
+        !self.is_watched() && self.batches == 0 && self.written_off == 0
     }
 
     /// A poll is due after `POLL_EVERY` entries or a tick, whatever is queued: a few busy sockets that keep re-queueing
@@ -318,7 +318,7 @@ impl<T> State<T> {
     /// looked at it need not know.
     #[inline]
     pub(super) fn read_clock_unwatched(&mut self, has_sources: impl FnOnce() -> bool) {
-        if !self.is_watched() && (self.holders > 0 || self.written_off > 0 || has_sources()) {
+        if !self.is_watched() && (self.batches > 0 || self.written_off > 0 || has_sources()) {
             self.read_clock();
         }
     }
@@ -387,8 +387,11 @@ impl<T> State<T> {
         self.read_clock_unwatched(has_sources);
         let poll_due = self.poll_is_due();
         let worker = self.workers[me].as_mut()?;
-        let plain =
-            worker.counted && !worker.holds && worker.left_at.is_none() && !self.closed && self.engine_work.is_empty();
+        let plain = worker.counted
+            && !worker.has_batch
+            && worker.left_at.is_none()
+            && !self.closed
+            && self.engine_work.is_empty();
         if !plain || poll_due || self.active > self.limit {
             return None;
         }
@@ -490,7 +493,7 @@ impl<T> State<T> {
     }
 
     pub(super) fn needs_the_timer(&self) -> bool {
-        let queued = self.has_entries_left() || !self.engine_work.is_empty() || self.holders > 0;
+        let queued = self.has_entries_left() || !self.engine_work.is_empty() || self.batches > 0;
         let recount = self.written_off > 0 && self.active > 0;
         (queued || !self.leader || recount) && self.is_watched()
     }
@@ -508,7 +511,7 @@ impl<T> State<T> {
         // The timer keeps the count up to date, and ends when all have come back or are found blocked.
         let recount = self.written_off > 0;
         // guard: a batch is taken from a worker that does not come back [without: let wanted = slots_wanted || supervised_alone || recount;]
-        let wanted = slots_wanted || supervised_alone || recount || worker.holds;
+        let wanted = slots_wanted || supervised_alone || recount || worker.has_batch;
         (worker.counted && wanted).then(|| worker.seen + tick)
     }
 
@@ -624,7 +627,7 @@ impl<T> State<T> {
         let count = |what: fn(&Worker<T>) -> bool| self.workers.iter().flatten().filter(|worker| what(worker)).count();
         assert_eq!(self.promised, count(|worker| worker.promised), "slots promised");
         assert_eq!(self.active, self.promised + count(|worker| worker.counted), "slots in use");
-        assert_eq!(self.holders, count(|worker| worker.holds), "batches");
+        assert_eq!(self.batches, count(|worker| worker.has_batch), "batches");
         assert_eq!(self.written_off, count(|worker| worker.written_off), "written off");
         assert_eq!(count(|worker| worker.counted && (worker.promised || worker.written_off || worker.blocking)), 0);
         assert!(!self.closed || self.fifo.is_empty() && self.engine_work.is_empty(), "a closed queue is empty");

@@ -88,7 +88,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         if state.leader
             && state.fifo.is_empty()
             && state.engine_work.is_empty()
-            && state.holders == 0
+            && state.batches == 0
             && state.written_off == 0
         {
             self.release(state, false);
@@ -174,7 +174,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                         freed = true;
                     }
                     // Even one that was written off before: it may have got the batch since.
-                    self.take_back_held(&mut state, index); // guard: a worker found blocked holds nothing hostage
+                    self.take_back_batch(&mut state, index); // guard: a worker found blocked holds nothing hostage
                 }
                 ThreadState::Running if worker.written_off => {
                     worker.written_off = false;

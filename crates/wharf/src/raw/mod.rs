@@ -36,7 +36,7 @@ pub use crate::op::{
     SocketEngine,
 };
 pub use crate::threads::GetError;
-pub(crate) use execution::{Entry, Held, Note, Park, TrySend, file_traits};
+pub(crate) use execution::{Entry, Note, Park, Rest, TrySend, file_traits};
 
 use crate::sys::errno;
 

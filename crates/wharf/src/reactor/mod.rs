@@ -27,7 +27,7 @@ pub(crate) use crate::op::{
     Accepted, Buffers, Cancel, Completion, Config, Datagram, DeviceInfo, DeviceKind, FileEngine, Handle, Incoming,
     Issued, Kind, OperationId, Outgoing, Payload, Post, RawBuffer, Sink,
 };
-pub(crate) use crate::queue::{Held, Park};
+pub(crate) use crate::queue::{Park, Rest};
 pub(crate) use crate::sys::errno::{
     EADDRNOTAVAIL, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, EMSGSIZE,
     ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT,

@@ -1,6 +1,6 @@
 //! Packets in and out: posts, and what a thread takes.
 
-use super::{Completion, Entry, Held, Port, Post};
+use super::{Completion, Entry, Port, Post, Rest};
 use crate::threads::{Deadline, GetError, Taken};
 use std::hint::black_box;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Port {
     }
 
     /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
-    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Held<Entry>), GetError> {
+    pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Rest<Entry>), GetError> {
         loop {
             if !self.is_home() {
                 return Err(GetError::Forked);
@@ -74,13 +74,13 @@ impl Port {
             if most == 0 {
                 return Err(GetError::NoRoom);
             }
-            let (taken, held) = self.queue.get_many(deadline, most)?;
+            let (taken, rest) = self.queue.get_many(deadline, most)?;
             match taken {
                 Taken::EngineWork(entry) => self.do_work(entry),
                 Taken::Entry(entry) => {
-                    let first = self.execute(entry).or_else(|| self.next_of(&held));
+                    let first = self.execute(entry).or_else(|| self.next_of(&rest));
                     if let Some(first) = first {
-                        return Ok((first, held));
+                        return Ok((first, rest));
                     }
                 }
             }
@@ -88,8 +88,8 @@ impl Port {
     }
 
     /// The next packet of a batch: operations are executed as the worker comes to them.
-    pub(crate) fn next_of(&self, held: &Held<Entry>) -> Option<Completion> {
-        while let Some(entry) = held.next() {
+    pub(crate) fn next_of(&self, rest: &Rest<Entry>) -> Option<Completion> {
+        while let Some(entry) = rest.next() {
             if let Some(completion) = self.execute(entry) {
                 return Some(completion);
             }
