@@ -6,14 +6,15 @@
 
 use crate::conn::Conn;
 use crate::local::SocketFile;
+use crate::lock::Lock;
 use crate::peer::Peer;
-use crate::service::{Inner, Listening, Make, Node, Op, Stream, lock};
+use crate::service::{Inner, Listening, Make, Node, Op, Stream};
 use crate::{ServerTls, Session, Tls, payload};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wharf::Event;
 use wharf::error::ErrorExt;
@@ -34,14 +35,14 @@ pub(super) struct Accepting<'a>(&'a Inner);
 /// A connection that was taken when listening stopped, until a worker makes a session of it.
 pub(super) struct Taken {
     listening: Arc<Listening>,
-    accepted: Mutex<Option<Event<Node, Op>>>,
+    accepted: Lock<Option<Event<Node, Op>>>,
 }
 
 impl Drop for Accepting<'_> {
     fn drop(&mut self) {
         if self.0.accepting.fetch_sub(1, Ordering::SeqCst) == 1 {
             // Under the lock, so that who has looked and is about to wait hears of it.
-            let _sessions = lock(&self.0.sessions);
+            let _sessions = self.0.sessions.lock();
             self.0.none_left.notify_all();
         }
     }
@@ -50,11 +51,11 @@ impl Drop for Accepting<'_> {
 impl Inner {
     /// Issues the accepts of a new listener.
     pub(super) fn begin_accepting(&self, listener: Listener, file: Option<SocketFile>) -> io::Result<()> {
-        lock(&self.socket_files).extend(file);
+        self.socket_files.lock().extend(file);
         for _ in 0..ACCEPTS {
             self.accept(&listener)?;
         }
-        lock(&self.listeners).push(listener);
+        self.listeners.lock().push(listener);
         if self.shutting_down.load(Ordering::SeqCst) {
             self.close_listeners();
         }
@@ -116,7 +117,7 @@ impl Inner {
 
     /// Closes the service's listeners. Connections that wait to be accepted are reset.
     pub(super) fn close_listeners(&self) {
-        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        let listeners = std::mem::take(&mut *self.listeners.lock());
         listeners.iter().for_each(Listener::close);
         self.remove_socket_files();
     }
@@ -125,12 +126,12 @@ impl Inner {
     /// their clients may be sending. Workers make sessions of them, for whoever calls this may hold what a handler
     /// needs.
     pub(super) fn stop_listening(&self) {
-        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        let listeners = std::mem::take(&mut *self.listeners.lock());
         for listener in &listeners {
             let Node::Listener(listening) = listener.key() else { continue };
             // Not without end: where others listen on the same socket, more may come all the time.
             for event in std::iter::from_fn(|| listener.accept_now()).take(WAITING_MOST) {
-                let taken = Taken { listening: listening.clone(), accepted: Mutex::new(Some(event)) };
+                let taken = Taken { listening: listening.clone(), accepted: Lock::new(Some(event)) };
                 self.accepting.fetch_add(1, Ordering::SeqCst);
                 let counted = Accepting(self);
                 if self.port.post(0, Node::Taken(Arc::new(taken)), Op::Accept).is_ok() {
@@ -146,7 +147,7 @@ impl Inner {
     /// A connection that was taken when listening stopped is made a session.
     pub(super) fn serve_taken(self: &Arc<Self>, taken: &Taken) {
         let _counted = Accepting(self);
-        let accepted = lock(&taken.accepted).take();
+        let accepted = taken.accepted.lock().take();
         match accepted {
             Some(Event::Accepted { result: Ok((socket, peer)), .. }) => {
                 self.accepted(&taken.listening, socket, peer);
@@ -175,7 +176,7 @@ impl Inner {
         make: impl FnOnce() -> Box<dyn Session>,
     ) -> Option<Arc<Conn>> {
         // Looked at before a session is made for nothing; `admit` decides.
-        let session = if self.has_room(&lock(&self.sessions)) {
+        let session = if self.has_room(&self.sessions.lock()) {
             let made = catch_unwind(AssertUnwindSafe(make));
             let made = made.map_err(|panic| {
                 let words = payload::words(panic);

@@ -36,6 +36,7 @@ use crate::framing::FrameError;
 use crate::gather;
 use crate::group::Membership;
 use crate::hold::{Hold, Inbox, Turn};
+use crate::lock::{Condition, Guard, Lock};
 use crate::memory::Charge;
 use crate::outbox::{Load, Outbox, Piece, SendError, SendErrorReason, SlowConsumer};
 use crate::peer::Peer;
@@ -49,7 +50,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use wharf::{Buffer, Event, Outcome};
 
@@ -191,7 +192,7 @@ impl fmt::Debug for Link {
 pub(super) struct Conn {
     id: u64,
     /// While it is being connected, the address that is tried.
-    peer: Mutex<Peer>,
+    peer: Lock<Peer>,
     /// The peer is a process of this machine.
     pub(super) is_local: bool,
     pub(super) service: Weak<Inner>,
@@ -199,9 +200,9 @@ pub(super) struct Conn {
     tls: Option<Box<Tls>>,
     /// Messages that are in the send under way, of which several may be in one buffer.
     flying_messages: AtomicU64,
-    handler: Mutex<Option<Box<dyn Session>>>,
-    sending: Mutex<Sending>,
-    room: Condvar,
+    handler: Lock<Option<Box<dyn Session>>>,
+    sending: Lock<Sending>,
+    room: Condition,
     /// Senders that wait for room: notifying costs a system call even when nobody listens.
     waiting: AtomicU32,
     bytes_received: AtomicU64,
@@ -653,12 +654,12 @@ impl Conn {
         Arc::new(Conn {
             id,
             is_local: peer.local().is_some(),
-            peer: Mutex::new(peer),
+            peer: Lock::new(peer),
             service: Arc::downgrade(service),
             tls: tls.map(Box::new),
             flying_messages: AtomicU64::new(0),
-            handler: Mutex::new(Some(session)),
-            sending: Mutex::new(Sending {
+            handler: Lock::new(Some(session)),
+            sending: Lock::new(Sending {
                 phase: Phase::Connecting,
                 stream: None,
                 outbox: Outbox::default(),
@@ -689,7 +690,7 @@ impl Conn {
                 reckoned: false,
                 connecting: Connecting::default(),
             }),
-            room: Condvar::new(),
+            room: Condition::new(),
             waiting: AtomicU32::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -717,11 +718,11 @@ impl Conn {
     }
 
     pub(super) fn peer(&self) -> Peer {
-        self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.peer.lock().clone()
     }
 
     pub(super) fn set_peer(&self, peer: Peer) {
-        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+        *self.peer.lock() = peer;
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -732,20 +733,20 @@ impl Conn {
         self.lock().stream.clone()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Sending> {
-        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Guard<'_, Sending> {
+        self.sending.lock()
     }
 
     /// Whether nobody holds its lock at this moment.
     #[cfg(all(test, unix))]
     pub(super) fn is_unlocked(&self) -> bool {
-        self.sending.try_lock().is_ok()
+        self.sending.try_lock().is_some()
     }
 
     /// Whether it is known what is lost, or just being found out.
     #[cfg(all(test, unix))]
     pub(super) fn is_reckoned(&self) -> bool {
-        self.sending.try_lock().map_or(true, |sending| sending.reckoned)
+        self.sending.try_lock().is_none_or(|sending| sending.reckoned)
     }
 
     /// Whether it was ended for its memory.
@@ -769,7 +770,7 @@ impl Conn {
     }
 
     /// Leaves what was put into the outbox there, for the thread's parcel, unless somebody sends or has it in one.
-    fn leave(self: &Arc<Self>, service: &Inner, mut sending: MutexGuard<'_, Sending>) {
+    fn leave(self: &Arc<Self>, service: &Inner, mut sending: Guard<'_, Sending>) {
         let is_new = !sending.busy && !std::mem::replace(&mut sending.left, true);
         drop(sending);
         if is_new {
@@ -810,7 +811,7 @@ impl Conn {
     }
 
     /// Waits until a message may fit, or the session ends: the caller looks which. Not under any lock.
-    fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> MutexGuard<'_, Sending> {
+    fn wait_for_room(self: &Arc<Self>, service: &Arc<Inner>, cost: usize, limit: usize) -> Guard<'_, Sending> {
         let mut sending = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         while sending.accepts() {
@@ -830,7 +831,7 @@ impl Conn {
                 service.look_at_memory();
             }
             sending.starved += u32::from(for_memory);
-            sending = self.room.wait(sending).unwrap_or_else(PoisonError::into_inner);
+            sending = self.room.wait(sending);
             sending.starved -= u32::from(for_memory);
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -1159,7 +1160,7 @@ impl Conn {
     fn call(self: &Arc<Self>, f: impl FnOnce(&mut dyn Session, &Link)) -> bool {
         // Never contended: one handler at a time is how this layer is built. The lock is the proof for the compiler,
         // and tells `tell_closed` whether a handler runs.
-        let well = match self.handler.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let well = match self.handler.lock().as_mut() {
             Some(session) => {
                 let _handling = Handling::of(self.id);
                 self.guarded(|| f(session.as_mut(), &Link(self.clone())))
@@ -1169,7 +1170,7 @@ impl Conn {
         if !well {
             gather::set(false);
             gather::send();
-            let broken = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let broken = self.handler.lock().take();
             self.guarded(|| drop(broken));
         } else if self.lock().phase == Phase::Over {
             self.tell_closed();
@@ -1192,11 +1193,9 @@ impl Conn {
     /// done. The phase is set before the lock is tried, and looked at after it was released, so that one of the two
     /// does it; the session is taken out under the lock, so that only one does.
     pub(super) fn tell_closed(self: &Arc<Self>) {
-        let taken = match self.handler.try_lock() {
-            Ok(mut handler) => handler.take(),
-            Err(TryLockError::Poisoned(handler)) => handler.into_inner().take(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut handler) = self.handler.try_lock() else { return };
+        let taken = handler.take();
+        drop(handler);
         let Some(mut session) = taken else { return };
         let reason = self.lock().reason.take().unwrap_or(Closed::ByUs);
         self.guarded(|| session.closed(&Link(self.clone()), &reason));
@@ -1206,7 +1205,7 @@ impl Conn {
     // --- The sending side: any thread ---
 
     /// Sends what waits, unless somebody does already; then lets receiving go on, if that waited for room.
-    pub(super) fn pump<'a>(self: &'a Arc<Self>, sending: MutexGuard<'a, Sending>) {
+    pub(super) fn pump<'a>(self: &'a Arc<Self>, sending: Guard<'a, Sending>) {
         let mut sending = self.send_waiting(sending);
         let limit = self.service.upgrade().map_or(0, |service| service.options.outbox_bytes);
         let has_room = sending.outbox.queued_bytes() <= limit / 4;
@@ -1217,7 +1216,7 @@ impl Conn {
         }
     }
 
-    fn send_waiting<'a>(self: &'a Arc<Self>, mut sending: MutexGuard<'a, Sending>) -> MutexGuard<'a, Sending> {
+    fn send_waiting<'a>(self: &'a Arc<Self>, mut sending: Guard<'a, Sending>) -> Guard<'a, Sending> {
         if sending.busy || sending.reckoned || sending.phase == Phase::Connecting {
             return sending;
         }
@@ -1355,7 +1354,7 @@ impl Conn {
     }
 
     /// Nothing more goes out. If the connection is broken the receive notices, after what came before.
-    fn send_failed(self: &Arc<Self>, error: io::Error) -> MutexGuard<'_, Sending> {
+    fn send_failed(self: &Arc<Self>, error: io::Error) -> Guard<'_, Sending> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
         let broken = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut);
         let (unsent, stream) = {
@@ -1390,7 +1389,7 @@ impl Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         // Over, with something on its way that never came back: the service had ended.
-        let sending = self.sending.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let sending = self.sending.get_mut();
         if sending.accounted == 0 || !self.limited {
             return;
         }

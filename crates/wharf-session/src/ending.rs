@@ -24,10 +24,11 @@
 //! Who waits is in the service's list of those that linger, and is looked at a few times a second (`linger_over`).
 
 use crate::conn::{Closed, Conn, Phase, Sending};
+use crate::lock::Guard;
 use crate::service::{Inner, Stream, after};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// After all has arrived, how long the peer may take to close its side too. Closing without waiting at all would reset
@@ -192,9 +193,9 @@ impl Conn {
     /// closes the stream if it has arrived; else says that nothing more comes, and the sweep goes on looking.
     pub(super) fn finish_over<'a>(
         self: &'a Arc<Self>,
-        mut sending: MutexGuard<'a, Sending>,
+        mut sending: Guard<'a, Sending>,
         stream: &Stream,
-    ) -> MutexGuard<'a, Sending> {
+    ) -> Guard<'a, Sending> {
         if self.owes(stream) > 0 {
             if !std::mem::replace(&mut sending.shut, true) {
                 drop(sending);

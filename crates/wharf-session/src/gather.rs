@@ -23,11 +23,12 @@
 //! With a memory limit sends are gathered only while no more than half of it is used.
 
 use crate::conn::Conn;
-use crate::service::{Inner, Node, Op, lock};
+use crate::lock::Lock;
+use crate::service::{Inner, Node, Op};
 use crate::tape::Tape;
 use crate::time::coarse_ms;
 use std::cell::{Cell, RefCell};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use wharf::BeforeBlocking;
 
 /// For how long a send waits for further frames, if sending takes no longer. By a clock that moves 100 to 1000 times a
@@ -42,7 +43,7 @@ const TAPE_LEAST: usize = 1024;
 
 /// Sessions with something in their outboxes that nobody sends yet.
 #[derive(Default)]
-pub(super) struct Parcel(Mutex<Left>);
+pub(super) struct Parcel(Lock<Left>);
 
 #[derive(Default)]
 struct Left {
@@ -145,13 +146,13 @@ pub(super) fn leave(service: &Inner, conn: &Arc<Conn>) {
         gather.parcel.borrow_mut().get_or_insert_with(|| (conn.service.clone(), Arc::default())).1.clone()
     });
     let post = {
-        let mut left = lock(&parcel.0);
+        let mut left = parcel.0.lock();
         left.sessions.push(conn.clone());
         !std::mem::replace(&mut left.is_posted, true)
     };
     if post && service.port.post(0, Node::Parcel(parcel.clone()), Op::Send).is_err() {
         // A closed port takes no post, and its sessions end. The next may be of another service.
-        lock(&parcel.0).is_posted = false;
+        parcel.0.lock().is_posted = false;
     }
 }
 
@@ -181,7 +182,7 @@ pub(super) fn send() {
     });
     if let Ok(Some(parcel)) = parcel {
         let begun = coarse_ms();
-        let sessions = std::mem::take(&mut lock(&parcel.0).sessions);
+        let sessions = std::mem::take(&mut parcel.0.lock().sessions);
         sessions.iter().for_each(Conn::send_left);
         let took = coarse_ms().saturating_sub(begun);
         let _ = GATHER.try_with(|gather| gather.took.set(took));
@@ -203,7 +204,7 @@ impl Parcel {
     /// The packet was taken.
     pub(super) fn due(&self) {
         let sessions = {
-            let mut left = lock(&self.0);
+            let mut left = self.0.lock();
             left.is_posted = false;
             std::mem::take(&mut left.sessions)
         };

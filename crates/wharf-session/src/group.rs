@@ -3,10 +3,11 @@
 use crate::ById;
 use crate::conn::Link;
 use crate::gather::{self, Saying};
+use crate::lock::{Guard, Lock};
 use crate::memory::Charge;
 use crate::tape::Tape;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use wharf::{Buffer, Home};
 
 /// A message that fills more of a tape than the part of so many goes to each member by itself.
@@ -24,7 +25,7 @@ pub struct Group {
 pub(super) struct Inner {
     /// A forked child leaves the group alone: a thread of the parent's may have held its lock.
     home: Home,
-    members: Mutex<Members>,
+    members: Lock<Members>,
     broadcasts: AtomicU64,
     accepted: AtomicU64,
     bytes: AtomicU64,
@@ -36,7 +37,7 @@ impl Default for Inner {
     fn default() -> Self {
         Inner {
             home: Home::here(),
-            members: Mutex::default(),
+            members: Lock::default(),
             broadcasts: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -262,8 +263,8 @@ impl Saying {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, Members> {
+        self.members.lock()
     }
 
     fn list(&self) -> Arc<[Link]> {

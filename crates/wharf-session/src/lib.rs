@@ -84,6 +84,7 @@ mod group;
 mod hold;
 mod inherit;
 mod local;
+mod lock;
 mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;

@@ -33,13 +33,14 @@
 //! up when somebody asks.
 
 use crate::conn::{Closed, Conn};
+use crate::lock::Lock;
 use crate::service::Inner;
 use crate::time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How often somebody looks whether memory is being freed while others wait for it.
@@ -108,9 +109,9 @@ pub(super) struct Memory {
     freed_then: AtomicU64,
     /// The most that a sender waited for since the last look.
     wanted: AtomicUsize,
-    largest: Mutex<Largest>,
+    largest: Lock<Largest>,
     /// Nobody has anything that can be dropped, until then.
-    nothing_until: Mutex<Option<Instant>>,
+    nothing_until: Lock<Option<Instant>>,
     /// Looks at all sessions.
     looks: AtomicU64,
     /// Sessions that were ended for it.
@@ -201,19 +202,19 @@ struct Holder {
 /// Sessions that are to be told when memory was freed.
 #[derive(Default)]
 struct List {
-    conns: Mutex<Vec<Arc<Conn>>>,
+    conns: Lock<Vec<Arc<Conn>>>,
     count: AtomicUsize,
 }
 
 impl List {
     fn add(&self, more: impl IntoIterator<Item = Arc<Conn>>) {
-        let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conns = self.conns.lock();
         conns.extend(more);
         self.count.store(conns.len(), Ordering::SeqCst);
     }
 
     fn take(&self) -> Vec<Arc<Conn>> {
-        let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conns = self.conns.lock();
         self.count.store(0, Ordering::SeqCst);
         std::mem::take(&mut conns)
     }
@@ -245,8 +246,8 @@ impl Memory {
             looking: AtomicBool::new(false),
             freed_then: AtomicU64::new(0),
             wanted: AtomicUsize::new(0),
-            largest: Mutex::default(),
-            nothing_until: Mutex::new(None),
+            largest: Lock::default(),
+            nothing_until: Lock::new(None),
             looks: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
@@ -433,7 +434,7 @@ impl Inner {
         }
         let begin = time::now();
         let nothing = |until: &Option<Instant>| until.is_some_and(|until| begin < until);
-        if nothing(&self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if nothing(&self.memory.nothing_until.lock()) {
             return false;
         }
         let mut holders = self.holders();
@@ -447,7 +448,7 @@ impl Inner {
         }
         if !dropped {
             let again = LOOK_AGAIN.max(time::since(begin) * LOOKING_SHARE);
-            *self.memory.nothing_until.lock().unwrap_or_else(PoisonError::into_inner) = begin.checked_add(again);
+            *self.memory.nothing_until.lock() = begin.checked_add(again);
         }
         dropped
     }
@@ -461,7 +462,7 @@ impl Inner {
     pub(super) fn largest(&self, with: Option<(&Arc<Conn>, usize)>) -> Option<Arc<Conn>> {
         let mut unneeded = Vec::new();
         let most = {
-            let mut largest = self.memory.largest.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut largest = self.memory.largest.lock();
             let is_fresh =
                 self.has_many_sessions(CANDIDATES) && largest.fresh_until.is_some_and(|until| time::now() < until);
             let known = if is_fresh { largest.first(&mut unneeded) } else { None };

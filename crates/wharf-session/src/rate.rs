@@ -8,9 +8,10 @@
 //! one timer is set for the first. Without limited sessions there is no timer and no clock is read.
 
 use crate::conn::Conn;
+use crate::lock::Lock;
 use crate::time;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Sessions go on in steps of this: a timer serves all that are due in it.
@@ -156,7 +157,7 @@ pub(super) type Place = (u64, u64);
 /// The sessions that wait for tokens.
 pub(super) struct Rates {
     born: Instant,
-    waiting: Mutex<Waiting>,
+    waiting: Lock<Waiting>,
 }
 
 #[derive(Default)]
@@ -168,7 +169,7 @@ struct Waiting {
 
 impl Rates {
     pub(super) fn new() -> Rates {
-        Rates { born: time::now(), waiting: Mutex::default() }
+        Rates { born: time::now(), waiting: Lock::default() }
     }
 
     pub(super) fn now_ns(&self) -> u64 {
@@ -178,7 +179,7 @@ impl Rates {
     /// Has a session wait. The caller then sets a timer, if it is told to, outside its locks.
     pub(super) fn enlist(&self, conn: &Arc<Conn>, due_ns: u64) -> (Place, Option<Duration>) {
         let place = (due_ns.div_ceil(TICK_NS), conn.id());
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiting.by_tick.insert(place, conn.clone());
         let first = waiting.armed.is_none_or(|armed| place.0 < armed);
         if first {
@@ -189,7 +190,7 @@ impl Rates {
     }
 
     pub(super) fn forget(&self, place: Place) {
-        let removed = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).by_tick.remove(&place);
+        let removed = self.waiting.lock().by_tick.remove(&place);
         // Perhaps the last of its session, whose end is no business of the list.
         drop(removed);
     }
@@ -198,7 +199,7 @@ impl Rates {
     /// set last always finds `armed` in the past, and an older one, finding it in the future, leaves it to the other.
     pub(super) fn due(&self) -> (Vec<Arc<Conn>>, Option<Duration>) {
         let tick = self.now_ns() / TICK_NS;
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let later = waiting.by_tick.split_off(&(tick + 1, 0));
         let due = std::mem::replace(&mut waiting.by_tick, later);
         let next = if waiting.armed.is_none_or(|armed| armed <= tick) {
@@ -213,7 +214,7 @@ impl Rates {
 
     /// All, because the service ends.
     pub(super) fn clear(&self) {
-        let all = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).by_tick);
+        let all = std::mem::take(&mut self.waiting.lock().by_tick);
         drop(all);
     }
 

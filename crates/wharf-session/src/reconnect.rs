@@ -13,6 +13,7 @@
 //! has a number, and what comes from an earlier one does nothing.
 
 use crate::conn::{Closed, Link};
+use crate::lock::{Condition, Guard, Lock};
 use crate::service::{Inner, Node, Op, Service};
 use crate::{ClientTls, Session, payload, time};
 use std::fmt;
@@ -20,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use wharf::net::Addresses;
 use wharf::{Buffer, OperationId};
@@ -247,7 +248,7 @@ impl Reconnecting {
             if let Some(why) = &state.ended {
                 return why.clone();
             }
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.0.changed.wait(state);
         }
     }
 }
@@ -273,9 +274,9 @@ pub(super) struct Control {
     tls: Option<(ClientTls, String)>,
     service: Weak<Inner>,
     /// Locked while a session is made, by the one thread that tries.
-    make: Mutex<Option<Box<MakeSession>>>,
-    state: Mutex<State>,
-    changed: Condvar,
+    make: Lock<Option<Box<MakeSession>>>,
+    state: Lock<State>,
+    changed: Condition,
 }
 
 struct State {
@@ -400,9 +401,9 @@ impl Service {
             targets,
             tls,
             service: Arc::downgrade(&self.inner),
-            make: Mutex::new(Some(Box::new(move || Box::new(make())))),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
+            make: Lock::new(Some(Box::new(move || Box::new(make())))),
+            state: Lock::new(state),
+            changed: Condition::new(),
         });
         if !self.inner.is_home() {
             return Reconnecting(control);
@@ -427,8 +428,8 @@ impl Control {
         self.service.upgrade().is_none_or(|service| service.is_home())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 
     /// The time has come: makes a session and connects it.
@@ -447,7 +448,7 @@ impl Control {
             (state.attempt, target)
         };
         let made = {
-            let mut make = self.make.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut make = self.make.lock();
             let Some(make) = make.as_mut() else { return };
             catch_unwind(AssertUnwindSafe(make))
         };
@@ -631,10 +632,7 @@ impl Control {
             link.abort();
         }
         // What the program gave is dropped, unless a session is being made just now; it then goes with the last handle.
-        let make = match self.make.try_lock() {
-            Ok(mut make) => make.take(),
-            Err(_) => None,
-        };
+        let make = self.make.try_lock().and_then(|mut make| make.take());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(make))) {
             payload::discard(panic);
         }

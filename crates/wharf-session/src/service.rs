@@ -4,6 +4,7 @@ use crate::accepting::{Listener, Taken};
 use crate::conn::{Closed, Conn, Link};
 use crate::gather::{self, Parcel};
 use crate::local::SocketFile;
+use crate::lock::{Condition, Lock};
 use crate::memory::{LOOK, Memory};
 use crate::outbox::SlowConsumer;
 use crate::peer::{LocalPeer, Peer};
@@ -19,7 +20,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use wharf::net::Addresses;
 use wharf::{
@@ -383,7 +384,7 @@ impl ServiceOptions {
         let smallest = self.options.idle_timeout.into_iter().chain(self.options.handshake_timeout).min();
         let timeouts = smallest.map(|smallest| Timeouts {
             period: (smallest / LOOKS_PER_TIMEOUT).max(LOOK_LEAST),
-            last: Mutex::new(time::now()),
+            last: Lock::new(time::now()),
             timer: OnceLock::new(),
         });
         Arc::new_cyclic(|inner: &Weak<Inner>| {
@@ -408,18 +409,18 @@ impl ServiceOptions {
                 options: self.options,
                 totals: Totals::default(),
                 next_id: AtomicU64::new(1),
-                sessions: Mutex::default(),
-                none_left: Condvar::new(),
-                listeners: Mutex::new(Vec::new()),
-                socket_files: Mutex::new(Vec::new()),
+                sessions: Lock::default(),
+                none_left: Condition::new(),
+                listeners: Lock::new(Vec::new()),
+                socket_files: Lock::new(Vec::new()),
                 accepting: AtomicUsize::new(0),
-                clients: Mutex::new(Vec::new()),
-                lingering: Mutex::default(),
+                clients: Lock::new(Vec::new()),
+                lingering: Lock::default(),
                 sweeping: AtomicBool::new(false),
-                sweep_turn: Mutex::new(()),
+                sweep_turn: Lock::new(()),
                 until: OnceLock::new(),
-                signals: Mutex::new(Vec::new()),
-                signalled: Condvar::new(),
+                signals: Lock::new(Vec::new()),
+                signalled: Condition::new(),
                 shutting_down: AtomicBool::new(false),
             }
         })
@@ -428,7 +429,7 @@ impl ServiceOptions {
 
 struct Timeouts {
     period: Duration,
-    last: Mutex<Instant>,
+    last: Lock<Instant>,
     timer: OnceLock<OperationId>,
 }
 
@@ -522,9 +523,9 @@ impl Signals {
         if !self.inner.is_home() {
             return 0;
         }
-        let mut signals = lock(&self.inner.signals);
+        let mut signals = self.inner.signals.lock();
         while signals.is_empty() {
-            signals = self.inner.signalled.wait(signals).unwrap_or_else(PoisonError::into_inner);
+            signals = self.inner.signalled.wait(signals);
         }
         signals.remove(0)
     }
@@ -580,22 +581,22 @@ pub(super) struct Inner {
     pub(super) rates: Rates,
     pub(super) memory: Memory,
     next_id: AtomicU64,
-    pub(super) sessions: Mutex<ById<Arc<Conn>>>,
-    pub(super) none_left: Condvar,
-    pub(super) listeners: Mutex<Vec<Listener>>,
-    pub(super) socket_files: Mutex<Vec<SocketFile>>,
+    pub(super) sessions: Lock<ById<Arc<Conn>>>,
+    pub(super) none_left: Condition,
+    pub(super) listeners: Lock<Vec<Listener>>,
+    pub(super) socket_files: Lock<Vec<SocketFile>>,
     /// Accepts that are outstanding, or whose connection is just being made a session.
     pub(super) accepting: AtomicUsize,
     /// Clients that connect again.
-    clients: Mutex<Vec<Weak<Control>>>,
-    lingering: Mutex<Lingering>,
+    clients: Lock<Vec<Weak<Control>>>,
+    lingering: Lock<Lingering>,
     /// A timer for the next look at them is set; and who looks.
     sweeping: AtomicBool,
-    sweep_turn: Mutex<()>,
+    sweep_turn: Lock<()>,
     /// When a shutdown's time is over, once there is one.
     pub(super) until: OnceLock<Instant>,
-    signals: Mutex<Vec<i32>>,
-    signalled: Condvar,
+    signals: Lock<Vec<i32>>,
+    signalled: Condition,
     pub(super) shutting_down: AtomicBool,
 }
 
@@ -627,10 +628,6 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Service").field(&self.stats()).finish()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// That time from now on; a century where the clock cannot express it.
@@ -880,7 +877,7 @@ impl Service {
         let sessions = inner.all_sessions();
         sessions.iter().for_each(|conn| conn.close_until(until));
         if inner.wait_for_sessions(until) > 0 {
-            let late: Vec<Arc<Conn>> = lock(&inner.sessions).values().cloned().collect();
+            let late: Vec<Arc<Conn>> = inner.sessions.lock().values().cloned().collect();
             late.iter().for_each(|conn| conn.cut_off(Closed::Shutdown));
             // Their handlers hear of it, if they return.
             inner.wait_for_sessions(time::now() + Duration::from_millis(500));
@@ -988,7 +985,7 @@ impl Inner {
             (_, Op::Memory, _) => self.memory_freed(),
             (_, Op::MemoryLook, _) => self.memory_look(),
             (_, Op::Signal, Event::Signal { result: Ok(number) }) => {
-                lock(&self.signals).push(number);
+                self.signals.lock().push(number);
                 self.signalled.notify_all();
             }
             _ => {}
@@ -1006,7 +1003,7 @@ impl Inner {
         tls: Option<Tls>,
         session: Box<dyn Session>,
     ) -> Option<Arc<Conn>> {
-        let mut sessions = lock(&self.sessions);
+        let mut sessions = self.sessions.lock();
         if !self.has_room(&sessions) {
             return None;
         }
@@ -1042,7 +1039,7 @@ impl Inner {
 
     pub(super) fn forget(&self, conn: &Conn) {
         let removed = {
-            let mut sessions = lock(&self.sessions);
+            let mut sessions = self.sessions.lock();
             let removed = sessions.remove(&conn.id());
             self.totals.open.store(sessions.len(), Ordering::Relaxed);
             // One may be that of the handler that waits.
@@ -1056,7 +1053,7 @@ impl Inner {
 
     #[cfg(all(test, unix))]
     pub(super) fn open_sessions(&self) -> usize {
-        lock(&self.sessions).len()
+        self.sessions.lock().len()
     }
 
     /// How many are left when the time is over.
@@ -1077,7 +1074,7 @@ impl Inner {
     /// Waits as long as `wait`, given the number of sessions that can end while this thread waits, says so.
     fn wait_while(&self, until: Instant, wait: impl Fn(usize) -> bool) -> usize {
         let own = self.own_session();
-        let mut sessions = lock(&self.sessions);
+        let mut sessions = self.sessions.lock();
         while wait(sessions.len() - usize::from(sessions.contains_key(&own))) {
             let left = until.saturating_duration_since(time::now());
             if left.is_zero() {
@@ -1090,8 +1087,8 @@ impl Inner {
 
     /// Those that are open, and those that linger.
     pub(super) fn all_sessions(&self) -> Vec<Arc<Conn>> {
-        let mut all = lock(&self.sessions).clone();
-        let lingering = lock(&self.lingering).all().cloned().collect::<Vec<_>>();
+        let mut all = self.sessions.lock().clone();
+        let lingering = self.lingering.lock().all().cloned().collect::<Vec<_>>();
         all.extend(lingering.into_iter().map(|conn| (conn.id(), conn)));
         all.into_values().collect()
     }
@@ -1102,7 +1099,7 @@ impl Inner {
             return;
         }
         let sending = |conn: &Arc<Conn>| conn.is_unsettled().then(|| conn.stream()).flatten();
-        for conn in lock(&self.sessions).values() {
+        for conn in self.sessions.lock().values() {
             if let Some(stream) = sending(conn) {
                 conn.count_taken(&stream);
             }
@@ -1112,7 +1109,7 @@ impl Inner {
     // --- Clients that connect again ---
 
     pub(super) fn note_client(&self, client: &Arc<Control>) {
-        let mut clients = lock(&self.clients);
+        let mut clients = self.clients.lock();
         if clients.len() == clients.capacity() {
             // Before it grows, so that a client pays for a few others and not for all.
             clients.retain(|known| known.strong_count() > 0);
@@ -1121,7 +1118,7 @@ impl Inner {
     }
 
     fn end_clients(&self) {
-        let clients = std::mem::take(&mut *lock(&self.clients));
+        let clients = std::mem::take(&mut *self.clients.lock());
         clients.iter().filter_map(Weak::upgrade).for_each(|client| client.end(GaveUp::Stopped));
     }
 
@@ -1151,8 +1148,8 @@ impl Inner {
     /// twice.
     pub(super) fn holders(&self) -> Vec<(usize, Weak<Conn>)> {
         let of = |conn: &Arc<Conn>| Some((conn.holds(), Arc::downgrade(conn))).filter(|(holds, _)| *holds > 0);
-        let mut holders: Vec<_> = lock(&self.sessions).values().filter_map(of).collect();
-        holders.extend(lock(&self.lingering).all().filter_map(of));
+        let mut holders: Vec<_> = self.sessions.lock().values().filter_map(of).collect();
+        holders.extend(self.lingering.lock().all().filter_map(of));
         holders
     }
 
@@ -1169,9 +1166,9 @@ impl Inner {
         if self.memory.is_limited() {
             return self.memory.used();
         }
-        let sessions = lock(&self.sessions);
+        let sessions = self.sessions.lock();
         let open: usize = sessions.values().map(|conn| conn.holds()).sum();
-        let lingering = lock(&self.lingering);
+        let lingering = self.lingering.lock();
         let mut counted = HashSet::new();
         let over = lingering.all().filter(|conn| !sessions.contains_key(&conn.id()) && counted.insert(conn.id()));
         open + over.map(|conn| conn.holds()).sum::<usize>()
@@ -1194,7 +1191,7 @@ impl Inner {
     fn look_for_timeouts(&self) {
         let Some(timeouts) = &self.timeouts else { return };
         // Another worker looks already: this look is late, and the other is enough.
-        let Ok(mut last) = timeouts.last.try_lock() else { return };
+        let Some(mut last) = timeouts.last.try_lock() else { return };
         let now = time::now();
         let passed = (now - *last).min(2 * timeouts.period);
         *last = now;
@@ -1209,7 +1206,7 @@ impl Inner {
         let due = |conn: &Arc<Conn>| {
             conn.timed_out(now_us, idle_us, handshake_us, look_us).map(|reason| (conn.clone(), reason))
         };
-        let due: Vec<(Arc<Conn>, Closed)> = lock(&self.sessions).values().filter_map(due).collect();
+        let due: Vec<(Arc<Conn>, Closed)> = self.sessions.lock().values().filter_map(due).collect();
         due.into_iter().for_each(|(conn, reason)| conn.close(reason));
     }
 
@@ -1218,7 +1215,7 @@ impl Inner {
     /// Has a session looked at until its end is there. Under no lock of it.
     pub(super) fn sweep_later(&self, conn: &Arc<Conn>) {
         if !std::mem::replace(&mut conn.lock().swept, true) {
-            lock(&self.lingering).waiting.push(conn.clone());
+            self.lingering.lock().waiting.push(conn.clone());
         }
         self.arm_sweep();
     }
@@ -1232,22 +1229,22 @@ impl Inner {
     fn sweep(&self) {
         self.sweeping.store(false, Ordering::Release);
         self.look_at_lingering(time::now());
-        if !lock(&self.lingering).waiting.is_empty() {
+        if !self.lingering.lock().waiting.is_empty() {
             self.arm_sweep();
         }
     }
 
     /// Looks at each session that lingers. While it does, others still find them all in the list.
     pub(super) fn look_at_lingering(&self, now: Instant) {
-        let _turn = lock(&self.sweep_turn);
+        let _turn = self.sweep_turn.lock();
         let mut looked_at = {
-            let mut lingering = lock(&self.lingering);
+            let mut lingering = self.lingering.lock();
             lingering.in_hands = std::mem::take(&mut lingering.waiting);
             lingering.in_hands.clone()
         };
         looked_at.retain(|conn| !conn.linger_over(self, now));
         let over = {
-            let mut lingering = lock(&self.lingering);
+            let mut lingering = self.lingering.lock();
             lingering.waiting.append(&mut looked_at);
             std::mem::take(&mut lingering.in_hands)
         };
@@ -1261,7 +1258,7 @@ impl Inner {
         loop {
             let now = time::now();
             self.look_at_lingering(now);
-            let waiting = lock(&self.lingering).all().any(|conn| conn.id() != own && conn.stream().is_some());
+            let waiting = self.lingering.lock().all().any(|conn| conn.id() != own && conn.stream().is_some());
             if !waiting || now >= until {
                 return;
             }
@@ -1286,8 +1283,8 @@ impl Inner {
                 timer.into_iter().for_each(|&timer| _ = self.port.cancel(timer));
             }
         }
-        let sessions = std::mem::take(&mut *lock(&self.sessions));
-        let Lingering { waiting, in_hands } = std::mem::take(&mut *lock(&self.lingering));
+        let sessions = std::mem::take(&mut *self.sessions.lock());
+        let Lingering { waiting, in_hands } = std::mem::take(&mut *self.lingering.lock());
         for conn in sessions.into_values().chain(waiting).chain(in_hands) {
             conn.discard();
         }
@@ -1316,7 +1313,7 @@ mod tests {
         let conn = inner.admit(nobody.into(), None, Box::new(Idle)).unwrap();
         Link(conn.clone()).send(vec![1; 950]).unwrap();
         inner.forget(&conn);
-        lock(&inner.lingering).in_hands.push(conn.clone());
+        inner.lingering.lock().in_hands.push(conn.clone());
         assert!(inner.largest(None).is_some_and(|largest| Arc::ptr_eq(&largest, &conn)));
         let other = inner.admit(nobody.into(), None, Box::new(Idle)).unwrap();
         Link(other.clone()).send(vec![2; 900]).unwrap();

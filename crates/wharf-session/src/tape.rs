@@ -8,8 +8,9 @@
 //!
 //! Its lock is taken under the locks of sessions, and nothing else is taken under it.
 
+use crate::lock::{Guard, Lock};
 use crate::memory::Charge;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use wharf::Buffer;
 
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Tape {
     room: usize,
     /// Counts it where memory has a limit: as large as it may become, and then as it is.
     charge: Option<Arc<Charge>>,
-    growing: Mutex<Growing>,
+    growing: Lock<Growing>,
     text: OnceLock<Text>,
 }
 
@@ -39,11 +40,11 @@ pub(super) struct Text {
 
 impl Tape {
     pub(super) fn new(room: usize, charge: Option<Arc<Charge>>) -> Tape {
-        Tape { room, charge, growing: Mutex::default(), text: OnceLock::new() }
+        Tape { room, charge, growing: Lock::default(), text: OnceLock::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Growing> {
-        self.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, Growing> {
+        self.growing.lock()
     }
 
     pub(super) fn charge(&self) -> Option<&Arc<Charge>> {

@@ -3,11 +3,11 @@
 //! A schedule of the tests (`schedules.rs`) gives its thread a world of its own, whose time passes as the schedule
 //! says: who waits there has the world go on.
 
+use crate::lock::{Condition, Guard, Lock};
 #[cfg(test)]
 use std::cell::RefCell;
 #[cfg(test)]
 use std::rc::Rc;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What time it is, and what happens while somebody waits.
@@ -64,19 +64,19 @@ pub(super) fn coarse_ms() -> u64 {
 
 /// Waits until it is notified, or so long.
 pub(super) fn wait<'a, T>(
-    mutex: &'a Mutex<T>,
-    guard: MutexGuard<'a, T>,
-    notified: &Condvar,
+    lock: &'a Lock<T>,
+    guard: Guard<'a, T>,
+    notified: &Condition,
     at_most: Duration,
-) -> MutexGuard<'a, T> {
+) -> Guard<'a, T> {
     #[cfg(test)]
     if let Some(world) = world() {
         drop(guard);
         world.pass(at_most);
-        return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        return lock.lock();
     }
-    let _ = mutex;
-    notified.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner).0
+    let _ = lock;
+    notified.wait_at_most(guard, at_most)
 }
 
 pub(super) fn sleep(time: Duration) {

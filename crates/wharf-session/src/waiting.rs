@@ -4,9 +4,10 @@
 //! the packet that says that there is room. So those that wait are counted for each port, whatever number of services
 //! stands on it.
 
+use crate::lock::Lock;
 use crate::service::{Node, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use wharf::{Branch, Home};
 
 /// The threads of a port, as far as they wait for room.
@@ -36,14 +37,14 @@ impl Waiters {
 
     /// Of a port of the program's, which services may share.
     pub(super) fn shared(port: &Branch<Node, Op>) -> Arc<Waiters> {
-        static KNOWN: OnceLock<(Home, Mutex<Vec<Weak<Waiters>>>)> = OnceLock::new();
+        static KNOWN: OnceLock<(Home, Lock<Vec<Weak<Waiters>>>)> = OnceLock::new();
         let new = || Arc::new(Waiters { port: port.clone(), most: None, waiting: AtomicUsize::new(0) });
-        let (home, known) = KNOWN.get_or_init(|| (Home::here(), Mutex::default()));
+        let (home, known) = KNOWN.get_or_init(|| (Home::here(), Lock::default()));
         if !home.is_here() {
             // A forked child: the lock is the parent's.
             return new();
         }
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = known.lock();
         known.retain(|waiters| waiters.strong_count() > 0);
         if let Some(waiters) = known.iter().filter_map(Weak::upgrade).find(|known| known.port.shares_port(port)) {
             return waiters;

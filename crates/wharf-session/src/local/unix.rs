@@ -11,7 +11,7 @@
 use crate::Session;
 use crate::conn::{Conn, Link};
 use crate::peer::{LocalPeer, Peer};
-use crate::service::{Inner, Listening, Make, Node, Op, Service, Stream, full, lock};
+use crate::service::{Inner, Listening, Make, Node, Op, Service, Stream, full};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use std::io;
@@ -126,7 +126,7 @@ impl Inner {
 
     /// A listener of the service is gone: its file too.
     pub(crate) fn remove_socket_files(&self) {
-        let files = std::mem::take(&mut *lock(&self.socket_files));
+        let files = std::mem::take(&mut *self.socket_files.lock());
         for file in files {
             file.remove();
         }

@@ -3,20 +3,20 @@
 
 use super::{Closed, Party, Schedule, SlowConsumer, ms};
 use crate::ending::HEAR_OUT;
+use crate::lock::Lock;
 use crate::service::{SWEEP, ShutdownReport, Totals};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How late something may be beside what the documents say: the longest step of time, and a look.
 const LATE: Duration = Duration::from_millis(130);
 
 /// What the schedules of this run have come across.
-static SEEN: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
+static SEEN: Lock<BTreeMap<&str, u64>> = Lock::new(BTreeMap::new());
 
 pub(super) fn seen(what: &'static str) {
-    *SEEN.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    *SEEN.lock().entry(what).or_default() += 1;
 }
 
 /// What a few hundred schedules have to come across, or they prove nothing of it.
@@ -54,7 +54,7 @@ const ALL: [&str; 30] = [
 ];
 
 pub(super) fn assert_all_seen() {
-    let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = SEEN.lock();
     let missing: Vec<_> = ALL.iter().filter(|what| !seen.contains_key(*what)).collect();
     assert!(missing.is_empty(), "no schedule came across {missing:?}: {seen:?}");
     let unknown: Vec<_> = seen.keys().filter(|what| !ALL.contains(what)).collect();

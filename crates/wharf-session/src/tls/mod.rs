@@ -34,13 +34,14 @@ pub use config::{ClientTls, ServerTls};
 pub use error::{TlsError, TlsErrorKind};
 
 use crate::conn::{Closed, Unsealed};
+use crate::lock::{Guard, Lock};
 use crate::payload;
 use error::Peer;
 use rustls::{Connection, IoState};
 use std::fmt;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use wharf::Buffer;
 
 /// How much is encrypted before it is moved to its place in the send, so that not all of a large message is there three
@@ -74,7 +75,7 @@ pub struct TlsInfo {
 
 /// One session's TLS.
 pub(super) struct Tls {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Set when the handshake is done.
     info: OnceLock<Arc<TlsInfo>>,
     peer: Peer,
@@ -102,11 +103,11 @@ impl Tls {
             Connection::Client(_) => Peer::Server,
             Connection::Server(_) => Peer::Client,
         };
-        Tls { state: Mutex::new(State { connection, begun: false, ended: false }), info: OnceLock::new(), peer }
+        Tls { state: Lock::new(State { connection, begun: false, ended: false }), info: OnceLock::new(), peer }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 
     /// What was agreed on, once the handshake is done.
