@@ -5,8 +5,8 @@ mod common;
 use common::DEADLINE;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+use wharf::CompletionPort;
 use wharf::net::{AcceptLimits, Acceptor, Incoming, Permit};
-use wharf::{CompletionPort, Event};
 
 type Port = CompletionPort<(), ()>;
 
@@ -119,6 +119,7 @@ fn a_listener_that_was_stopped_takes_no_other() {
 #[test]
 fn a_listener_that_listens_no_more_is_given_up() {
     use std::os::fd::AsFd;
+    use wharf::Event;
     let (port, acceptor, _) = acceptor(AcceptLimits { outstanding: 2, ..AcceptLimits::default() });
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let same = listener.try_clone().unwrap();

@@ -8,15 +8,20 @@ use common::*;
 use rustix::net::{AddressFamily, SocketType};
 #[cfg(unix)]
 use rustix::process::{Resource, Rlimit};
+#[cfg(unix)]
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+#[cfg(unix)]
 use std::sync::Arc;
+#[cfg(unix)]
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 use wharf::error::{Class, ErrorExt, NtStatus, winsock};
-use wharf::{Buffer, Cancel, Event, GetError, Outcome, UnpostedReason, Wake, Workers};
+use wharf::{Buffer, Cancel, Event, Outcome, Wake};
+#[cfg(unix)]
+use wharf::{GetError, UnpostedReason, Workers};
 
 fn listening() -> (Ledger, Port, Listener, SocketAddr) {
     let ledger = Ledger::new();
@@ -657,6 +662,7 @@ fn thousands_of_connections_open_and_close_at_once() {
 }
 
 /// Opens descriptors until there is none left.
+#[cfg(unix)]
 fn take_all_descriptors() -> Vec<std::fs::File> {
     let mut files = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {

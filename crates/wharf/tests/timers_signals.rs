@@ -290,6 +290,7 @@ fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
 }
 
+#[cfg(unix)]
 #[track_caller]
 fn signalled(packet: Taken) -> (u64, std::io::Result<i32>) {
     match packet.event {
