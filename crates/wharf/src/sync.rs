@@ -36,21 +36,21 @@ mod real {
     }
 
     pub(crate) fn now() -> Instant {
-        #[cfg(all(feature = "fake", unix))]
+        #[cfg(all(any(test, feature = "fake"), unix))]
         if let Some(time) = STANDING.try_with(std::cell::Cell::get).ok().flatten() {
             return time;
         }
         Instant::now()
     }
 
-    #[cfg(all(feature = "fake", unix))]
+    #[cfg(all(any(test, feature = "fake"), unix))]
     thread_local! {
         static STANDING: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
     }
 
     /// For this thread the time stands still from now on, at that moment, or goes on: what a schedule does must not
     /// depend on how fast it is played.
-    #[cfg(all(feature = "fake", unix))]
+    #[cfg(all(any(test, feature = "fake"), unix))]
     pub(crate) fn stand_still(at: Option<Instant>) {
         STANDING.set(at);
     }
