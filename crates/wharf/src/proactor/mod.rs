@@ -29,14 +29,16 @@
 //! by the closing thread, and, for what a driver does not give up in time, by a thread that stays for it.
 //!
 //! **Files here**: `record.rs`, `device.rs` and `direction.rs` the memory and the way of an operation, `packet.rs` what
-//! the kernel queues, `queue.rs` threads and waiting, `port.rs` the port, `closing.rs` its end and that of all else,
-//! then one file for each kind of operation. The system's calls are those of [`sys`](crate::sys).
+//! the kernel queues, `queue.rs` threads and waiting, `port.rs` the port, `devices.rs` how devices come and go,
+//! `closing.rs` the end of all, then one file for each kind of operation. The system's calls are those of
+//! [`sys`](crate::sys).
 
 mod children;
 mod closing;
 mod console;
 mod datagrams;
 mod device;
+mod devices;
 mod direction;
 mod files;
 mod packet;

@@ -21,7 +21,7 @@ mod progress;
 mod receive;
 mod send;
 mod signal;
-mod timer;
+mod timers;
 
 pub(crate) use crate::op::{
     Accepted, Buffers, Cancel, Completion, Config, Datagram, DeviceInfo, DeviceKind, FileEngine, Handle, Incoming,
