@@ -5,10 +5,11 @@
 //! tried again after a while.
 
 use crate::conn::Conn;
+use crate::dispatch::{Node, Op};
 use crate::local::SocketFile;
 use crate::lock::Lock;
 use crate::peer::Peer;
-use crate::service::{Inner, Listening, Make, Node, Op, Stream};
+use crate::service::{Inner, Listening, Make, Stream};
 use crate::{ServerTls, Session, Tls, payload};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};

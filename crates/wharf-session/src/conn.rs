@@ -31,6 +31,7 @@
 //! together.
 
 use crate::connecting::Connecting;
+use crate::dispatch::{Handling, Node, Op};
 use crate::ending::{self, HEAR_OUT, Look};
 use crate::framing::FrameError;
 use crate::gather;
@@ -40,7 +41,7 @@ use crate::lock::{Condition, Guard, Lock};
 use crate::memory::Charge;
 use crate::outbox::{Load, Outbox, Piece, SendError, SendErrorReason, SlowConsumer};
 use crate::peer::Peer;
-use crate::service::{Handling, Inner, Node, Op, Stream, after};
+use crate::service::{Inner, Stream, after};
 use crate::tape::Tape;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsError, TlsErrorKind, TlsInfo};

@@ -1,7 +1,8 @@
 //! Connecting: the addresses of a name, one after the other, each with its time.
 
 use crate::conn::{Closed, Conn, Link, Phase};
-use crate::service::{Inner, Node, Op, Stream, after, full};
+use crate::dispatch::{Node, Op};
+use crate::service::{Inner, Stream, after, full};
 use crate::{Session, Tls};
 use std::io;
 use std::net::SocketAddr;

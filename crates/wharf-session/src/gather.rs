@@ -23,8 +23,9 @@
 //! With a memory limit sends are gathered only while no more than half of it is used.
 
 use crate::conn::Conn;
+use crate::dispatch::{Node, Op};
 use crate::lock::Lock;
-use crate::service::{Inner, Node, Op};
+use crate::service::Inner;
 use crate::tape::Tape;
 use crate::time::coarse_ms;
 use std::cell::{Cell, RefCell};

@@ -14,8 +14,9 @@
 //! and is the first that the session gets when it is resumed.
 
 use crate::conn::{Closed, Conn, Link, Phase, Sending, count};
+use crate::dispatch::{Node, Op};
 use crate::rate::{Buckets, Place, Rate};
-use crate::service::{Inner, Node, Op};
+use crate::service::Inner;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -77,17 +77,20 @@
 mod accepting;
 mod conn;
 mod connecting;
+mod dispatch;
 mod ending;
 mod framing;
 mod gather;
 mod group;
 mod hold;
 mod inherit;
+mod lingering;
 mod local;
 mod lock;
 mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
+mod options;
 mod outbox;
 mod payload;
 mod peer;
@@ -96,9 +99,13 @@ mod reconnect;
 #[cfg(all(test, unix))]
 mod schedules;
 mod service;
+mod shutdown;
+mod signals;
+mod stats;
 mod sys;
 mod tape;
 mod time;
+mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;
 mod waiting;
@@ -107,11 +114,15 @@ pub use conn::{Closed, Link, LinkStats};
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
 pub use group::{Group, GroupStats};
 pub use inherit::{Inherited, InheritedSocket, inherited};
+pub use options::ServiceOptions;
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
 pub use peer::{Credentials, LocalPeer, Peer};
 pub use rate::Rate;
 pub use reconnect::{GaveUp, Reconnect, ReconnectState, Reconnecting};
-pub use service::{MemoryStats, Service, ServiceOptions, ServiceStats, ShutdownReport, Signals};
+pub use service::Service;
+pub use shutdown::ShutdownReport;
+pub use signals::Signals;
+pub use stats::{MemoryStats, ServiceStats};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, ServerTls, TlsError, TlsErrorKind, TlsInfo};
 

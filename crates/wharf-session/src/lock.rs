@@ -1,9 +1,9 @@
 //! The one kind of lock that sessions have, and the condition that goes with it.
 //!
 //! Both ignore poisoning. Code of the program's runs under two of them: the one that keeps a session's handlers apart,
-//! and the one of what makes a client's sessions. A panic there is caught, and ends the session or the attempt. Under all
-//! others nothing of the program's runs, so a panic leaves no state half changed, and one handler that panics does not
-//! take others down.
+//! and the one of what makes a client's sessions. A panic there is caught, and ends the session or the attempt. Under
+//! all others nothing of the program's runs, so a panic leaves no state half changed, and one handler that panics does
+//! not take others down.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;

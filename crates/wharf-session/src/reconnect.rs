@@ -13,8 +13,9 @@
 //! has a number, and what comes from an earlier one does nothing.
 
 use crate::conn::{Closed, Link};
+use crate::dispatch::{Node, Op};
 use crate::lock::{Condition, Guard, Lock};
-use crate::service::{Inner, Node, Op, Service};
+use crate::service::{Inner, Service};
 use crate::{ClientTls, Session, payload, time};
 use std::fmt;
 use std::io;

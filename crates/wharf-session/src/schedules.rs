@@ -26,10 +26,12 @@ mod peers;
 mod scenarios;
 
 use crate::conn::{Closed, Conn, Link};
+use crate::dispatch::{Node, Op};
 use crate::group::Group;
+use crate::options::ServiceOptions;
 use crate::outbox::SlowConsumer;
 use crate::rate::Rate;
-use crate::service::{Inner, Node, Op, Service, ServiceOptions};
+use crate::service::{Inner, Service};
 use crate::{framing::LengthPrefix, time};
 use fastrand::Rng;
 use oracle::Heard;

@@ -4,8 +4,8 @@
 //! the packet that says that there is room. So those that wait are counted for each port, whatever number of services
 //! stands on it.
 
+use crate::dispatch::{Node, Op};
 use crate::lock::Lock;
-use crate::service::{Node, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use wharf::{Branch, Home};

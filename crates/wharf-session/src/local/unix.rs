@@ -10,8 +10,9 @@
 
 use crate::Session;
 use crate::conn::{Conn, Link};
+use crate::dispatch::{Node, Op};
 use crate::peer::{LocalPeer, Peer};
-use crate::service::{Inner, Listening, Make, Node, Op, Service, Stream, full};
+use crate::service::{Inner, Listening, Make, Service, Stream, full};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use std::io;

@@ -3,8 +3,10 @@
 
 use super::{Closed, Party, Schedule, SlowConsumer, ms};
 use crate::ending::HEAR_OUT;
+use crate::lingering::SWEEP;
 use crate::lock::Lock;
-use crate::service::{SWEEP, ShutdownReport, Totals};
+use crate::shutdown::ShutdownReport;
+use crate::stats::Totals;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
