@@ -179,6 +179,12 @@ pub(super) fn branch_of(completion: &Completion) -> Option<&'static Head> {
     unsafe { head.as_ref() }
 }
 
+/// Whether a completion is the port's own, and no branch's.
+#[inline]
+pub(super) fn is_own(completion: &Completion) -> bool {
+    branch_of(completion).is_none()
+}
+
 /// The port's own completion. A branch's goes to its handler.
 #[inline]
 pub(crate) fn take_raw(completion: Completion) -> Option<Completion> {

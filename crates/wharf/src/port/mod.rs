@@ -28,7 +28,7 @@ pub use types::{Context, Key};
 
 use crate::port::assemble::{assemble_post, posted, unposted};
 use crate::port::associate::{Associate, Route};
-use crate::port::branch::{Link, take, take_raw};
+use crate::port::branch::{Link, is_own, take, take_raw};
 use crate::port::fs::File;
 use crate::port::net::{Addresses, Datagrams, Listener, Stream};
 use crate::port::packet::Packet;
@@ -319,25 +319,29 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         }
     }
 
+    // A completion is large: on the way of the port's own it is moved once.
     #[inline(never)]
     fn get_slowly(&self, entry: Option<Entry>, timeout: Option<Duration>) -> Result<Packet<K, C>, GetError> {
         let raw = &self.owner.0;
-        let deadline = Deadline::after(timeout);
-        let mut taken = entry.and_then(|entry| raw.0.execute(entry));
         let mut handled = 0;
-        loop {
-            let completion = match taken.take() {
-                Some(completion) => completion,
-                None => raw.0.get_until(deadline)?,
-            };
-            match take(completion) {
-                Some(packet) => return Ok(packet),
-                // A branch's, which was handled.
-                None => handled += 1,
+        if let Some(completion) = entry.and_then(|entry| raw.0.execute(entry)) {
+            if is_own(&completion) {
+                return Ok(assemble(completion));
             }
+            take_raw(completion);
+            handled += 1;
+        }
+        let deadline = Deadline::after(timeout);
+        loop {
             if handled >= HANDLED_MAX && deadline.has_passed() {
                 return Err(GetError::TimedOut);
             }
+            let completion = raw.0.get_until(deadline)?;
+            if is_own(&completion) {
+                return Ok(assemble(completion));
+            }
+            take_raw(completion);
+            handled += 1;
         }
     }
 
