@@ -163,6 +163,10 @@ impl<K, C> Linked<K, C> {
 #[inline]
 #[allow(unsafe_code)]
 pub(super) fn branch_of(completion: &Completion) -> Option<&'static Head> {
+    // First what most are: an operation of one of the port's own devices.
+    if completion.device != 0 && completion.key & 1 == 0 {
+        return None;
+    }
     let record = match completion.kind {
         // Of a post only a branch's has a record.
         Kind::Posted if !completion.named_memory => return None,
