@@ -21,9 +21,11 @@ pub(crate) struct PortDriver {
     pub(super) sources: AtomicBool,
     pub(super) devices: Lock<Devices<DeviceState>>,
     pub(super) pool: std::sync::Arc<Pool>,
-    /// Records in the kernel's hands.
+    /// Records in the kernel's hands: changed (AcqRel) by whoever gives one there, before, and by whoever owns it
+    /// again. Who drains a closed port reads it (Acquire) before it takes packets.
     pub(super) outstanding: AtomicUsize,
-    /// Threads that are about to queue a packet.
+    /// Threads that are about to queue a packet. SeqCst, as the port's being closed is: whoever is counted sees that it
+    /// is closed, or who drains it sees the count.
     pub(super) posting: AtomicUsize,
     pub(super) dispose: fn(Completion),
 }
