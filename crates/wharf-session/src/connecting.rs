@@ -1,7 +1,9 @@
 //! Connecting: the addresses of a name, one after the other, each with its time.
 
-use crate::conn::{Closed, Conn, Link, Phase};
+use crate::closed::Closed;
+use crate::conn::{Conn, Phase};
 use crate::dispatch::{Node, Op};
+use crate::link::Link;
 use crate::service::{Inner, Stream, after, full};
 use crate::{Session, Tls};
 use std::io;

@@ -23,7 +23,8 @@
 //!
 //! Who waits is in the service's list of those that linger, and is looked at a few times a second (`linger_over`).
 
-use crate::conn::{Closed, Conn, Phase, Sending};
+use crate::closed::Closed;
+use crate::conn::{Conn, Phase, Sending};
 use crate::lock::Guard;
 use crate::service::{Inner, Stream, after};
 use std::collections::VecDeque;

@@ -10,9 +10,10 @@
 //! The limit on memory is the codec's maximum, and each codec has to have one;
 //! [`ServiceOptions::inbox`](crate::ServiceOptions::inbox) can be a lower one for all sessions of a service.
 
-use crate::conn::{Closed, Link};
+use crate::closed::Closed;
 use crate::gather;
 use crate::hold::Frames;
+use crate::link::Link;
 use crate::outbox::{SendError, SendErrorReason};
 use crate::{Buffer, Session};
 use std::fmt;

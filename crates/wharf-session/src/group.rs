@@ -1,8 +1,8 @@
 //! Groups: one message to many sessions, sharing one copy of its bytes.
 
 use crate::ById;
-use crate::conn::Link;
 use crate::gather::{self, Saying};
+use crate::link::Link;
 use crate::lock::{Guard, Lock};
 use crate::memory::Charge;
 use crate::tape::Tape;

@@ -13,8 +13,10 @@
 //! A receive that is outstanding when the program pauses is not cancelled. What it brings is kept, a receive at most,
 //! and is the first that the session gets when it is resumed.
 
-use crate::conn::{Closed, Conn, Link, Phase, Sending, count};
+use crate::closed::Closed;
+use crate::conn::{Conn, Phase, Sending, count};
 use crate::dispatch::{Node, Op};
+use crate::link::Link;
 use crate::rate::{Buckets, Place, Rate};
 use crate::service::Inner;
 use std::sync::Arc;

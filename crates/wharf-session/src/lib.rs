@@ -75,6 +75,7 @@
 //! a group see the messages of two senders in the same order.
 
 mod accepting;
+mod closed;
 mod conn;
 mod connecting;
 mod dispatch;
@@ -85,6 +86,7 @@ mod group;
 mod hold;
 mod inherit;
 mod lingering;
+mod link;
 mod local;
 mod lock;
 mod memory;
@@ -95,9 +97,12 @@ mod outbox;
 mod payload;
 mod peer;
 mod rate;
+mod receiving;
 mod reconnect;
+mod room;
 #[cfg(all(test, unix))]
 mod schedules;
+mod sending;
 mod service;
 mod shutdown;
 mod signals;
@@ -110,10 +115,11 @@ mod timeouts;
 mod tls;
 mod waiting;
 
-pub use conn::{Closed, Link, LinkStats};
+pub use closed::Closed;
 pub use framing::{Codec, FrameError, Framed, FramedLink, FramedSession, Input, InputStats, LengthPrefix, Lines};
 pub use group::{Group, GroupStats};
 pub use inherit::{Inherited, InheritedSocket, inherited};
+pub use link::{Link, LinkStats};
 pub use options::ServiceOptions;
 pub use outbox::{SendError, SendErrorReason, SlowConsumer};
 pub use peer::{Credentials, LocalPeer, Peer};

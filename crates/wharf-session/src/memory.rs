@@ -32,7 +32,8 @@
 //! Without a limit there is no common figure, which all processors would write for each message: the shares are added
 //! up when somebody asks.
 
-use crate::conn::{Closed, Conn};
+use crate::closed::Closed;
+use crate::conn::Conn;
 use crate::lock::Lock;
 use crate::service::Inner;
 use crate::time;

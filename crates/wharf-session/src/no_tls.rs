@@ -2,7 +2,8 @@
 //! compiler removes what would deal with it.
 
 use crate::Buffer;
-use crate::conn::{Closed, Unsealed};
+use crate::closed::Closed;
+use crate::receiving::Unsealed;
 use std::io;
 
 pub(super) enum Tls {}

@@ -12,8 +12,9 @@
 //! The lock of the control's state is held for none of the program's code and no call into the service. Each attempt
 //! has a number, and what comes from an earlier one does nothing.
 
-use crate::conn::{Closed, Link};
+use crate::closed::Closed;
 use crate::dispatch::{Node, Op};
+use crate::link::Link;
 use crate::lock::{Condition, Guard, Lock};
 use crate::service::{Inner, Service};
 use crate::{ClientTls, Session, payload, time};

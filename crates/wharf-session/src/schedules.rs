@@ -25,9 +25,11 @@ mod owner;
 mod peers;
 mod scenarios;
 
-use crate::conn::{Closed, Conn, Link};
+use crate::closed::Closed;
+use crate::conn::Conn;
 use crate::dispatch::{Node, Op};
 use crate::group::Group;
+use crate::link::Link;
 use crate::options::ServiceOptions;
 use crate::outbox::SlowConsumer;
 use crate::rate::Rate;

@@ -1,9 +1,11 @@
 //! A service: its port, its listeners and its sessions; and how each comes to it.
 
 use crate::accepting::Listener;
-use crate::conn::{Closed, Conn, Link};
+use crate::closed::Closed;
+use crate::conn::Conn;
 use crate::dispatch::{Node, Op};
 use crate::lingering::Lingering;
+use crate::link::Link;
 use crate::local::SocketFile;
 use crate::lock::{Condition, Lock};
 use crate::memory::{LOOK, Memory};

@@ -1,6 +1,7 @@
 //! How a service ends: it stops listening, drains, shuts down, or is dropped.
 
-use crate::conn::{Closed, Conn};
+use crate::closed::Closed;
+use crate::conn::Conn;
 use crate::lingering::Lingering;
 use crate::reconnect::GaveUp;
 use crate::service::{Inner, Service, after};

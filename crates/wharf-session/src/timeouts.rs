@@ -7,7 +7,8 @@
 //! stamp, and their sessions would be closed for it. So a stamp is at most two periods too old, and a time-out is
 //! that much longer: no session is closed too early.
 
-use crate::conn::{Closed, Conn};
+use crate::closed::Closed;
+use crate::conn::Conn;
 use crate::dispatch::{Node, Op};
 use crate::lock::Lock;
 use crate::options::Options;

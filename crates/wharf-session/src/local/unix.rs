@@ -9,8 +9,9 @@
 //! succeed, and the second has the path; who starts servers in parallel gives them names of their own.
 
 use crate::Session;
-use crate::conn::{Conn, Link};
+use crate::conn::Conn;
 use crate::dispatch::{Node, Op};
+use crate::link::Link;
 use crate::peer::{LocalPeer, Peer};
 use crate::service::{Inner, Listening, Make, Service, Stream, full};
 use rustix::io::Errno;

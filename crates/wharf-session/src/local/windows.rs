@@ -2,7 +2,7 @@
 //! is refused here is one to listen at on `127.0.0.1`.
 
 use crate::Session;
-use crate::conn::Link;
+use crate::link::Link;
 use crate::peer::LocalPeer;
 use crate::service::{Inner, Listening, Service};
 use std::io;

@@ -1,6 +1,6 @@
 //! Why TLS failed, in words that name cause and remedy.
 
-use crate::conn::Closed;
+use crate::closed::Closed;
 use rustls::{AlertDescription, CertificateError, Error, HandshakeType};
 use std::fmt;
 

@@ -33,9 +33,10 @@ mod error;
 pub use config::{ClientTls, ServerTls};
 pub use error::{TlsError, TlsErrorKind};
 
-use crate::conn::{Closed, Unsealed};
+use crate::closed::Closed;
 use crate::lock::{Guard, Lock};
 use crate::payload;
+use crate::receiving::Unsealed;
 use error::Peer;
 use rustls::{Connection, IoState};
 use std::fmt;
