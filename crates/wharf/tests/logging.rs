@@ -42,7 +42,8 @@ fn a_logger_may_use_a_file_of_the_port_whose_file_engine_it_is_told_about() {
         tell.send(()).unwrap();
     });
     has_come_back.recv_timeout(DEADLINE).expect("the call waits for the logger, and the logger for the call");
-    // Its own packet, and that of the logger's.
-    (0..2).for_each(|_| drop(port.get_timeout(DEADLINE).unwrap()));
+    // Its own packet, and that of the logger's. Windows' kernel is the engine, and nobody is told of it.
+    let packets = if cfg!(windows) { 1 } else { 2 };
+    (0..packets).for_each(|_| drop(port.get_timeout(DEADLINE).unwrap()));
     *FILE.lock().unwrap() = None;
 }
