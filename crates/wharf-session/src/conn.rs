@@ -31,10 +31,10 @@
 //! Both halves share one state under one lock, [`Sending`].
 
 use crate::closed::Closed;
+use crate::coalesce;
 use crate::connecting::Connecting;
 use crate::dispatch::Handling;
 use crate::ending::{self, Look};
-use crate::gather;
 use crate::group::Membership;
 use crate::hold::{Hold, Inbox};
 use crate::link::Link;
@@ -58,7 +58,7 @@ pub(super) struct Conn {
     /// Boxed: it is more than all the rest, and most sessions have none.
     pub(super) tls: Option<Box<Tls>>,
     /// Messages that are in the send under way, of which several may be in one buffer.
-    pub(super) flying_messages: AtomicU64,
+    pub(super) messages_in_flight: AtomicU64,
     pub(super) handler: Lock<Option<Box<dyn Session>>>,
     pub(super) sending: Lock<Sending>,
     pub(super) room: Condition,
@@ -121,7 +121,7 @@ pub(super) struct Sending {
     pub(super) listed: bool,
     /// Somebody sends, or a send is outstanding.
     pub(super) busy: bool,
-    /// Nobody does, though something waits: a thread has it in its parcel, see `gather.rs`.
+    /// Nobody does, though something waits: a thread has it in its deferred list, see `coalesce.rs`.
     pub(super) left: bool,
     /// TLS has something to say of its own.
     pub(super) answers: bool,
@@ -173,7 +173,7 @@ impl Conn {
             peer: Lock::new(peer),
             service: Arc::downgrade(service),
             tls: tls.map(Box::new),
-            flying_messages: AtomicU64::new(0),
+            messages_in_flight: AtomicU64::new(0),
             handler: Lock::new(Some(session)),
             sending: Lock::new(Sending {
                 phase: Phase::Connecting,
@@ -278,7 +278,7 @@ impl Conn {
         sending.reason.is_some() || matches!(sending.phase, Phase::Closing | Phase::Over)
     }
 
-    /// Nothing more is said on a tape at the end of the outbox.
+    /// Nothing more is said on a shared log at the end of the outbox.
     pub(super) fn settle(&self, sending: &mut Sending) {
         if sending.outbox.settle() {
             self.account(sending);
@@ -369,8 +369,8 @@ impl Conn {
             None => true,
         };
         if !well {
-            gather::set(false);
-            gather::send();
+            coalesce::set(false);
+            coalesce::send();
             let broken = self.handler.lock().take();
             self.guarded(|| drop(broken));
         } else if self.lock().phase == Phase::Over {

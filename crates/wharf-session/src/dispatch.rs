@@ -1,8 +1,8 @@
 //! What a worker does with a packet of a service.
 
 use crate::accepting::{Listener, Taken};
+use crate::coalesce::{self, Deferred};
 use crate::conn::Conn;
-use crate::gather::{self, Parcel};
 use crate::reconnect::Control;
 use crate::service::{Inner, Listening};
 use std::cell::Cell;
@@ -18,8 +18,8 @@ pub(super) enum Node {
     Taken(Arc<Taken>),
     Session(Arc<Conn>),
     Client(Arc<Control>),
-    /// Sends that were left: see `gather.rs`.
-    Parcel(Arc<Parcel>),
+    /// Sends that were left: see `coalesce.rs`.
+    Deferred(Arc<Deferred>),
     Service,
 }
 
@@ -79,7 +79,7 @@ impl Inner {
 
     fn handle(self: &Arc<Self>, packet: Packet<Node, Op>) {
         let Packet { key, context, event, .. } = packet;
-        let _turn = gather::Turn;
+        let _turn = coalesce::Turn;
         match (key, context, event) {
             (Node::Listener(listening), _, Event::Accepted { listener, result }) => {
                 let _counted = self.accepted_one();
@@ -103,7 +103,7 @@ impl Inner {
                 client.connect_late(attempt);
             }
             (Node::Client(_), ..) => {}
-            (Node::Parcel(parcel), ..) => parcel.due(),
+            (Node::Deferred(deferred), ..) => deferred.due(),
             (Node::Session(conn), _, Event::Connected { stream, result }) => self.connected(&conn, stream, result),
             (Node::Session(conn), _, Event::Received { stream, buffer, result }) => {
                 conn.received(&stream, buffer, result);

@@ -11,7 +11,7 @@
 //! [`ServiceOptions::inbox`](crate::ServiceOptions::inbox) can be a lower one for all sessions of a service.
 
 use crate::closed::Closed;
-use crate::gather;
+use crate::coalesce;
 use crate::hold::Frames;
 use crate::link::Link;
 use crate::outbox::{SendError, SendErrorReason};
@@ -627,12 +627,12 @@ impl<S: FramedSession> Framed<S> {
             let error = match self.decoder.decode(&mut self.input) {
                 Ok(Some(frame)) => {
                     conn.count_frame(&service, is_rated);
-                    // See `gather.rs`. The last is known by what is left in the input, which is more than a prefix.
+                    // See `coalesce.rs`. The last is known by what is left in the input, which is more than a prefix.
                     let is_last = before.saturating_sub(frame.len()) <= FRAME_EXTRA;
-                    gather::set(gather::is_behind() || !(is_first || is_last && !gather::has_left()));
+                    coalesce::set(coalesce::is_behind() || !(is_first || is_last && !coalesce::has_left()));
                     self.session.frame(&link, frame);
                     is_first = false;
-                    gather::send_if_late();
+                    coalesce::send_if_late();
                     continue;
                 }
                 Ok(None) => {
@@ -648,9 +648,9 @@ impl<S: FramedSession> Framed<S> {
             self.session.broken(&link, &error);
             conn.close(Closed::Framing(error));
         }
-        gather::set(false);
-        if !gather::is_behind() {
-            gather::send();
+        coalesce::set(false);
+        if !coalesce::is_behind() {
+            coalesce::send();
         }
         let keeps = self.input.memory();
         if keeps != self.told {

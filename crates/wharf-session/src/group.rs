@@ -1,17 +1,17 @@
 //! Groups: one message to many sessions, sharing one copy of its bytes.
 
 use crate::ById;
-use crate::gather::{self, Saying};
+use crate::coalesce::{self, GroupWrite};
 use crate::link::Link;
 use crate::lock::{Guard, Lock};
 use crate::memory::Charge;
-use crate::tape::Tape;
+use crate::shared_log::SharedLog;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use wharf::{Buffer, Home};
 
-/// A message that fills more of a tape than the part of so many goes to each member by itself.
-const TAPE_MESSAGES_LEAST: usize = 4;
+/// A message that fills more of a shared log than the part of so many goes to each member by itself.
+const LOG_MESSAGES_LEAST: usize = 4;
 
 /// A set of sessions that receive the same messages. Clones name the same group.
 ///
@@ -125,7 +125,7 @@ impl Group {
             return 0;
         }
         let members = self.inner.list();
-        let Told { accepted, refused, dropped } = match self.gathered(&members, message, except) {
+        let Told { accepted, refused, dropped } = match self.coalesced(&members, message, except) {
             Some(told) => told,
             None => tell(members.iter().filter(|link| Some(link.id()) != except), message),
         };
@@ -144,29 +144,29 @@ impl Group {
         usize::try_from(accepted).unwrap_or(usize::MAX)
     }
 
-    /// Says it on a tape for all members, if the thread gathers what it sends: see `gather.rs`.
-    fn gathered(&self, members: &Arc<[Link]>, message: &[u8], except: Option<u64>) -> Option<Told> {
+    /// Says it on a shared log for all members, if the thread coalesces what it sends: see `coalesce.rs`.
+    fn coalesced(&self, members: &Arc<[Link]>, message: &[u8], except: Option<u64>) -> Option<Told> {
         // Without members a list is no evidence of the group; an empty message would not be counted.
-        if !gather::is_on() || members.is_empty() || message.is_empty() {
+        if !coalesce::is_on() || members.is_empty() || message.is_empty() {
             return None;
         }
-        gather::with_saying(|saying| {
-            if let Some(known) = saying.as_ref().filter(|known| known.is_to(members, except)) {
-                if known.tape.say(message) {
+        coalesce::with_group_write(|group_write| {
+            if let Some(known) = group_write.as_ref().filter(|known| known.is_to(members, except)) {
+                if known.shared_log.say(message) {
                     let mut told = tell(known.others.iter(), message);
                     told.accepted += known.hear;
                     return Some(told);
                 }
-                if !known.tape.is_cut() {
+                if !known.shared_log.is_cut() {
                     // Full, and so is each outbox's share.
-                    gather::send();
+                    coalesce::send();
                 }
             }
-            *saying = None;
-            let new = Saying::begin(members, except, message)?;
+            *group_write = None;
+            let new = GroupWrite::begin(members, except, message)?;
             let mut told = tell(new.others.iter(), message);
             told.accepted += new.hear;
-            *saying = Some(new);
+            *group_write = Some(new);
             Some(told)
         })
     }
@@ -230,35 +230,35 @@ fn tell<'a>(receivers: impl Iterator<Item = &'a Link>, message: &[u8]) -> Told {
     told
 }
 
-impl Saying {
+impl GroupWrite {
     fn is_to(&self, members: &Arc<[Link]>, except: Option<u64>) -> bool {
         Arc::ptr_eq(&self.members, members) && self.except == except
     }
 
-    /// A tape with a first message, at the ends of all outboxes that can take it. `None`: none can.
-    fn begin(members: &Arc<[Link]>, except: Option<u64>, message: &[u8]) -> Option<Saying> {
-        let room = members.iter().find_map(Link::tape_bytes)?;
-        if message.len() > room / TAPE_MESSAGES_LEAST {
+    /// A shared log with a first message, at the ends of all outboxes that can take it. `None`: none can.
+    fn begin(members: &Arc<[Link]>, except: Option<u64>, message: &[u8]) -> Option<GroupWrite> {
+        let room = members.iter().find_map(Link::log_bytes)?;
+        if message.len() > room / LOG_MESSAGES_LEAST {
             return None;
         }
         let charge = match members.iter().find_map(|link| link.0.service.upgrade()) {
             Some(service) if service.memory.is_limited() => Some(Charge::reserve(&service, room)?),
             _ => None,
         };
-        let tape = Arc::new(Tape::new(room, charge));
+        let shared_log = Arc::new(SharedLog::new(room, charge));
         // Before anybody has it, and can cut it.
-        let said = tape.say(message);
-        debug_assert!(said, "an empty tape has room for a message that is smaller");
+        let said = shared_log.say(message);
+        debug_assert!(said, "an empty shared_log has room for a message that is smaller");
         let mut others = Vec::new();
         let mut hear = 0;
         for link in members.iter().filter(|link| Some(link.id()) != except) {
-            if link.hear(&tape) {
+            if link.hear(&shared_log) {
                 hear += 1;
             } else {
                 others.push(link.clone());
             }
         }
-        Some(Saying { tape, members: members.clone(), except, hear, others })
+        Some(GroupWrite { shared_log, members: members.clone(), except, hear, others })
     }
 }
 

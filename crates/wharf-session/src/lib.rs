@@ -44,13 +44,13 @@
 //!
 //! At once, before [`Link::send`] or [`Group::broadcast`] returns, if nothing waits in the outbox. With one exception:
 //! when several frames of a [`Framed`] session have come in one receive, what its handler sends from the second on is
-//! *gathered*, and leaves, for each session in one send, when the frames of that receive are done. If the receive was
-//! full, so that the peer is ahead of this side, the first frame's is gathered too, and the sends leave with what comes
-//! after it. They leave before that between two frames when a tick of the system's clock (1 to 10 ms) has passed, or as
-//! long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
+//! *coalesced*, and leaves, for each session in one send, when the frames of that receive are done. If the receive was
+//! full, so that the peer is ahead of this side, the first frame's is coalesced too, and the sends leave with what
+//! comes after it. They leave before that between two frames when a tick of the system's clock (1 to 10 ms) has passed,
+//! or as long as the last such sending took, when 64 KiB or an eighth of an outbox have come together, when the handler
 //! announces that it blocks ([`blocking`](wharf::blocking)), and by another worker when it blocks without saying so, or
 //! while it computes and the port has a slot free. Whatever else is done with such a session, a send from elsewhere, a
-//! close, comes after what was gathered for it. [`LinkStats::sends`] tells how many sends the messages took.
+//! close, comes after what was coalesced for it. [`LinkStats::sends`] tells how many sends the messages took.
 //!
 //! # Guaranteed
 //!
@@ -76,12 +76,12 @@
 
 mod accepting;
 mod closed;
+mod coalesce;
 mod conn;
 mod connecting;
 mod dispatch;
 mod ending;
 mod framing;
-mod gather;
 mod group;
 mod hold;
 mod inherit;
@@ -104,11 +104,11 @@ mod room;
 mod schedules;
 mod sending;
 mod service;
+mod shared_log;
 mod shutdown;
 mod signals;
 mod stats;
 mod sys;
-mod tape;
 mod time;
 mod timeouts;
 #[cfg(feature = "tls")]

@@ -1,14 +1,14 @@
 //! How anybody reaches a session: the public interface of a connection.
 
 use crate::closed::Closed;
+use crate::coalesce;
 use crate::conn::{Conn, Phase, tick_ms};
-use crate::gather;
 use crate::group::Membership;
 use crate::memory::Charge;
 use crate::outbox::{Outbox, Piece, SendError, SendErrorReason};
 use crate::peer::Peer;
 use crate::room::NoRoom;
-use crate::tape::Tape;
+use crate::shared_log::SharedLog;
 #[cfg(feature = "tls")]
 use crate::tls::TlsInfo;
 use std::fmt;
@@ -135,7 +135,7 @@ impl Link {
         }
         conn.note_holds(&sending);
         let dropped = sending.outbox.dropped - dropped_before;
-        if gather::is_on() && sending.may_leave(&service) {
+        if coalesce::is_on() && sending.may_leave(&service) {
             conn.leave(&service, sending);
         } else {
             conn.pump(sending);
@@ -143,34 +143,34 @@ impl Link {
         Ok(dropped)
     }
 
-    /// Takes a tape at the end of its outbox, if that has room for all that may come on it.
-    pub(super) fn hear(&self, tape: &Arc<Tape>) -> bool {
+    /// Takes a shared log at the end of its outbox, if that has room for all that may come on it.
+    pub(super) fn hear(&self, shared_log: &Arc<SharedLog>) -> bool {
         let conn = &self.0;
         let Some(service) = conn.service.upgrade().filter(|service| service.is_home()) else { return false };
         let limit = service.options.outbox_bytes;
-        if tape.room() > gather::share(limit) {
+        if shared_log.room() > coalesce::share(limit) {
             return false;
         }
         let mut sending = conn.lock();
         conn.settle(&mut sending);
-        let may = sending.accepts() && sending.may_leave(&service) && sending.outbox.has_room(tape.room(), limit);
+        let may = sending.accepts() && sending.may_leave(&service) && sending.outbox.has_room(shared_log.room(), limit);
         // One that another service counts is none of this one's.
-        let counted = !conn.limited || tape.charge().is_some_and(|charge| charge.is_of(&service));
+        let counted = !conn.limited || shared_log.charge().is_some_and(|charge| charge.is_of(&service));
         if !may || !counted {
             return false;
         }
-        if tape.charge().is_none() {
-            sending.accounted += tape.room();
+        if shared_log.charge().is_none() {
+            sending.accounted += shared_log.room();
         }
-        sending.outbox.push_tape(tape);
+        sending.outbox.push_log(shared_log);
         conn.note_holds(&sending);
         conn.leave(&service, sending);
         true
     }
 
-    /// How much a tape for its outbox may hold.
-    pub(super) fn tape_bytes(&self) -> Option<usize> {
-        gather::tape_bytes(self.0.service.upgrade()?.options.outbox_bytes)
+    /// How much a shared log for its outbox may hold.
+    pub(super) fn log_bytes(&self) -> Option<usize> {
+        coalesce::log_bytes(self.0.service.upgrade()?.options.outbox_bytes)
     }
 
     /// Says that nothing more will be sent: what was accepted goes out, then the peer sees the end of the stream.
@@ -202,7 +202,7 @@ impl Link {
         if !self.is_home() {
             return;
         }
-        // What was only gathered would have gone out.
+        // What was only coalesced would have gone out.
         self.0.send_left();
         self.0.end(Closed::ByUs);
     }

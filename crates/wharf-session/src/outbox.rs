@@ -1,22 +1,22 @@
-//! What waits to be sent to one session: bounded, gathered, in order.
+//! What waits to be sent to one session: bounded, coalesced, in order.
 //!
 //! At most one send is outstanding for a session. What is sent meanwhile lies here, and goes out together in one
 //! vectored send when that one is done. Bytes are counted by what they keep in memory, including the send under way.
 //!
-//! The last piece may be a [`Tape`] that still grows: what a group says goes to the ends of many outboxes at once, see
-//! `tape.rs`. It is cut, and counted by what is on it, before anything else is done with the outbox. Until then it
-//! counts as large as it may become, so that it never exceeds the outbox.
+//! The last piece may be a [`SharedLog`] that still grows: what a group says goes to the ends of many outboxes at once,
+//! see `shared_log.rs`. It is cut, and counted by what is on it, before anything else is done with the outbox. Until
+//! then it counts as large as it may become, so that it never exceeds the outbox.
 
 use crate::framing::FrameError;
 use crate::memory::Charge;
-use crate::tape::Tape;
+use crate::shared_log::SharedLog;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use wharf::Buffer;
 
-/// Messages and bytes that one send gathers.
+/// Messages and bytes that one send coalesces.
 const GATHER_MESSAGES: usize = 64;
 const GATHER_BYTES: usize = 256 * 1024;
 
@@ -108,18 +108,19 @@ impl From<SendError> for io::Error {
 pub(super) struct Outbox {
     waiting: VecDeque<Piece>,
     waiting_cost: usize,
-    /// The last piece is a tape that was not cut by this outbox, and counts as large as it may become.
+    /// The last piece is a shared log that was not cut by this outbox, and counts as large as it may become.
     grows: bool,
-    flying_cost: usize,
+    cost_in_flight: usize,
     /// Bytes of messages of what flies.
-    flying_bytes: u64,
+    bytes_in_flight: u64,
     /// What of both is shared with other sessions, and counted by a charge.
     waiting_shared: usize,
-    flying_shared: usize,
+    shared_in_flight: usize,
     /// The charges of what flies.
-    flying: Vec<Arc<Charge>>,
+    in_flight: Vec<Arc<Charge>>,
     pub(super) dropped: u64,
-    /// Bytes of messages that came here and were not dropped for newer ones; of a tape that grows, once it is cut.
+    /// Bytes of messages that came here and were not dropped for newer ones; of a shared log that grows, once it is
+    /// cut.
     accepted: u64,
 }
 
@@ -128,8 +129,8 @@ pub(super) enum Piece {
     Message(Buffer),
     /// One that other sessions have, too.
     Shared(Buffer, Arc<Charge>),
-    /// The messages of a tape, but the first so many, which were dropped.
-    Tape(Arc<Tape>, usize),
+    /// The messages of a shared log, but the first so many, which were dropped.
+    Log(Arc<SharedLog>, usize),
 }
 
 /// The pieces of one send, and how many messages they are.
@@ -147,13 +148,13 @@ impl Load {
 }
 
 impl Piece {
-    /// Bytes of its messages; of a tape that grows, those that are on it.
+    /// Bytes of its messages; of a shared log that grows, those that are on it.
     pub(super) fn length(&self) -> u64 {
         match self {
             Piece::Message(buffer) | Piece::Shared(buffer, _) => buffer.len() as u64,
-            Piece::Tape(tape, 0) => tape.bytes() as u64,
+            Piece::Log(shared_log, 0) => shared_log.bytes() as u64,
             // Messages are dropped of one that was cut.
-            Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped) as u64,
+            Piece::Log(shared_log, dropped) => shared_log.cut().bytes_after(*dropped) as u64,
         }
     }
 
@@ -162,7 +163,7 @@ impl Piece {
         match self {
             Piece::Message(_) => None,
             Piece::Shared(_, charge) => Some(charge),
-            Piece::Tape(tape, _) => tape.charge(),
+            Piece::Log(shared_log, _) => shared_log.charge(),
         }
     }
 
@@ -171,11 +172,11 @@ impl Piece {
         if self.charge().is_some() { cost } else { 0 }
     }
 
-    /// Of a tape that was cut.
+    /// Of a shared log that was cut.
     fn cost(&self) -> usize {
         match self {
             Piece::Message(buffer) | Piece::Shared(buffer, _) => Outbox::cost(buffer),
-            Piece::Tape(tape, dropped) => tape.cut().bytes_after(*dropped),
+            Piece::Log(shared_log, dropped) => shared_log.cut().bytes_after(*dropped),
         }
     }
 }
@@ -190,15 +191,15 @@ impl Outbox {
         self.counted_bytes() + cost <= limit
     }
 
-    /// Nothing more is said on the tape at the end, if there is one: then what is counted has changed.
+    /// Nothing more is said on the shared log at the end, if there is one: then what is counted has changed.
     pub(super) fn settle(&mut self) -> bool {
         let grew = std::mem::take(&mut self.grows);
         if grew {
-            let Some(last @ Piece::Tape(tape, _)) = self.waiting.back() else {
-                unreachable!("a tape is the last piece")
+            let Some(last @ Piece::Log(shared_log, _)) = self.waiting.back() else {
+                unreachable!("a shared_log is the last piece")
             };
-            let bytes = tape.cut().bytes_after(0);
-            let less = tape.room() - bytes;
+            let bytes = shared_log.cut().bytes_after(0);
+            let less = shared_log.room() - bytes;
             self.accepted += bytes as u64;
             self.waiting_cost -= less;
             self.waiting_shared -= last.shared(less);
@@ -212,8 +213,8 @@ impl Outbox {
         let before = first.length();
         let (cost, is_over) = match first {
             Piece::Message(buffer) | Piece::Shared(buffer, _) => (Self::cost(buffer), true),
-            Piece::Tape(tape, dropped) => {
-                let text = tape.cut();
+            Piece::Log(shared_log, dropped) => {
+                let text = shared_log.cut();
                 let before = text.bytes_after(*dropped);
                 *dropped += 1;
                 (before - text.bytes_after(*dropped), *dropped == text.messages())
@@ -259,12 +260,12 @@ impl Outbox {
         self.waiting.push_back(piece);
     }
 
-    /// Puts a tape at the end, which counts as large as it may become.
-    pub(super) fn push_tape(&mut self, tape: &Arc<Tape>) {
+    /// Puts a shared log at the end, which counts as large as it may become.
+    pub(super) fn push_log(&mut self, shared_log: &Arc<SharedLog>) {
         self.settle();
-        let piece = Piece::Tape(tape.clone(), 0);
-        self.waiting_cost += tape.room();
-        self.waiting_shared += piece.shared(tape.room());
+        let piece = Piece::Log(shared_log.clone(), 0);
+        self.waiting_cost += shared_log.room();
+        self.waiting_shared += piece.shared(shared_log.room());
         self.waiting.push_back(piece);
         self.grows = true;
     }
@@ -278,7 +279,7 @@ impl Outbox {
             let Some(next) = self.waiting.front() else { break };
             let length = match next {
                 Piece::Message(buffer) | Piece::Shared(buffer, _) => buffer.len(),
-                Piece::Tape(..) => next.cost(),
+                Piece::Log(..) => next.cost(),
             };
             bytes += length.max(1);
             if bytes > GATHER_BYTES && !load.buffers.is_empty() {
@@ -286,14 +287,14 @@ impl Outbox {
             }
             cost += next.cost();
             shared += next.shared(next.cost());
-            self.flying.extend(next.charge().cloned());
+            self.in_flight.extend(next.charge().cloned());
             match self.waiting.pop_front().expect("looked at above") {
                 Piece::Message(buffer) | Piece::Shared(buffer, _) => {
                     load.messages += 1;
                     load.buffers.push(buffer);
                 }
-                Piece::Tape(tape, dropped) => {
-                    let text = tape.cut();
+                Piece::Log(shared_log, dropped) => {
+                    let text = shared_log.cut();
                     load.messages += (text.messages() - dropped) as u64;
                     load.buffers.push(text.after(dropped));
                 }
@@ -301,23 +302,23 @@ impl Outbox {
         }
         self.waiting_cost -= cost;
         self.waiting_shared -= shared;
-        self.flying_cost = cost;
-        self.flying_bytes = load.bytes();
-        self.flying_shared = shared;
+        self.cost_in_flight = cost;
+        self.bytes_in_flight = load.bytes();
+        self.shared_in_flight = shared;
         load
     }
 
     /// The send that `take` gave is over.
-    pub(super) fn landed(&mut self) {
-        self.flying_cost = 0;
-        self.flying_bytes = 0;
-        self.flying_shared = 0;
-        self.flying.clear();
+    pub(super) fn completed(&mut self) {
+        self.cost_in_flight = 0;
+        self.bytes_in_flight = 0;
+        self.shared_in_flight = 0;
+        self.in_flight.clear();
     }
 
     /// What flies counts no more.
     pub(super) fn forgive(&mut self) {
-        self.flying.clear();
+        self.in_flight.clear();
     }
 
     /// Nothing more will be sent. The messages are returned, to be dropped outside the lock.
@@ -330,14 +331,14 @@ impl Outbox {
 
     /// Whether more bytes are here than so many.
     pub(super) fn exceeds(&self, bytes: usize) -> bool {
-        // What counts is never less, and known without a look at a tape.
+        // What counts is never less, and known without a look at a shared log.
         self.counted_bytes() > bytes && self.queued_bytes() > bytes
     }
 
     /// Bytes that are here.
     pub(super) fn queued_bytes(&self) -> usize {
         let growing = match self.waiting.back() {
-            Some(Piece::Tape(tape, _)) if self.grows => tape.room() - tape.bytes(),
+            Some(Piece::Log(shared_log, _)) if self.grows => shared_log.room() - shared_log.bytes(),
             _ => 0,
         };
         self.counted_bytes() - growing
@@ -351,20 +352,20 @@ impl Outbox {
         }
     }
 
-    /// Bytes that count: more than are here, while a tape at the end grows.
+    /// Bytes that count: more than are here, while a shared log at the end grows.
     pub(super) fn counted_bytes(&self) -> usize {
-        self.waiting_cost + self.flying_cost
+        self.waiting_cost + self.cost_in_flight
     }
 
     /// What of it flies and was taken already, when so many bytes that were given to the stream were not.
     pub(super) fn taken_bytes(&self, untaken: u64) -> usize {
-        let taken = usize::try_from(self.flying_bytes.saturating_sub(untaken)).unwrap_or(usize::MAX);
-        taken.min(self.flying_cost)
+        let taken = usize::try_from(self.bytes_in_flight.saturating_sub(untaken)).unwrap_or(usize::MAX);
+        taken.min(self.cost_in_flight)
     }
 
     /// Those of them that are shared with other sessions, and counted once for all.
     pub(super) fn shared_bytes(&self) -> usize {
-        self.waiting_shared + self.flying_shared
+        self.waiting_shared + self.shared_in_flight
     }
 
     /// Bytes that count and are not on their way.
@@ -395,25 +396,25 @@ mod tests {
         outbox.drop_oldest(4, 12);
         assert_eq!(outbox.dropped, 1);
         outbox.push("4444".into());
-        outbox.landed();
+        outbox.completed();
         let rest: Vec<Vec<u8>> = outbox.take().buffers.into_iter().map(Buffer::into_vec).collect();
         assert_eq!(rest, [b"3333", b"4444"]);
     }
 
     #[test]
-    fn one_send_gathers_up_to_its_limit_and_at_least_one() {
+    fn one_send_coalesces_up_to_its_limit_and_at_least_one() {
         let mut outbox = Outbox::default();
         outbox.push(vec![0; 2 * GATHER_BYTES].into());
         (0..100).for_each(|_| outbox.push("x".into()));
         assert_eq!(outbox.take().buffers.len(), 1);
-        outbox.landed();
+        outbox.completed();
         assert_eq!(outbox.take().buffers.len(), GATHER_MESSAGES);
     }
 
-    fn tape_of(room: usize, messages: &[&str]) -> Arc<Tape> {
-        let tape = Arc::new(Tape::new(room, None));
-        messages.iter().for_each(|message| assert!(tape.say(message.as_bytes())));
-        tape
+    fn tape_of(room: usize, messages: &[&str]) -> Arc<SharedLog> {
+        let shared_log = Arc::new(SharedLog::new(room, None));
+        messages.iter().for_each(|message| assert!(shared_log.say(message.as_bytes())));
+        shared_log
     }
 
     fn text(load: Load) -> String {
@@ -421,39 +422,39 @@ mod tests {
     }
 
     #[test]
-    fn a_tape_counts_as_large_as_it_may_become_until_it_is_cut() {
+    fn a_shared_log_counts_as_large_as_it_may_become_until_it_is_cut() {
         let mut outbox = Outbox::default();
-        let tape = tape_of(100, &["one", "two"]);
-        outbox.push_tape(&tape);
-        assert!(tape.say(b"three"));
+        let shared_log = tape_of(100, &["one", "two"]);
+        outbox.push_log(&shared_log);
+        assert!(shared_log.say(b"three"));
         assert_eq!((outbox.counted_bytes(), outbox.queued_bytes()), (100, 11));
         outbox.push("four".into());
-        assert!(!tape.say(b"too late"), "what follows in one outbox must not come before what is there already");
+        assert!(!shared_log.say(b"too late"), "what follows in one outbox must not come before what is there already");
         assert_eq!((outbox.counted_bytes(), outbox.queued_bytes()), (15, 15));
         let load = outbox.take();
         assert_eq!((load.messages, load.buffers.len()), (4, 2));
         assert_eq!(text(load), "onetwothreefour");
-        outbox.landed();
+        outbox.completed();
         assert_eq!(outbox.counted_bytes(), 0);
     }
 
     #[test]
-    fn a_tape_that_another_outbox_has_cut_is_counted_right() {
+    fn a_shared_log_that_another_outbox_has_cut_is_counted_right() {
         let (mut one, mut two) = (Outbox::default(), Outbox::default());
-        let tape = tape_of(100, &["one"]);
-        one.push_tape(&tape);
+        let shared_log = tape_of(100, &["one"]);
+        one.push_log(&shared_log);
         assert_eq!(text(one.take()), "one");
-        two.push_tape(&tape);
+        two.push_log(&shared_log);
         assert_eq!(two.queued_bytes(), 3);
-        assert!(!tape.say(b"two"));
+        assert!(!shared_log.say(b"two"));
         assert_eq!(two.clear().len(), 1);
         assert_eq!(two.counted_bytes(), 0);
     }
 
     #[test]
-    fn the_oldest_messages_of_a_tape_are_dropped_one_by_one() {
+    fn the_oldest_messages_of_a_shared_log_are_dropped_one_by_one() {
         let mut outbox = Outbox::default();
-        outbox.push_tape(&tape_of(100, &["1111", "2222", "3333"]));
+        outbox.push_log(&tape_of(100, &["1111", "2222", "3333"]));
         assert_eq!(outbox.accepted_bytes(), 12);
         outbox.drop_oldest(4, 12);
         assert_eq!((outbox.dropped, outbox.counted_bytes(), outbox.accepted_bytes()), (1, 8, 8));
@@ -461,9 +462,9 @@ mod tests {
         assert_eq!(outbox.drop_bytes(5).1, 2);
         assert_eq!(outbox.accepted_bytes(), 4);
         assert_eq!(text(outbox.take()), "4444");
-        outbox.landed();
+        outbox.completed();
         assert_eq!((outbox.dropped, outbox.counted_bytes()), (3, 0));
-        outbox.push_tape(&tape_of(100, &["1111", "2222", "3333"]));
+        outbox.push_log(&tape_of(100, &["1111", "2222", "3333"]));
         outbox.drop_oldest(4, 12);
         let load = outbox.take();
         assert_eq!(load.messages, 2);

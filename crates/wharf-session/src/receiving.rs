@@ -3,9 +3,9 @@
 use crate::Session;
 use crate::Tls;
 use crate::closed::Closed;
+use crate::coalesce;
 use crate::conn::{Conn, NEVER, Phase, count, tick_ms};
 use crate::dispatch::Op;
-use crate::gather;
 use crate::hold::Turn;
 use crate::link::Link;
 use crate::service::{Stream, after};
@@ -93,14 +93,14 @@ impl Conn {
             match self.turn(&service) {
                 Turn::Held => return,
                 Turn::Handle(buffer) => {
-                    gather::received(false);
+                    coalesce::received(false);
                     if !self.handle(|session, link| session.received(link, buffer)) {
                         return;
                     }
                     continue;
                 }
                 Turn::GoOn => {
-                    gather::received(false);
+                    coalesce::received(false);
                     if !self.handle(|session, link| session.resumed(link)) {
                         return;
                     }
@@ -146,7 +146,7 @@ impl Conn {
                 false
             }
             Ok(bytes) => {
-                gather::received(bytes == buffer.capacity());
+                coalesce::received(bytes == buffer.capacity());
                 count(&self.bytes_received, bytes as u64);
                 if let Some(service) = self.service.upgrade() {
                     service.totals.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Room in an outbox, and in the service's memory, for a message; and what is done where there is none.
 
 use crate::closed::Closed;
+use crate::coalesce;
 use crate::conn::{Conn, Sending};
-use crate::gather;
 use crate::lock::Guard;
 use crate::memory::Charge;
 use crate::outbox::{SendErrorReason, SlowConsumer};
@@ -42,7 +42,7 @@ impl Conn {
             }
             if here {
                 drop(sending);
-                let left = gather::send_all();
+                let left = coalesce::send_all();
                 sending = self.lock();
                 if left {
                     continue;

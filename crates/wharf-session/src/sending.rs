@@ -4,10 +4,10 @@
 //! then sends it, too. A send that is outstanding is somebody.
 
 use crate::closed::Closed;
+use crate::coalesce;
 use crate::conn::{Conn, Phase, Sending, count};
 use crate::dispatch::{Node, Op};
 use crate::ending::HEAR_OUT;
-use crate::gather;
 use crate::hold::Hold;
 use crate::lock::Guard;
 use crate::outbox::{Load, Piece, SendErrorReason};
@@ -37,7 +37,7 @@ impl Sending {
 
     /// Whether what is sent may be left in the outbox for a moment.
     pub(super) fn may_leave(&self, service: &Inner) -> bool {
-        let share = gather::share(service.options.outbox_bytes);
+        let share = coalesce::share(service.options.outbox_bytes);
         self.phase == Phase::Open && self.outbox.waiting_bytes() <= share && service.memory.has_plenty()
     }
 
@@ -76,12 +76,13 @@ impl Sending {
 }
 
 impl Conn {
-    /// Leaves what was put into the outbox there, for the thread's parcel, unless somebody sends or has it in one.
+    /// Leaves what was put into the outbox there, for the thread's deferred list, unless somebody sends or has it in
+    /// one.
     pub(super) fn leave(self: &Arc<Self>, service: &Inner, mut sending: Guard<'_, Sending>) {
         let is_new = !sending.busy && !std::mem::replace(&mut sending.left, true);
         drop(sending);
         if is_new {
-            gather::leave(service, self);
+            coalesce::leave(service, self);
         }
     }
 
@@ -146,7 +147,7 @@ impl Conn {
                 None => self.give(&messages, number > 0),
             }
             drop(sending);
-            self.flying_messages.store(number, Ordering::Relaxed);
+            self.messages_in_flight.store(number, Ordering::Relaxed);
             if let Some((tls, last)) = seal {
                 let sealed = tls.seal(messages, last);
                 let mut sending = self.lock();
@@ -154,7 +155,7 @@ impl Conn {
                 match sealed {
                     Ok(_) if sending.reckoned => {
                         sending.busy = false;
-                        sending.outbox.landed();
+                        sending.outbox.completed();
                         self.account(&mut sending);
                         self.made_room();
                         return sending;
@@ -189,7 +190,7 @@ impl Conn {
                 None => {}
             }
             sending = self.lock();
-            sending.outbox.landed();
+            sending.outbox.completed();
             self.account(&mut sending);
             self.made_room();
         }
@@ -205,7 +206,7 @@ impl Conn {
 
     fn count_sent(&self, event: &Event<Node, Op>) {
         let (Event::Sent { result, stream, .. } | Event::SentVectored { result, stream, .. }) = event else { return };
-        let messages = self.flying_messages.load(Ordering::Relaxed) * u64::from(result.is_ok());
+        let messages = self.messages_in_flight.load(Ordering::Relaxed) * u64::from(result.is_ok());
         self.taken();
         count(&self.messages_sent, messages);
         count(&self.sends, u64::from(result.is_ok()));
@@ -233,7 +234,7 @@ impl Conn {
             _ => {
                 let mut sending = self.lock();
                 sending.busy = false;
-                sending.outbox.landed();
+                sending.outbox.completed();
                 self.account(&mut sending);
                 self.made_room();
                 sending
@@ -250,7 +251,7 @@ impl Conn {
             let mut sending = self.lock();
             let unsent = sending.give_up();
             sending.busy = false;
-            sending.outbox.landed();
+            sending.outbox.completed();
             self.account(&mut sending);
             sending.reason.get_or_insert(Closed::Failed(error));
             let stream = match sending.phase {

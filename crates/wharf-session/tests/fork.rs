@@ -68,7 +68,7 @@ fn every_call_of_a_service_fails_in_a_forked_child_and_none_hangs() {
 
         let hammer = {
             let (sending, pausing, asking) = (link.clone(), link.clone(), link.clone());
-            let (joining, saying, member) = (group.clone(), group.clone(), link.clone());
+            let (joining, group_write, member) = (group.clone(), group.clone(), link.clone());
             let state = client.clone();
             Hammer::start(vec![
                 Box::new(move || {
@@ -88,7 +88,7 @@ fn every_call_of_a_service_fails_in_a_forked_child_and_none_hangs() {
                     joining.leave(&member);
                 }),
                 Box::new(move || {
-                    drop((saying.broadcast(b"y"), saying.members(), saying.len()));
+                    drop((group_write.broadcast(b"y"), group_write.members(), group_write.len()));
                     thread::sleep(Duration::from_micros(100));
                 }),
                 Box::new(move || drop((state.state(), state.counts()))),

@@ -83,7 +83,7 @@ impl FramedSession for Chat {
 }
 
 #[test]
-fn what_is_gathered_for_many_counts_once_too() {
+fn what_is_coalesced_for_many_counts_once_too() {
     use std::io::Write;
     const MEMBERS: usize = 10;
     const LINES: usize = 2000;

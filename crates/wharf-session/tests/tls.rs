@@ -274,7 +274,7 @@ fn many_sessions_are_echoed_with_small_and_large_messages() {
 }
 
 #[test]
-fn what_is_gathered_for_members_goes_out_in_few_records_in_order() {
+fn what_is_coalesced_for_members_goes_out_in_few_records_in_order() {
     const LINES: usize = 3000;
     struct Member(Group, Sender<Link>);
     impl FramedSession for Member {

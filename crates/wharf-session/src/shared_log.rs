@@ -1,10 +1,10 @@
 //! What a group says to all its members, written once: messages one behind the other, at the ends of many outboxes.
 //!
-//! A tape *grows* while one thread goes on saying something to the same members. Whatever else is done with one of
-//! their outboxes, a send from elsewhere, a close, a send to the system, *cuts* it first: then it is finished, for all
-//! of them, and who wants to say more begins another. So a message is on a tape before whatever comes after it in any
-//! outbox, and what was said has been accepted by exactly those that have the tape. Saying a line costs one lock and
-//! one copy, however many members there are.
+//! A shared log *grows* while one thread goes on saying something to the same members. Whatever else is done with one
+//! of their outboxes, a send from elsewhere, a close, a send to the system, *cuts* it first: then it is finished, for
+//! all of them, and who wants to say more begins another. So a message is on a shared log before whatever comes after
+//! it in any outbox, and what was said has been accepted by exactly those that have the shared log. Saying a line costs
+//! one lock and one copy, however many members there are.
 //!
 //! Its lock is taken under the locks of sessions, and nothing else is taken under it.
 
@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use wharf::Buffer;
 
 #[derive(Debug)]
-pub(super) struct Tape {
+pub(super) struct SharedLog {
     /// Bytes that it may hold.
     room: usize,
     /// Counts it where memory has a limit: as large as it may become, and then as it is.
@@ -31,16 +31,16 @@ struct Growing {
     is_cut: bool,
 }
 
-/// What is on a tape that grows no more.
+/// What is on a shared log that grows no more.
 #[derive(Debug)]
 pub(super) struct Text {
     bytes: Arc<[u8]>,
     ends: Vec<usize>,
 }
 
-impl Tape {
-    pub(super) fn new(room: usize, charge: Option<Arc<Charge>>) -> Tape {
-        Tape { room, charge, growing: Lock::default(), text: OnceLock::new() }
+impl SharedLog {
+    pub(super) fn new(room: usize, charge: Option<Arc<Charge>>) -> SharedLog {
+        SharedLog { room, charge, growing: Lock::default(), text: OnceLock::new() }
     }
 
     fn lock(&self) -> Guard<'_, Growing> {
@@ -123,28 +123,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tape_takes_what_fits_until_it_is_cut() {
-        let tape = Tape::new(7, None);
-        assert!(tape.say(b"one") && tape.say(b"two"));
-        assert!(!tape.say(b"xx"), "8 bytes do not fit into 7");
-        assert!(tape.say(b"x"));
-        assert_eq!(tape.bytes(), 7);
-        assert_eq!((tape.cut().messages(), tape.cut().bytes_after(1)), (3, 4));
-        assert!(!tape.say(b""));
-        assert_eq!(&tape.cut().after(2)[..], b"x");
-        assert_eq!(&tape.cut().after(0)[..], b"onetwox");
+    fn a_shared_log_takes_what_fits_until_it_is_cut() {
+        let shared_log = SharedLog::new(7, None);
+        assert!(shared_log.say(b"one") && shared_log.say(b"two"));
+        assert!(!shared_log.say(b"xx"), "8 bytes do not fit into 7");
+        assert!(shared_log.say(b"x"));
+        assert_eq!(shared_log.bytes(), 7);
+        assert_eq!((shared_log.cut().messages(), shared_log.cut().bytes_after(1)), (3, 4));
+        assert!(!shared_log.say(b""));
+        assert_eq!(&shared_log.cut().after(2)[..], b"x");
+        assert_eq!(&shared_log.cut().after(0)[..], b"onetwox");
     }
 
     #[test]
-    fn no_message_is_said_on_a_tape_that_another_thread_has_cut() {
+    fn no_message_is_said_on_a_shared_log_that_another_thread_has_cut() {
         for _ in 0..200 {
-            let tape = Arc::new(Tape::new(1 << 20, None));
-            let other = tape.clone();
+            let shared_log = Arc::new(SharedLog::new(1 << 20, None));
+            let other = shared_log.clone();
             let cutter = std::thread::spawn(move || other.cut().messages());
-            let said = (0..1000).take_while(|_| tape.say(b"x")).count();
+            let said = (0..1000).take_while(|_| shared_log.say(b"x")).count();
             let seen = cutter.join().unwrap();
             assert!(seen == said || (said == 1000 && seen <= said), "{seen} of {said} messages were seen");
-            assert_eq!(tape.cut().messages(), said);
+            assert_eq!(shared_log.cut().messages(), said);
         }
     }
 }

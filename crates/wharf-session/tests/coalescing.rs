@@ -206,7 +206,7 @@ fn a_handler_that_blocks_unannounced_keeps_no_line_back() {
 }
 
 #[test]
-fn what_is_gathered_for_another_service_leaves_though_the_own_ends() {
+fn what_is_coalesced_for_another_service_leaves_though_the_own_ends() {
     let other = Stage::new(Service::options(), |_, _, _| {});
     let mut reader = client(other.address);
     let foreign = next(&other.links);
@@ -438,7 +438,7 @@ fn a_flood_ends_who_does_not_read_and_nobody_else() {
 }
 
 #[test]
-fn an_outbox_of_a_few_lines_is_not_filled_by_gathering() {
+fn an_outbox_of_a_few_lines_is_not_filled_by_coalescing() {
     // The peer reads; what could have gone out never makes it a slow one.
     const LINES: usize = 300;
     for policy in [SlowConsumer::Disconnect, SlowConsumer::DropOldest] {
@@ -452,7 +452,7 @@ fn an_outbox_of_a_few_lines_is_not_filled_by_gathering() {
 }
 
 #[test]
-fn gathering_never_exceeds_the_memory_limit() {
+fn coalescing_never_exceeds_the_memory_limit() {
     const LINES: usize = 5_000;
     const LIMIT: usize = 128 * 1024;
     let builder = Service::options().outbox(64 * 1024, SlowConsumer::Wait).memory_limit(LIMIT);
