@@ -24,7 +24,7 @@ use ledger::{Kind, Ledger};
 use stage::{Port, Stage, dispatch};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use wharf::{Wake, Workers};
 
@@ -135,10 +135,10 @@ fn soak(options: &Options, engine: Engine) -> Result<(), String> {
         ended(&ledger, "a player did not come to its end", || stage.players() == 0)?;
         stage.close();
         // A worker that has handled the last packet may still hold its context, and so the stage with all that it has.
-        let held_by = Arc::downgrade(&stage);
+        let gone = stage.gone();
         drop(stage);
         let idle = || port.stats().devices == 0 && port.stats().queued == 0;
-        let over = || ledger.outstanding() == 0 && idle() && held_by.strong_count() == 0;
+        let over = || ledger.outstanding() == 0 && idle() && gone.load(Ordering::SeqCst);
         ended(&ledger, "something was left when everybody had gone", over)?;
         measured.push(held().map_err(say)?);
         let Held { allocated, resident, descriptors } = *measured.last().expect("just pushed");

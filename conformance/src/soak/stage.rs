@@ -58,9 +58,23 @@ pub(super) struct Stage {
     players: AtomicUsize,
     seeds: AtomicU64,
     services: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    /// The services are being closed, or are.
+    closed: AtomicBool,
     /// What is downloaded, and what it holds.
     pub(super) shown: (Arc<std::fs::File>, Arc<Vec<u8>>),
     pub(super) directory: PathBuf,
+    /// The last field: all others are freed when it goes.
+    gone: Gone,
+}
+
+/// Tells that it was dropped.
+#[derive(Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Counts an actor as long as it lives on.
@@ -86,8 +100,10 @@ impl Stage {
             players: AtomicUsize::new(0),
             seeds: AtomicU64::new(seed),
             services: Mutex::default(),
+            closed: AtomicBool::new(false),
             shown: (Arc::new(std::fs::File::open(path)?), Arc::new(content)),
             directory,
+            gone: Gone::default(),
         }))
     }
 
@@ -102,7 +118,13 @@ impl Stage {
 
     /// The services are closed with what is outstanding on them.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         std::mem::take(&mut *lock(&self.services)).into_iter().for_each(|close| close());
+    }
+
+    /// Becomes true when the stage is freed, with all that it has.
+    pub(super) fn gone(&self) -> Arc<AtomicBool> {
+        self.gone.0.clone()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -156,6 +178,14 @@ impl Stage {
     pub(super) fn perhaps<B>(&self, result: Result<Outcome<(), Op>, Refused<Op, B>>) {
         match result {
             Err(refused) if peer_is_gone(&refused.error) => refused.context.ticket.withdraw(),
+            other => drop(self.issued(other)),
+        }
+    }
+
+    /// As `issued`, for a service: it may go on with something when the last player has left, and is closed then.
+    pub(super) fn of_service<B>(&self, result: Result<Outcome<(), Op>, Refused<Op, B>>) {
+        match result {
+            Err(refused) if self.closed.load(Ordering::SeqCst) => refused.context.ticket.withdraw(),
             other => drop(self.issued(other)),
         }
     }

@@ -35,7 +35,7 @@ impl Actor for Acceptor {
         };
         match result {
             Ok((socket, _)) => {
-                stage.issued(listener.accept(stage.op(Kind::Accept, self.clone(), 0)));
+                stage.of_service(listener.accept(stage.op(Kind::Accept, self.clone(), 0)));
                 match stage.port.associate(socket, ()) {
                     Ok(stream) if self.shows => Shower::serve(&stage, &stream),
                     Ok(stream) => EchoServer::serve(&stage, &stream),

@@ -28,10 +28,10 @@ impl Actor for Pong {
         let stage = self.0.clone();
         match event {
             Event::ReceivedFrom { socket, buffer, from: Some(from), result: Ok(_), .. } => {
-                stage.issued(socket.send_to(buffer, from, stage.op(Kind::Datagram, self, 0)));
+                stage.of_service(socket.send_to(buffer, from, stage.op(Kind::Datagram, self, 0)));
             }
             Event::SentTo { socket, result: Ok(_), .. } => {
-                stage.issued(socket.recv_from(Buffer::with_capacity(2048), stage.op(Kind::Datagram, self, 0)));
+                stage.of_service(socket.recv_from(Buffer::with_capacity(2048), stage.op(Kind::Datagram, self, 0)));
             }
             Event::ReceivedFrom { result: Err(error), .. } if error.raw_os_error() == Some(ECANCELED) => {}
             other => stage.fault(format!("the datagrams' server: {other:?}")),
