@@ -1,6 +1,5 @@
 //! Connecting: the addresses of a name, one after the other, each with its time.
 
-use crate::closed::Closed;
 use crate::conn::{Conn, Phase};
 use crate::dispatch::{Node, Op};
 use crate::link::Link;
@@ -102,7 +101,7 @@ impl Inner {
             }
         };
         if let Err(error) = self.connect_next(conn, error) {
-            conn.over(Closed::Failed(error));
+            conn.over(conn.failed(error));
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::conn::{Conn, Phase, Sending};
 use crate::lock::Guard;
 use crate::service::{Inner, Stream, after};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -123,6 +124,14 @@ impl Conn {
         if let Some(service) = self.service.upgrade() {
             service.totals.cut.fetch_add(u64::from(first), Ordering::Relaxed);
             service.totals.lost_bytes.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Why it ends after a failure: when the service has ended, which closes everything, that is the cause.
+    pub(super) fn failed(&self, error: io::Error) -> Closed {
+        match self.service.upgrade() {
+            Some(service) if !service.ended.load(Ordering::SeqCst) => Closed::Failed(error),
+            _ => Closed::Shutdown,
         }
     }
 

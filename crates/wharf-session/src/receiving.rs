@@ -124,7 +124,7 @@ impl Conn {
                         return;
                     }
                 }
-                Err(refused) => return self.over(Closed::Failed(refused.error)),
+                Err(refused) => return self.over(self.failed(refused.error)),
             }
         }
         // Others first.
@@ -161,7 +161,7 @@ impl Conn {
                 self.handle(|session, link| session.received(link, buffer))
             }
             Err(error) => {
-                self.over(Closed::Failed(error));
+                self.over(self.failed(error));
                 false
             }
         }

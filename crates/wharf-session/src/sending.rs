@@ -3,7 +3,6 @@
 //! Whoever puts a message into the outbox sends what waits there, unless somebody does already (`Sending::busy`), who
 //! then sends it, too. A send that is outstanding is somebody.
 
-use crate::closed::Closed;
 use crate::coalesce;
 use crate::conn::{Conn, Phase, Sending, count};
 use crate::dispatch::{Node, Op};
@@ -253,7 +252,7 @@ impl Conn {
             sending.busy = false;
             sending.outbox.completed();
             self.account(&mut sending);
-            sending.reason.get_or_insert(Closed::Failed(error));
+            sending.reason.get_or_insert(self.failed(error));
             let stream = match sending.phase {
                 _ if broken && sending.phase != Phase::Over => None,
                 phase => {

@@ -173,6 +173,7 @@ impl ServiceOptions {
                 signals: Lock::new(Vec::new()),
                 signalled: Condition::new(),
                 shutting_down: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
             }
         })
     }
@@ -217,6 +218,8 @@ pub(super) struct Inner {
     pub(super) signals: Lock<Vec<i32>>,
     pub(super) signalled: Condition,
     pub(super) shutting_down: AtomicBool,
+    /// It was dropped, and takes its port and all connections with it.
+    pub(super) ended: AtomicBool,
 }
 
 impl fmt::Debug for Service {

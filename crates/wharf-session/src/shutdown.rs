@@ -144,6 +144,8 @@ impl Inner {
             return;
         }
         self.shutting_down.store(true, Ordering::SeqCst);
+        // Before the port is closed: what fails from now on fails for that.
+        self.ended.store(true, Ordering::SeqCst);
         self.end_clients();
         self.close_listeners();
         match &self.own {

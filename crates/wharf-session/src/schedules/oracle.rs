@@ -172,6 +172,9 @@ impl Schedule {
         }
         let party = &mut model.parties[index];
         party.is_over = true;
+        if let Closed::Failed(error) = reason {
+            assert_ne!(error.to_string(), "the port is closed", "the end of the service is told as the connection's");
+        }
         party.closed = Some(match reason {
             Closed::Failed(error) => Closed::Failed(std::io::Error::new(error.kind(), error.to_string())),
             Closed::Framing(error) => Closed::Framing(*error),
