@@ -153,8 +153,8 @@ fn peak_on(port: &Port, limit: usize, workers: usize, style: Style) -> Peak {
 }
 
 /// Measures one setting, writes it down, and checks it. A handler may wait for the system while it computes, for memory
-/// that another thread is just mapping: then it is blocked as any other, and one more runs. So what is above the limit is
-/// measured again, and has to stay away twice.
+/// that another thread is just mapping: then it is blocked as any other, and one more runs. So what is above the limit
+/// is measured again, and has to stay away twice.
 fn check_peak(b: &Bench, limit: usize, workers: usize, style: Style) {
     let inside = if style == Style::Computes { limit.min(workers) } else { workers };
     let right = Peak { running: limit.min(workers), inside };
