@@ -35,10 +35,12 @@ pub struct LinkStats {
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`](crate::SlowConsumer::DropOldest).
     pub dropped: u64,
-    /// Bytes of memory that are kept to be sent: what waits, and the messages of the send under way, from which the
-    /// system may have taken a part already. The limit of the outbox is about what waits alone: over a plain connection
-    /// `accepted_bytes - bytes_sent`.
+    /// Bytes that wait to be sent, which the limit of the outbox is about. What the system has taken of the send under way
+    /// does not wait any more.
     pub queued_bytes: usize,
+    /// Bytes of memory that are kept to be sent: what waits, and the messages of the send under way as a whole. They
+    /// count for the memory limit.
+    pub kept_bytes: usize,
     /// Bytes of memory that were received and wait to be handled: the beginning of a frame, and what came when the
     /// session was paused already.
     pub unhandled_bytes: usize,
@@ -243,7 +245,8 @@ impl Link {
             accepted_bytes: sending.outbox.accepted_bytes(),
             lost_bytes: sending.lost,
             dropped: sending.outbox.dropped,
-            queued_bytes: sending.outbox.queued_bytes(),
+            queued_bytes: sending.outbox.queued_bytes().saturating_sub(self.0.taken_of_flight(&sending)),
+            kept_bytes: sending.outbox.queued_bytes(),
             unhandled_bytes: sending.inbox.bytes(),
             messages_received: self.0.messages_received.load(Ordering::Relaxed),
             messages_sent: self.0.messages_sent.load(Ordering::Relaxed),

@@ -136,7 +136,7 @@ impl Conn {
     }
 
     /// Bytes that the system has taken of the send under way.
-    fn taken_of_flight(&self, sending: &Sending) -> usize {
+    pub(super) fn taken_of_flight(&self, sending: &Sending) -> usize {
         match &sending.stream {
             Some(stream) if sending.busy && sending.sealing == 0 => {
                 let given = self.given.load(Ordering::Relaxed);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::theatre::{Gate, client, fall, next, quiet_panics, read_exactly, read_to_end, waiting};
+use common::theatre::{Gate, client, fall, next, quiet_panics, read_exactly, read_to_end};
 use common::{eventually, small_buffers};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -360,8 +360,8 @@ fn a_flood_with_a_member_who_reads_late_loses_nothing_where_senders_wait() {
     let mut own = speaker.try_clone().unwrap();
     let hearing = thread::spawn(move || read_exactly(&mut own, length));
     // It begins when its outbox is as good as full.
-    eventually("it has fallen behind", || waiting(&link.stats()) > 48 * 1024);
-    assert!(waiting(&link.stats()) <= 64 * 1024);
+    eventually("it has fallen behind", || link.stats().queued_bytes > 48 * 1024);
+    assert!(link.stats().queued_bytes <= 64 * 1024);
     let mut late = late;
     assert!(read_exactly(&mut late, length) == expected.as_bytes());
     assert!(hearing.join().unwrap() == expected.as_bytes());

@@ -440,11 +440,11 @@ fn stuff(link: &Link, bytes: usize) -> usize {
     const PIECE: usize = 64 * KIB;
     let mut sent = 0;
     // More than the system takes of one connection.
-    while link.stats().queued_bytes == 0 {
+    while link.stats().kept_bytes == 0 {
         link.send(vec![1; PIECE]).unwrap();
         sent += PIECE;
     }
-    while link.stats().queued_bytes < bytes {
+    while link.stats().kept_bytes < bytes {
         link.send(vec![1; PIECE]).unwrap();
         sent += PIECE;
     }
@@ -820,7 +820,7 @@ fn without_a_limit_the_figure_tells_what_is_kept_of_those_that_are_being_closed_
     let deaf = deaf(&told, 2);
     stuff(&deaf[0].1, MIB);
     stuff(&deaf[1].1, 2 * MIB);
-    let kept = || deaf.iter().map(|(_, link)| link.stats().queued_bytes).sum::<usize>();
+    let kept = || deaf.iter().map(|(_, link)| link.stats().kept_bytes).sum::<usize>();
     assert_eq!(told.service.stats().memory.limit_bytes, None);
     assert_eq!(told.service.stats().memory.used_bytes, kept());
     deaf[0].1.close();

@@ -37,7 +37,7 @@ fn deaf(theatre: &Theatre, builder: ServiceOptions, count: usize) -> Deaf {
         let peer = TcpStream::connect(address).unwrap();
         let link = next(&told);
         // Until the system takes no more.
-        while link.stats().queued_bytes == 0 {
+        while link.stats().kept_bytes == 0 {
             link.send(vec![0; 64 * KIB]).unwrap();
         }
         room.join(&link);
@@ -59,7 +59,7 @@ fn a_broadcast_counts_once_however_many_have_not_read_it() {
         assert_eq!(room.broadcast(&[7; 50 * KIB]), MEMBERS);
     }
     // Each of them keeps all of it, and it is there once.
-    assert!(links.iter().all(|link| link.stats().queued_bytes >= 1000 * KIB));
+    assert!(links.iter().all(|link| link.stats().kept_bytes >= 1000 * KIB));
     assert_eq!(service.stats().memory.used_bytes - before, 1000 * KIB);
     assert_eq!(service.stats().memory.ended, 0);
     // The last that lets go of it frees it.
@@ -97,7 +97,7 @@ fn what_is_coalesced_for_many_counts_once_too() {
     let mut speaker = TcpStream::connect(chat).unwrap();
     speaker.write_all(&[&[b'x'; 99][..], b"\n"].concat().repeat(LINES)).unwrap();
     let all = 100 * LINES;
-    eventually("all was said", || links.iter().all(|link| link.stats().queued_bytes >= all));
+    eventually("all was said", || links.iter().all(|link| link.stats().kept_bytes >= all));
     let used = service.stats().memory.used_bytes - before;
     assert!((all..2 * all).contains(&used), "{used} bytes for {all}");
     links.iter().for_each(Link::abort);
@@ -121,16 +121,16 @@ fn at_the_limit_the_oldest_of_others_are_dropped_where_the_largest_has_none() {
     let _peer = TcpStream::connect(address.unwrap()).unwrap();
     let largest = next(&told);
     largest.send(vec![1; 10 * MIB]).unwrap();
-    assert_eq!(largest.stats().queued_bytes, 10 * MIB, "the system has taken all of it");
+    assert_eq!(largest.stats().kept_bytes, 10 * MIB, "the system has taken all of it");
     let (small, other) = (&links[0], &links[1]);
     while LIMIT - service.stats().memory.used_bytes >= 64 * KIB {
         small.send(vec![2; 64 * KIB]).unwrap();
     }
-    let queued = other.stats().queued_bytes;
+    let queued = other.stats().kept_bytes;
     for _ in 0..10 {
         other.send(vec![3; 64 * KIB]).unwrap();
     }
-    assert_eq!(other.stats().queued_bytes, queued + 640 * KIB, "{:?}", other.stats());
+    assert_eq!(other.stats().kept_bytes, queued + 640 * KIB, "{:?}", other.stats());
     assert_eq!((largest.stats().dropped, other.stats().dropped), (0, 0));
     assert!(small.stats().dropped >= 9);
     assert!(service.stats().memory.used_bytes <= LIMIT);

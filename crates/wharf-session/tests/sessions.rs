@@ -7,7 +7,7 @@ mod common;
 
 use common::numbers::{ECONNREFUSED, ECONNRESET};
 use common::theatre::{
-    Casting, Gate, Theatre, client, fall, next, quiet_panics, read_exactly, read_to_end, round_trip, service, waiting,
+    Casting, Gate, Theatre, client, fall, next, quiet_panics, read_exactly, read_to_end, round_trip, service,
 };
 use common::{DEADLINE, dead_address, eventually, in_child, pattern, reset, small_buffers};
 use std::io::{Read, Write};
@@ -398,7 +398,7 @@ fn reading_pauses_while_the_own_answers_wait_and_nothing_is_lost() {
     let mut last = (0, 0);
     eventually("the pipe is full", || {
         let stats = link.stats();
-        assert!(waiting(&stats) <= OUTBOX, "{stats:?}");
+        assert!(stats.queued_bytes <= OUTBOX, "{stats:?}");
         let now = (written.load(Ordering::SeqCst), stats.bytes_received);
         still = if now == last { still + 1 } else { 0 };
         last = now;
@@ -579,14 +579,14 @@ fn a_slow_consumer_is_disconnected_when_its_outbox_is_full() {
                     Ok(()) => accepted += 1,
                     Err(refused) => reason = Some(refused.reason),
                 }
-                assert!(waiting(&link.stats()) <= STUCK_OUTBOX);
+                assert!(link.stats().queued_bytes <= STUCK_OUTBOX);
             }
         });
         assert_eq!(reason, Some(SendErrorReason::SlowConsumer));
         assert!(peak <= STUCK_MEMORY, "{peak}");
         assert_eq!(next(&why), "SlowConsumer");
         assert_eq!(link.send("x").unwrap_err().reason, SendErrorReason::Closed);
-        eventually("nothing is kept for it", || link.stats().queued_bytes == 0);
+        eventually("nothing is kept for it", || link.stats().kept_bytes == 0);
         eventually("it is forgotten", || service.stats().sessions == 0);
         // What the system had taken can still be read, in order; then the connection has ended, well or not.
         let mut rest = Vec::new();
@@ -606,7 +606,7 @@ fn the_oldest_messages_for_a_slow_consumer_are_dropped_and_counted() {
         let peak = peak_of(|| {
             for number in 0..MESSAGES {
                 link.send(numbered(number)).unwrap();
-                assert!(waiting(&link.stats()) <= STUCK_OUTBOX);
+                assert!(link.stats().queued_bytes <= STUCK_OUTBOX);
             }
         });
         assert!(peak <= STUCK_MEMORY, "{peak}");
@@ -642,7 +642,7 @@ fn senders_wait_for_a_slow_consumer_and_lose_nothing() {
             });
             let (mut still, mut last) = (0, 0);
             eventually("the sender waits", || {
-                assert!(waiting(&link.stats()) <= STUCK_OUTBOX);
+                assert!(link.stats().queued_bytes <= STUCK_OUTBOX);
                 let now = accepted.load(Ordering::SeqCst);
                 still = if now == last { still + 1 } else { 0 };
                 last = now;
@@ -651,7 +651,7 @@ fn senders_wait_for_a_slow_consumer_and_lose_nothing() {
             assert!(last < MESSAGES as usize, "30 MB fit nowhere");
             for number in 0..MESSAGES {
                 assert_eq!(read_numbered(&mut socket), number);
-                assert!(waiting(&link.stats()) <= STUCK_OUTBOX);
+                assert!(link.stats().queued_bytes <= STUCK_OUTBOX);
             }
             sending.join().unwrap();
         });
@@ -673,7 +673,7 @@ fn a_sender_that_waits_hears_when_the_session_ends() {
                 }
             }
         });
-        eventually("the outbox is full", || waiting(&link.stats()) + STUCK_MESSAGE > STUCK_OUTBOX);
+        eventually("the outbox is full", || link.stats().queued_bytes + STUCK_MESSAGE > STUCK_OUTBOX);
         if graceful {
             link.close()
         } else {
@@ -731,7 +731,7 @@ fn workers_that_wait_for_room_go_on_when_the_peer_reads() {
         .unwrap();
     let mut senders: Vec<_> = (1..WORKERS).map(|_| client(flood)).collect();
     senders.iter_mut().for_each(|socket| socket.write_all(b"go").unwrap());
-    eventually("the outbox is full", || waiting(&receiver.stats()) + STUCK_MESSAGE > STUCK_OUTBOX);
+    eventually("the outbox is full", || receiver.stats().queued_bytes + STUCK_MESSAGE > STUCK_OUTBOX);
     (0..MESSAGES * (WORKERS - 1)).for_each(|_| assert_eq!(read_numbered(&mut reader), 0));
 }
 
@@ -792,7 +792,7 @@ fn a_reset_ends_the_session_as_failed_and_no_other() {
         reset(socket);
         let reason = next(&why);
         assert!(reason.starts_with(&format!("Failed(Os {{ code: {ECONNRESET},")), "{reason}");
-        eventually("nothing is kept for it", || link.stats().queued_bytes == 0);
+        eventually("nothing is kept for it", || link.stats().kept_bytes == 0);
         assert_eq!(link.send("x").unwrap_err().reason, SendErrorReason::Closed);
     }
     round_trip(&mut witness, b"well");

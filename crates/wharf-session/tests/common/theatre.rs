@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread;
 use wharf::Buffer;
-use wharf_session::{Closed, Group, Link, LinkStats, Service, ServiceOptions, Session};
+use wharf_session::{Closed, Group, Link, Service, ServiceOptions, Session};
 
 // --- Sessions that are counted ---
 
@@ -218,11 +218,6 @@ pub fn read_to_end(socket: &mut TcpStream) -> Vec<u8> {
 pub fn round_trip(socket: &mut TcpStream, message: &[u8]) {
     socket.write_all(message).unwrap();
     assert_eq!(read_exactly(socket, message.len()), message);
-}
-
-/// What the limit of an outbox is about: bytes that were accepted and that the system has not taken. Not over TLS.
-pub fn waiting(stats: &LinkStats) -> usize {
-    (stats.accepted_bytes - stats.bytes_sent) as usize
 }
 
 #[track_caller]
