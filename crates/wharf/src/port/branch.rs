@@ -22,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ impl<K, C> Linked<K, C> {
 /// Whose a completion of a typed port is: a branch's, or the port's own.
 #[inline]
 #[allow(unsafe_code)]
-pub(super) fn branch_of(completion: &Completion) -> Option<&'static Head> {
+pub(super) fn branch_of(completion: &Completion) -> Option<NonNull<Head>> {
     // First what most are: an operation of one of the port's own devices.
     if completion.device != 0 && completion.key & 1 == 0 {
         return None;
@@ -176,11 +177,9 @@ pub(super) fn branch_of(completion: &Completion) -> Option<&'static Head> {
         _ => completion.key & !1,
     };
     // SAFETY: the completion holds a count of its record, or owns it: a device's `Linked`, a `TimerRecord` or a
-    // `RepeatRecord`. Each begins, by `repr(C)`, with a `Link`, which is a pointer to a `Body` or null.
-    let head: *const Head = unsafe { *std::ptr::with_exposed_provenance::<*const Head>(record) };
-    // SAFETY: a body begins with its head. It lives as long as the record; whoever is given the reference uses it
-    // before the completion is taken apart.
-    unsafe { head.as_ref() }
+    // `RepeatRecord`. Each begins, by `repr(C)`, with a `Link`, which is a pointer to a `Body`, whose head comes first,
+    // or null. The body lives as long as the record.
+    NonNull::new(unsafe { *std::ptr::with_exposed_provenance::<*mut Head>(record) })
 }
 
 /// Whether a completion is the port's own, and no branch's.
@@ -194,9 +193,9 @@ pub(super) fn is_own(completion: &Completion) -> bool {
 pub(crate) fn take_raw(completion: Completion) -> Option<Completion> {
     let Some(head) = branch_of(&completion) else { return Some(completion) };
     #[allow(unsafe_code)]
-    // SAFETY: the completion is of the branch whose head this is.
+    // SAFETY: the completion is of the branch whose head this is, and keeps it alive up to here.
     unsafe {
-        (head.run)(completion);
+        (head.as_ref().run)(completion);
     }
     None
 }
@@ -212,8 +211,8 @@ pub(super) fn free<K: Key, C: Context>(completion: Completion) {
     match branch_of(&completion) {
         None => drop(assemble::<K, C>(completion)),
         #[allow(unsafe_code)]
-        // SAFETY: the completion is of the branch whose head this is.
-        Some(head) => unsafe { (head.free)(completion) },
+        // SAFETY: the completion is of the branch whose head this is, and keeps it alive up to here.
+        Some(head) => unsafe { (head.as_ref().free)(completion) },
     }
 }
 
@@ -226,7 +225,7 @@ unsafe fn run<K: Key, C: Context>(completion: Completion) {
     // SAFETY: by the contract the head is the beginning of a body with these types, which the completion's record holds
     // a count of. With one more it outlives the record.
     let body = unsafe {
-        let body = std::ptr::from_ref(head).cast::<Body<K, C>>();
+        let body: *const Body<K, C> = head.as_ptr().cast();
         Arc::increment_strong_count(body);
         Arc::from_raw(body)
     };

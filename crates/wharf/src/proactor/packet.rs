@@ -73,7 +73,8 @@ pub(super) fn post_entry(queue: &Queue, entry: Entry) {
         Entry::Call(call, context, completion) => {
             (0, key::CALL, Box::into_raw(Box::new((call, context, completion))).expose_provenance())
         }
-        Entry::Tick(serial) => (0, key::TICK, usize::try_from(serial).unwrap_or(0)),
+        // In two words, for an address may have half of its bits.
+        Entry::Tick(serial) => ((serial >> 32) as u32, key::TICK, serial as u32 as usize),
         Entry::Ended(Ended(pointer, bytes)) => (bytes as u32, key::OPERATION, pointer.0.expose_provenance()),
     };
     let posted = queue.completions.post(bytes, key, token);
@@ -102,7 +103,7 @@ pub(super) fn entry_of(packet: &OVERLAPPED_ENTRY) -> Entry {
                 let (call, context, completion) = *Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(token));
                 Entry::Call(call, context, completion)
             }
-            key::TICK => Entry::Tick(token as u64),
+            key::TICK => Entry::Tick(u64::from(packet.dwNumberOfBytesTransferred) << 32 | token as u64),
             _ => {
                 let pointer = Pointer(packet.lpOverlapped.cast());
                 Entry::Ended(Ended(pointer, packet.dwNumberOfBytesTransferred as usize))

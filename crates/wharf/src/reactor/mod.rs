@@ -142,13 +142,13 @@ impl Port {
         self.driver().devices.lock().wear(slots, generation);
     }
 
-    /// Is this the process that made the port, and no forked child? Every public call asks before it takes a lock.
-    #[inline]
     /// Whether the calling thread is bound to this port.
     pub(crate) fn is_worker(&self) -> bool {
         crate::threads::bound(&self.queue).is_some()
     }
 
+    /// Is this the process that made the port, and no forked child? Every public call asks before it takes a lock.
+    #[inline]
     pub(crate) fn is_home(&self) -> bool {
         self.driver().home.is_here()
     }
