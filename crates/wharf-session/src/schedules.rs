@@ -41,11 +41,11 @@ use peers::Habits;
 use std::cell::{Cell, RefCell, RefMut};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak as ArcWeak};
 use std::time::{Duration, Instant};
 use wharf::fake::{Call, Fake, When};
 use wharf::{CompletionPort, PortOptions, Wake, Workers};
+use wharf_testkit::seeds;
 
 /// Packets that must be enough for everything that can be done at one moment.
 const PACKETS_MAX: usize = 20_000;
@@ -596,35 +596,9 @@ fn a_seed_gives_the_same_schedule_again() {
     }
 }
 
-fn from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
 #[test]
 fn every_session_keeps_what_it_promises() {
-    if let Some(seed) = from_environment("WHARF_SEED") {
-        run(seed);
-        return;
-    }
-    let count = from_environment("WHARF_SCHEDULES").unwrap_or(500);
-    // Each run of the short version tries other seeds than the last.
-    let first = if count > 5_000 { 0 } else { fastrand::u64(..1 << 40) };
-    let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
-                        return;
-                    }
-                    run(first + seed);
-                }
-            });
-        }
-    });
+    let count = seeds::play(500, |seed| drop(run(seed)));
     if count >= 2000 {
         oracle::assert_all_seen();
     }

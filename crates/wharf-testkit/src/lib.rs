@@ -12,4 +12,5 @@ pub mod limits;
 pub mod numbers;
 pub mod plain;
 pub mod process;
+pub mod seeds;
 pub mod sockets;

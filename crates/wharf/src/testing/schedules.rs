@@ -40,8 +40,9 @@ use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+use wharf_testkit::seeds;
 
 const EBUSY: i32 = 16;
 const EACCES: i32 = 13;
@@ -1454,11 +1455,6 @@ fn run_threads(seed: u64) {
     schedule.finish();
 }
 
-fn from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
 #[test]
 fn a_seed_gives_the_same_schedule_again() {
     for seed in 0..30 {
@@ -1475,33 +1471,12 @@ fn a_seed_gives_the_same_schedule_again() {
 
 #[test]
 fn every_schedule_keeps_the_rules() {
-    if let Some(seed) = from_environment("WHARF_SEED") {
-        run(seed);
-        return;
-    }
-    let count = from_environment("WHARF_SCHEDULES").unwrap_or(1_500);
-    // Each run of the short version tries other seeds than the last.
-    let first = if count > 5_000 { 0 } else { fastrand::u64(..1 << 40) };
-    let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
-                        return;
-                    }
-                    run(first + seed);
-                }
-            });
-        }
-    });
+    seeds::play(1_500, |seed| drop(run(seed)));
 }
 
 #[test]
 fn every_operation_completes_once_whatever_threads_do() {
-    let count = from_environment("WHARF_SCHEDULES").map_or(200, |count| count / 50);
+    let count = seeds::from_environment("WHARF_SCHEDULES").map_or(200, |count| count / 50);
     let first = fastrand::u64(..1 << 40);
     (first..first + count).for_each(run_threads);
 }

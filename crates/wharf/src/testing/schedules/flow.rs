@@ -9,7 +9,7 @@
 //! each packet is handled once. Nothing is concluded from how long something took: the blocked ones wake when the
 //! others have handled very many packets, and what was not there by then never comes.
 
-use super::{RECEIVE_BYTES, Replay, disposed, from_environment};
+use super::{RECEIVE_BYTES, Replay, disposed};
 use crate::raw::{Config, DeviceKind, FileEngine, Post};
 use crate::reactor::Port;
 use crate::reactor::engine::Engine;
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use wharf_testkit::seeds;
 
 /// What a handler of the flow takes.
 const HANDLER: Duration = Duration::from_micros(100);
@@ -283,10 +284,10 @@ fn end(port: Port, state: &State, crews: Vec<Crew>) {
 
 /// They compute, so they take turns, and are few.
 fn seeds() -> std::ops::Range<u64> {
-    if let Some(seed) = from_environment("WHARF_SEED") {
+    if let Some(seed) = seeds::from_environment("WHARF_SEED") {
         return seed..seed + 1;
     }
-    let count = from_environment("WHARF_SCHEDULES").map_or(10, |count| (count / 200).max(10));
+    let count = seeds::from_environment("WHARF_SCHEDULES").map_or(10, |count| (count / 200).max(10));
     let first = fastrand::u64(..1 << 40);
     first..first + count
 }
