@@ -35,8 +35,8 @@ pub struct LinkStats {
     pub lost_bytes: u64,
     /// Messages dropped by [`SlowConsumer::DropOldest`](crate::SlowConsumer::DropOldest).
     pub dropped: u64,
-    /// Bytes that wait to be sent, which the limit of the outbox is about. What the system has taken of the send under way
-    /// does not wait any more.
+    /// Bytes that wait to be sent, which the limit of the outbox is about. What the system has taken of the send under
+    /// way does not wait any more.
     pub queued_bytes: usize,
     /// Bytes of memory that are kept to be sent: what waits, and the messages of the send under way as a whole. They
     /// count for the memory limit.

@@ -11,8 +11,8 @@ pub fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Plays the seed that `WHARF_SEED` names; or, without one, as many as `WHARF_SCHEDULES` says, `usual` if it says
-/// nothing, on all processors. A short run tries other seeds than the last. Returns how many it played, 0 for a seed that
-/// was named.
+/// nothing, on all processors. A short run tries other seeds than the last. Returns how many it played, 0 for a seed
+/// that was named.
 pub fn play(usual: u64, run: impl Fn(u64) + Sync) -> u64 {
     if let Some(seed) = from_environment("WHARF_SEED") {
         run(seed);
