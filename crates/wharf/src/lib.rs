@@ -108,7 +108,7 @@ mod worker;
 #[cfg(not(loom))]
 pub use op::buffer::Buffer;
 #[cfg(not(loom))]
-pub use op::{Cancel, OperationId};
+pub use op::{Cancel, OperationId, Withdrawal};
 #[cfg(not(loom))]
 pub use port::associate::Outcome;
 #[cfg(not(loom))]

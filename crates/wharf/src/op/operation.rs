@@ -454,6 +454,11 @@ impl Operation {
         operation
     }
 
+    /// Something has happened of it: bytes were moved, or the system is at it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.done > 0 || matches!(self.kind, Kind::Connected | Kind::Disconnected)
+    }
+
     pub(crate) fn is_shutdown(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.shutdown)
     }
@@ -589,6 +594,33 @@ pub enum Cancel {
     /// It is an operation of another port, or of another device than the one that was asked: nothing was done
     /// (`EINVAL`).
     Foreign,
+}
+
+/// What a request to withdraw an operation came to.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "what was withdrawn gives no packet: its context and its buffers are in here"]
+#[non_exhaustive]
+pub enum Withdrawal<P> {
+    /// It had not begun, and ends here: there is no packet of it. This is what the packet would have been, with
+    /// `ECANCELED`.
+    Withdrawn(P),
+    /// It has begun, or only the system knows. It was cancelled, and delivers its one packet, as with
+    /// [`Cancel::Requested`].
+    Requested,
+    /// There is no such operation any more: its packet is queued or was taken.
+    TooLate,
+    /// It is an operation of another port, or of another part of it: nothing was done (`EINVAL`).
+    Foreign,
+}
+
+impl<P> From<Cancel> for Withdrawal<P> {
+    fn from(cancel: Cancel) -> Self {
+        match cancel {
+            Cancel::Requested => Withdrawal::Requested,
+            Cancel::TooLate => Withdrawal::TooLate,
+            Cancel::Foreign => Withdrawal::Foreign,
+        }
+    }
 }
 
 #[cfg(test)]

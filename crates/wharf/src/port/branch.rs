@@ -16,7 +16,7 @@ use super::refused::{Refused, Rejected, Unposted, UnpostedReason};
 use super::stats::PortStats;
 use super::{Context, Key, timing};
 use crate::op::{Completion, Kind, Payload};
-use crate::raw::{self, Cancel, OperationId};
+use crate::raw::{self, Cancel, OperationId, Sink, Withdrawal};
 use crate::threads::WorkerReport;
 use std::fmt;
 use std::io;
@@ -206,6 +206,25 @@ pub(crate) fn take<K: Key, C: Context>(completion: Completion) -> Option<Packet<
     take_raw(completion).map(assemble)
 }
 
+/// Withdraws an operation of those that ask, whose types are K and C: of others the last packet is queued for them, as
+/// if it had been cancelled.
+pub(super) fn withdraw<K: Key, C: Context>(
+    port: &raw::Port,
+    operation: OperationId,
+    is_theirs: impl Fn(&Completion) -> bool,
+) -> Withdrawal<Packet<K, C>> {
+    match port.withdraw(operation) {
+        Withdrawal::Withdrawn(completion) if is_theirs(&completion) => Withdrawal::Withdrawn(assemble(completion)),
+        Withdrawal::Withdrawn(completion) => {
+            port.0.deliver(Sink::Port, completion);
+            Withdrawal::Requested
+        }
+        Withdrawal::Requested => Withdrawal::Requested,
+        Withdrawal::TooLate => Withdrawal::TooLate,
+        Withdrawal::Foreign => Withdrawal::Foreign,
+    }
+}
+
 /// Frees what a completion carries that nobody will take.
 pub(super) fn free<K: Key, C: Context>(completion: Completion) {
     match branch_of(&completion) {
@@ -314,6 +333,15 @@ impl<K: Key, C: Context> Branch<K, C> {
     /// As [`CompletionPort::cancel`](crate::CompletionPort::cancel).
     pub fn cancel(&self, operation: OperationId) -> Cancel {
         self.port.cancel(operation)
+    }
+
+    /// As [`CompletionPort::withdraw`](crate::CompletionPort::withdraw), of the branch's own operations: others are
+    /// cancelled.
+    pub fn withdraw(&self, operation: OperationId) -> Withdrawal<Packet<K, C>> {
+        let own = |completion: &Completion| {
+            branch_of(completion).is_some_and(|head| std::ptr::addr_eq(head.as_ptr(), self.link.0))
+        };
+        withdraw(&self.port, operation, own)
     }
 
     /// The figures of the whole port.

@@ -33,7 +33,7 @@ use crate::port::fs::File;
 use crate::port::net::{Addresses, Datagrams, Listener, Stream};
 use crate::port::packet::Packet;
 use crate::port::refused::{Refused, Rejected, Unposted, UnpostedReason};
-use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId};
+use crate::raw::{self, Cancel, DeviceInfo, Entry, OperationId, Withdrawal};
 use crate::threads::{Deadline, GetError, WorkerReport};
 use crate::worker::{WorkerPool, Workers};
 use std::fmt;
@@ -503,6 +503,29 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     #[doc(alias = "CancelIoEx")]
     pub fn cancel(&self, operation: OperationId) -> Cancel {
         self.owner.0.cancel(operation)
+    }
+
+    /// Takes an operation back that has not begun, without a packet of it: what its packet would have been is returned,
+    /// with the context and the buffers. One that has begun is [cancelled](CompletionPort::cancel), and its packet
+    /// comes. So each operation gives one packet, or is withdrawn.
+    ///
+    /// A time-out that is not needed any more costs no packet this way:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf::{CompletionPort, Withdrawal};
+    /// let port = CompletionPort::<(), &str>::new()?;
+    /// let timer = port.timer(Duration::from_secs(60), (), "a context")?;
+    /// let Withdrawal::Withdrawn(packet) = port.withdraw(timer) else { panic!("it has not elapsed") };
+    /// assert_eq!(packet.context, "a context");
+    /// assert!(matches!(port.withdraw(timer), Withdrawal::TooLate));
+    /// assert!(port.get_timeout(Duration::ZERO).is_err(), "there is no packet");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// On Windows only timers and signals are withdrawn; operations of devices are the kernel's, and are cancelled.
+    pub fn withdraw(&self, operation: OperationId) -> Withdrawal<Packet<K, C>> {
+        branch::withdraw(&self.owner.0, operation, is_own)
     }
 
     // --- The port ---

@@ -6,7 +6,7 @@
 //! few seconds that the system gives: the program ends by itself.
 
 use super::port::Port;
-use crate::op::{Cancel, Completion, Kind, OperationId, Repeating, Retain, Sink};
+use crate::op::{Completion, Kind, OperationId, Repeating, Retain, Sink};
 use crate::sync::Lock;
 use crate::sys::calls::Completions;
 use crate::sys::signals::{SIGBREAK, SIGINT, SIGTERM};
@@ -123,16 +123,11 @@ impl Port {
         self.hand_out(sink, completion)
     }
 
-    pub(super) fn cancel_signal(&self, serial: u64) -> Cancel {
-        let removed = {
-            let mut sources = self.driver().signals.sources.lock();
-            let at = sources.list.iter().position(|source| source.hook.serial == serial);
-            at.map(|at| sources.list.remove(at))
-        };
-        removed.map_or(Cancel::TooLate, |source| {
-            self.end_signal(source);
-            Cancel::Requested
-        })
+    /// Takes a signal out: its last packet.
+    pub(super) fn end_signal(&self, serial: u64) -> Option<(Sink, Completion)> {
+        let mut sources = self.driver().signals.sources.lock();
+        let at = sources.list.iter().position(|source| source.hook.serial == serial)?;
+        Some(sources.list.remove(at).operation.ended(Kind::Signal))
     }
 
     pub(super) fn end_signals(&self) {
@@ -141,11 +136,9 @@ impl Port {
             sources.closed = true;
             std::mem::take(&mut sources.list)
         };
-        sources.into_iter().for_each(|source| self.end_signal(source));
-    }
-
-    fn end_signal(&self, source: Source) {
-        let (sink, completion) = source.operation.ended(Kind::Signal);
-        self.deliver(sink, completion);
+        for source in sources {
+            let (sink, completion) = source.operation.ended(Kind::Signal);
+            self.deliver(sink, completion);
+        }
     }
 }

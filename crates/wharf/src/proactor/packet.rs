@@ -227,7 +227,7 @@ impl Port {
         post_entry(&self.queue, entry);
     }
 
-    pub(super) fn deliver(&self, sink: Sink, completion: Completion) {
+    pub(crate) fn deliver(&self, sink: Sink, completion: Completion) {
         if let Some(delivery) = sink.send(completion) {
             post_entry(&self.queue, delivery.into());
         }

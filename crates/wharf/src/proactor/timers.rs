@@ -3,7 +3,7 @@
 use super::packet::{Entry, post_entry};
 use super::port::{Port, PortDriver};
 use super::queue::Queue;
-use crate::op::{Cancel, Clock, Completion, Due, OperationId, Repeating, Retain, Sink};
+use crate::op::{Cancel, Clock, Completion, Due, OperationId, Repeating, Retain, Sink, Withdrawal};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -64,16 +64,24 @@ impl Port {
         self.hand_out(sink, completion)
     }
 
+    fn end_one_repeating(&self, serial: u64) -> Option<(Sink, Completion)> {
+        if serial % 2 == 1 { self.end_signal(serial) } else { self.driver().timers.lock().cancel(serial) }
+    }
+
     /// Cancels a timer or a signal.
     pub(super) fn cancel_repeating(&self, serial: u64) -> Cancel {
-        if serial % 2 == 1 {
-            return self.cancel_signal(serial);
-        }
-        let driver = self.driver();
-        let ended = driver.timers.lock().cancel(serial);
-        let Some((sink, completion)) = ended else { return Cancel::TooLate };
+        let Some((sink, completion)) = self.end_one_repeating(serial) else { return Cancel::TooLate };
         self.deliver(sink, completion);
         Cancel::Requested
+    }
+
+    /// Takes a timer or a signal out: its last packet. Operations of devices are the kernel's, and are cancelled.
+    pub(crate) fn withdraw(&self, id: OperationId) -> Withdrawal<Completion> {
+        if id.device != 0 || id.port != self.driver().number {
+            return self.cancel(id).into();
+        }
+        self.end_one_repeating(id.serial)
+            .map_or(Withdrawal::TooLate, |(_, completion)| Withdrawal::Withdrawn(completion))
     }
 
     /// The port is closed: timers and signals end.

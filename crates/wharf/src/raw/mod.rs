@@ -33,7 +33,7 @@ pub use released::Released;
 pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, FileEngine,
     Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, RawBuffer, Sink,
-    SocketEngine,
+    SocketEngine, Withdrawal,
 };
 pub use crate::threads::GetError;
 pub(crate) use execution::{Entry, Note, Park, Rest, TrySend, file_traits};

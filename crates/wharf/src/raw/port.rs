@@ -5,7 +5,7 @@ use super::Device;
 use super::execution;
 use crate::op::{
     Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, OperationId, Outgoing, Part,
-    Post, Retain, Sink,
+    Post, Retain, Sink, Withdrawal,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
@@ -147,6 +147,18 @@ impl Port {
     /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
         self.0.cancel(id)
+    }
+
+    /// Takes an operation back that has not begun, without a completion of it: an operation that waits behind another,
+    /// or for data or space of which it has had none, a timer, a signal. What its completion would have said is
+    /// returned, and no event is signalled. One that has begun (a send of which a part has gone out, a connect, what is
+    /// being executed) is [cancelled](Port::cancel).
+    ///
+    /// Each operation gives one completion, or is withdrawn: here it is `Withdrawn` once at most, and never both.
+    ///
+    /// On Windows operations of devices are cancelled; only timers and signals are withdrawn.
+    pub fn withdraw(&self, id: OperationId) -> Withdrawal<Completion> {
+        self.0.withdraw(id)
     }
 
     /// Asks that every outstanding operation of a device ends. Returns how many there were: none of a device of another

@@ -1,8 +1,8 @@
 //! Cancelling: of one operation, or of all of a device.
 
 use super::device::DeviceState;
-use super::{Cancel, DeviceKind, ECANCELED, Entry, OperationId, Port, files_under_way};
-use crate::op::Operation;
+use super::{Cancel, Completion, DeviceKind, ECANCELED, Entry, OperationId, Port, files_under_way, finish};
+use crate::op::{Operation, Payload, Withdrawal};
 use crate::reactor::direction::Side;
 use crate::sync::Arc;
 
@@ -36,6 +36,38 @@ impl Port {
             self.insert_work(Entry::Ready(device, Side::Send));
         }
         Cancel::Requested
+    }
+
+    /// Takes an operation back that has not begun: its completion, which nobody else is told. One that has begun is
+    /// cancelled.
+    pub(crate) fn withdraw(&self, id: OperationId) -> Withdrawal<Completion> {
+        if id.port != self.driver().number {
+            return Withdrawal::Foreign;
+        }
+        if !self.is_home() {
+            return Withdrawal::TooLate;
+        }
+        if id.device == 0 {
+            let ended = self.end_one_repeating(id.serial);
+            return ended.map_or(Withdrawal::TooLate, |(_, completion)| Withdrawal::Withdrawn(completion));
+        }
+        let device = self.driver().devices.lock().find(id.device).cloned();
+        let Some(device) = device else { return Withdrawal::TooLate };
+        let mut direction = device.direction(Side::of(id.serial)).lock();
+        let running = direction.is_running(id.serial);
+        let unbegun = if running { None } else { direction.operations.remove_unbegun(id.serial) };
+        let Some(operation) = unbegun else {
+            drop(direction);
+            return self.cancel(id).into();
+        };
+        let wanted = direction.wants_no_space();
+        drop(direction);
+        // The event or the function is not told.
+        let (_, completion) = finish(&device, operation, ECANCELED, Payload::None);
+        if wanted {
+            self.insert_work(Entry::Ready(device, Side::Send));
+        }
+        Withdrawal::Withdrawn(completion)
     }
 
     /// [`cancel`](Port::cancel), if it is an operation of this device.

@@ -315,6 +315,19 @@ impl Operations {
         more.remove(at)
     }
 
+    /// Takes one out, if nothing has happened of it yet.
+    pub(crate) fn remove_unbegun(&mut self, serial: u64) -> Option<Operation> {
+        let begun = |operation: &Operation| operation.serial == serial && operation.has_begun();
+        if self.front().is_some_and(begun) {
+            return None;
+        }
+        let more = self.cold.as_ref().map(|cold| &cold.more);
+        if more.into_iter().flatten().any(begun) {
+            return None;
+        }
+        self.remove(serial)
+    }
+
     /// Takes all of them out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Operation> + use<> {
         let first = self.first.take().and_then(|first| *first);

@@ -303,7 +303,7 @@ impl Port {
         self.deliver(sink, completion);
     }
 
-    fn deliver(&self, sink: Sink, completion: Completion) {
+    pub(crate) fn deliver(&self, sink: Sink, completion: Completion) {
         if let Some(entry) = entry(sink, completion) {
             self.insert(entry);
         }

@@ -3,7 +3,7 @@
 //! The handler, which may run at any point of any thread, counts and kicks the engine; the leader makes the packets.
 //! Handlers are chained by `signal-hook-registry`, so a handler that the program had before still runs.
 
-use super::{Cancel, Completion, Entry, Kind, OperationId, Port, Sink};
+use super::{Completion, Entry, Kind, OperationId, Port, Sink};
 use crate::op::{Repeating, Retain};
 use crate::sync::Lock;
 use signal_hook_registry::SigId;
@@ -121,17 +121,14 @@ impl Port {
         Ok(self.repeating_id(serial))
     }
 
-    pub(super) fn cancel_signal(&self, serial: u64) -> Cancel {
+    /// Takes a signal out: its last packet.
+    pub(super) fn end_signal(&self, serial: u64) -> Option<(Sink, Completion)> {
         let removed = {
             let mut sources = self.driver().signals.sources.lock();
             let at = sources.list.iter().position(|source| source.serial == serial);
             at.map(|at| sources.list.remove(at))
         };
-        removed.map_or(Cancel::TooLate, |source| {
-            let (sink, completion) = source.end();
-            self.deliver(sink, completion);
-            Cancel::Requested
-        })
+        removed.map(Source::end)
     }
 
     pub(super) fn end_signals(&self) {

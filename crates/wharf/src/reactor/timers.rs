@@ -63,14 +63,14 @@ impl Port {
         self.hand_out(sink, completion)
     }
 
+    /// Takes a timer or a signal out: its last packet.
+    pub(super) fn end_one_repeating(&self, serial: u64) -> Option<(Sink, Completion)> {
+        if serial % 2 == 1 { self.end_signal(serial) } else { self.driver().timers.lock().cancel(serial) }
+    }
+
     /// Cancels a timer or a signal.
     pub(super) fn cancel_repeating(&self, serial: u64) -> Cancel {
-        if serial % 2 == 1 {
-            return self.cancel_signal(serial);
-        }
-        let driver = self.driver();
-        let ended = driver.timers.lock().cancel(serial);
-        let Some((sink, completion)) = ended else { return Cancel::TooLate };
+        let Some((sink, completion)) = self.end_one_repeating(serial) else { return Cancel::TooLate };
         self.deliver(sink, completion);
         Cancel::Requested
     }

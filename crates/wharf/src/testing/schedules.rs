@@ -26,7 +26,7 @@ mod turns;
 
 use crate::raw::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, FileEngine, GetError,
-    Issued, Kind, OperationId, Payload, Post, RawBuffer, Sink,
+    Issued, Kind, OperationId, Payload, Post, RawBuffer, Sink, Withdrawal,
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
@@ -99,6 +99,8 @@ enum Way {
     Callback,
     /// As the issuing call's result.
     Inline,
+    /// To whoever withdrew it.
+    Withdrawn,
     /// To the port's `dispose`, after its close.
     Disposed,
 }
@@ -690,9 +692,27 @@ impl Schedule {
             operation.ends = true;
             (id, token, !operation.is_outstanding())
         };
+        if self.model.lock().rng.bool() {
+            return self.withdraw(id, token, done);
+        }
         let cancel = self.port.cancel(id);
         if done {
             assert_eq!(cancel, Cancel::TooLate, "operation {token} had completed when it was cancelled");
+        }
+        self.drain();
+    }
+
+    /// What is withdrawn ends here, and gives no packet.
+    fn withdraw(&self, id: OperationId, token: usize, done: bool) {
+        match self.port.withdraw(id) {
+            Withdrawal::Withdrawn(completion) => {
+                assert_eq!((completion.token, completion.error), (token, ECANCELED));
+                assert_eq!((completion.bytes, completion.more), (0, false), "something has happened of it");
+                self.model.lock().arrive(Way::Withdrawn, completion, &self.fake);
+            }
+            Withdrawal::Requested => assert!(!done, "operation {token} had completed when it was withdrawn"),
+            Withdrawal::TooLate => {}
+            Withdrawal::Foreign => panic!("it is of this port"),
         }
         self.drain();
     }
@@ -1091,6 +1111,7 @@ impl Model {
         let expected = match way {
             Way::Disposed => closed,
             Way::Event => operation.event.is_some(),
+            Way::Withdrawn => true,
             Way::Port | Way::Inline | Way::Callback => operation.event.is_none(),
         };
         assert!(expected, "operation {token} completed by {way:?}");
