@@ -8,7 +8,7 @@
 //!
 //! A receive is outstanding from `open` to `over`, or a handler runs that will issue the next one: so there is always
 //! exactly one place where the end is noticed, and that place calls `closed`. A session that is not received from for a
-//! while is *held*, and whoever takes that back issues the next one: see `hold.rs`. Whoever wants a session to end
+//! while is *paused*, and whoever takes that back issues the next one: see `pausing.rs`. Whoever wants a session to end
 //! closes its device; the receive then completes as cancelled, or the next one is refused. A send that finds the
 //! connection broken closes nothing: what the peer said before can still be received, and then the receive fails too.
 //!
@@ -36,10 +36,10 @@ use crate::connecting::Connecting;
 use crate::dispatch::Handling;
 use crate::ending::{self, Look};
 use crate::group::Membership;
-use crate::hold::{Hold, Inbox};
 use crate::link::Link;
 use crate::lock::{Condition, Guard, Lock};
 use crate::outbox::Outbox;
+use crate::pausing::{Inbox, Pause};
 use crate::peer::Peer;
 use crate::service::{Inner, Stream};
 use crate::{Session, Tls, payload, time};
@@ -344,7 +344,7 @@ impl Conn {
         if late {
             return Some(Closed::HandshakeTimeout);
         }
-        if sending.inbox.asked || sending.inbox.held.is_some_and(Hold::is_ours) {
+        if sending.inbox.asked || sending.inbox.paused_for.is_some_and(Pause::is_ours) {
             // We do not listen: that it is silent is not its doing.
             return None;
         }

@@ -279,7 +279,7 @@ impl Conn {
             }
             let hard = sending.lost > 0 || sending.outbox.waiting_bytes() > 0;
             sending.cut |= late;
-            (stream, hard, sending.take_hold(|_| true))
+            (stream, hard, sending.take_pause(|_| true))
         };
         self.made_room();
         if let Some(stream) = stream {
@@ -311,7 +311,7 @@ impl Conn {
                 sending.phase = Phase::Closing;
             }
             // The peer's end can be noticed only by receiving; what comes before it is discarded from now on.
-            let go_on = sending.phase == Phase::Closing && sending.take_hold(|_| true);
+            let go_on = sending.phase == Phase::Closing && sending.take_pause(|_| true);
             self.pump(sending);
             go_on
         };
@@ -389,7 +389,7 @@ impl Conn {
             }
         };
         self.account(&mut sending);
-        let (go_on, is_over) = (sending.take_hold(|_| true), sending.phase == Phase::Over);
+        let (go_on, is_over) = (sending.take_pause(|_| true), sending.phase == Phase::Over);
         drop(sending);
         drop(unsent);
         if let Some(stream) = stream {

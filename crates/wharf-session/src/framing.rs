@@ -12,9 +12,9 @@
 
 use crate::closed::Closed;
 use crate::coalesce;
-use crate::hold::Frames;
 use crate::link::Link;
 use crate::outbox::{SendError, SendErrorReason};
+use crate::pausing::Frames;
 use crate::{Buffer, Session};
 use std::fmt;
 use std::ops::Deref;

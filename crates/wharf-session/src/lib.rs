@@ -83,7 +83,6 @@ mod dispatch;
 mod ending;
 mod framing;
 mod group;
-mod hold;
 mod inherit;
 mod lingering;
 mod link;
@@ -94,6 +93,7 @@ mod memory;
 mod no_tls;
 mod options;
 mod outbox;
+mod pausing;
 mod payload;
 mod peer;
 mod rate;
@@ -176,9 +176,9 @@ pub trait Session: Send + 'static {
     /// The buffer is the session's to keep or to send on, without a copy.
     fn received(&mut self, link: &Link, data: Buffer);
 
-    /// Receiving goes on after it was held ([`Link::pause`], the rate limit, …), when the session was stopped before it
-    /// had gone through all that it was given. Only for a session that takes messages out of what it receives and has
-    /// the link count them, as [`Framed`] does; others are simply called with the next `received`.
+    /// Receiving goes on after it was paused ([`Link::pause`], the rate limit, …), when the session was stopped before
+    /// it had gone through all that it was given. Only for a session that takes messages out of what it receives and
+    /// has the link count them, as [`Framed`] does; others are simply called with the next `received`.
     #[doc(hidden)]
     fn resumed(&mut self, link: &Link) {
         let _ = link;

@@ -58,7 +58,7 @@ pub struct LinkStats {
     pub silent_for: Option<Duration>,
     /// Whether it is not received from now, for whatever reason: [`Link::pause`], a half-full outbox, the rate limit,
     /// the memory limit.
-    pub held: bool,
+    pub paused: bool,
 }
 
 /// How anybody reaches a session, from any thread. Clones name the same session; a link does not keep it open.
@@ -253,7 +253,7 @@ impl Link {
             sends: self.0.sends.load(Ordering::Relaxed),
             open_for: since(&self.0.opened_ms),
             silent_for: since(&self.0.received_ms).or_else(|| since(&self.0.opened_ms)),
-            held: sending.inbox.held.is_some(),
+            paused: sending.inbox.paused_for.is_some(),
         }
     }
 

@@ -117,7 +117,7 @@ pub(super) struct Memory {
     looks: AtomicU64,
     /// Sessions that were ended for it.
     pub(super) ended: AtomicU64,
-    /// Times that a session was held back for it.
+    /// Times that a session was paused for it.
     pub(super) held_back: AtomicU64,
 }
 
@@ -369,9 +369,9 @@ impl Inner {
         let memory = &self.memory;
         memory.looking.store(false, Ordering::SeqCst);
         // Some have ended meanwhile: nobody is to pay for those.
-        let held = memory.receivers.keep(|conn| conn.is_held_for_memory());
+        let paused = memory.receivers.keep(|conn| conn.is_paused_for_memory());
         let starved = memory.senders.keep(|conn| conn.has_starved_senders());
-        if !held && !starved {
+        if !paused && !starved {
             return;
         }
         let mut freed = memory.freed.load(Ordering::Relaxed) - memory.freed_then.load(Ordering::Relaxed);
@@ -385,7 +385,7 @@ impl Inner {
             if freed < enough as u64 {
                 // As many as it takes: if all hold little, one a second would take hours.
                 self.end_holders(holders, enough, || {
-                    (!starved || memory.fits(wanted)) && (!held || !memory.is_short())
+                    (!starved || memory.fits(wanted)) && (!paused || !memory.is_short())
                 });
             }
         } else if !memory.is_short() {

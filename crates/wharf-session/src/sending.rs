@@ -7,9 +7,9 @@ use crate::coalesce;
 use crate::conn::{Conn, Phase, Sending, count};
 use crate::dispatch::{Node, Op};
 use crate::ending::HEAR_OUT;
-use crate::hold::Hold;
 use crate::lock::Guard;
 use crate::outbox::{Load, Piece, SendErrorReason};
+use crate::pausing::Pause;
 use crate::service::{Inner, Stream};
 use crate::time;
 use std::collections::VecDeque;
@@ -98,7 +98,7 @@ impl Conn {
         let mut sending = self.send_waiting(sending);
         let limit = self.service.upgrade().map_or(0, |service| service.options.outbox_bytes);
         let has_room = sending.outbox.queued_bytes() <= limit / 4;
-        let go_on = has_room && sending.take_hold(|hold| hold == Hold::Outbox);
+        let go_on = has_room && sending.take_pause(|pause| pause == Pause::Outbox);
         drop(sending);
         if go_on {
             self.receive_later();

@@ -112,7 +112,7 @@ fn a_handler_that_pauses_its_session_gets_nothing_more_until_it_is_resumed() {
         calls += 1;
         if calls <= 3 {
             silent(&data);
-            assert!(link.stats().held);
+            assert!(link.stats().paused);
         }
         link.resume();
     }
@@ -135,7 +135,7 @@ fn what_comes_after_a_pause_from_another_thread_is_kept_and_is_the_first_thing_a
     link.pause();
     link.pause();
     socket.write_all(b"one").unwrap();
-    eventually("it is held", || link.stats().held);
+    eventually("it is held", || link.stats().paused);
     assert_eq!(link.stats().unhandled_bytes > 0, service.stats().memory.used_bytes > 0);
     socket.write_all(b"two").unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
@@ -261,7 +261,7 @@ fn a_paused_session_ends_like_any_other_whoever_ends_it() {
             link.pause();
             if with_data {
                 socket.write_all(b"kept").unwrap();
-                eventually("it is held", || link.stats().held);
+                eventually("it is held", || link.stats().paused);
             }
             let mut service = Some(service);
             match how {
@@ -383,7 +383,7 @@ fn one_link_can_have_a_rate_of_its_own_and_lose_it_again() {
         socket.write_all(&pattern(MIB, 2)).unwrap();
         socket
     });
-    eventually("it is held", || link.stats().held);
+    eventually("it is held", || link.stats().paused);
     silent(&data);
     link.set_rate_limit(None);
     assert!(collect(&data, MIB) == pattern(MIB, 2));
@@ -399,7 +399,7 @@ fn who_is_over_its_rate_can_be_ended_at_once() {
         let mut socket = client(address);
         let link = next(&links);
         socket.write_all(&[0; 10_000]).unwrap();
-        eventually("it is held", || link.stats().held);
+        eventually("it is held", || link.stats().paused);
         if abort {
             link.abort()
         } else {
@@ -640,7 +640,7 @@ fn nobody_is_ended_for_memory_that_nobody_waits_for() {
     let mut socket = client(address);
     socket.write_all(b"held back").unwrap();
     let held = next(&links);
-    eventually("it is held back", || held.stats().held);
+    eventually("it is held back", || held.stats().paused);
     // Nobody waits any more, so nobody has to make room.
     held.abort();
     eventually("it is over", || theatre.closed() == 1);
@@ -762,7 +762,7 @@ fn what_came_in_pauses_is_handed_on_when_it_alone_makes_memory_short() {
         link.pause();
         socket.write_all(&[b'x'; 10]).unwrap();
     }
-    eventually("all are held", || sessions.iter().all(|(_, link)| link.stats().held));
+    eventually("all are held", || sessions.iter().all(|(_, link)| link.stats().paused));
     sessions.iter().for_each(|(_, link)| link.resume());
     assert_eq!(collect(&told.data, SESSIONS * 10).len(), SESSIONS * 10);
     let memory = told.service.stats().memory;
@@ -856,7 +856,7 @@ fn a_link_tells_what_went_through_it_and_for_how_long() {
     eventually("the last send is counted", || link.stats().messages_sent == 5);
     let stats = link.stats();
     assert_eq!((stats.messages_received, stats.bytes_received, stats.bytes_sent), (5, 40, 40));
-    assert!(!stats.held && stats.dropped == 0);
+    assert!(!stats.paused && stats.dropped == 0);
     let silent = stats.silent_for.unwrap();
     thread::sleep(Duration::from_millis(60));
     let later = link.stats();

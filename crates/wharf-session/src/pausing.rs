@@ -2,7 +2,7 @@
 //! it has received at its rate, or memory is short.
 //!
 //! Receiving is one activity, as the top of `conn.rs` says: a receive is outstanding, or a worker runs `Conn::receive`,
-//! or a packet that leads there is queued, or the session is *held*. It becomes held in one place, [`Conn::turn`],
+//! or a packet that leads there is queued, or the session is *paused*. It becomes so in one place, [`Conn::turn`],
 //! which looks at all reasons under the session's lock, and notes which one it was. Whoever sees that this reason is
 //! gone takes the note, under the same lock, and posts one packet; the worker who gets it looks at all reasons anew. So
 //! a wake-up cannot be lost, for reason and note are under one lock, and none comes twice, for the note is taken once.
@@ -26,7 +26,7 @@ use wharf::Buffer;
 
 /// Why nothing is received, and no frame handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(super) enum Pause {
     /// The program has paused it.
     Asked,
     /// The outbox is half full, and whoever sends so much has to read first.
@@ -37,19 +37,19 @@ pub(super) enum Hold {
     Memory,
 }
 
-impl Hold {
+impl Pause {
     /// Whether it is this side that does not want to hear the peer. A peer that does not read is silent by its own
     /// choice.
     pub(super) fn is_ours(self) -> bool {
-        !matches!(self, Hold::Outbox)
+        !matches!(self, Pause::Outbox)
     }
 }
 
 /// What was received and waits to be handled, and what makes it wait. Under the session's lock.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// Why the session is held, if it is.
-    pub(super) held: Option<Hold>,
+    /// Why the session is paused, if it is.
+    pub(super) paused_for: Option<Pause>,
     /// [`Link::pause`] was called.
     pub(super) asked: bool,
     pub(super) rate: Option<Buckets>,
@@ -135,7 +135,7 @@ impl Link {
                 return;
             }
             self.0.taken();
-            sending.take_hold(|hold| hold == Hold::Asked)
+            sending.take_pause(|pause| pause == Pause::Asked)
         };
         if go_on {
             self.0.receive_later();
@@ -153,7 +153,7 @@ impl Link {
             let mut sending = self.0.lock();
             sending.inbox.rate = rate.map(Buckets::new);
             self.0.taken();
-            sending.take_hold(|hold| matches!(hold, Hold::Rate(_)))
+            sending.take_pause(|pause| matches!(pause, Pause::Rate(_)))
         };
         if go_on {
             self.0.receive_later();
@@ -162,27 +162,27 @@ impl Link {
 }
 
 impl Sending {
-    /// Takes the note that the session is held, if it is for such a reason. Whoever gets `true` has receiving go on.
+    /// Takes the note that the session is paused, if it is for such a reason. Whoever gets `true` has receiving go on.
     #[must_use]
-    pub(super) fn take_hold(&mut self, such: impl FnOnce(Hold) -> bool) -> bool {
-        let taken = self.inbox.held.is_some_and(such);
+    pub(super) fn take_pause(&mut self, such: impl FnOnce(Pause) -> bool) -> bool {
+        let taken = self.inbox.paused_for.is_some_and(such);
         if taken {
-            self.inbox.held = None;
+            self.inbox.paused_for = None;
         }
         taken
     }
 
     /// Why nothing may be handed on now. Of several reasons the first is told; the others are found after it. Memory is
     /// none: what was received frees its own by being handed on.
-    fn reason_to_hold(&self, service: &Inner, wait: fn(&Buckets, u64) -> Option<u64>) -> Option<Hold> {
+    fn reason_to_pause(&self, service: &Inner, wait: fn(&Buckets, u64) -> Option<u64>) -> Option<Pause> {
         if self.inbox.asked {
-            return Some(Hold::Asked);
+            return Some(Pause::Asked);
         }
         if self.outbox.exceeds(service.options.outbox_bytes / 2) {
-            return Some(Hold::Outbox);
+            return Some(Pause::Outbox);
         }
         let due = self.inbox.rate.as_ref().and_then(|rate| wait(rate, service.rates.now_ns()))?;
-        Some(Hold::Rate(due))
+        Some(Pause::Rate(due))
     }
 }
 
@@ -204,12 +204,12 @@ impl Conn {
                 drop(unhandled);
                 return Turn::Receive;
             }
-            let mut hold = sending.reason_to_hold(service, Buckets::wait_for_message);
-            if hold.is_none() && std::mem::take(&mut sending.inbox.more) {
+            let mut pause = sending.reason_to_pause(service, Buckets::wait_for_message);
+            if pause.is_none() && std::mem::take(&mut sending.inbox.more) {
                 return Turn::GoOn;
             }
-            hold = hold.or_else(|| sending.reason_to_hold(service, Buckets::wait));
-            if hold.is_none() {
+            pause = pause.or_else(|| sending.reason_to_pause(service, Buckets::wait));
+            if pause.is_none() {
                 if let Some(buffer) = sending.inbox.stash.take() {
                     self.account(&mut sending);
                     self.spend(&mut sending, buffer.len());
@@ -218,24 +218,24 @@ impl Conn {
                 if let Some(end) = sending.inbox.end.take() {
                     return Turn::End(end);
                 }
-                hold = service.memory.is_short().then_some(Hold::Memory);
+                pause = service.memory.is_short().then_some(Pause::Memory);
             }
-            match hold {
+            match pause {
                 None => return Turn::Receive,
-                Some(hold) => {
-                    sending.inbox.held = Some(hold);
-                    match hold {
-                        Hold::Rate(due) => {
+                Some(pause) => {
+                    sending.inbox.paused_for = Some(pause);
+                    match pause {
+                        Pause::Rate(due) => {
                             let (place, timer) = service.rates.enlist(self, due);
                             sending.inbox.place = Some(place);
                             after = timer;
                         }
-                        Hold::Memory => {
+                        Pause::Memory => {
                             service.memory.held_back.fetch_add(1, Ordering::Relaxed);
                             tell = service.memory.enlist(self);
                             look = true;
                         }
-                        Hold::Asked | Hold::Outbox => {}
+                        Pause::Asked | Pause::Outbox => {}
                     }
                 }
             }
@@ -259,7 +259,7 @@ impl Conn {
             return None;
         }
         if sending.inbox.asked {
-            // `turn`, which comes next, notes that the session is held.
+            // `turn`, which comes next, notes that the session is paused.
             sending.inbox.stash = Some(buffer);
             self.account(&mut sending);
             return None;
@@ -291,7 +291,7 @@ impl Conn {
         if sending.phase != Phase::Open {
             return Frames::Over;
         }
-        if sending.reason_to_hold(service, Buckets::wait_for_message).is_some() {
+        if sending.reason_to_pause(service, Buckets::wait_for_message).is_some() {
             sending.inbox.more = true;
             return Frames::Later;
         }
@@ -331,22 +331,22 @@ impl Conn {
 
     /// Its tokens have come.
     pub(super) fn rate_due(self: &Arc<Self>) {
-        self.go_on_if(|hold| matches!(hold, Hold::Rate(_)));
+        self.go_on_if(|pause| matches!(pause, Pause::Rate(_)));
     }
 
     /// So much memory was freed that receiving may go on.
     pub(super) fn memory_freed(self: &Arc<Self>) {
-        self.go_on_if(|hold| hold == Hold::Memory);
+        self.go_on_if(|pause| pause == Pause::Memory);
     }
 
-    pub(super) fn is_held_for_memory(&self) -> bool {
-        self.lock().inbox.held == Some(Hold::Memory)
+    pub(super) fn is_paused_for_memory(&self) -> bool {
+        self.lock().inbox.paused_for == Some(Pause::Memory)
     }
 
-    fn go_on_if(self: &Arc<Self>, such: impl FnOnce(Hold) -> bool) {
+    fn go_on_if(self: &Arc<Self>, such: impl FnOnce(Pause) -> bool) {
         let go_on = {
             let mut sending = self.lock();
-            let taken = sending.take_hold(such);
+            let taken = sending.take_pause(such);
             if taken {
                 self.taken();
             }
