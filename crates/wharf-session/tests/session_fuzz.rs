@@ -1,9 +1,6 @@
 //! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage
 //! as its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
 
-#[path = "../fuzz/targets.rs"]
-mod targets;
-
 use wharf_testkit::blind::Blind;
 
 const BLIND: Blind = Blind {
@@ -14,10 +11,10 @@ const BLIND: Blind = Blind {
 
 #[test]
 fn lines_are_found_however_the_stream_is_cut() {
-    BLIND.fuzz("lines", 1, targets::lines);
+    BLIND.fuzz("lines", 1, wharf_session_fuzz::lines);
 }
 
 #[test]
 fn frames_with_a_length_are_found_however_the_stream_is_cut() {
-    BLIND.fuzz("length_prefix", 2, targets::length_prefix);
+    BLIND.fuzz("length_prefix", 2, wharf_session_fuzz::length_prefix);
 }

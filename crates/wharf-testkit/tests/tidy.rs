@@ -1,6 +1,6 @@
 //! What a reader of the sources relies on, checked: imports point downwards as the picture in `docs/architecture.md`
-//! draws them, files of one crate do not import each other in a circle, each file says what it is, no line is too wide,
-//! words that were given up do not come back, and links between documents lead somewhere.
+//! draws them, files of one crate do not import each other in a circle, each file has one parent and says what it is,
+//! no line is too wide, words that were given up do not come back, and links between documents lead somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -223,6 +223,14 @@ fn documents() -> Vec<PathBuf> {
     );
     found.sort();
     found
+}
+
+#[test]
+fn each_file_has_one_parent() {
+    let attribute = concat!("#[", "path");
+    let elsewhere = |path: &PathBuf| read(path).lines().any(|line| line.trim_start().starts_with(attribute));
+    let found: Vec<String> = sources().iter().filter(|path| elsewhere(path)).map(|path| shown(path)).collect();
+    assert!(found.is_empty(), "what several programs use is a library of theirs, and no module of each: {found:#?}");
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! The fuzz targets over their corpus, and over mutations of it from a fixed seed: what `cargo fuzz` does with coverage
 //! as its guide, done blindly and always alike. An input that fails is printed, to be put into the corpus.
 
-#[path = "../fuzz/targets.rs"]
-mod targets;
-
 use fastrand::Rng;
 use wharf_testkit::blind::Blind;
 
@@ -15,12 +12,12 @@ const BLIND: Blind = Blind {
 
 #[test]
 fn every_number_is_translated_and_none_into_a_success() {
-    BLIND.fuzz("errors", 3, targets::errors);
+    BLIND.fuzz("errors", 3, wharf_fuzz::errors);
     // Every number that a system has, and one bit more than a status has room for.
-    (-5_000..=70_000).for_each(targets::errno);
+    (-5_000..=70_000).for_each(wharf_fuzz::errno);
     let mut rng = Rng::with_seed(4);
     for _ in 0..20_000 {
-        targets::errno(rng.i32(..));
-        targets::status(wharf::error::NtStatus(rng.u32(..)));
+        wharf_fuzz::errno(rng.i32(..));
+        wharf_fuzz::status(wharf::error::NtStatus(rng.u32(..)));
     }
 }

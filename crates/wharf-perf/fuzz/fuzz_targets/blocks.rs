@@ -1,8 +1,4 @@
 //! Bytes from the fuzzer for the target `blocks` of `targets.rs`.
 #![no_main]
 
-#[path = "../targets.rs"]
-#[allow(dead_code)]
-mod targets;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::blocks(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wharf_perf_fuzz::blocks(data));
