@@ -48,6 +48,26 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+/// What never changes, a lock for the program's session, one for all that decides about the connection ([`Sending`]),
+/// and figures that are read without a lock. `handler` is held while the session's code runs, which may take `sending`;
+/// it is never taken under `sending`, under which no code of the program runs. The rest:
+///
+/// | field | who changes it, and when | who reads it | ordering |
+/// |---|---|---|---|
+/// | `peer` | whoever connects, with each address that it tries; a lock of its own, under which nothing else is taken | anybody | the lock's |
+/// | `messages_in_flight` | whoever sends: it has set `busy` | the end of that send | Relaxed. The send's packet, and the lock under which `busy` changes, come between |
+/// | `waiting` | a sender that waits for room, under the lock when it begins | whoever made room, after it has had the lock | Relaxed. A sender that the lock showed to nobody looks for room under it later |
+/// | `bytes_received`, `messages_received` | the thread that receives, of which there is one | anybody | Relaxed: a figure by itself, so written without an atomic addition (see [`count`]) |
+/// | `messages_sent`, `sends` | the thread that sends, of which there is one | anybody | Relaxed: as above |
+/// | `bytes_sent` | whoever has looked how much the system took, upwards only | anybody | Relaxed: a figure by itself |
+/// | `given`, `given_data` | whoever sends, under the lock, before the stream is given the bytes | under the lock; looks at what has arrived, without | Relaxed. A look may find less than was given by now, and then sees that something is under way |
+/// | `settled` | a look, under the lock | the same, and who asks whether to look | Relaxed: who misses it looks once more |
+/// | `arrived_then` | whoever looks at the memory of all | the same | Relaxed: exchanged, so no byte counts twice |
+/// | `framed` | the framing, when it has its first bytes | the thread that receives; memory | Relaxed: it goes one way |
+/// | `holds` | under the lock | memory, which looks for the largest | Relaxed: the choice need not be exact |
+/// | `opened_ms`, `received_ms` | the thread that receives | anybody | Relaxed: times by themselves |
+/// | `heard_us` | the thread that receives, also to and from `NEVER`; the end of a send by exchange, and not over `NEVER` | the sweep for time-outs | Relaxed: a time-out comes with the next sweep |
+/// | `opened_us`, `ready` | the thread that receives; the owner | the sweep for time-outs | Relaxed: as above |
 pub(super) struct Conn {
     pub(super) id: u64,
     /// While it is being connected, the address that is tried.
