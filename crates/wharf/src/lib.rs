@@ -118,7 +118,7 @@ pub use port::packet::{Event, Packet};
 #[cfg(not(loom))]
 pub use port::refused::{Refused, Rejected, Unposted, UnpostedReason};
 #[cfg(not(loom))]
-pub use port::{Batch, Branch, CompletionPort, Context, Key, Notifier, PortOptions, PortStats};
+pub use port::{Batch, Branch, CompletionPort, Context, Key, NotRun, Notifier, PortOptions, PortStats};
 #[cfg(not(loom))]
 pub use port::{fs, net, process};
 #[cfg(not(loom))]

@@ -387,13 +387,13 @@ impl Pool {
                 Some(entry) => Ok(Some(Taken::Entry(entry))),
                 None => queue.get_interruptibly(Deadline::after(may_end().then_some(self.workers.idle))),
             };
-            let completion = match taken {
-                Ok(Some(Taken::Entry(entry))) => self.port.0.execute(entry),
+            let entry = match taken {
+                Ok(Some(Taken::Entry(entry))) => entry,
                 Ok(Some(Taken::EngineWork(entry))) => {
                     self.port.0.do_work(entry);
-                    None
+                    continue;
                 }
-                Ok(None) => None,
+                Ok(None) => continue,
                 Err(GetError::TimedOut) => {
                     let mut state = self.state.lock();
                     if state.live - state.leaving > self.workers.min {
@@ -401,15 +401,19 @@ impl Pool {
                         return true;
                     }
                     drop(state);
-                    None
+                    continue;
                 }
                 Err(_) => return false,
             };
-            let Some(completion) = completion else { continue };
-            if let Some(note) = &member.note {
-                note.set(completion.device);
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.handler)(completion))) {
+            // A function that was queued is called here, too.
+            let handle = || {
+                let Some(completion) = self.port.0.execute(entry) else { return };
+                if let Some(note) = &member.note {
+                    note.set(completion.device);
+                }
+                (self.handler)(completion);
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) {
                 if !self.is_home() {
                     return false;
                 }

@@ -16,4 +16,5 @@ pub use engines::{FileEngine, SocketEngine};
 pub use operation::*;
 pub(crate) use timers::{Clock, Due, Repeating, Timers};
 pub use timers::{PERIOD_LEAST, Retain};
-pub use types::{Config, DeviceInfo, DeviceKind, Incoming, Issued, Outgoing, Post};
+pub(crate) use types::RUNS_MAX;
+pub use types::{Config, DeviceInfo, DeviceKind, Incoming, Issued, Outgoing, Post, Ran};

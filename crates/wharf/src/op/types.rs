@@ -40,6 +40,18 @@ impl From<Post> for Completion {
     }
 }
 
+/// How a function that was queued ([`Port::run`](crate::raw::Port::run)) comes to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// By a worker that has taken it, with a slot: it may do what a handler may.
+    Worker,
+    /// By whoever closed the port: it was still queued. It has to free what its number stands for, and no more.
+    Closed,
+}
+
+/// A `get` whose time is over takes so many functions at most before it gives up.
+pub(crate) const RUNS_MAX: usize = 64;
+
 /// A device as the port's list shows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

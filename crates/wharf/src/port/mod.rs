@@ -12,6 +12,7 @@ pub(crate) mod packet;
 pub mod process;
 mod record;
 pub(crate) mod refused;
+mod run;
 mod spare;
 mod stats;
 mod timing;
@@ -23,6 +24,7 @@ pub use batch::Batch;
 pub use branch::Branch;
 pub use notifier::Notifier;
 pub use options::PortOptions;
+pub use run::NotRun;
 pub use stats::PortStats;
 pub use types::{Context, Key};
 
@@ -287,6 +289,32 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         self.owner.0.try_post(posted(bytes, key, context), limit).map_err(|(post, closed)| {
             unposted(post, if closed { UnpostedReason::Closed } else { UnpostedReason::Full })
         })
+    }
+
+    /// Queues a function: the thread that takes it, in a pool or inside [`get`](CompletionPort::get), calls it as it
+    /// would handle a packet, with a slot, and then takes the next. It may block, and is replaced then. A panic comes
+    /// out of the `get`; a pool goes on, as after any handler's.
+    ///
+    /// A port that is closed before drops it. A `get` with a time-out returns later by what functions take; once its
+    /// time is over, it takes no more than 64 of them before it gives up.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use wharf::{CompletionPort, Workers};
+    /// let port = CompletionPort::<(), ()>::new()?;
+    /// let workers = port.start(Workers::new(2), |_packet| {})?;
+    /// let (tell, told) = channel();
+    /// port.run(move || tell.send(6 * 7).unwrap()).unwrap();
+    /// assert_eq!(told.recv(), Ok(42));
+    /// # drop(workers);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The port is closed; the function comes back.
+    pub fn run<F: FnOnce() + Send + 'static>(&self, function: F) -> Result<(), NotRun<F>> {
+        run::run(&self.owner.0, function)
     }
 
     /// Takes the next packet, waiting for one as long as it takes.

@@ -53,5 +53,5 @@ pub(crate) use device::DeviceState;
 pub(crate) use files::file_traits;
 pub(crate) use packet::Entry;
 pub(crate) use port::Port;
-pub(crate) use queue::{Note, Park, Rest};
+pub(crate) use queue::{Note, Park, Queue as PortQueue, Rest};
 pub(crate) use streams::TrySend;

@@ -5,7 +5,7 @@ use super::port::Port;
 use super::queue::{Queue, Rest, key};
 use super::record::Pointer;
 use crate::contain::contain;
-use crate::op::{Completion, Delivery, Post, Sink};
+use crate::op::{Completion, Delivery, Post, RUNS_MAX, Ran, Sink};
 use crate::sys::calls::OVERLAPPED_ENTRY;
 use crate::threads::{Deadline, GetError, Taken};
 use std::sync::atomic::Ordering;
@@ -19,6 +19,8 @@ pub(crate) enum Entry {
     Packet(Box<Completion>),
     /// A completion for a function.
     Call(fn(usize, Completion), usize, Box<Completion>),
+    /// A function of the program's own, which is to be called with this number.
+    Run(fn(usize, Ran), usize),
     /// A periodic timer whose time has come.
     Tick(u64),
     /// An operation that the kernel has ended, with so many bytes.
@@ -42,6 +44,7 @@ pub(super) fn dispose(queue: &Queue, entry: Entry) {
         Entry::Packet(completion) => contain(|| dispose(*completion)),
         // A function's completion is not the port's to free: it is told, as it would have been.
         Entry::Call(call, context, completion) => contain(|| call(context, *completion)),
+        Entry::Run(call, context) => contain(|| call(context, Ran::Closed)),
         Entry::Tick(_) => {}
         Entry::Ended(ended) => {
             let ended = finished(queue, ended, true);
@@ -73,6 +76,7 @@ pub(super) fn post_entry(queue: &Queue, entry: Entry) {
         Entry::Call(call, context, completion) => {
             (0, key::CALL, Box::into_raw(Box::new((call, context, completion))).expose_provenance())
         }
+        Entry::Run(call, context) => (0, call as usize, context),
         // In two words, for an address may have half of its bits.
         Entry::Tick(serial) => ((serial >> 32) as u32, key::TICK, serial as u32 as usize),
         Entry::Ended(Ended(pointer, bytes)) => (bytes as u32, key::OPERATION, pointer.0.expose_provenance()),
@@ -102,6 +106,10 @@ pub(super) fn entry_of(packet: &OVERLAPPED_ENTRY) -> Entry {
                 type Call = (fn(usize, Completion), usize, Box<Completion>);
                 let (call, context, completion) = *Box::from_raw(std::ptr::with_exposed_provenance_mut::<Call>(token));
                 Entry::Call(call, context, completion)
+            }
+            function @ key::FUNCTION.. => {
+                let call = std::ptr::with_exposed_provenance::<()>(function);
+                Entry::Run(std::mem::transmute::<*const (), fn(usize, Ran)>(call), token)
             }
             key::TICK => Entry::Tick(u64::from(packet.dwNumberOfBytesTransferred) << 32 | token as u64),
             _ => {
@@ -161,29 +169,79 @@ impl Port {
         None
     }
 
+    /// Waits for a packet; a [waker](Port::waker) ends the wait.
     pub(crate) fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
-        self.get_until(Deadline::after(timeout))
+        let deadline = Deadline::after(timeout);
+        self.take_one(deadline, || self.queue.get_interruptibly(deadline))
     }
 
+    /// Waits for a packet, whoever uses a waker.
     pub(crate) fn get_until(&self, deadline: Deadline) -> Result<Completion, GetError> {
+        self.take_one(deadline, || self.queue.get(deadline).map(Some))
+    }
+
+    fn take_one(
+        &self,
+        deadline: Deadline,
+        mut take: impl FnMut() -> Result<Option<Taken<Entry>>, GetError>,
+    ) -> Result<Completion, GetError> {
+        let mut ran = 0;
         loop {
-            let Taken::Entry(entry) = self.queue.get(deadline)? else { unreachable!("there is no other work here") };
+            let Taken::Entry(entry) = take()?.ok_or(GetError::Interrupted)? else {
+                unreachable!("there is no other work here")
+            };
+            ran += usize::from(matches!(entry, Entry::Run(..)));
             if let Some(completion) = self.execute(entry) {
                 return Ok(completion);
+            }
+            if ran >= RUNS_MAX && deadline.has_passed() {
+                return Err(GetError::TimedOut);
             }
         }
     }
 
+    /// Queues a function that is called by whoever takes it.
+    pub(crate) fn run(&self, call: fn(usize, Ran), context: usize) -> Result<(), usize> {
+        if self.queue.is_closed() {
+            return Err(context);
+        }
+        post_entry(&self.queue, Entry::Run(call, context));
+        Ok(())
+    }
+
     /// Waits for a packet, and takes up to `most` entries that are there then; of none is refused (row D-46).
     pub(crate) fn get_many(&self, most: usize, deadline: Deadline) -> Result<(Completion, Rest<Entry>), GetError> {
+        self.take_many(most, deadline, || self.queue.get_many(deadline, most).map(Some))
+    }
+
+    /// [`get_many`](Port::get_many), which a [waker](Port::waker) ends.
+    pub(crate) fn get_many_interruptibly(
+        &self,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<(Completion, Rest<Entry>), GetError> {
+        self.take_many(most, deadline, || self.queue.get_many_interruptibly(deadline, most))
+    }
+
+    fn take_many(
+        &self,
+        most: usize,
+        deadline: Deadline,
+        mut take: impl FnMut() -> Result<Option<(Taken<Entry>, Rest<Entry>)>, GetError>,
+    ) -> Result<(Completion, Rest<Entry>), GetError> {
+        let mut ran = 0;
         loop {
             if most == 0 {
                 return Err(GetError::NoRoom);
             }
-            let (taken, rest) = self.queue.get_many(deadline, most)?;
+            let (taken, rest) = take()?.ok_or(GetError::Interrupted)?;
             let Taken::Entry(entry) = taken else { unreachable!("there is no other work here") };
+            ran += usize::from(matches!(entry, Entry::Run(..)));
             if let Some(first) = self.execute(entry).or_else(|| self.next_of(&rest)) {
                 return Ok((first, rest));
+            }
+            if ran >= RUNS_MAX && deadline.has_passed() {
+                return Err(GetError::TimedOut);
             }
         }
     }
@@ -210,6 +268,10 @@ impl Port {
             // Serial numbers of signals are odd.
             Entry::Tick(serial) if serial % 2 == 1 => self.signal_taken(serial),
             Entry::Tick(serial) => self.tick_taken(serial),
+            Entry::Run(call, context) => {
+                call(context, Ran::Worker);
+                None
+            }
             Entry::Call(call, context, completion) => {
                 call(context, *completion);
                 None

@@ -36,6 +36,8 @@ pub(super) mod key {
     pub(in super::super) const TICK: usize = 5;
     /// Nobody's: whoever takes it looks around, and waits on.
     pub(in super::super) const NOTHING: usize = 6;
+    /// A key that is not smaller is the address of a function to call: nothing lies in the first 64 KiB.
+    pub(in super::super) const FUNCTION: usize = 0x1_0000;
 }
 
 /// How long nobody has to have come back before a pool grows.
@@ -254,15 +256,33 @@ impl Queue {
         deadline: Deadline,
         most: usize,
     ) -> Result<(Taken<Entry>, Rest<Entry>), GetError> {
+        Ok(self.take_many(deadline, most, false)?.expect("it is not to be interrupted"))
+    }
+
+    /// Like [`get_many`](Queue::get_many), and `None` when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_many_interruptibly(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        most: usize,
+    ) -> Result<Option<(Taken<Entry>, Rest<Entry>)>, GetError> {
+        self.take_many(deadline, most, true)
+    }
+
+    fn take_many(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        most: usize,
+        interruptible: bool,
+    ) -> Result<Option<(Taken<Entry>, Rest<Entry>)>, GetError> {
         let worker = self.worker();
         let mut into = [OVERLAPPED_ENTRY::default(); BATCH];
         let into = &mut into[..most.clamp(1, BATCH)];
-        let count = self.wait(&worker, deadline, false, into)?.expect("it is not to be interrupted");
+        let Some(count) = self.wait(&worker, deadline, interruptible, into)? else { return Ok(None) };
         let mut batch = worker.batch.lock();
         batch.extend(into[..count].iter().map(super::packet::entry_of));
         let first = batch.pop_front().expect("at least one came");
         drop(batch);
-        Ok((Taken::Entry(first), Rest { worker, entry: std::marker::PhantomData }))
+        Ok(Some((Taken::Entry(first), Rest { worker, entry: std::marker::PhantomData })))
     }
 
     /// Waits for packets, and returns how many came; `None`: the worker was interrupted. The thread is the kernel's to

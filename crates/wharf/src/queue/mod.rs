@@ -271,22 +271,33 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         T: 'static,
         D: 'static,
     {
+        past_interruptions(|| self.get_many_interruptibly(deadline, most))
+    }
+
+    /// Like [`get_many`](Queue::get_many), and `None` when the worker is [interrupted](Queue::interrupt).
+    pub(crate) fn get_many_interruptibly(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        most: usize,
+    ) -> Result<Option<(Taken<T>, Rest<T>)>, GetError>
+    where
+        T: 'static,
+        D: 'static,
+    {
+        let with_rest = |got: Got<T>| got.map(|(taken, owner)| (taken, Rest { owner }));
         match bind(self) {
-            Some(me) => {
-                let taken = past_interruptions(|| self.get_as(me.number, deadline, most));
-                taken.map(|(taken, owner)| (taken, Rest { owner }))
-            }
+            Some(me) => self.get_as(me.number, deadline, most).map(with_rest),
             // The thread is being torn down and belongs to no port: the batch is its own, nobody can take it back.
             None => {
                 let me = self.enroll().number;
-                let taken = past_interruptions(|| self.get_as(me, deadline, most));
+                let taken = self.get_as(me, deadline, most);
                 {
                     let mut state = self.state.lock();
                     let had_one = std::mem::take(&mut state.worker(me).has_batch);
                     state.batches -= usize::from(had_one);
                 }
                 self.dismiss(me);
-                taken.map(|(taken, owner)| (taken, Rest { owner }))
+                taken.map(with_rest)
             }
         }
     }

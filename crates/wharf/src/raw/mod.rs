@@ -1,10 +1,9 @@
 //! The layer under the safe one: keys and tokens are numbers, buffers are addresses.
 //!
 //! [`CompletionPort`](crate::CompletionPort) is its first user. A C interface with Win32 shapes, or futures, can be
-//! built on it, as far as packets are taken one by one: batches, the port's figures and its notifier are the typed
-//! port's alone. It has no types of its own for contexts: an operation carries a *token* (the address of the caller's
-//! record, say), which comes back in the [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an
-//! event, or a function.
+//! built on it; the port's figures and its notifier are the typed port's alone. It has no types of its own for
+//! contexts: an operation carries a *token* (the address of the caller's record, say), which comes back in the
+//! [`Completion`]. An operation's completion goes to its [`Sink`]: the queue, an event, or a function.
 //!
 //! A device belongs to the port that took it, and so does an operation's name: another port refuses them.
 //!
@@ -25,6 +24,7 @@ use crate::reactor as execution;
 mod device;
 mod port;
 mod released;
+mod waker;
 
 pub use device::Device;
 pub use port::Port;
@@ -32,13 +32,24 @@ pub use released::Released;
 
 pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, FileEngine,
-    Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, RawBuffer, Sink,
+    Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, Ran, RawBuffer, Sink,
     SocketEngine, Withdrawal,
 };
 pub use crate::threads::GetError;
 pub(crate) use execution::{Entry, Note, Park, Rest, TrySend, file_traits};
+pub use waker::Waker;
 
 use crate::sys::errno;
+
+/// The calling thread leaves the port that it belongs to since its first `get` there: its slot and the rest of its
+/// batch are given back now, as its end would do it. A later `get` has it belong to a port again. In a thread that
+/// belongs to none this does nothing, and in a forked child it only forgets the parent's port.
+///
+/// For a thread that goes on with something else, and for an interface that ends threads without running their
+/// destructors in time.
+pub fn leave_port() {
+    crate::threads::unbind();
+}
 
 /// The operation was cancelled, or its device or port was closed (row E-04): `ERROR_OPERATION_ABORTED` on Windows.
 pub const ECANCELED: i32 = errno::ECANCELED;

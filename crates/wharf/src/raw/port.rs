@@ -1,15 +1,15 @@
 //! The port of the raw layer: its documents, and one line for each call. The work is done by whatever executes
 //! operations here.
 
-use super::Device;
 use super::execution;
+use super::{Device, Waker};
 use crate::op::{
     Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, OperationId, Outgoing, Part,
-    Post, Retain, Sink, Withdrawal,
+    Post, Ran, Retain, Sink, Withdrawal,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
-use crate::threads::GetError;
+use crate::threads::{Deadline, GetError};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -173,6 +173,66 @@ impl Port {
         self.0.post(post)
     }
 
+    /// Queues a packet that says so: as [`post`](Port::post), with an error of the system's numbers in it. For the
+    /// later stages of something that the caller puts together of several operations, which may end on another port
+    /// than the one that they began on. 0 is no error.
+    ///
+    /// ```
+    /// # use wharf::raw::{Config, ECANCELED, Port, Post};
+    /// # fn port() -> std::io::Result<Port> {
+    /// #     let (wake, sockets, files) = Default::default();
+    /// #     let (concurrency, pool_buffer_bytes, pool_keep) = (0, 0, 0);
+    /// #     Port::new(Config { concurrency, wake, pool_buffer_bytes, pool_keep, sockets, files, dispose: drop })
+    /// # }
+    /// let port = port()?;
+    /// port.post_with_error(Post { key: 1, token: 2, bytes: 3 }, ECANCELED).unwrap();
+    /// let packet = port.get(None).unwrap();
+    /// assert_eq!((packet.key, packet.token, packet.bytes, packet.error), (1, 2, 3, ECANCELED));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn post_with_error(&self, post: Post, error: i32) -> Result<(), Post> {
+        let completion = Box::new(Completion { error, ..post.into() });
+        self.0.post_packet(completion).map_err(|back| Post { key: back.key, token: back.token, bytes: back.bytes })
+    }
+
+    /// Queues a function: the thread that takes it from the queue, inside its `get`, calls it with `context`, having a
+    /// slot as for a packet, and then takes the next entry. It stands in one order with packets, may block as a handler
+    /// may, and nothing is allocated for it. A panic comes out of the `get`; in a pool it is a handler's.
+    ///
+    /// Each is called once: by a worker ([`Ran::Worker`]), or, where it is still queued when the port is closed, by
+    /// whoever closes it ([`Ran::Closed`]), to free what `context` stands for. A `get` with a time-out returns later by
+    /// what functions take; once its time is over, it takes no more than 64 of them before it gives up.
+    ///
+    /// A closed port gives `context` back, and the function is not called.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wharf::raw::{Config, Port, Ran};
+    /// # fn port() -> std::io::Result<Port> {
+    /// #     let (wake, sockets, files) = Default::default();
+    /// #     let (concurrency, pool_buffer_bytes, pool_keep) = (0, 0, 0);
+    /// #     Port::new(Config { concurrency, wake, pool_buffer_bytes, pool_keep, sockets, files, dispose: drop })
+    /// # }
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// static SUM: AtomicUsize = AtomicUsize::new(0);
+    ///
+    /// let port = port()?;
+    /// let add = |number, ran| {
+    ///     if ran == Ran::Worker {
+    ///         SUM.fetch_add(number, Ordering::Relaxed);
+    ///     }
+    /// };
+    /// port.run(add, 40).unwrap();
+    /// port.run(add, 2).unwrap();
+    /// assert!(port.get(Some(Duration::ZERO)).is_err(), "there is no packet");
+    /// assert_eq!(SUM.load(Ordering::Relaxed), 42);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[inline]
+    pub fn run(&self, call: fn(usize, Ran), context: usize) -> Result<(), usize> {
+        self.0.run(call, context)
+    }
+
     /// Queues a packet unless `limit` entries are queued. The flag tells whether the port is closed.
     ///
     /// On Windows two that try at the same moment may both succeed: the kernel offers no such call.
@@ -182,9 +242,36 @@ impl Port {
     }
 
     /// Takes the next packet. `None` waits for ever, zero does not wait.
+    ///
+    /// Fails with [`GetError::Interrupted`] when the thread's [`waker`](Port::waker) was used, packets or not.
     #[inline]
     pub fn get(&self, timeout: Option<Duration>) -> Result<Completion, GetError> {
         self.0.get(timeout)
+    }
+
+    /// Waits as [`get`](Port::get) does, and takes up to `most` packets that are there then: they are appended to
+    /// `into`, in the order of the queue, and their number is returned. What was taken for them has been done when the
+    /// call returns (a receive that was found ready is executed), so none of them can be given back; the thread has one
+    /// slot for all. Where what is queued comes to nothing, there are fewer than could be.
+    ///
+    /// Errors are those of `get`, and [`GetError::NoRoom`] when `most` is 0 (row D-46); nothing is appended then.
+    pub fn get_into(
+        &self,
+        into: &mut Vec<Completion>,
+        most: usize,
+        timeout: Option<Duration>,
+    ) -> Result<usize, GetError> {
+        let before = into.len();
+        let (first, rest) = self.0.get_many_interruptibly(most, Deadline::after(timeout))?;
+        into.push(first);
+        into.extend(std::iter::from_fn(|| self.0.next_of(&rest)));
+        Ok(into.len() - before)
+    }
+
+    /// What ends the calling thread's `get`: see [`Waker`]. The thread belongs to the port from now on, as after a
+    /// `get`. `None` in a forked child, and while the thread is being torn down.
+    pub fn waker(&self) -> Option<Waker> {
+        Waker::here(&self.0)
     }
 
     /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets

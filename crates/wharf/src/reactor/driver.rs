@@ -4,7 +4,7 @@ use super::device::DeviceState;
 use super::{Completion, DeviceKind, ECANCELED, Entry, FileEngine, Payload, Sink, entry, file, finish, signal};
 use crate::contain::contain;
 use crate::op::buffer::Pool;
-use crate::op::{Devices, PortNumber, Timers};
+use crate::op::{Devices, PortNumber, Ran, Timers};
 use crate::queue::{Driver, Found};
 use crate::reactor::direction::Side;
 use crate::reactor::engine::files::FileThread;
@@ -162,6 +162,7 @@ impl Driver<Entry> for PortDriver {
             Entry::Packet(completion) => contain(|| (self.dispose)(*completion)),
             // A function's completion is not the port's to free: it is told, as it would have been.
             Entry::Call(call, context, completion) => contain(|| call(context, *completion)),
+            Entry::Run(call, context) => contain(|| call(context, Ran::Closed)),
             Entry::Ready(..) | Entry::Tick(_) => {}
         }
     }

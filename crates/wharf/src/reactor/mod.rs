@@ -37,7 +37,7 @@ pub(crate) use file::traits_of as file_traits;
 pub(crate) use inline::TrySend;
 
 use crate::op::buffer::Pool;
-use crate::op::{Delivery, Devices, Operation, PortNumber, Timers};
+use crate::op::{Delivery, Devices, Operation, PortNumber, Ran, Timers};
 use crate::queue::{self, Driver, Queue};
 use crate::sync::{Arc, Lock};
 use crate::sys::fork::Home;
@@ -50,6 +50,8 @@ use std::sync::atomic::AtomicBool;
 
 /// Where a worker notes what it handles, for reports.
 pub(crate) type Note = queue::Note<Entry>;
+
+pub(crate) type PortQueue = Queue<Entry, PortDriver>;
 
 /// What lies in the queue. The tag is a whole word: entries are then copied in aligned pieces, which the processor
 /// forwards from store to load; with a byte as tag a burst of posts costs half as much again.
@@ -64,6 +66,8 @@ pub(crate) enum Entry {
     Ready(Arc<DeviceState>, Side),
     /// A completion for a function.
     Call(fn(usize, Completion), usize, Box<Completion>),
+    /// A function of the program's own, which is to be called with this number.
+    Run(fn(usize, Ran), usize),
     /// A periodic timer whose time has come.
     Tick(u64),
 }
@@ -71,7 +75,7 @@ pub(crate) enum Entry {
 /// The port as its operations see it; [`raw::Port`](crate::raw::Port) is its face.
 #[derive(Clone)]
 pub(crate) struct Port {
-    pub(crate) queue: Arc<Queue<Entry, PortDriver>>,
+    pub(crate) queue: Arc<PortQueue>,
 }
 
 impl std::fmt::Debug for Port {
@@ -255,6 +259,10 @@ impl Port {
             Entry::Packet(completion) => Some(*completion),
             Entry::Ready(device, Side::Receive) if device.kind != DeviceKind::Listener => self.receive_turn(&device),
             Entry::Tick(serial) => self.tick_taken(serial),
+            Entry::Run(call, context) => {
+                call(context, Ran::Worker);
+                None
+            }
             Entry::Call(call, context, completion) => {
                 call(context, *completion);
                 None

@@ -26,7 +26,7 @@ mod turns;
 
 use crate::raw::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, FileEngine, GetError,
-    Issued, Kind, OperationId, Payload, Post, RawBuffer, Sink, Withdrawal,
+    Issued, Kind, OperationId, Payload, Post, Ran, RawBuffer, Sink, Withdrawal,
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
@@ -45,6 +45,8 @@ use std::time::{Duration, Instant};
 use wharf_testkit::seeds;
 
 const EBUSY: i32 = 16;
+/// What a post may say.
+const POSTED_ERROR: i32 = 995;
 const EACCES: i32 = 13;
 const ENOSPC: i32 = 28;
 const ECONNREFUSED: i32 = 111;
@@ -66,6 +68,15 @@ thread_local! {
 
 fn called(_context: usize, completion: Completion) {
     ARRIVED.with_borrow_mut(|arrived| arrived.push((Way::Callback, completion)));
+}
+
+/// A function that was queued is called.
+fn ran(token: usize, ran: Ran) {
+    let way = match ran {
+        Ran::Worker => Way::Callback,
+        Ran::Closed => Way::Disposed,
+    };
+    ARRIVED.with_borrow_mut(|arrived| arrived.push((way, Post { key: token + 7, token, bytes: token }.into())));
 }
 
 /// Frees what nobody takes any more. The program's destructors are called here; some panic, and what some of them panic
@@ -648,6 +659,12 @@ impl Schedule {
     }
 
     fn post(&self) {
+        let way = self.model.lock().rng.u8(..4);
+        self.post_in_way(way);
+    }
+
+    /// Queues a function (0), a packet with an error (1), or a plain packet.
+    fn post_in_way(&self, way: u8) {
         let (token, key, limit) = {
             let mut model = self.model.lock();
             let token = model.add(Kind::Posted, None, 0, self.fake.now());
@@ -656,6 +673,11 @@ impl Schedule {
         let refuse = self.must_refuse(token);
         let post = Post { key, token, bytes: token };
         let result = match limit {
+            None if way == 0 => self.port.run(ran, token).map_err(|token| (Post { token, ..post }, true)),
+            None if way == 1 => {
+                let port = crate::raw::Port(self.port.clone());
+                port.post_with_error(post, POSTED_ERROR).map_err(|post| (post, true))
+            }
             None => self.port.post(post).map_err(|post| (post, true)),
             Some(limit) => self.port.try_post(post, limit),
         };
@@ -867,7 +889,7 @@ impl Schedule {
             }
             Err(GetError::TimedOut) => {}
             Err(GetError::Abandoned) => assert!(self.model.lock().closed, "abandoned by an open port"),
-            Err(GetError::Forked | GetError::NoRoom) => unreachable!(),
+            Err(GetError::Forked | GetError::NoRoom | GetError::Interrupted) => unreachable!(),
         }
         false
     }
@@ -1141,7 +1163,7 @@ impl Model {
             (0, Kind::Sent) => bytes == total,
             (0, Kind::Disconnected) => unknown || view.is_some_and(|view| view.shut),
             (0, Kind::Connected) => unknown || view.is_some() || operation.ends,
-            (0, Kind::Posted) => bytes == token,
+            (0 | POSTED_ERROR, Kind::Posted) => bytes == token,
             (0, Kind::Accepted | Kind::Elapsed) => true,
             (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent) => reset,
             (ENOTCONN, Kind::Disconnected) => reset,

@@ -15,6 +15,8 @@ pub enum GetError {
     Forked,
     /// A batch of no packets was asked for (87, `ERROR_INVALID_PARAMETER`).
     NoRoom,
+    /// The thread's [`Waker`](crate::raw::Waker) was used (192, `WAIT_IO_COMPLETION`). Only from a raw port.
+    Interrupted,
 }
 
 impl GetError {
@@ -25,6 +27,7 @@ impl GetError {
             GetError::Abandoned => 735,
             GetError::Forked => 6,
             GetError::NoRoom => 87,
+            GetError::Interrupted => 192,
         }
     }
 }
@@ -36,6 +39,7 @@ impl fmt::Display for GetError {
             GetError::Abandoned => "the port was closed",
             GetError::Forked => "the port belongs to the parent process; make a new one after fork",
             GetError::NoRoom => "a batch of 0 packets was asked for; ask for 1 or more",
+            GetError::Interrupted => "another thread has interrupted the wait",
         })
     }
 }
@@ -47,6 +51,7 @@ impl From<GetError> for io::Error {
         let kind = match error {
             GetError::TimedOut => io::ErrorKind::TimedOut,
             GetError::NoRoom => io::ErrorKind::InvalidInput,
+            GetError::Interrupted => io::ErrorKind::Interrupted,
             _ => io::ErrorKind::NotConnected,
         };
         io::Error::new(kind, error)

@@ -37,7 +37,8 @@ impl Schedule {
             self.issued(token, issued, false);
             assert!(sent(0) <= MOST, "the issuing call sent {} bytes", sent(0));
             let packet = self.model.lock().operations.len();
-            self.post();
+            // A packet, for which a `get` ends.
+            self.post_in_way(2);
             let waits = || self.model.lock().operations[packet].is_outstanding();
             // Unless it was refused. Before it come what is queued already, and functions to call.
             while waits() {
