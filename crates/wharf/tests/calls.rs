@@ -4,12 +4,13 @@
 mod common;
 
 use common::*;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
-use wharf::raw::{self, Completion, ECANCELED, GetError, Kind, Post, Ran};
-use wharf::{CompletionPort, Wake, Workers, blocking};
+use wharf::raw::{self, Buffers, Completion, DeviceKind, ECANCELED, GetError, Kind, Post, Ran, RawBuffer, Sink};
+use wharf::{CompletionPort, Event, Wake, Workers, blocking};
 
 static DISPOSED: Mutex<Vec<(usize, i32)>> = Mutex::new(Vec::new());
 
@@ -286,4 +287,171 @@ fn a_pool_goes_on_after_a_function_that_panics() {
     assert_eq!(told.recv_timeout(DEADLINE), Ok(1));
     port.close();
     assert_eq!(workers.join().panics, 1);
+}
+
+// --- Cancelling by token and by issuer ---
+
+/// A connected device, its peer, and memory for receives, which is never freed.
+fn device(port: &raw::Port) -> (raw::Device, std::net::TcpStream) {
+    let (server, peer) = pair();
+    server.set_nonblocking(true).unwrap();
+    (port.adopt(server, DeviceKind::Stream, 5).unwrap(), peer)
+}
+
+fn space(bytes: usize) -> Buffers {
+    let memory = Vec::leak(vec![0_u8; bytes]);
+    Buffers::One(RawBuffer { pointer: memory.as_mut_ptr(), length: bytes })
+}
+
+#[allow(unsafe_code)]
+fn receive(port: &raw::Port, device: &raw::Device, token: usize) {
+    // SAFETY: the memory is nobody else's, and is never freed.
+    unsafe { port.receive(device, space(8), token, Sink::Port) }.unwrap();
+}
+
+fn ended(port: &raw::Port) -> (usize, i32) {
+    let completion = port.get(Some(DEADLINE)).unwrap();
+    (completion.token, completion.error)
+}
+
+#[test]
+fn operations_are_cancelled_by_their_token() {
+    let port = raw_port(1);
+    let (device, mut peer) = device(&port);
+    (1..=3).for_each(|token| receive(&port, &device, token));
+    receive(&port, &device, 2);
+    assert_eq!(port.cancel_token(&device, 9), 0);
+    assert_eq!(port.cancel_token(&device, 2), 2, "both that have it");
+    assert_eq!(port.cancel_token(&device, 2), 0);
+    let mut aborted = [ended(&port), ended(&port)];
+    aborted.sort_unstable();
+    assert_eq!(aborted, [(2, ECANCELED), (2, ECANCELED)]);
+    peer.write_all(b"eighteight").unwrap();
+    assert_eq!((ended(&port), ended(&port)), ((1, 0), (3, 0)));
+    let other = raw_port(1);
+    receive(&port, &device, 4);
+    assert_eq!(other.cancel_token(&device, 4), 0, "it is another port's");
+    port.close_device(&device);
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_send_that_has_begun_is_cancelled_by_its_token() {
+    let port = raw_port(1);
+    let (device, _peer) = device(&port);
+    // SAFETY: the memory is never freed and does not change.
+    unsafe { port.send(&device, space(32 << 20), 7, Sink::Port) }.unwrap();
+    assert_eq!(port.cancel_token(&device, 7), 1);
+    assert_eq!(ended(&port), (7, ECANCELED));
+    port.close_device(&device);
+}
+
+#[test]
+fn a_thread_cancels_what_it_has_issued_and_nothing_else() {
+    let port = raw_port(2);
+    let (device, mut peer) = device(&port);
+    receive(&port, &device, 1);
+    let issued = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            assert_eq!(raw::set_issuer(8), 0);
+            receive(&port, &device, 2);
+            receive(&port, &device, 3);
+            // The thread that had issued it is gone, its tag is not.
+        });
+        other.join()
+    });
+    issued.unwrap();
+    receive(&port, &device, 4);
+    assert_eq!(port.cancel_issued_by(&device, 7), 0);
+    assert_eq!(port.cancel_issued_by(&device, 8), 2);
+    let mut aborted = [ended(&port), ended(&port)];
+    aborted.sort_unstable();
+    assert_eq!(aborted, [(2, ECANCELED), (3, ECANCELED)]);
+    peer.write_all(b"eighteight").unwrap();
+    assert_eq!((ended(&port), ended(&port)), ((1, 0), (4, 0)));
+    port.close_device(&device);
+}
+
+#[test]
+fn in_a_race_with_data_each_receive_that_is_cancelled_by_token_completes_once() {
+    let port = raw_port(2);
+    let (device, mut peer) = device(&port);
+    let (mut bytes, mut cancelled) = (0, 0);
+    for token in 1..2000 {
+        receive(&port, &device, token);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| peer.write_all(b"x").unwrap());
+            let count = port.cancel_token(&device, token);
+            writer.join().unwrap();
+            let completion = port.get(Some(DEADLINE)).unwrap();
+            assert_eq!(completion.token, token);
+            match completion.error {
+                0 => bytes += completion.bytes,
+                error => {
+                    assert_eq!(error, ECANCELED, "{count}");
+                    cancelled += 1;
+                }
+            }
+        });
+    }
+    assert_eq!(port.get(NOW).unwrap_err(), GetError::TimedOut);
+    assert!(bytes <= 1999, "{cancelled} were cancelled");
+    port.close_device(&device);
+}
+
+#[test]
+fn a_typed_stream_cancels_what_was_issued_under_a_tag() {
+    let port = CompletionPort::<(), u32>::new().unwrap();
+    let (server, _peer) = pair();
+    let stream = port.associate(server, ()).unwrap();
+    stream.recv_pooled(1).unwrap();
+    raw::set_issuer(9);
+    stream.recv_pooled(2).unwrap();
+    raw::set_issuer(0);
+    assert_eq!(stream.cancel_issued_by(9), 1);
+    assert_eq!(port.get_timeout(DEADLINE).unwrap().context, 2);
+    assert!(port.get_timeout(Duration::ZERO).is_err());
+    stream.close();
+}
+
+// --- Timers that are reset ---
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_timer_that_is_reset_elapses_at_the_new_time() {
+    let port = CompletionPort::<(), u32>::new().unwrap();
+    let hurried = port.timer(LONG, (), 1).unwrap();
+    let put_off = port.timer(Duration::from_millis(5), (), 2).unwrap();
+    assert!(port.reset_timer(hurried, Duration::from_millis(10)));
+    assert!(port.reset_timer(put_off, LONG));
+    let start = std::time::Instant::now();
+    assert_eq!(port.get_timeout(DEADLINE).unwrap().context, 1);
+    assert!(!port.reset_timer(hurried, LONG), "it has elapsed");
+    assert!(port.get_timeout(Duration::from_millis(20)).is_err(), "it was put off");
+    // Put off again and again, and then not.
+    for milliseconds in 1..50 {
+        assert!(port.reset_timer(put_off, Duration::from_millis(100 + milliseconds)));
+    }
+    assert_eq!(port.get_timeout(DEADLINE).unwrap().context, 2);
+    assert!(start.elapsed() >= Duration::from_millis(149), "too early");
+    let other = CompletionPort::<(), u32>::new().unwrap();
+    let timer = port.timer(LONG, (), 3).unwrap();
+    assert!(!other.reset_timer(timer, Duration::ZERO), "it is another port's");
+    port.cancel(timer);
+    assert!(!port.reset_timer(timer, Duration::ZERO), "it was cancelled");
+    let signal = port.signal(wharf::signal::SIGTERM, (), 4).unwrap();
+    assert!(!port.reset_timer(signal, Duration::ZERO), "it is none");
+}
+
+#[test]
+fn an_interval_that_is_reset_begins_anew() {
+    let port = CompletionPort::<(), u32>::new().unwrap();
+    let interval = port.interval(LONG, (), 1).unwrap();
+    assert!(port.reset_timer(interval, Duration::from_millis(1)));
+    let Event::Elapsed { result: Ok(1) } = port.get_timeout(DEADLINE).unwrap().event else { panic!("one period") };
+    assert!(port.get_timeout(Duration::from_millis(5)).is_err(), "the next comes a period later");
+    assert!(port.reset_timer(interval, Duration::ZERO));
+    let Event::Elapsed { result: Ok(1) } = port.get_timeout(DEADLINE).unwrap().event else { panic!("one period") };
+    port.cancel(interval);
 }

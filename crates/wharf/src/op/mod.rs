@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 mod devices;
 mod engines;
 mod foreign;
+mod issuer;
 mod operation;
 mod timers;
 mod types;
@@ -13,6 +14,10 @@ mod wheel;
 pub(crate) use devices::{Devices, phase};
 pub(crate) use engines::engines_from_environment;
 pub use engines::{FileEngine, SocketEngine};
+#[cfg(unix)]
+pub(crate) use issuer::Label;
+pub(crate) use issuer::Name;
+pub use issuer::set_issuer;
 pub use operation::*;
 pub(crate) use timers::{Clock, Due, Repeating, Timers};
 pub use timers::{PERIOD_LEAST, Retain};

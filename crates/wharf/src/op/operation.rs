@@ -9,6 +9,7 @@
 //! again. An address or a descriptor number never identifies anything.
 
 use crate::op::buffer::PoolBuffer;
+use crate::op::issuer::{Label, issuer};
 use crate::sync::Monitor;
 use crate::sys::fork::Home;
 pub use crate::sys::{Handle, RawBuffer};
@@ -303,6 +304,8 @@ pub(crate) struct Operation {
     pub(crate) buffers: Buffers,
     /// Bytes moved so far.
     pub(crate) done: usize,
+    /// The tag of the thread that has issued it.
+    issuer: u32,
     pub(crate) kind: Kind,
     rare: Option<Box<Rare>>,
 }
@@ -431,7 +434,7 @@ impl Operation {
             (Sink::Port, Buffers::None | Buffers::One(_) | Buffers::Pooled) => None,
             _ => Rare::of(sink, &buffers),
         };
-        Operation { serial: 0, token, buffers, done: 0, kind, rare }
+        Operation { serial: 0, token, buffers, done: 0, issuer: issuer(), kind, rare }
     }
 
     /// A datagram that goes to an address.
@@ -452,6 +455,12 @@ impl Operation {
         let mut operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
         operation.rare.get_or_insert_default().shutdown = true;
         operation
+    }
+
+    /// What it is told by, also while it is executed.
+    #[inline]
+    pub(crate) fn label(&self) -> Label {
+        Label { serial: self.serial, token: self.token, issuer: self.issuer, nameless: self.is_shutdown() }
     }
 
     /// Something has happened of it: bytes were moved, or the system is at it.

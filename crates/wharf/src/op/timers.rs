@@ -73,6 +73,11 @@ pub(crate) enum Due {
     ResumeAccepting,
 }
 
+/// What the clock cannot express will not come: a century is as good.
+fn after_now(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or(now + Duration::from_secs(3_000_000_000))
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     /// Parked: periodic timers whose packet is queued. They go on when it is taken, so that an idle consumer finds one
@@ -112,8 +117,7 @@ impl Timers {
             return Err(EBADF);
         }
         let time = clock.now();
-        // What the clock cannot express will not come: a century is as good.
-        let at = time.checked_add(after).unwrap_or(time + Duration::from_secs(3_000_000_000));
+        let at = after_now(time, after);
         let action = match period {
             None => Action::Once(timer),
             Some(period) => Action::Every { timer, period, base: at, reported: 0 },
@@ -182,6 +186,28 @@ impl Timers {
         Some((sink, completion))
     }
 
+    /// A timer that is outstanding elapses so much later than now, and a periodic one from then on each period. False:
+    /// there is none.
+    pub(crate) fn reset(&mut self, clock: &impl Clock, serial: u64, after: Duration) -> bool {
+        let name = serial >> 1;
+        let is_parked = self.wheel.parked(name).is_some();
+        let at = after_now(clock.now(), after);
+        match self.wheel.get_mut(name) {
+            None | Some(Action::ResumeAccepting) => return false,
+            Some(Action::Once(_)) => {}
+            Some(Action::Every { period, base, reported, .. }) => {
+                // The packet that is queued counts one period, and the next comes at the time.
+                *base = if is_parked { at.checked_sub(*period).unwrap_or(at) } else { at };
+                *reported = 0;
+            }
+        }
+        self.wheel.move_to(name, at);
+        if !is_parked {
+            self.arm(clock, at);
+        }
+        true
+    }
+
     /// Ends a timer: its last packet. `None`: there is none.
     pub(crate) fn cancel(&mut self, serial: u64) -> Option<(Sink, Completion)> {
         self.wheel.remove(serial >> 1).and_then(Action::ended)
@@ -248,6 +274,36 @@ mod tests {
         clock.sleep();
         assert!(timers.take_due(&clock).is_empty());
         assert_eq!(clock.told.borrow().len(), 1, "nothing is left to wait for");
+    }
+
+    #[test]
+    fn a_timer_that_is_put_off_tells_the_clock_nothing_and_one_that_is_hurried_once() {
+        let (clock, mut timers) = (Set::new(), Timers::default());
+        let serial = timers.begin(&clock, timer(1), SECOND, None).unwrap();
+        for _ in 0..1000 {
+            clock.now.set(clock.now.get() + Duration::from_micros(100));
+            assert!(timers.reset(&clock, serial, SECOND));
+        }
+        let at = clock.now() + SECOND;
+        assert_eq!(clock.told.borrow().len(), 1, "when it began");
+        // It is asked for once at its old time, and once or twice on the way.
+        let mut asked = 0;
+        loop {
+            clock.sleep();
+            asked += 1;
+            let due = timers.take_due(&clock);
+            assert!(due.len() <= 1 && (due.is_empty() || clock.now() >= at), "too early");
+            if !due.is_empty() {
+                break;
+            }
+        }
+        assert!(asked <= 4, "{asked}");
+        assert!(clock.now() <= at + TICK);
+        assert!(!timers.reset(&clock, serial, SECOND), "it has elapsed");
+        let serial = timers.begin(&clock, timer(2), SECOND, None).unwrap();
+        let before = clock.told.borrow().len();
+        assert!(timers.reset(&clock, serial, SECOND / 2));
+        assert_eq!(clock.told.borrow()[before..], [Some(clock.now() + SECOND / 2)]);
     }
 
     #[test]

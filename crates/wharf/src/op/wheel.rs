@@ -160,6 +160,11 @@ impl<T> Wheel<T> {
         node.value.take()
     }
 
+    pub(super) fn get_mut(&mut self, name: u64) -> Option<&mut T> {
+        let place = self.place(name)?;
+        self.nodes[place as usize].value.as_mut()
+    }
+
     /// A value whose time does not count at the moment.
     pub(super) fn parked(&mut self, name: u64) -> Option<&mut T> {
         let place = self.place(name)?;
@@ -173,6 +178,19 @@ impl<T> Wheel<T> {
             self.nodes[place as usize].at = at;
             self.link(place);
         }
+    }
+
+    /// A value waits for another time. One that is later leaves the node where it is, to be moved when its slot is gone
+    /// through; of a parked node only the time changes. Returns false if there is no such node.
+    pub(super) fn move_to(&mut self, name: u64, at: Instant) -> bool {
+        let Some(place) = self.place(name) else { return false };
+        let node = &mut self.nodes[place as usize];
+        let earlier = at < std::mem::replace(&mut node.at, at);
+        if earlier && node.slot != PARKED {
+            self.unlink(place);
+            self.link(place);
+        }
+        true
     }
 
     /// The first slot that has something: its level and the tick at which it begins.
@@ -294,6 +312,15 @@ mod tests {
             assert_eq!(self.list.remove(&(at, value)), Some(name));
         }
 
+        fn move_to(&mut self, which: usize, after: Duration) {
+            let at = self.time + after;
+            let (name, before, value) = self.names[which];
+            assert!(self.wheel.move_to(name, at));
+            self.list.remove(&(before, value));
+            self.list.insert((at, value), name);
+            self.names[which] = (name, at, value);
+        }
+
         /// What the list says that is due, in this order, is what the wheel gives.
         fn pass(&mut self, time: Instant) {
             self.time = time;
@@ -346,7 +373,12 @@ mod tests {
                         let after = some_time(&mut random);
                         both.add(after);
                     }
-                    4 if !both.names.is_empty() => both.remove(random.usize(..both.names.len())),
+                    4 if both.names.is_empty() => {}
+                    4 if random.bool() => both.remove(random.usize(..both.names.len())),
+                    4 => {
+                        let after = some_time(&mut random);
+                        both.move_to(random.usize(..both.names.len()), after);
+                    }
                     5 => both.pass(both.time + some_time(&mut random).min(Duration::from_secs(1 << 28))),
                     // As a port does it: it sleeps until it is to ask again.
                     _ => {

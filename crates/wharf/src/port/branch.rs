@@ -314,6 +314,11 @@ impl<K: Key, C: Context> Branch<K, C> {
         timing::timer(&self.route(), after, key, context)
     }
 
+    /// As [`CompletionPort::reset_timer`](crate::CompletionPort::reset_timer).
+    pub fn reset_timer(&self, timer: OperationId, after: Duration) -> bool {
+        self.port.reset_timer(timer, after)
+    }
+
     /// As [`CompletionPort::interval`](crate::CompletionPort::interval).
     pub fn interval(&self, period: Duration, key: K, context: C) -> io::Result<OperationId>
     where

@@ -488,6 +488,27 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         timing::timer(&self.route(), after, key, context)
     }
 
+    /// A timer or interval that is outstanding elapses `after` from now instead of when it would have; an interval
+    /// does, and then each period from there. Returns false, and does nothing, if it is not outstanding: its packet is
+    /// queued or was taken, or it was cancelled. The packet that an interval has queued already comes all the same.
+    ///
+    /// Putting a time-out off with each message costs next to nothing:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf::CompletionPort;
+    /// let port = CompletionPort::<(), &str>::new()?;
+    /// let timeout = port.timer(Duration::from_secs(60), (), "idle")?;
+    /// assert!(port.reset_timer(timeout, Duration::from_secs(90)));
+    /// assert!(port.reset_timer(timeout, Duration::ZERO));
+    /// assert_eq!(port.get()?.context, "idle");
+    /// assert!(!port.reset_timer(timeout, Duration::ZERO), "it has elapsed");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn reset_timer(&self, timer: OperationId, after: Duration) -> bool {
+        self.owner.0.reset_timer(timer, after)
+    }
+
     /// A packet every `period`, the first after one period, until it is cancelled. While one is queued no further one
     /// is; the next then tells how many periods have passed.
     ///

@@ -6,7 +6,7 @@ use super::packet::{dispose, entry_of, free};
 use super::port::Port;
 use super::queue::{Queue, key};
 use super::record::{Pointer, Record};
-use crate::op::{Cancel, DeviceKind, OperationId, Payload, Side};
+use crate::op::{Cancel, DeviceKind, Name, OperationId, Payload, Side};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, OVERLAPPED_ENTRY};
 use crate::sys::errno::ECANCELED;
@@ -48,6 +48,16 @@ impl Port {
         let Ok(device) = self.own(device) else { return 0 };
         let cancel = |side| {
             let (issued, waiting) = cancel_direction(device, side, Which::All);
+            issued + self.end_waiting(device, waiting)
+        };
+        cancel(Side::Receive) + cancel(Side::Send)
+    }
+
+    /// Asks that those outstanding operations of a device end that have a name in common.
+    pub(crate) fn cancel_named(&self, device: &Arc<DeviceState>, name: Name) -> usize {
+        let Ok(device) = self.own(device) else { return 0 };
+        let cancel = |side| {
+            let (issued, waiting) = cancel_direction(device, side, Which::Named(name));
             issued + self.end_waiting(device, waiting)
         };
         cancel(Side::Receive) + cancel(Side::Send)
@@ -98,6 +108,7 @@ impl Port {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     One(u64),
+    Named(Name),
     All,
     /// And nothing is issued there any more.
     AllAndClose,
@@ -128,10 +139,17 @@ fn cancel_direction(device: &DeviceState, side: Side, which: Which) -> (usize, V
                         let at = direction.waiting.iter().position(|record| record.operation.serial == serial);
                         at.and_then(|at| direction.waiting.remove(at)).into_iter().collect()
                     }
+                    Which::Named(name) => {
+                        let all = std::mem::take(&mut direction.waiting).into_iter();
+                        let (ending, left) = all.partition(|record| record.operation.label().is(name));
+                        direction.waiting = left;
+                        ending
+                    }
                     Which::All | Which::AllAndClose => std::mem::take(&mut direction.waiting),
                 };
                 match which {
                     Which::One(serial) => vec![serial],
+                    Which::Named(name) => direction.named(name),
                     Which::All | Which::AllAndClose => direction.issued.keys().copied().collect(),
                 }
             }

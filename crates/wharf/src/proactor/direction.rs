@@ -7,7 +7,7 @@ use super::port::Port;
 use super::queue::{Queue, key};
 use super::record::{Extra, Pointer, Record};
 use super::{children, datagrams, files, streams, transmit};
-use crate::op::{Completion, Issued, Kind, Operation, OperationId, Payload, Side, Sink};
+use crate::op::{Completion, Issued, Kind, Name, Operation, OperationId, Payload, Side, Sink};
 use crate::sync::{Arc, Guard};
 use crate::sys::calls::{self as sys, Called, OVERLAPPED};
 use crate::sys::errno::{EBADF, ECANCELED, EINVAL, ESHUTDOWN};
@@ -38,6 +38,15 @@ impl Direction {
     /// May this one go to the kernel now?
     pub(super) fn may_go(&self, record: &Record) -> bool {
         !self.alone && (self.issued.is_empty() || !record.is_alone())
+    }
+
+    /// Those of a name that the kernel has.
+    #[allow(unsafe_code)]
+    pub(super) fn named(&self, name: Name) -> Vec<u64> {
+        // SAFETY: a record that is listed is alive: its packet's taker has to have the direction's lock to take it out,
+        // and changes nothing of the operation before. The kernel does not touch it.
+        let is = |&Pointer(pointer): &Pointer| unsafe { (*pointer).operation.label().is(name) };
+        self.issued.iter().filter(|(_, pointer)| is(pointer)).map(|(&serial, _)| serial).collect()
     }
 
     pub(super) fn pending(&self) -> usize {

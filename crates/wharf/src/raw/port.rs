@@ -4,8 +4,8 @@
 use super::execution;
 use super::{Device, Waker};
 use crate::op::{
-    Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, OperationId, Outgoing, Part,
-    Post, Ran, Retain, Sink, Withdrawal,
+    Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, Name, OperationId, Outgoing,
+    Part, Post, Ran, Retain, Sink, Withdrawal,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
@@ -165,6 +165,22 @@ impl Port {
     /// port, and none in a forked child.
     pub fn cancel_all(&self, device: &Device) -> usize {
         self.0.cancel_all(&device.0)
+    }
+
+    /// Asks that those outstanding operations of a device end that have this token. As after a
+    /// [`cancel`](Port::cancel), each delivers its one completion. For whoever knows the address of a record, and not
+    /// the operation's name.
+    ///
+    /// Returns how many there were. An operation that is being tried at that very moment, which takes no longer than a
+    /// system call that does not wait, ends as well unless it succeeds, but is not counted.
+    pub fn cancel_token(&self, device: &Device, token: usize) -> usize {
+        self.0.cancel_named(&device.0, Name::Token(token))
+    }
+
+    /// Asks that those outstanding operations of a device end that were issued by threads with this
+    /// [tag](super::set_issuer). Returns how many there were, as [`cancel_token`](Port::cancel_token) does.
+    pub fn cancel_issued_by(&self, device: &Device, tag: u32) -> usize {
+        self.0.cancel_named(&device.0, Name::Issuer(tag))
     }
 
     /// Queues a packet. A closed port gives it back.
@@ -564,6 +580,17 @@ impl Port {
         retain: Retain,
     ) -> Result<OperationId, i32> {
         self.0.timer(after, period, key, token, sink, retain)
+    }
+
+    /// A timer that is outstanding elapses `after` from now instead of when it would have; a periodic one does, and
+    /// then each period from there. One packet that a periodic timer has queued already comes all the same. Returns
+    /// whether the timer was outstanding: if not, its packet is queued or was taken, it was cancelled, or it is no
+    /// timer of this port, and nothing was done.
+    ///
+    /// Putting it off touches nothing but its time, so that a time-out which is put off with each message costs next to
+    /// nothing.
+    pub fn reset_timer(&self, id: OperationId, after: Duration) -> bool {
+        self.0.reset_timer(id, after)
     }
 
     /// From now on each arrival of `signal` in the process is a packet, until the operation is cancelled; its last

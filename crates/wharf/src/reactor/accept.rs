@@ -86,7 +86,7 @@ impl Port {
                 }
             }
             // It has to wait, unless somebody has asked that it does not.
-            if direction.must_end(operation.serial) {
+            if direction.must_end(&operation) {
                 taken.push(finish(device, operation, ECANCELED, Payload::None));
             } else {
                 direction.operations.push_front(operation);

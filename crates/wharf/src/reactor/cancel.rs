@@ -2,7 +2,7 @@
 
 use super::device::DeviceState;
 use super::{Cancel, Completion, DeviceKind, ECANCELED, Entry, OperationId, Port, files_under_way, finish};
-use crate::op::{Operation, Payload, Withdrawal};
+use crate::op::{Name, Operation, Payload, Withdrawal};
 use crate::reactor::direction::Side;
 use crate::sync::Arc;
 
@@ -73,6 +73,30 @@ impl Port {
     /// [`cancel`](Port::cancel), if it is an operation of this device.
     pub(crate) fn cancel_of(&self, device: &Arc<DeviceState>, id: OperationId) -> Cancel {
         if (id.port, id.device) == (device.port, device.number) { self.cancel(id) } else { Cancel::Foreign }
+    }
+
+    /// Asks that those outstanding operations of a device end that have a name in common.
+    pub(crate) fn cancel_named(&self, device: &Arc<DeviceState>, name: Name) -> usize {
+        let Ok(device) = self.own(device) else { return 0 };
+        let mut count = 0;
+        for side in [Side::Receive, Side::Send] {
+            let (running, listed, wanted) = {
+                let mut direction = device.direction(side).lock();
+                let (running, listed) = direction.cancel_named(name);
+                (running, listed, direction.wants_no_space())
+            };
+            count += running.len() + listed.len();
+            if device.kind == DeviceKind::File {
+                self.cancel_files(device, &running);
+            }
+            for operation in listed {
+                self.complete(device, operation, ECANCELED);
+            }
+            if wanted {
+                self.insert_work(Entry::Ready(device.clone(), Side::Send));
+            }
+        }
+        count
     }
 
     pub(crate) fn cancel_all(&self, device: &Arc<DeviceState>) -> usize {

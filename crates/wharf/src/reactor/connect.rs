@@ -60,7 +60,7 @@ impl Port {
         let id = Port::id(device, serial);
         let result = self.begin_connecting(device, peer);
         let mut direction = device.send.lock();
-        let ended = direction.must_end(serial);
+        let ended = direction.must_end(&operation);
         let reset = result == Err(ECONNRESET);
         let error = match result {
             Ok(()) | Err(ECONNRESET) if direction.closed => ECANCELED,

@@ -336,7 +336,7 @@ pub(super) fn take_receives(direction: &mut Direction) -> Vec<Operation> {
     let batch: Vec<Operation> = (0..most).filter_map(|_| direction.operations.pop_front()).collect();
     if let [head, more @ ..] = &batch[..] {
         direction.run(head.serial);
-        direction.run_too(more.iter().map(|operation| operation.serial));
+        direction.run_too(more.iter().map(Operation::label));
     }
     batch
 }

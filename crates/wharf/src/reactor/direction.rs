@@ -17,8 +17,8 @@
 //! Most connections are idle, with one receive outstanding: that state is kept small.
 
 pub(crate) use crate::op::Side;
-use crate::op::{Kind, Operation};
-use std::collections::{BTreeSet, VecDeque};
+use crate::op::{Kind, Label, Name, Operation};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -98,16 +98,16 @@ impl Direction {
     }
 
     /// Together with the one that runs these are executed.
-    pub(crate) fn run_too(&mut self, serials: impl IntoIterator<Item = u64>) {
-        let mut serials = serials.into_iter().peekable();
-        if serials.peek().is_some() {
-            self.operations.cold().gathered.extend(serials);
+    pub(crate) fn run_too(&mut self, operations: impl IntoIterator<Item = Label>) {
+        let mut operations = operations.into_iter().peekable();
+        if operations.peek().is_some() {
+            self.operations.cold().gathered.extend(operations);
         }
     }
 
     /// An operation of a file is under way, by itself.
-    pub(crate) fn start(&mut self, serial: u64) {
-        self.operations.cold().under_way.insert(serial);
+    pub(crate) fn start(&mut self, operation: Label) {
+        self.operations.cold().under_way.insert(operation.serial, operation);
     }
 
     /// It has ended.
@@ -120,12 +120,16 @@ impl Direction {
 
     /// A file's operations, the oldest first.
     pub(crate) fn under_way(&self) -> impl Iterator<Item = u64> {
-        self.operations.cold.iter().flat_map(|cold| cold.under_way.iter().copied())
+        self.operations.cold.iter().flat_map(|cold| cold.under_way.keys().copied())
+    }
+
+    /// What is executed beside the one that runs.
+    fn beside(&self) -> impl Iterator<Item = &Label> {
+        self.operations.cold.iter().flat_map(|cold| cold.gathered.iter().chain(cold.under_way.values()))
     }
 
     pub(crate) fn is_running(&self, serial: u64) -> bool {
-        let beside = |cold: &Cold| cold.gathered.contains(&serial) || cold.under_way.contains(&serial);
-        self.running == serial || self.operations.cold.as_deref().is_some_and(beside)
+        self.running == serial || self.beside().any(|other| other.serial == serial)
     }
 
     /// Operations issued and not completed.
@@ -145,19 +149,35 @@ impl Direction {
 
     /// Asks all of them. Returns how many there are.
     pub(crate) fn cancel_running(&mut self) -> usize {
-        let running = self.running;
-        let count = self.running_count();
-        if count > 0 {
-            let Cold { cancelled, gathered, under_way, .. } = self.operations.cold();
-            cancelled.extend((running != 0).then_some(running).iter().chain(&*gathered).chain(&*under_way));
+        let running = (self.running != 0).then_some(self.running);
+        let serials: Vec<u64> = running.into_iter().chain(self.beside().map(|other| other.serial)).collect();
+        self.cancel_these(&serials);
+        serials.len()
+    }
+
+    fn cancel_these(&mut self, running: &[u64]) {
+        if !running.is_empty() {
+            self.operations.cold().cancelled.extend(running);
         }
-        count
+    }
+
+    /// Asks those of a name that are executed, and takes those that are listed out. Whether the one that runs has the
+    /// name only its owner knows, who looks when it cannot go on: it is not told here.
+    pub(crate) fn cancel_named(&mut self, name: Name) -> (Vec<u64>, Vec<Operation>) {
+        if self.running != 0 {
+            self.operations.cold().names.push(name);
+        }
+        let beside: Vec<u64> = self.beside().filter(|label| label.is(name)).map(|label| label.serial).collect();
+        self.cancel_these(&beside);
+        let listed = self.operations.iter().map(Operation::label).filter(|label| label.is(name));
+        let listed: Vec<u64> = listed.map(|label| label.serial).collect();
+        (beside, listed.into_iter().filter_map(|serial| self.operations.remove(serial)).collect())
     }
 
     /// Whether it has to end if it cannot go on.
     #[inline]
-    pub(crate) fn must_end(&self, serial: u64) -> bool {
-        self.closed || self.operations.cold.as_ref().is_some_and(|cold| cold.cancelled.contains(&serial))
+    pub(crate) fn must_end(&self, operation: &Operation) -> bool {
+        self.closed || self.operations.cold.as_ref().is_some_and(|cold| cold.asks_to_end(operation.label()))
     }
 
     /// An attempt is over: requests that came for it are answered.
@@ -165,6 +185,7 @@ impl Direction {
     pub(crate) fn forget_cancelled(&mut self) {
         if let Some(cold) = &mut self.operations.cold {
             cold.cancelled.clear();
+            cold.names.clear();
         }
     }
 
@@ -252,10 +273,18 @@ struct Cold {
     more: VecDeque<Operation>,
     /// Operations that are being executed and were asked to end when they cannot go on.
     cancelled: BTreeSet<u64>,
+    /// What the one that runs was asked by beside.
+    names: Vec<Name>,
     /// Operations that are executed together with the one that runs.
-    gathered: Vec<u64>,
+    gathered: Vec<Label>,
     /// Operations of a file, each of which is on its way by itself.
-    under_way: BTreeSet<u64>,
+    under_way: BTreeMap<u64, Label>,
+}
+
+impl Cold {
+    fn asks_to_end(&self, label: Label) -> bool {
+        self.cancelled.contains(&label.serial) || self.names.iter().any(|&name| label.is(name))
+    }
 }
 
 impl Operations {
@@ -326,6 +355,10 @@ impl Operations {
             return None;
         }
         self.remove(serial)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Operation> {
+        self.front().into_iter().chain(self.cold.iter().flat_map(|cold| &cold.more))
     }
 
     /// Takes all of them out.

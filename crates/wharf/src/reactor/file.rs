@@ -168,7 +168,7 @@ impl Port {
         let id = Port::id(device, operation.serial);
         let ended = ended.or(direction.closed.then_some(ECANCELED));
         if ended.is_none() {
-            direction.start(operation.serial);
+            direction.start(operation.label());
         }
         drop(direction);
         match ended {
@@ -331,7 +331,7 @@ impl Request for Transfer {
     }
 
     fn is_wanted(&self) -> bool {
-        !self.device.receive.lock().must_end(self.operation.serial)
+        !self.device.receive.lock().must_end(&self.operation)
     }
 
     fn end(self, error: i32) {

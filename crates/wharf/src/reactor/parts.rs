@@ -173,7 +173,7 @@ impl Request for Fetch {
     }
 
     fn is_wanted(&self) -> bool {
-        !self.device.send.lock().must_end(self.operation.serial)
+        !self.device.send.lock().must_end(&self.operation)
     }
 
     fn end(self, error: i32) {

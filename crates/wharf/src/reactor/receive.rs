@@ -164,7 +164,7 @@ impl Port {
             let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
-                Attempt::NotNow if direction.must_end(operation.serial) => (ECANCELED, Payload::None, false),
+                Attempt::NotNow if direction.must_end(&operation) => (ECANCELED, Payload::None, false),
                 Attempt::NotNow if direction.edge => {
                     direction.edge = false;
                     continue;

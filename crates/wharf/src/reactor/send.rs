@@ -509,7 +509,7 @@ pub(super) fn take_batch(device: &DeviceState, direction: &mut Direction) -> Opt
     }
     direction.run_none();
     direction.run(head.serial);
-    direction.run_too(more.iter().map(|operation| operation.serial));
+    direction.run_too(more.iter().map(Operation::label));
     Some(Batch { head, more })
 }
 
@@ -570,7 +570,7 @@ pub(super) fn put_back(
     finished: &mut impl FnMut(Operation, i32),
 ) {
     for operation in operations.into_iter().rev() {
-        if direction.must_end(operation.serial) {
+        if direction.must_end(&operation) {
             finished(operation, ECANCELED);
         } else {
             direction.operations.push_front(operation);

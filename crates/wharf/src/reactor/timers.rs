@@ -55,6 +55,16 @@ impl Port {
         driver.timers.lock().resume_accepting_after(driver, after);
     }
 
+    /// A timer that is outstanding elapses so much later than now. False if there is none.
+    pub(crate) fn reset_timer(&self, id: OperationId, after: Duration) -> bool {
+        let driver = self.driver();
+        // The odd numbers are signals'.
+        if id.device != 0 || id.port != driver.number || !self.is_home() || id.serial % 2 == 1 {
+            return false;
+        }
+        driver.timers.lock().reset(driver, id.serial, after)
+    }
+
     /// The packet of a periodic timer is handed out.
     pub(super) fn tick_taken(&self, serial: u64) -> Option<Completion> {
         let driver = self.driver();

@@ -24,9 +24,10 @@ mod flow;
 mod scenarios;
 mod turns;
 
+use crate::op::Name;
 use crate::raw::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, DeviceKind, EBADF, ECANCELED, FileEngine, GetError,
-    Issued, Kind, OperationId, Payload, Post, Ran, RawBuffer, Sink, Withdrawal,
+    Issued, Kind, OperationId, Payload, Post, Ran, RawBuffer, Sink, Withdrawal, set_issuer,
 };
 use crate::reactor::DeviceState;
 use crate::reactor::Port;
@@ -77,6 +78,13 @@ fn ran(token: usize, ran: Ran) {
         Ran::Closed => Way::Disposed,
     };
     ARRIVED.with_borrow_mut(|arrived| arrived.push((way, Post { key: token + 7, token, bytes: token }.into())));
+}
+
+/// The calling thread's tag.
+fn issuer() -> u32 {
+    let tag = set_issuer(0);
+    set_issuer(tag);
+    tag
 }
 
 /// Frees what nobody takes any more. The program's destructors are called here; some panic, and what some of them panic
@@ -147,6 +155,8 @@ struct Operation {
     /// Of datagrams: where it goes, and who sent or refused it.
     to: Option<SocketAddr>,
     from: Option<SocketAddr>,
+    /// The tag of who has issued it.
+    issuer: u32,
     /// For timers.
     first: Instant,
     period: Option<Duration>,
@@ -279,6 +289,7 @@ impl Model {
             pooled: Vec::new(),
             to: None,
             from: None,
+            issuer: issuer(),
             first: now,
             period: None,
             count: 0,
@@ -449,10 +460,12 @@ impl Schedule {
             41..45 => self.open_or_connect(),
             45..47 => self.disconnect(),
             47..49 => self.shutdown(),
-            49..52 => self.timer(),
+            49..51 => self.timer(),
+            51..52 => self.reset_timer(),
             52..56 => self.post(),
-            56..62 => self.cancel(),
-            62..64 => self.cancel_all(),
+            56..61 => self.cancel(),
+            61..63 => self.cancel_named(),
+            63..64 => self.cancel_all(),
             64..66 => self.close_device(),
             66..68 => self.release(),
             68..69 => self.skip_on_success(),
@@ -478,8 +491,9 @@ impl Schedule {
             0..16 => self.receive(),
             16..24 => self.send(),
             24..28 => self.accept(),
-            28..36 => self.cancel(),
-            36..38 => self.cancel_all(),
+            28..34 => self.cancel(),
+            34..37 => self.cancel_named(),
+            37..38 => self.cancel_all(),
             38..40 => self.close_device(),
             40..42 => self.release(),
             42..44 => self.disconnect(),
@@ -736,6 +750,57 @@ impl Schedule {
             Withdrawal::TooLate => {}
             Withdrawal::Foreign => panic!("it is of this port"),
         }
+        self.drain();
+    }
+
+    /// Cancels by the token, or by who has issued.
+    fn cancel_named(&self) {
+        let (device, name, outstanding) = {
+            let mut model = self.model.lock();
+            if model.chance(60) {
+                set_issuer(model.rng.u32(..3));
+            }
+            let Some(socket) = model.pick(|socket| !socket.ending) else { return };
+            let tokens: Vec<usize> = model.sockets[socket].operations.iter().flatten().copied().collect();
+            let Some(&some) = model.rng.choice(&tokens) else { return };
+            let by_token = model.rng.bool();
+            let issuer = model.operations[some].issuer;
+            let fits =
+                |&&token: &&usize| if by_token { token == some } else { model.operations[token].issuer == issuer };
+            let named: Vec<usize> = tokens.iter().filter(fits).copied().collect();
+            let outstanding = named.iter().filter(|&&token| model.operations[token].is_outstanding()).count();
+            named.iter().for_each(|&token| model.operations[token].ends = true);
+            let name = if by_token { Name::Token(some) } else { Name::Issuer(issuer) };
+            model.sockets[socket].cancelled = true;
+            (model.sockets[socket].device.clone(), name, outstanding)
+        };
+        let count = self.port.cancel_named(&device, name);
+        assert!(self.threads || count <= outstanding, "{count} cancelled of {outstanding}, {name:?}");
+        self.drain();
+    }
+
+    /// A timer that delivers one packet is put off, or hurried.
+    fn reset_timer(&self) {
+        let (id, token, after, done) = {
+            let mut model = self.model.lock();
+            let now = self.fake.now();
+            let after = Duration::from_millis(model.rng.u64(..30));
+            let fits = |operation: &Operation| operation.kind == Kind::Elapsed && operation.period.is_none();
+            let timers: Vec<usize> = (0..model.operations.len()).filter(|&at| fits(&model.operations[at])).collect();
+            let Some(&token) = model.rng.choice(&timers) else { return };
+            let operation = &mut model.operations[token];
+            let Some(id) = operation.id else { return };
+            // From when on it may come.
+            operation.first = operation.first.min(now + after);
+            (id, token, after, !operation.is_outstanding())
+        };
+        let was_outstanding = self.port.reset_timer(id, after);
+        assert!(!(done && was_outstanding), "timer {token} had elapsed when it was reset");
+        let mut model = self.model.lock();
+        if was_outstanding && !self.threads {
+            model.operations[token].first = self.fake.now() + after;
+        }
+        drop(model);
         self.drain();
     }
 

@@ -159,6 +159,13 @@ macro_rules! device {
                 self.0.port.cancel_all(&self.0.device)
             }
 
+            /// Asks that those outstanding operations of this device end that were issued by threads with this
+            /// [tag](wharf::raw::set_issuer); returns how many there were.
+            #[doc(alias = "CancelIo")]
+            pub fn cancel_issued_by(&self, tag: u32) -> usize {
+                self.0.port.cancel_issued_by(&self.0.device, tag)
+            }
+
             /// Closes it now, whoever else holds a handle: outstanding operations end as cancelled, those of a file
             /// perhaps as they were, one packet each. Does not block. Sends that the system has not taken yet are lost;
             /// a stream has `disconnect`.
