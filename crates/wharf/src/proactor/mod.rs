@@ -48,6 +48,7 @@ mod record;
 mod streams;
 mod timers;
 mod transmit;
+mod trying;
 
 pub(crate) use device::DeviceState;
 pub(crate) use files::file_traits;

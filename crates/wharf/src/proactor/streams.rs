@@ -237,7 +237,7 @@ pub(super) fn end_of(device: &DeviceState, side: Side) -> Option<i32> {
     (error != 0 || ended).then_some(error)
 }
 
-fn note_end(device: &DeviceState, bytes: usize) {
+pub(super) fn note_end(device: &DeviceState, bytes: usize) {
     if bytes == 0 {
         device.ended_receive.store(true, Ordering::Release);
     }
@@ -284,7 +284,7 @@ pub(super) unsafe fn connect(device: &DeviceState, record: &mut Record, overlapp
 }
 
 /// Pieces of memory in one call. More take several.
-const PIECES_MAX: usize = 512;
+pub(super) const PIECES_MAX: usize = 512;
 
 /// Whether one call can take all that an operation sends.
 pub(super) fn fits_one_call(operation: &Operation) -> bool {
@@ -420,7 +420,7 @@ pub(super) fn received(
     }
     let mut buffer = queue.driver().pool.take();
     // SAFETY: the buffer is ours alone.
-    match unsafe { sys::receive_now(device.handle(), &buffer.space()) } {
+    match unsafe { sys::receive_now(device.handle(), &[buffer.space()]) } {
         Ok(bytes) => {
             note_end(device, bytes);
             record.operation.done = bytes;

@@ -5,7 +5,7 @@ use super::execution;
 use super::{Device, Waker};
 use crate::op::{
     Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, Name, OperationId, Outgoing,
-    Part, Post, Ran, Retain, Sink, Withdrawal,
+    Part, Post, Ran, RawBuffer, Retain, Sink, Withdrawal,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
@@ -319,6 +319,22 @@ impl Port {
         unsafe { self.0.send(&device.0, buffers, token, sink) }
     }
 
+    /// Sends what the system takes now of borrowed memory, if nothing is outstanding on the sending side: no operation,
+    /// no packet. It stands in the order of the stream's sends and tears none of them. Returns how many bytes went.
+    ///
+    /// Fails with `EAGAIN` (`WSAEWOULDBLOCK` on Windows) when sends are outstanding or another thread is just sending,
+    /// and when the system takes nothing; otherwise as [`send`](Port::send) does, and with the error that a send's
+    /// packet would have.
+    ///
+    /// # Safety
+    ///
+    /// During the call the memory that `from` names is valid for reading, initialised and unchanged.
+    #[allow(unsafe_code)]
+    pub unsafe fn try_send(&self, device: &Device, from: &[RawBuffer]) -> Result<usize, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.send_borrowed(&device.0, from) }
+    }
+
     /// Issues a send of one datagram, to an address or, without one, to the one the socket is connected to. It goes
     /// whole or not at all (row U-08).
     ///
@@ -375,6 +391,22 @@ impl Port {
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         // SAFETY: the same contract.
         unsafe { self.0.receive(&device.0, buffers, token, sink) }
+    }
+
+    /// Receives what is there now into borrowed memory, if no receive is outstanding: no operation, no packet. Returns
+    /// how many bytes came; 0 is the end of the stream, unless there is no space, in which case nothing is done.
+    ///
+    /// Fails with `EAGAIN` (`WSAEWOULDBLOCK` on Windows) when receives are outstanding, which it does not overtake, and
+    /// when nothing is there; otherwise as [`receive`](Port::receive) does, and with the error that a receive's packet
+    /// would have.
+    ///
+    /// # Safety
+    ///
+    /// During the call the memory that `into` names is valid for writing, and nobody else reads or writes it.
+    #[allow(unsafe_code)]
+    pub unsafe fn try_receive(&self, device: &Device, into: &[RawBuffer]) -> Result<usize, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.receive_borrowed(&device.0, into) }
     }
 
     /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`](super::Payload::Datagram)).

@@ -227,6 +227,11 @@ impl Direction {
         wanted && self.wants_a_turn()
     }
 
+    /// Nobody is at work here, and nothing is outstanding: whoever takes the turn overtakes nobody.
+    pub(crate) fn is_free(&self) -> bool {
+        self.turn == Turn::Idle && self.operations.is_empty()
+    }
+
     /// The owner begins.
     #[inline]
     pub(crate) fn begin(&mut self) {

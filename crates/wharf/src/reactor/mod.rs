@@ -22,6 +22,7 @@ mod receive;
 mod send;
 mod signal;
 mod timers;
+mod trying;
 
 pub(crate) use crate::op::{
     Accepted, Buffers, Cancel, Completion, Config, Datagram, DeviceInfo, DeviceKind, FileEngine, Handle, Incoming,

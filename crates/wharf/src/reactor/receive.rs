@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What one attempt came to.
-enum Attempt {
+pub(super) enum Attempt {
     Done {
         bytes: usize,
         payload: Payload,
@@ -260,6 +260,12 @@ impl Port {
                 }
             }
         }
+        self.receive_into(device, into, pooled)
+    }
+
+    /// One call that takes what a stream has, or a handle, into memory that has space.
+    pub(super) fn receive_into(&self, device: &DeviceState, into: &[RawBuffer], pooled: Option<PoolBuffer>) -> Attempt {
+        let engine = self.engine();
         let space: usize = into.iter().map(|piece| piece.length).sum();
         if device.kind == DeviceKind::Handle {
             return match engine.receiving(device.handle, |calls| calls.read(device.handle, into)) {

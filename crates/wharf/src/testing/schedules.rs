@@ -33,7 +33,7 @@ use crate::reactor::DeviceState;
 use crate::reactor::Port;
 use crate::reactor::engine::{Calls, Engine, Handle, Selector};
 use crate::sync::{Lock, stand_still};
-use crate::sys::errno::{ECONNRESET, ENOTCONN, ESHUTDOWN};
+use crate::sys::errno::{EAGAIN, ECONNRESET, ENOTCONN, ESHUTDOWN};
 use crate::testing::fake::{Call, Fake, pattern};
 use crate::threads::{Deadline, Wake};
 use fastrand::Rng;
@@ -118,6 +118,8 @@ enum Way {
     Callback,
     /// As the issuing call's result.
     Inline,
+    /// As a call on borrowed memory, which is no operation.
+    Now,
     /// To whoever withdrew it.
     Withdrawn,
     /// To the port's `dispose`, after its close.
@@ -221,6 +223,8 @@ struct Model {
     /// Handles that belong to the model: accepted, or released.
     handles: Vec<Handle>,
     arrivals: u64,
+    /// Calls on borrowed memory that are under way.
+    tries: usize,
     more: u64,
     /// The port was closed, or is just being closed, after so many arrivals.
     closed: bool,
@@ -406,6 +410,7 @@ impl Schedule {
                 mailboxes: Vec::new(),
                 handles: Vec::new(),
                 arrivals: 0,
+                tries: 0,
                 more: 0,
                 closed: false,
                 before_close: u64::MAX,
@@ -448,12 +453,13 @@ impl Schedule {
     // --- Steps ---
 
     fn step(&self) {
-        let what = self.model.lock().rng.u8(..152);
+        let what = self.model.lock().rng.u8(..164);
         match what {
             128..129 => self.adopt_datagrams(),
             129..137 => self.receive_from(),
             137..144 => self.send_to(),
-            144.. => self.datagram_peer(),
+            144..152 => self.datagram_peer(),
+            152.. => self.try_now(),
             0..20 => self.receive(),
             20..36 => self.send(),
             36..41 => self.accept(),
@@ -482,11 +488,12 @@ impl Schedule {
 
     /// What another thread does meanwhile.
     fn nested_step(&self, call: Call) {
-        let what = self.model.lock().rng.u8(..80);
+        let what = self.model.lock().rng.u8(..86);
         match what {
             64..68 => self.receive_from(),
             68..72 => self.send_to(),
-            72.. => self.datagram_peer(),
+            72..80 => self.datagram_peer(),
+            80.. => self.try_now(),
             0..10 if call != Call::Poll => drop(self.get()),
             0..16 => self.receive(),
             16..24 => self.send(),
@@ -554,6 +561,69 @@ impl Schedule {
         // SAFETY: the memory is the operation's, lives as long as the schedule, and does not change.
         let issued = unsafe { self.port.send(&device, buffers, token, sink) };
         self.issued(token, issued, refuse);
+    }
+
+    /// Sends or receives on borrowed memory: no operation is issued, though the model takes it for one that ends at
+    /// once.
+    #[allow(unsafe_code)]
+    fn try_now(&self) {
+        let (device, pieces, token, kind) = {
+            let mut model = self.model.lock();
+            let Some(socket) = model.pick_stream() else { return };
+            let (kind, side) = if model.rng.bool() { (Kind::Sent, SEND) } else { (Kind::Received, RECEIVE) };
+            let mut lengths = model.lengths();
+            if lengths.iter().sum::<usize>() == 0 {
+                lengths.push(3);
+            }
+            let token = model.add(kind, Some(socket), side, self.fake.now());
+            let pieces = model.memory(token, &lengths);
+            model.tries += 1;
+            if kind == Kind::Sent {
+                let operation = &model.operations[token];
+                let places = operation.pieces.iter().flat_map(|&(at, length)| at..at + length);
+                for (nth, at) in places.enumerate() {
+                    operation.memory[at].store(pattern(token + 1000, nth as u64), Ordering::Relaxed);
+                }
+            }
+            (model.sockets[socket].device.clone(), pieces, token, kind)
+        };
+        let refuse = self.must_refuse(token);
+        let result = match kind {
+            // SAFETY: the memory is the operation's, and lives as long as the schedule.
+            Kind::Sent => unsafe { self.port.send_borrowed(&device, &pieces) },
+            // SAFETY: as above; it is read after the call.
+            _ => unsafe { self.port.receive_borrowed(&device, &pieces) },
+        };
+        self.drain();
+        let mut model = self.model.lock();
+        model.tries -= 1;
+        let Some(socket) = model.operations[token].device else { return };
+        let side = model.operations[token].side;
+        let connection = model.sockets[socket].connection;
+        let view = connection.map(|connection| self.fake.view(connection));
+        model.arrivals += 1;
+        let arrival = model.arrivals;
+        match result {
+            Ok(bytes) => {
+                assert!(!refuse, "it was to be refused");
+                assert!(bytes <= model.operations[token].total);
+                model.operations[token].fate = Fate::Done { error: 0, bytes, way: Way::Now, arrival };
+            }
+            Err(error) => {
+                let reset = view.map_or(self.threads, |view| view.reset);
+                let is_known = match error {
+                    EAGAIN => true,
+                    ECONNRESET => reset,
+                    EBADF => model.closed || model.sockets[socket].ending,
+                    ESHUTDOWN => model.sockets[socket].shut_tried[side],
+                    ENOTCONN => !model.sockets[socket].connected || self.threads,
+                    _ => false,
+                };
+                model.sockets[socket].failed[side] |= error == ECONNRESET;
+                assert!(is_known, "{kind:?} on borrowed memory failed: {error}");
+                model.operations[token].fate = Fate::Refused;
+            }
+        }
     }
 
     fn accept(&self) {
@@ -811,7 +881,7 @@ impl Schedule {
             model.end_all(Some(socket));
             model.sockets[socket].cancelled = true;
             let shutdown = usize::from(model.sockets[socket].shut_tried[SEND]);
-            (model.sockets[socket].device.clone(), model.outstanding(socket) + shutdown)
+            (model.sockets[socket].device.clone(), model.outstanding(socket) + shutdown + model.tries)
         };
         let count = self.port.cancel_all(&device);
         assert!(self.threads || count <= outstanding, "{count} operations cancelled of {outstanding}");
@@ -1199,6 +1269,7 @@ impl Model {
             Way::Disposed => closed,
             Way::Event => operation.event.is_some(),
             Way::Withdrawn => true,
+            Way::Now => false,
             Way::Port | Way::Inline | Way::Callback => operation.event.is_none(),
         };
         assert!(expected, "operation {token} completed by {way:?}");

@@ -34,6 +34,7 @@ mod address;
 mod local;
 mod send_file;
 mod tcp;
+mod trying;
 mod udp;
 
 pub use acceptor::{AcceptLimits, Acceptor, Incoming, Permit};

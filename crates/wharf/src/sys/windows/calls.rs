@@ -625,12 +625,30 @@ pub(crate) unsafe fn receive(it: Handle, into: &[RawBuffer], overlapped: *mut OV
 ///
 /// The memory is valid for writing.
 #[allow(unsafe_code)]
-pub(crate) unsafe fn receive_now(it: Handle, into: &RawBuffer) -> Result<usize, i32> {
-    let pieces = pieces(std::slice::from_ref(into));
+pub(crate) unsafe fn receive_now(it: Handle, into: &[RawBuffer]) -> Result<usize, i32> {
+    let pieces = pieces(into);
     let (mut bytes, mut flags) = (0, 0);
     // SAFETY: by the contract. The socket is in non-blocking mode.
     let result = unsafe {
-        ws::WSARecv(socket(it), pieces.as_ptr(), 1, &raw mut bytes, &raw mut flags, std::ptr::null_mut(), None)
+        let count = pieces.len() as u32;
+        ws::WSARecv(socket(it), pieces.as_ptr(), count, &raw mut bytes, &raw mut flags, std::ptr::null_mut(), None)
+    };
+    if result == 0 { Ok(bytes as usize) } else { Err(socket_error()) }
+}
+
+/// Sends what there is space for, without waiting.
+///
+/// # Safety
+///
+/// The memory is valid for reading, and initialised.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn send_now(it: Handle, from: &[RawBuffer]) -> Result<usize, i32> {
+    let pieces = pieces(from);
+    let mut bytes = 0;
+    // SAFETY: by the contract. The socket is in non-blocking mode.
+    let result = unsafe {
+        let count = pieces.len() as u32;
+        ws::WSASend(socket(it), pieces.as_ptr(), count, &raw mut bytes, 0, std::ptr::null_mut(), None)
     };
     if result == 0 { Ok(bytes as usize) } else { Err(socket_error()) }
 }
