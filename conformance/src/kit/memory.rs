@@ -71,6 +71,12 @@ pub fn raw_receive(
 }
 
 #[allow(unsafe_code)]
+pub fn raw_peek(port: &raw::Port, device: &raw::Device, into: Buffers, token: usize) -> Result<raw::Issued, i32> {
+    // SAFETY: as in `raw_receive`.
+    unsafe { port.receive_with(device, into, raw::ReceiveFlags::PEEK, token, Sink::Port) }
+}
+
+#[allow(unsafe_code)]
 pub fn raw_send(port: &raw::Port, device: &raw::Device, from: Buffers, token: usize) -> Result<raw::Issued, i32> {
     // SAFETY: as in `raw_receive`.
     unsafe { port.send(device, from, token, Sink::Port) }

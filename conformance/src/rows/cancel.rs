@@ -20,11 +20,7 @@ pub const ROWS: &[Row] = &[
         "Every accepted operation ends once, with one packet, however cancel, completion and close race.",
         Test(race),
     ),
-    must(
-        "K-02",
-        "A thread can cancel what it has issued itself.",
-        only_c("CancelIo, which goes by the calling thread"),
-    ),
+    must("K-02", "A thread can cancel what it has issued itself.", Test(own)),
     must("K-03", "Any thread can cancel one operation of a device, or all of them.", Test(one_or_all)),
     must("K-04", "When there is nothing to cancel, the call says so.", Test(nothing)),
     must(
@@ -151,6 +147,27 @@ fn one_or_all(b: &Bench) {
     }
     quiet(&port);
     super::kinds::each_can_be_cancelled(b);
+}
+
+fn own(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = b.stream(&port, 1);
+    stream.recv(vec![0; 4], 1).unwrap();
+    let other = stream.clone();
+    let issued = thread::spawn(move || {
+        wharf::raw::set_issuer(7);
+        other.recv(vec![0; 4], 2).unwrap();
+        other.recv(vec![0; 4], 3).unwrap();
+        (other.cancel_issued_by(7), other.cancel_issued_by(7))
+    });
+    assert_eq!(issued.join().unwrap(), (2, 0));
+    for number in [2, 3] {
+        let packet = next(&port);
+        assert_eq!((packet.context, codes(&packet).0), (number, 995));
+    }
+    peer.write_all(b"x").unwrap();
+    assert_eq!(received(&port).0, 1, "what others have issued goes on");
+    quiet(&port);
 }
 
 fn nothing(b: &Bench) {

@@ -1,7 +1,7 @@
 //! Receiving on streams (R).
 
 use crate::kit::*;
-use crate::row::{How::*, Row, information, must, not_offered, only_c, should};
+use crate::row::{How::*, Row, differs, information, must, only_c, should};
 #[cfg(unix)]
 use crate::system::deafen;
 use std::io::Write;
@@ -19,15 +19,11 @@ pub const ROWS: &[Row] = &[
         Test(what_is_there),
     ),
     must("R-02", "Several buffers are filled in their order, each to its end before the next.", Test(in_order)),
-    should(
-        "R-03",
-        "A receive can be told to wait until its buffers are full.",
-        not_offered("not offered: issue the next receive, or use a session's framing"),
-    ),
+    should("R-03", "A receive can be told to wait until its buffers are full.", Test(until_full)),
     should(
         "R-04",
         "Peeking is for calls that are not overlapped.",
-        only_c("flags of a receive; `readable` waits without taking"),
+        differs("an operation of the raw layer may peek, too", peeks),
     ),
     must("R-06", "Data fills the outstanding receives in the order of issue, each byte in one buffer.", Test(several)),
     must("R-07", "The handlers of several receives of one stream may run at the same time.", Alone(handlers_overlap)),
@@ -57,7 +53,11 @@ pub const ROWS: &[Row] = &[
         Test(own_shutdown),
     ),
     must("R-18", "A connection that times out ends a pending receive.", Test(times_out)),
-    should("R-19", "Flags are read at the call, the final ones asked for later.", only_c("flags of a receive")),
+    should(
+        "R-19",
+        "Flags are read at the call, the final ones asked for later.",
+        only_c("flags that a receive is told at its end"),
+    ),
     must(
         "R-20",
         "Without a receive outstanding neither data nor the peer's end queues anything.",
@@ -94,6 +94,35 @@ fn in_order(b: &Bench) {
     assert_eq!(raw_next(&port).bytes, 7);
     assert_eq!((&pieces[0].bytes()[..], &pieces[2].bytes()[..]), (&b"abc"[..], &b"de"[..]));
     assert_eq!(&pieces[3].bytes()[..3], b"fg\0");
+    port.close_device(&device);
+}
+
+fn until_full(b: &Bench) {
+    let port = b.port();
+    let (stream, mut peer) = b.stream(&port, 1);
+    stream.recv_exact(Vec::with_capacity(6), 1).unwrap();
+    peer.write_all(b"abc").unwrap();
+    assert!(port.get_timeout(WHILE).is_err(), "it is not full");
+    peer.write_all(b"defgh").unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"abcdef");
+    stream.recv(vec![0; 8], 2).unwrap();
+    assert_eq!(received(&port).1.unwrap(), b"gh", "what is behind it");
+    // The end of the stream ends it early.
+    stream.recv_exact(Vec::with_capacity(6), 3).unwrap();
+    peer.write_all(b"ij").unwrap();
+    drop(peer);
+    assert_eq!(received(&port).1.unwrap(), b"ij");
+}
+
+fn peeks(b: &Bench) {
+    let port = b.raw();
+    let (device, mut peer) = b.raw_stream(&port, 1);
+    peer.write_all(b"abc").unwrap();
+    let memory = Memory::room(8);
+    raw_peek(&port, &device, memory.one(), 1).unwrap();
+    assert_eq!((raw_next(&port).bytes, &memory.bytes()[..3]), (3, &b"abc"[..]));
+    raw_receive(&port, &device, memory.one(), 2, Sink::Port).unwrap();
+    assert_eq!(raw_next(&port).bytes, 3, "it stayed");
     port.close_device(&device);
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod buffer;
 mod devices;
 mod engines;
+mod flags;
 mod foreign;
 mod issuer;
 mod operation;
@@ -14,6 +15,7 @@ mod wheel;
 pub(crate) use devices::{Devices, phase};
 pub(crate) use engines::engines_from_environment;
 pub use engines::{FileEngine, SocketEngine};
+pub use flags::ReceiveFlags;
 #[cfg(unix)]
 pub(crate) use issuer::Label;
 pub(crate) use issuer::Name;

@@ -9,6 +9,7 @@
 //! again. An address or a descriptor number never identifies anything.
 
 use crate::op::buffer::PoolBuffer;
+use crate::op::flags::ReceiveFlags;
 use crate::op::issuer::{Label, issuer};
 use crate::sync::Monitor;
 use crate::sys::fork::Home;
@@ -306,6 +307,8 @@ pub(crate) struct Operation {
     pub(crate) done: usize,
     /// The tag of the thread that has issued it.
     issuer: u32,
+    /// Of a receive.
+    pub(crate) flags: ReceiveFlags,
     pub(crate) kind: Kind,
     rare: Option<Box<Rare>>,
 }
@@ -434,7 +437,7 @@ impl Operation {
             (Sink::Port, Buffers::None | Buffers::One(_) | Buffers::Pooled) => None,
             _ => Rare::of(sink, &buffers),
         };
-        Operation { serial: 0, token, buffers, done: 0, issuer: issuer(), kind, rare }
+        Operation { serial: 0, token, buffers, done: 0, issuer: issuer(), flags: ReceiveFlags::default(), kind, rare }
     }
 
     /// A datagram that goes to an address.
@@ -455,6 +458,12 @@ impl Operation {
         let mut operation = Operation::new(Kind::Disconnected, 0, Sink::Callback(|_, _| {}, 0), Buffers::None);
         operation.rare.get_or_insert_default().shutdown = true;
         operation
+    }
+
+    /// A receive that completes when its buffers are full.
+    #[inline]
+    pub(crate) fn waits_for_all(&self) -> bool {
+        self.flags.contains(ReceiveFlags::WAIT_ALL)
     }
 
     /// What it is told by, also while it is executed.

@@ -111,7 +111,8 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
                 Payload::Pooled(buffer) => Buffer::pooled(buffer),
                 _ => memory.into_one(),
             };
-            if error == 0 {
+            // A receive that waits for all may fail with bytes.
+            if error == 0 || bytes > 0 {
                 buffer.received(bytes);
             }
             Event::Received { stream: Stream(shared), buffer, result: result(bytes) }

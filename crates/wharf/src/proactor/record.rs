@@ -70,7 +70,9 @@ impl Record {
         match self.operation.kind {
             Kind::SentFile | Kind::Disconnected => true,
             Kind::Sent => !super::streams::fits_one_call(&self.operation),
-            Kind::Received => matches!(self.operation.buffers, crate::op::Buffers::Pooled),
+            Kind::Received => {
+                matches!(self.operation.buffers, crate::op::Buffers::Pooled) || self.operation.waits_for_all()
+            }
             _ => false,
         }
     }

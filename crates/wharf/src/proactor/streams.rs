@@ -9,12 +9,14 @@ use super::direction::Concluded;
 use super::port::Port;
 use super::queue::{Queue, key};
 use super::record::{Extra, Record};
-use crate::op::{Accepted, Buffers, DeviceKind, Issued, Kind, Operation, Payload, RawBuffer, Side, Sink, phase};
+use crate::op::{
+    Accepted, Buffers, DeviceKind, Issued, Kind, Operation, Payload, RawBuffer, ReceiveFlags, Side, Sink, phase,
+};
 use crate::sync::Arc;
 use crate::sys::calls::{self as sys, AcceptRoom, Called, OVERLAPPED};
 use crate::sys::errno::{
-    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ESHUTDOWN, ETIMEDOUT,
-    EWOULDBLOCK, is_broken,
+    EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, ESHUTDOWN,
+    ETIMEDOUT, EWOULDBLOCK, is_broken,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
@@ -73,6 +75,7 @@ impl Port {
     }
 
     #[allow(unsafe_code)]
+    #[inline]
     pub(crate) unsafe fn receive(
         &self,
         device: &Arc<DeviceState>,
@@ -80,13 +83,37 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.receive_with(device, buffers, ReceiveFlags::default(), token, sink) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn receive_with(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        flags: ReceiveFlags,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
-        if buffers.is_empty_list() {
+        let pooled = matches!(buffers, Buffers::Pooled);
+        if buffers.is_empty_list() || !flags.are_sound() || !flags.is_empty() && pooled {
             return Err(EINVAL);
+        }
+        if flags.contains(ReceiveFlags::PEEK) {
+            return Err(EOPNOTSUPP);
         }
         may_issue(device, Side::Receive)?;
         let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
-        self.issue(device, Side::Receive, Operation::new(kind, token, sink, buffers), Extra::None)
+        let mut operation = Operation::new(kind, token, sink, buffers);
+        if kind == Kind::Received {
+            operation.flags = flags;
+        }
+        self.issue(device, Side::Receive, operation, Extra::None)
     }
 
     #[allow(unsafe_code)]
@@ -329,8 +356,9 @@ pub(super) fn rest_of(piece: &RawBuffer, done: usize) -> RawBuffer {
 pub(super) unsafe fn receive(device: &DeviceState, record: &mut Record, overlapped: *mut OVERLAPPED) -> Called {
     // Of no bytes it waits for data.
     let pieces = pieces_or_nothing(pieces_left(&record.operation));
+    let urgent = record.operation.flags.contains(ReceiveFlags::OUT_OF_BAND);
     // SAFETY: the record stays, and with it what the operation names.
-    unsafe { sys::receive(device.handle(), &pieces, overlapped) }
+    unsafe { sys::receive(device.handle(), &pieces, urgent, overlapped) }
 }
 
 #[allow(unsafe_code)]
@@ -412,7 +440,10 @@ pub(super) fn received(
     }
     if !matches!(record.operation.buffers, Buffers::Pooled) {
         note_end(device, bytes);
-        record.operation.done = bytes;
+        record.operation.done += bytes;
+        if record.operation.waits_for_all() && bytes > 0 && record.operation.done < record.operation.total() {
+            return if ends { Concluded::Ended(record, ECANCELED, Payload::None) } else { Concluded::GoesOn(record) };
+        }
         return Concluded::Ended(record, 0, Payload::None);
     }
     if ends {

@@ -32,8 +32,8 @@ pub use released::Released;
 
 pub use crate::op::{
     Accepted, Buffers, Cancel, Completion, CompletionEvent, Config, Datagram, DeviceInfo, DeviceKind, FileEngine,
-    Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, Ran, RawBuffer, Sink,
-    SocketEngine, Withdrawal, set_issuer,
+    Handle, Incoming, Issued, Kind, OperationId, Outgoing, PERIOD_LEAST, Part, Payload, Post, Ran, RawBuffer,
+    ReceiveFlags, Sink, SocketEngine, Withdrawal, set_issuer,
 };
 pub use crate::threads::GetError;
 pub(crate) use execution::{Entry, Note, Park, Rest, TrySend, file_traits};

@@ -5,7 +5,7 @@ use super::execution;
 use super::{Device, Waker};
 use crate::op::{
     Buffers, Cancel, Completion, Config, DeviceInfo, DeviceKind, Handle, Incoming, Issued, Name, OperationId, Outgoing,
-    Part, Post, Ran, RawBuffer, Retain, Sink, Withdrawal,
+    Part, Post, Ran, RawBuffer, ReceiveFlags, Retain, Sink, Withdrawal,
 };
 use crate::sync::Arc;
 use crate::sys::Owned;
@@ -391,6 +391,37 @@ impl Port {
     pub unsafe fn receive(&self, device: &Device, buffers: Buffers, token: usize, sink: Sink) -> Result<Issued, i32> {
         // SAFETY: the same contract.
         unsafe { self.0.receive(&device.0, buffers, token, sink) }
+    }
+
+    /// Issues a receive that takes its bytes as `flags` say. Otherwise as [`receive`](Port::receive), in one order with
+    /// the others: each waits for those before it.
+    ///
+    /// - [`WAIT_ALL`](ReceiveFlags::WAIT_ALL): it completes when the buffers are full (row R-03), at the end of the
+    ///   stream with the bytes before it, and with what it has when it fails or is cancelled: `bytes` counts them
+    ///   beside the error, and none is lost. It is *begun* with the first byte.
+    /// - [`PEEK`](ReceiveFlags::PEEK): as a receive, and the bytes stay, for the next one.
+    /// - [`OUT_OF_BAND`](ReceiveFlags::OUT_OF_BAND): it waits for urgent data and brings the byte; at the end of the
+    ///   stream it completes with 0 bytes.
+    ///
+    /// Fails at once with `EINVAL` also when `WAIT_ALL` stands beside another flag, when there is a flag and the buffer
+    /// is to be the pool's, and for `PEEK` and `OUT_OF_BAND` on what is no stream socket.
+    ///
+    /// On Windows a peek is refused (`WSAEOPNOTSUPP`): only calls that are not overlapped peek there (row R-04).
+    ///
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub unsafe fn receive_with(
+        &self,
+        device: &Device,
+        buffers: Buffers,
+        flags: ReceiveFlags,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
+        // SAFETY: the same contract.
+        unsafe { self.0.receive_with(&device.0, buffers, flags, token, sink) }
     }
 
     /// Receives what is there now into borrowed memory, if no receive is outstanding: no operation, no packet. Returns

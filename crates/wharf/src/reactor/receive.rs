@@ -5,13 +5,16 @@ use super::{
     Buffers, Completion, Datagram, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EMSGSIZE,
     ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, finish,
 };
-use crate::op::Operation;
 use crate::op::buffer::PoolBuffer;
 use crate::op::phase;
+use crate::op::{Operation, ReceiveFlags};
 use crate::reactor::device::{DeviceState, shut};
 use crate::reactor::direction::{Turn, duty};
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Calls that a receive which waits for all makes in one turn.
+const CALLS_PER_TURN: usize = 16;
 
 /// What one attempt came to.
 pub(super) enum Attempt {
@@ -28,6 +31,7 @@ pub(super) enum Attempt {
 
 impl Port {
     #[allow(unsafe_code)]
+    #[inline]
     pub(crate) unsafe fn receive(
         &self,
         device: &Arc<DeviceState>,
@@ -35,7 +39,28 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.receive_with(device, buffers, ReceiveFlags::default(), token, sink) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`receive`](Port::receive).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn receive_with(
+        &self,
+        device: &Arc<DeviceState>,
+        buffers: Buffers,
+        flags: ReceiveFlags,
+        token: usize,
+        sink: Sink,
+    ) -> Result<Issued, i32> {
         let device = self.own(device)?;
+        let alone = flags.is_empty() || flags == ReceiveFlags::WAIT_ALL;
+        let pooled = matches!(buffers, Buffers::Pooled);
+        if !flags.are_sound() || !flags.is_empty() && pooled || !alone && device.kind != DeviceKind::Stream {
+            return Err(EINVAL);
+        }
         if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
             return Err(EINVAL);
         }
@@ -50,7 +75,11 @@ impl Port {
             error => return Err(error),
         }
         let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
-        self.issue_receive(device, Operation::new(kind, token, sink, buffers))
+        let mut operation = Operation::new(kind, token, sink, buffers);
+        if kind == Kind::Received {
+            operation.flags = flags;
+        }
+        self.issue_receive(device, operation)
     }
 
     #[allow(unsafe_code)]
@@ -144,6 +173,7 @@ impl Port {
         let mut first = None;
         if let Buffers::One(piece) = operation.buffers
             && operation.kind == Kind::Received
+            && operation.flags.is_empty()
             && device.kind == DeviceKind::Stream
             && device.failed_receive.load(Ordering::Acquire) == 0
         {
@@ -160,7 +190,9 @@ impl Port {
             }
             first = Some(self.received(device, result, piece.length, None));
         }
+        let mut calls = 0;
         loop {
+            calls += 1;
             let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
@@ -175,8 +207,26 @@ impl Port {
                     debug_assert!(!left.goes_on && left.duties == 0, "an edge and the end were looked at above");
                     return None;
                 }
+                Attempt::Done { bytes: bytes @ 1.., more_likely, .. }
+                    if operation.waits_for_all() && operation.done + bytes < operation.total() =>
+                {
+                    operation.advance(bytes);
+                    if direction.must_end(&operation) {
+                        (ECANCELED, Payload::None, false)
+                    } else {
+                        let more_likely = more_likely || std::mem::take(&mut direction.edge);
+                        if more_likely && calls < CALLS_PER_TURN {
+                            continue;
+                        }
+                        direction.operations.push_front(operation);
+                        let left = direction.let_go(!more_likely);
+                        drop(direction);
+                        self.turn_over(device, Side::Receive, left);
+                        return None;
+                    }
+                }
                 Attempt::Done { bytes, payload, more_likely } => {
-                    operation.done = bytes;
+                    operation.done += bytes;
                     // A datagram that did not fit is a failure which brings what did (row U-02).
                     let cut = matches!(&payload, Payload::Datagram(what) if what.0.truncated);
                     (if cut { EMSGSIZE } else { 0 }, payload, !more_likely)
@@ -225,6 +275,9 @@ impl Port {
                 Err(error) => Attempt::Failed(error),
             };
         }
+        if !operation.flags.is_empty() {
+            return self.try_flagged(device, operation);
+        }
         let mut pooled: Option<PoolBuffer> = None;
         let (one, first): ([RawBuffer; 1], Vec<RawBuffer>);
         let into: &[RawBuffer] = match &operation.buffers {
@@ -261,6 +314,37 @@ impl Port {
             }
         }
         self.receive_into(device, into, pooled)
+    }
+
+    /// A receive that takes its bytes otherwise than most do.
+    fn try_flagged(&self, device: &DeviceState, operation: &Operation) -> Attempt {
+        let mut into = Vec::new();
+        operation.each_left(PIECES_MAX, |piece| into.push(piece));
+        if operation.waits_for_all() {
+            return self.receive_into(device, &into, None);
+        }
+        let urgent = operation.flags.contains(ReceiveFlags::OUT_OF_BAND);
+        let stays = operation.flags.contains(ReceiveFlags::PEEK);
+        let look = |into: &[RawBuffer], urgent, stays| {
+            self.engine().receiving(device.handle, |calls| calls.receive_flagged(device.handle, into, urgent, stays))
+        };
+        let space: usize = into.iter().map(|piece| piece.length).sum();
+        match look(&into, urgent, stays) {
+            // There is no urgent byte, and none will come behind the end of the stream.
+            Err(EINVAL) if urgent => {
+                let mut byte = 0_u8;
+                let one = [RawBuffer { pointer: &raw mut byte, length: 1 }];
+                match look(&one, false, true) {
+                    Ok(1..) => Attempt::NotNow,
+                    result => self.received(device, result, space, None),
+                }
+            }
+            result => match self.received(device, result, space, None) {
+                // What was looked at is still there.
+                Attempt::Done { bytes, payload, .. } => Attempt::Done { bytes, payload, more_likely: true },
+                other => other,
+            },
+        }
     }
 
     /// One call that takes what a stream has, or a handle, into memory that has space.

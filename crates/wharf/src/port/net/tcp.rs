@@ -7,7 +7,7 @@ use crate::port::packet::{Event, Packet};
 use crate::port::record::Memory;
 use crate::port::refused::{Refused, Rejected};
 use crate::port::{Context, Key};
-use crate::raw::{Buffers, DeviceKind, Sink, TrySend};
+use crate::raw::{Buffers, DeviceKind, ReceiveFlags, Sink, TrySend};
 use crate::sys::{self, Owned};
 use rustix::net::sockopt;
 use std::io;
@@ -222,6 +222,24 @@ impl<K: Key, C: Context> Stream<K, C> {
             // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
             unsafe {
                 shared.port.receive(&shared.device, into, token, Sink::Port)
+            }
+        })
+    }
+
+    /// Issues a receive that completes when the buffer is full, not with the first bytes; at the end of the stream with
+    /// the bytes before it. Otherwise as [`recv`](Stream::recv), and in one order with the others.
+    ///
+    /// # Cancellation
+    ///
+    /// What it has received by then is in its packet's buffer, beside the error; no byte is lost. So it is when the
+    /// connection is reset.
+    pub fn recv_exact(&self, buffer: impl Into<Buffer>, context: C) -> Result<Outcome<K, C>, Refused<C>> {
+        let shared = &self.0;
+        shared.issue_into(buffer.into(), context, |into, token| {
+            #[allow(unsafe_code)]
+            // SAFETY: the buffer lies in the record, which nobody touches until the completion takes it back.
+            unsafe {
+                shared.port.receive_with(&shared.device, into, ReceiveFlags::WAIT_ALL, token, Sink::Port)
             }
         })
     }

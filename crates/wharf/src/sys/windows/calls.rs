@@ -609,9 +609,9 @@ fn pieces(buffers: &[RawBuffer]) -> Vec<ws::WSABUF> {
 ///
 /// `overlapped` and the memory stay valid until the packet.
 #[allow(unsafe_code)]
-pub(crate) unsafe fn receive(it: Handle, into: &[RawBuffer], overlapped: *mut OVERLAPPED) -> Called {
+pub(crate) unsafe fn receive(it: Handle, into: &[RawBuffer], urgent: bool, overlapped: *mut OVERLAPPED) -> Called {
     let pieces = pieces(into);
-    let (mut bytes, mut flags) = (0, 0);
+    let (mut bytes, mut flags) = (0, if urgent { ws::MSG_OOB as u32 } else { 0 });
     // SAFETY: the array is read during the call; the rest by the contract.
     let result = unsafe {
         ws::WSARecv(socket(it), pieces.as_ptr(), pieces.len() as u32, &raw mut bytes, &raw mut flags, overlapped, None)

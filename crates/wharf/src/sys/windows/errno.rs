@@ -10,6 +10,7 @@ pub(crate) const EBUSY: i32 = 170;
 pub(crate) const EINVAL: i32 = 10022;
 pub(crate) const EMSGSIZE: i32 = 10040;
 pub(crate) const EWOULDBLOCK: i32 = 10035;
+pub(crate) const EOPNOTSUPP: i32 = 10045;
 pub(crate) const EADDRNOTAVAIL: i32 = 10049;
 pub(crate) const ECONNABORTED: i32 = 10053;
 pub(crate) const ECONNRESET: i32 = 10054;

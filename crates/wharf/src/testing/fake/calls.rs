@@ -4,7 +4,8 @@ use super::{Call, FIRST_HANDLE, Fake, State, When, pattern};
 use crate::op::{Datagram, RawBuffer};
 use crate::reactor::engine::{Calls, Handle, PIECES_MAX, Pieces, Readiness};
 use crate::sys::errno::{
-    EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOTCONN, EPIPE,
+    EACCES, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOTCONN,
+    EPIPE,
 };
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 
@@ -75,6 +76,34 @@ impl Calls for Fake {
                 let byte = one.given.pop_front().unwrap_or_else(|| pattern(connection, one.taken));
                 write(piece, at, byte);
                 one.taken += 1;
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn receive_flagged(&self, handle: Handle, into: &[RawBuffer], urgent: bool, stays: bool) -> Result<usize, i32> {
+        assert!(urgent || stays, "a plain receive");
+        self.call(Call::Receive, handle, |net| {
+            net.scripted(Call::Receive)?;
+            if urgent {
+                // The mark is in the stream, and has no byte of its own.
+                return Err(EINVAL);
+            }
+            let connection = net.stream(handle);
+            let one = &mut net.connections[connection];
+            let space: usize = into.iter().map(|piece| piece.length).sum();
+            let bytes = (space as u64).min(one.unread()) as usize;
+            if one.unread() == 0 {
+                return match one {
+                    _ if std::mem::take(&mut one.error) => Err(ECONNRESET),
+                    _ if one.reset || one.finished => Ok(0),
+                    _ => Err(EAGAIN),
+                };
+            }
+            let places = into.iter().flat_map(|piece| (0..piece.length).map(move |at| (piece, at)));
+            for (nth, (piece, at)) in places.take(bytes).enumerate() {
+                let given = one.given.get(nth).copied();
+                write(piece, at, given.unwrap_or_else(|| pattern(connection, one.taken + nth as u64)));
             }
             Ok(bytes)
         })

@@ -501,6 +501,10 @@ impl Calls for Wired {
         self.on(name, |fake, handle| fake.receive(handle, into))
     }
 
+    fn receive_flagged(&self, name: Handle, into: &[RawBuffer], urgent: bool, stays: bool) -> Result<usize, i32> {
+        self.on(name, |fake, handle| fake.receive_flagged(handle, into, urgent, stays))
+    }
+
     fn peek(&self, name: Handle) -> Result<(), i32> {
         self.on(name, |fake, handle| fake.peek(handle))
     }

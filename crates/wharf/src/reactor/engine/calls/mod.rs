@@ -56,6 +56,8 @@ pub(crate) trait Calls: Send + Sync {
     fn open_stream(&self, peer: &SocketAddr) -> Result<Handle, i32>;
     /// Receives into the pieces in order; 0 is the end of the stream.
     fn receive(&self, handle: Handle, into: &[RawBuffer]) -> Result<usize, i32>;
+    /// `receive` of the urgent byte (`EINVAL`: there is none), or of what `stays` in the stream.
+    fn receive_flagged(&self, handle: Handle, into: &[RawBuffer], urgent: bool, stays: bool) -> Result<usize, i32>;
     /// Is there data, or the end of the stream? Consumes nothing.
     fn peek(&self, handle: Handle) -> Result<(), i32>;
     /// Sends from the pieces in order; never raises a signal. `more` will be sent soon, and what does not fill a

@@ -156,6 +156,16 @@ impl Calls for System {
         retry(|| rustix::net::recvmsg(fd, &mut pieces, &mut beside, RecvFlags::DONTWAIT).map(|got| got.bytes))
     }
 
+    fn receive_flagged(&self, handle: Handle, into: &[RawBuffer], urgent: bool, stays: bool) -> Result<usize, i32> {
+        let mut flags = RecvFlags::DONTWAIT;
+        flags.set(RecvFlags::OOB, urgent);
+        flags.set(RecvFlags::PEEK, stays);
+        let mut pieces: Vec<IoSliceMut<'_>> =
+            into.iter().take(PIECES_MAX).map(|piece| IoSliceMut::new(initialised(piece))).collect();
+        let mut beside = RecvAncillaryBuffer::default();
+        retry(|| rustix::net::recvmsg(borrow(handle), &mut pieces, &mut beside, flags).map(|got| got.bytes))
+    }
+
     fn peek(&self, handle: Handle) -> Result<(), i32> {
         let mut byte = [MaybeUninit::<u8>::uninit()];
         retry(|| rustix::net::recv(borrow(handle), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).map(drop))
