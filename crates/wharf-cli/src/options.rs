@@ -42,11 +42,12 @@ pub enum Command {
     Relay(Relay),
     /// Copy a file or a tree, with several blocks under way at a time
     ///
-    /// Contents and permissions are copied, and links inside a tree are kept as links. Owners, times, set-user-ID bits
-    /// and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is there when its end
-    /// is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says what is left; what
-    /// was copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends it at once. Memory
-    /// is --depth times --block at most, and twice that with --verify or --resume.
+    /// Contents and permissions are copied, and links inside a tree are kept as links. No link inside of either tree is
+    /// followed, also not where the copy has one in the place of a file or directory: that is an error. Owners, times,
+    /// set-user-ID bits and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is
+    /// there when its end is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says
+    /// what is left; what was copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends
+    /// it at once. Memory is --depth times --block at most, and twice that with --verify or --resume.
     Copy(Copy),
     /// Tell what this machine offers, and which limits will bite
     Doctor(Doctor),

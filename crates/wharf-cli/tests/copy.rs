@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -483,6 +484,108 @@ fn a_tree_is_not_copied_into_itself() {
         fails(&output, "is inside of", "choose a target elsewhere");
     }
     assert_eq!(fs::read_dir(source.join("below")).unwrap().count(), 0);
+}
+
+/// Who may change a tree while root copies it, or who had it before, must not have root write elsewhere.
+#[test]
+fn a_tree_is_not_copied_through_links_that_are_in_its_copy() {
+    let here = Temporary::new();
+    let (source, target, out) = (here.path("source"), here.path("target"), here.path("out"));
+    fs::create_dir_all(source.join("directory/below")).unwrap();
+    fs::write(source.join("directory/file"), "new").unwrap();
+    fs::write(source.join("directory/below/file"), "new").unwrap();
+    fs::write(source.join("file"), "new").unwrap();
+    for (link, to) in [("directory", "../out"), ("file", "../out/file"), ("file", "../out/none")] {
+        for more in ["--force", "--resume"] {
+            for directory in [&target, &out] {
+                let _ = fs::remove_dir_all(directory);
+                fs::create_dir(directory).unwrap();
+            }
+            fs::write(out.join("file"), "").unwrap();
+            fs::set_permissions(&out, Permissions::from_mode(0o700)).unwrap();
+            symlink(to, target.join(link)).unwrap();
+            let output = copy(&source, &target, &["-r", more]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("{} is a link", target.join(link).display())), "{said}");
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "{link} {to} {more}");
+            assert_eq!((length(&out.join("file")), mode(&out)), (0, 0o700), "{link} {to} {more}");
+        }
+    }
+    // The copy that is named is a link that one has named.
+    fs::remove_dir_all(&target).unwrap();
+    symlink("out", &target).unwrap();
+    copies(&source, &target, &["-r", "--force"]);
+    same(&source.join("directory/below/file"), &out.join("directory/below/file"));
+}
+
+/// Exchanges two names, until it is dropped.
+struct Exchanging(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Exchanging {
+    fn begin(one: PathBuf, other: PathBuf) -> Exchanging {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = ended.clone();
+        let exchange = move || {
+            while !until.load(Ordering::Relaxed) {
+                let _ = renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE);
+            }
+        };
+        Exchanging(ended, Some(thread::spawn(exchange)))
+    }
+}
+
+impl Drop for Exchanging {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let _ = self.1.take().unwrap().join();
+    }
+}
+
+#[test]
+fn links_that_come_and_go_while_a_tree_is_copied_lead_nowhere() {
+    let here = Temporary::new();
+    let (source, target, out) = (here.path("source"), here.path("target"), here.path("out"));
+    for (directory, content) in [(source.join("directory"), "public"), (out.clone(), "secret")] {
+        fs::create_dir_all(&directory).unwrap();
+        (0..100).for_each(|file| fs::write(directory.join(file.to_string()), content).unwrap());
+    }
+    fs::create_dir_all(target.join("directory")).unwrap();
+    symlink("../out", source.join("other")).unwrap();
+    symlink("../out", target.join("directory.link")).unwrap();
+    let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
+    for _ in 0..30 {
+        let exchanging = [
+            Exchanging::begin(source.join("directory"), source.join("other")),
+            Exchanging::begin(target.join("directory"), target.join("directory.link")),
+        ];
+        copy(&source, &target, &["-r", "--force"]);
+        drop(exchanging);
+        for file in 0..100 {
+            let name = out.join(file.to_string());
+            assert_eq!(fs::read(&name).unwrap(), b"secret", "{} was written", name.display());
+        }
+        // Whichever of the names the directory has now.
+        let names = ["directory", "directory.link", "other"].map(|name| target.join(name));
+        for file in names.iter().filter(|name| is_directory(name)).flat_map(|name| fs::read_dir(name).unwrap()) {
+            let name = file.unwrap().path();
+            assert_ne!(fs::read(&name).unwrap(), b"secret", "{} was read through a link", name.display());
+        }
+        // A link takes the place of none.
+        let _ = fs::remove_file(target.join("other"));
+        let _ = fs::remove_dir_all(target.join("other"));
+    }
+}
+
+#[test]
+fn a_directory_whose_names_are_their_owners_stays_one() {
+    let here = Temporary::new();
+    let (source, target) = (here.path("source"), here.path("target"));
+    fs::create_dir_all(source.join("everybodys")).unwrap();
+    fs::set_permissions(source.join("everybodys"), Permissions::from_mode(0o1777)).unwrap();
+    copies(&source, &target, &["-r"]);
+    assert_eq!(mode(&target.join("everybodys")), 0o1777);
 }
 
 #[test]

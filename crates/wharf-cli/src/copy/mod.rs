@@ -1,14 +1,16 @@
 //! Copies through a completion port.
 //!
-//! `target.rs` says where the copy goes; `walk.rs` finds what is to be copied and makes directories and links;
-//! `open.rs` opens a file and its copy; `plan.rs` moves the blocks, and `compare.rs` compares them; `failure.rs` is why
-//! it ended early. Here are the checks before, the progress meanwhile, and the line at the end.
+//! `target.rs` says where the copy goes; `walk.rs` finds what is to be copied and makes directories and links; `tree`
+//! opens what is in a tree, and nothing that a link leads to; `open.rs` opens a file and its copy; `plan.rs` moves the
+//! blocks, and `compare.rs` compares them; `failure.rs` is why it ended early. Here are the checks before, the progress
+//! meanwhile, and the line at the end.
 
 mod compare;
 mod failure;
 mod open;
 mod plan;
 mod target;
+mod tree;
 mod walk;
 
 use crate::options::{Copy, Options};

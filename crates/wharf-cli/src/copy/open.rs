@@ -1,7 +1,7 @@
 //! A file and its copy, opened.
 
 use super::failure::{Failure, cannot};
-use super::walk::Entry;
+use super::walk::{Entry, Inside, in_the_way};
 use crate::options::Copy;
 use crate::system;
 use std::fs::{self, OpenOptions, Permissions};
@@ -24,6 +24,8 @@ pub(super) struct Ends<C> {
     pub(super) length: u64,
     /// What the target held, when it is continued.
     pub(super) there: u64,
+    /// The copy gets its permissions by this: its name may be another file's by then.
+    pub(super) copy: fs::File,
     pub(super) permissions: Permissions,
 }
 
@@ -33,27 +35,40 @@ pub(super) fn open<C: Context>(
     options: &Copy,
     entry: &Entry,
 ) -> Result<Ends<C>, Failure> {
-    let &Entry { ref source, ref target, of_tree } = entry;
-    let cannot_read = |error| Failure { sentence: cannot("read", source, &error), resumable: of_tree };
+    let Entry { source, target, inside } = entry;
+    let resumable = inside.is_some();
+    let cannot_read = |error| Failure { sentence: cannot("read", source, &error), resumable };
     let cannot_write = |error: io::Error| {
         let sentence = match fs::symlink_metadata(target) {
+            Ok(about) if about.is_symlink() && resumable => in_the_way(target),
             // It is there, and what it leads to is not.
             Ok(about) if about.is_symlink() && fs::metadata(target).is_err() => {
-                format!("{} is a link that leads nowhere; remove it, or choose another target", target.display())
+                Some(format!("{} is a link that leads nowhere; remove it, or choose another target", target.display()))
             }
-            _ => cannot("write", target, &error),
+            _ => None,
         };
-        Failure { sentence, resumable: of_tree }
+        Failure { sentence: sentence.unwrap_or_else(|| cannot("write", target, &error)), resumable }
     };
-    let from = fs::File::open(source).map_err(cannot_read)?;
+    let from = open_source(entry, false).map_err(cannot_read)?;
     let about = from.metadata().map_err(cannot_read)?;
+    if let Some(what) = system::special(about.file_type()) {
+        // It has taken the place of a file.
+        return Err(Failure {
+            sentence: format!("{} is {what}, which has no content to copy", source.display()),
+            resumable,
+        });
+    }
     let ours = system::identity(&from).map_err(cannot_read)?;
     let permissions = system::kept(&about.permissions());
     // Before it is opened, which may change its permissions; what comes in between is seen below.
-    if system::identity_of(target).is_ok_and(|there| there == ours) {
+    let there = match inside {
+        Some(Inside { trees, name }) => trees.target.identity(name),
+        None => system::identity_of(target),
+    };
+    if there.is_ok_and(|there| there == ours) {
         return Err(same_file(entry));
     }
-    let to = open_target(options, target, &system::writable(&permissions)).map_err(cannot_write)?;
+    let to = open_target(options, entry, &system::writable(&permissions)).map_err(cannot_write)?;
     let there = to.metadata().map_err(cannot_write)?;
     if system::identity(&to).map_err(cannot_write)? == ours {
         return Err(same_file(entry));
@@ -72,16 +87,18 @@ pub(super) fn open<C: Context>(
         );
     }
     let direct = if options.direct && about.len() >= ALIGNMENT as u64 {
-        let around = |path: &Path, options: &mut OpenOptions| {
-            port.open(path, system::around_cache(options), ()).map_err(|error| match error.kind() {
+        let around = |path: &Path, opened: io::Result<fs::File>| {
+            let file = opened.map_err(|error| match error.kind() {
                 io::ErrorKind::InvalidInput => Failure::from(format!(
                     "the file system of {} offers no direct I/O ({error}); leave --direct out",
                     path.display()
                 )),
                 _ => cannot("open for direct I/O", path, &error).into(),
-            })
+            })?;
+            let failed = |error: io::Error| Failure::from(cannot("open for direct I/O", path, &error));
+            port.associate(file, ()).map_err(|rejected| failed(rejected.into()))
         };
-        Some((around(source, OpenOptions::new().read(true))?, around(target, OpenOptions::new().write(true))?))
+        Some((around(source, open_source(entry, true))?, around(target, open_existing(entry, true))?))
     } else {
         None
     };
@@ -89,6 +106,7 @@ pub(super) fn open<C: Context>(
         length: about.len(),
         permissions,
         source: port.associate(from, ()).map_err(|rejected| cannot_read(rejected.into()))?,
+        copy: to.try_clone().map_err(cannot_write)?,
         target: port.associate(to, ()).map_err(|rejected| cannot_write(rejected.into()))?,
         direct,
         there,
@@ -99,19 +117,47 @@ fn same_file(Entry { source, target, .. }: &Entry) -> Failure {
     format!("{} and {} are the same file; choose another target", source.display(), target.display()).into()
 }
 
-fn open_target(options: &Copy, target: &Path, permissions: &Permissions) -> io::Result<fs::File> {
-    let mut open = OpenOptions::new();
-    system::make_with(open.read(true).write(true), permissions);
-    match open.clone().create_new(true).open(target) {
+/// `around`: past the cache.
+fn open_source(Entry { source, inside, .. }: &Entry, around: bool) -> io::Result<fs::File> {
+    match inside {
+        Some(Inside { trees, name }) => trees.source.read(name, around),
+        None => past_cache(OpenOptions::new().read(true), around).open(source),
+    }
+}
+
+fn open_existing(Entry { target, inside, .. }: &Entry, around: bool) -> io::Result<fs::File> {
+    match inside {
+        Some(Inside { trees, name }) => trees.target.write(name, around),
+        None => past_cache(OpenOptions::new().read(true).write(true), around).open(target),
+    }
+}
+
+fn past_cache(options: &mut OpenOptions, around: bool) -> &OpenOptions {
+    if around { system::around_cache(options) } else { options }
+}
+
+fn open_target(options: &Copy, entry: &Entry, permissions: &Permissions) -> io::Result<fs::File> {
+    let made = match &entry.inside {
+        Some(Inside { trees, name }) => trees.target.make(name, permissions),
+        None => {
+            let mut open = OpenOptions::new();
+            system::make_with(open.read(true).write(true), permissions).create_new(true).open(&entry.target)
+        }
+    };
+    match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && (options.force || options.resume) => {}
         other => return other,
     }
     // By force it is emptied, too, when it is known not to be the source.
-    match open.open(target) {
+    match open_existing(entry, false) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             // A copy that was finished may be read-only, as its source is.
-            fs::set_permissions(target, permissions.clone()).map_err(|_| error)?;
-            open.open(target)
+            let writable = match &entry.inside {
+                Some(Inside { trees, name }) => trees.target.set_permissions(name, false, permissions),
+                None => fs::set_permissions(&entry.target, permissions.clone()),
+            };
+            writable.map_err(|_| error)?;
+            open_existing(entry, false)
         }
         other => other,
     }

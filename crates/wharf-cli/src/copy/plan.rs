@@ -24,7 +24,6 @@ use super::walk::{Entry, Walk};
 use crate::options::Copy;
 use crate::system;
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -358,7 +357,7 @@ impl Copier {
                     progress.phase = Phase::Sync;
                     drop(progress);
                     let target = &file.entry.target;
-                    if let Err(error) = fs::set_permissions(target, file.ends.permissions.clone()) {
+                    if let Err(error) = file.ends.copy.set_permissions(file.ends.permissions.clone()) {
                         return self.fail(slot, left(cannot("set the permissions of", target, &error)));
                     }
                     if !self.options.sync {
@@ -375,7 +374,7 @@ impl Copier {
                 Phase::Sync => {
                     progress.phase = Phase::Verify;
                     if self.options.sync && self.options.verify {
-                        system::drop_from_cache(&file.entry.target);
+                        system::drop_from_cache(&file.ends.copy);
                     }
                     progress.next = 0;
                     progress.end = if self.options.verify { progress.copied } else { 0 };

@@ -1,30 +1,50 @@
 //! What is to be copied, one file after another. Directories and links are made on the way.
+//!
+//! The names of a directory are read before anything in it is copied: one descriptor is open for them at a time,
+//! however deep the tree is.
 
 use super::failure::{Failure, cannot};
+use super::tree::{Found, Kind, Tree};
 use crate::options::Copy;
 use crate::system;
-use std::fs::{self, Permissions, ReadDir};
+use std::fs::{self, Permissions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file, and where its copy goes.
 pub(super) struct Entry {
     pub(super) source: PathBuf,
     pub(super) target: PathBuf,
     /// It is one of a tree, of which others were copied before it.
-    pub(super) of_tree: bool,
+    pub(super) inside: Option<Inside>,
+}
+
+/// Where in both trees it is.
+pub(super) struct Inside {
+    pub(super) trees: Arc<Trees>,
+    pub(super) name: PathBuf,
+}
+
+/// What is copied, and the copy.
+pub(super) struct Trees {
+    pub(super) source: Tree,
+    pub(super) target: Tree,
 }
 
 pub(super) struct Walk {
     /// An existing copy may be changed.
     over: bool,
     resume: bool,
-    /// Where it begins; `None` once it has.
-    root: Option<Entry>,
+    source: PathBuf,
+    target: PathBuf,
     /// The directory that the copy is in.
     parent: PathBuf,
-    /// Directories that are being read, with where their copies are.
-    open: Vec<(ReadDir, PathBuf)>,
+    begun: bool,
+    /// Both, if it is a tree.
+    trees: Option<Arc<Trees>>,
+    /// Directories, with what is still to come of each.
+    open: Vec<(PathBuf, std::vec::IntoIter<Found>)>,
     /// What directories get when all is in them: until then they are writable.
     finished: Vec<(PathBuf, Permissions)>,
 }
@@ -36,7 +56,10 @@ impl Walk {
             parent: parent.to_owned(),
             over: options.force || options.resume,
             resume: options.resume,
-            root: Some(Entry { source, target, of_tree: false }),
+            source,
+            target,
+            begun: false,
+            trees: None,
             open: Vec::new(),
             finished: Vec::new(),
         }
@@ -44,70 +67,98 @@ impl Walk {
 
     /// The next file.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Failure> {
-        if let Some(root) = self.root.take() {
+        if !self.begun {
             // A link that is named on the command line is followed, one inside a tree is kept.
-            let about = fs::metadata(&root.source).map_err(|error| cannot("read", &root.source, &error))?;
-            if about.is_dir() {
-                self.enter(&root, about.permissions())?;
-            } else {
-                refuse_special(&root.source, about.file_type())?;
-                return Ok(Some(root));
+            let about = fs::metadata(&self.source).map_err(|error| cannot("read", &self.source, &error))?;
+            if !about.is_dir() {
+                self.begun = true;
+                refuse_special(&self.source, system::special(about.file_type()))?;
+                return Ok(Some(Entry { source: self.source.clone(), target: self.target.clone(), inside: None }));
             }
+            self.begin(&about.permissions())?;
+            self.begun = true;
         }
-        while let Some((listing, target)) = self.open.last_mut() {
+        while let Some((directory, listing)) = self.open.last_mut() {
             let Some(found) = listing.next() else {
                 self.open.pop();
                 continue;
             };
-            let found = found.map_err(|error| inside(cannot("list the directory of", target, &error)))?;
-            let entry = Entry { source: found.path(), target: target.join(found.file_name()), of_tree: true };
-            let failed = |error| inside(cannot("read", &entry.source, &error));
-            let kind = found.file_type().map_err(failed)?;
-            if kind.is_dir() {
-                self.enter(&entry, found.metadata().map_err(failed)?.permissions())?;
-            } else if kind.is_symlink() {
-                self.link(&entry)?;
-            } else {
-                refuse_special(&entry.source, kind).map_err(inside)?;
-                return Ok(Some(entry));
+            let name = directory.join(&found.name);
+            match found.kind {
+                Kind::Directory => self.enter(name)?,
+                Kind::Link => self.link(&name)?,
+                Kind::Special(what) => refuse_special(&self.source.join(name), Some(what)).map_err(inside)?,
+                Kind::File => return Ok(Some(self.entry(name))),
             }
         }
         Ok(None)
     }
 
-    /// Makes a directory's copy, and goes on with what it holds.
-    fn enter(&mut self, entry: &Entry, permissions: Permissions) -> Result<(), Failure> {
-        let Entry { source, target, .. } = entry;
-        let listing = fs::read_dir(source).map_err(|error| cannot("list", source, &error))?;
-        let permissions = system::kept(&permissions);
-        let meanwhile = system::enterable(&permissions);
-        let failed = |error| inside(cannot("make the directory", target, &error));
-        match system::make_directory(target, &meanwhile) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over && target.is_dir() => {
-                // An earlier copy may have made it read-only.
-                fs::set_permissions(target, meanwhile).map_err(failed)?;
-            }
-            Err(error) => return Err(cannot("make the directory", target, &error).into()),
+    fn entry(&self, name: PathBuf) -> Entry {
+        let trees = self.trees.clone().expect("it is a tree");
+        Entry { source: self.source.join(&name), target: self.target.join(&name), inside: Some(Inside { trees, name }) }
+    }
+
+    /// Makes the copy of the tree itself, and opens both. Links that are named on the command line are followed.
+    fn begin(&mut self, permissions: &Permissions) -> Result<(), Failure> {
+        let (source, target) = (&self.source, &self.target);
+        let failed = |error| cannot("make the directory", target, &error);
+        match system::make_directory(target, &system::enterable(&system::kept(permissions))) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over && target.is_dir() => {}
+            result => result.map_err(failed)?,
         }
-        self.finished.push((target.clone(), permissions));
-        self.open.push((listing, target.clone()));
+        let trees = Trees {
+            source: Tree::open(source).map_err(|error| cannot("read", source, &error))?,
+            target: Tree::open(target).map_err(failed)?,
+        };
+        let (listing, permissions) =
+            trees.source.list(Path::new("")).map_err(|error| cannot("list", source, &error))?;
+        self.trees = Some(Arc::new(trees));
+        self.fill(PathBuf::new(), listing, &permissions)
+    }
+
+    /// Makes a directory's copy, and goes on with what it holds.
+    fn enter(&mut self, name: PathBuf) -> Result<(), Failure> {
+        let trees = self.trees.as_ref().expect("it is a tree");
+        let (source, target) = (self.source.join(&name), self.target.join(&name));
+        let (listing, permissions) =
+            trees.source.list(&name).map_err(|error| inside(cannot("list", &source, &error)))?;
+        match trees.target.make_directory(&name, &system::enterable(&system::kept(&permissions))) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {}
+            result => result.map_err(|error| inside(cannot("make the directory", &target, &error)))?,
+        }
+        self.fill(name, listing, &permissions)
+    }
+
+    /// A directory's copy is there, and may be filled.
+    fn fill(&mut self, name: PathBuf, listing: Vec<Found>, permissions: &Permissions) -> Result<(), Failure> {
+        let trees = self.trees.as_ref().expect("it is a tree");
+        let permissions = system::kept(permissions);
+        // An earlier copy may have made it read-only.
+        trees.target.set_permissions(&name, true, &system::enterable(&permissions)).map_err(|error| {
+            let target = self.target.join(&name);
+            inside(in_the_way(&target).unwrap_or_else(|| cannot("fill the directory", &target, &error)))
+        })?;
+        self.finished.push((name.clone(), permissions));
+        self.open.push((name, listing.into_iter()));
         Ok(())
     }
 
-    fn link(&self, Entry { source, target, .. }: &Entry) -> Result<(), Failure> {
-        let to = fs::read_link(source).map_err(|error| inside(cannot("read the link", source, &error)))?;
-        let failed = |error| inside(cannot("make the link", target, &error));
-        match system::link(&to, target, source) {
+    fn link(&self, name: &Path) -> Result<(), Failure> {
+        let Trees { source, target } = &**self.trees.as_ref().expect("it is a tree");
+        let (named, copy) = (self.source.join(name), self.target.join(name));
+        let to = source.read_link(name).map_err(|error| inside(cannot("read the link", &named, &error)))?;
+        let failed = |error| inside(cannot("make the link", &copy, &error));
+        match target.link(name, &to, (source, name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {
-                if fs::read_link(target).is_ok_and(|there| there == to) {
+                if target.read_link(name).is_ok_and(|there| there == to) {
                     return Ok(());
                 }
                 if self.resume {
-                    let (target, source) = (target.display(), source.display());
-                    return Err(format!("{target} is not the link that {source} is; --force overwrites it").into());
+                    let (copy, named) = (copy.display(), named.display());
+                    return Err(inside(format!("{copy} is not the link that {named} is; --force overwrites it")));
                 }
-                system::remove_link(target).and_then(|()| system::link(&to, target, source)).map_err(failed)
+                target.remove(name).and_then(|()| target.link(name, &to, (source, name))).map_err(failed)
             }
             result => result.map_err(failed),
         }
@@ -115,10 +166,12 @@ impl Walk {
 
     /// Everything is copied: directories get their permissions, the innermost first.
     pub(super) fn finish(&mut self, sync: bool) -> Result<(), Failure> {
-        for (path, permissions) in self.finished.drain(..).rev() {
+        for (name, permissions) in self.finished.drain(..).rev() {
+            let target = &self.trees.as_ref().expect("it is a tree").target;
+            let path = self.target.join(&name);
             let failed = |error| inside(cannot("finish the directory", &path, &error));
-            let directory = if sync { system::directory(&path).map_err(failed)? } else { None };
-            fs::set_permissions(&path, permissions).map_err(failed)?;
+            let directory = if sync { target.directory(&name).map_err(failed)? } else { None };
+            target.set_permissions(&name, true, &permissions).map_err(failed)?;
             directory.map_or(Ok(()), |directory| directory.sync_all()).map_err(failed)?;
         }
         if sync {
@@ -136,8 +189,19 @@ fn inside(failure: impl Into<Failure>) -> Failure {
     Failure { resumable: true, ..failure.into() }
 }
 
-fn refuse_special(path: &Path, kind: fs::FileType) -> Result<(), Failure> {
-    let Some(what) = system::special(kind) else { return Ok(()) };
+/// What to say of a name in the copy that is a link, and must be none. Only what is said depends on it.
+pub(super) fn in_the_way(target: &Path) -> Option<String> {
+    let link = fs::symlink_metadata(target).is_ok_and(|about| about.is_symlink());
+    link.then(|| {
+        format!(
+            "{} is a link, and a tree is not copied through links; remove it, or choose another target",
+            target.display()
+        )
+    })
+}
+
+fn refuse_special(path: &Path, special: Option<&'static str>) -> Result<(), Failure> {
+    let Some(what) = special else { return Ok(()) };
     Err(format!("{} is {what}, which has no content to copy; name a file, or remove it from the tree", path.display())
         .into())
 }

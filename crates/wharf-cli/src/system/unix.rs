@@ -85,8 +85,8 @@ pub fn identity_of(path: &Path) -> io::Result<Identity> {
     fs::metadata(path).map(|about| Identity(about.dev(), about.ino()))
 }
 
-/// The bits that a copy keeps.
-const KEPT: u32 = 0o777;
+/// The bits that a copy keeps: who may do what, and that a directory's names are their owners' (the sticky bit).
+const KEPT: u32 = 0o1777;
 
 /// What a copy gets when it is finished.
 pub fn kept(of: &Permissions) -> Permissions {
@@ -110,16 +110,6 @@ pub fn make_with<'a>(options: &'a mut OpenOptions, permissions: &Permissions) ->
 
 pub fn make_directory(path: &Path, permissions: &Permissions) -> io::Result<()> {
     fs::DirBuilder::new().mode(permissions.mode()).create(path)
-}
-
-/// Makes a link at `at` that says `to`, as the one at `like` does.
-pub fn link(to: &Path, at: &Path, _like: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(to, at)
-}
-
-/// Removes a link or a file.
-pub fn remove_link(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)
 }
 
 /// What has no content to copy.
@@ -146,10 +136,8 @@ pub fn directory(path: &Path) -> io::Result<Option<fs::File>> {
 pub const CACHE_STAYS: Option<&str> = None;
 
 /// Has the disk asked for what was synced. A hint: what is not dropped is read from the cache.
-pub fn drop_from_cache(path: &Path) {
-    if let Ok(file) = fs::File::open(path) {
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    }
+pub fn drop_from_cache(file: &fs::File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 
 // --- Time ---

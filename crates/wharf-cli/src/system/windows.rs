@@ -3,7 +3,7 @@
 use super::scarce::Scarce;
 use std::fs::{self, FileType, OpenOptions, Permissions};
 use std::io;
-use std::os::windows::fs::{FileTypeExt, OpenOptionsExt, symlink_dir, symlink_file};
+use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::AsRawHandle;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
@@ -122,22 +122,6 @@ pub fn make_directory(path: &Path, _: &Permissions) -> io::Result<()> {
     fs::create_dir(path)
 }
 
-/// Makes a link at `at` that says `to`, as the one at `like` does: Windows asks whether it leads to a directory.
-pub fn link(to: &Path, at: &Path, like: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(like)?.file_type().is_symlink_dir() {
-        true => symlink_dir(to, at),
-        false => symlink_file(to, at),
-    }
-}
-
-/// Removes a link or a file: a link to a directory is removed as a directory is.
-pub fn remove_link(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path)?.file_type().is_symlink_dir() {
-        true => fs::remove_dir(path),
-        false => fs::remove_file(path),
-    }
-}
-
 /// What has no content to copy: nothing that lies in a directory.
 pub fn special(_: FileType) -> Option<&'static str> {
     None
@@ -158,7 +142,7 @@ pub const CACHE_STAYS: Option<&str> =
     Some("--verify may compare what the cache has, which Windows does not drop; with --direct it is what the disk has");
 
 /// Not on Windows.
-pub fn drop_from_cache(_: &Path) {}
+pub fn drop_from_cache(_: &fs::File) {}
 
 // --- Time ---
 
