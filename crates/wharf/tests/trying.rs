@@ -201,3 +201,123 @@ fn what_a_stream_refuses_is_refused_here_too() {
     assert_eq!(stream.try_recv(&mut buffer).unwrap_err().kind(), ErrorKind::NotConnected);
     assert_eq!(stream.try_send(b"x").unwrap_err().kind(), ErrorKind::NotConnected);
 }
+
+// --- Waits for edges ---
+
+#[cfg(unix)]
+mod edges {
+    use super::*;
+
+    fn is_readable(port: &Port, number: u64) {
+        let packet = next(port);
+        assert_eq!(packet.context.number, number);
+        assert!(matches!(packet.event, Event::Readable { result: Ok(()), .. }), "{packet:?}");
+    }
+
+    fn is_writable(port: &Port, number: u64) {
+        let packet = next(port);
+        assert_eq!(packet.context.number, number);
+        assert!(matches!(packet.event, Event::Writable { result: Ok(()), .. }), "{packet:?}");
+    }
+
+    /// Takes what there is, so that the stream is found empty.
+    fn take_all(stream: &Stream) -> usize {
+        let mut buffer = [0; 64];
+        let mut all = 0;
+        loop {
+            match stream.try_recv(&mut buffer) {
+                Ok(0) => return all,
+                Ok(bytes) => all += bytes,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return all;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_watch_tells_of_what_comes_and_borrowed_memory_goes_before_it() {
+        let ledger = Ledger::new();
+        let port = port(0, Wake::default());
+        let (stream, mut peer) = connection(&port, 7);
+        take_all(&stream);
+        // Everything that the system tells of a new socket was told.
+        while port.get_timeout(Duration::from_millis(5)).is_ok() {}
+        take_all(&stream);
+        for number in 0..20 {
+            stream.watch_readable(ledger.token(number)).unwrap();
+            assert!(port.get_timeout(Duration::from_millis(2)).is_err(), "nothing came");
+            peer.write_all(b"abc").unwrap();
+            is_readable(&port, number);
+            assert_eq!(take_all(&stream), 3);
+        }
+        stream.watch_readable(ledger.token(30)).unwrap();
+        peer.write_all(b"de").unwrap();
+        eventually("it is there, and taken before the watch's packet", || take_all(&stream) == 2);
+        peer.write_all(b"f").unwrap();
+        is_readable(&port, 30);
+        take_all(&stream);
+        stream.watch_readable(ledger.token(31)).unwrap();
+        drop(peer);
+        is_readable(&port, 31);
+        assert_eq!(stream.try_recv(&mut [0; 4]).unwrap(), 0);
+        stream.watch_readable(ledger.token(32)).unwrap();
+        is_readable(&port, 32);
+        quiet(&port, &ledger);
+    }
+
+    #[test]
+    fn a_watch_for_space_waits_until_the_peer_reads() {
+        let ledger = Ledger::new();
+        let port = port(0, Wake::default());
+        let (stream, mut peer) = connection(&port, 7);
+        stream.watch_writable(ledger.token(1)).unwrap();
+        is_writable(&port, 1);
+        let piece = vec![3; 64 << 10];
+        let mut sent = 0;
+        let mut rounds = 0;
+        while sent < 32 << 20 {
+            match stream.try_send(&piece) {
+                Ok(bytes) => sent += bytes,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    rounds += 1;
+                    stream.watch_writable(ledger.token(2)).unwrap();
+                    let mut some = vec![0; 256 << 10];
+                    let mut read = 0;
+                    let packet = loop {
+                        if let Ok(packet) = port.get_timeout(Duration::from_millis(1)) {
+                            break packet;
+                        }
+                        read += peer.read(&mut some).unwrap();
+                    };
+                    packet.context.arrive();
+                    assert!(matches!(packet.event, Event::Writable { result: Ok(()), .. }), "{packet:?}, {read}");
+                }
+            }
+        }
+        assert!(rounds > 1, "it was full now and then");
+    }
+
+    #[test]
+    fn a_watch_for_space_comes_when_the_sends_before_it_are_out() {
+        let ledger = Ledger::new();
+        let port = port(0, Wake::default());
+        let (stream, mut peer) = connection(&port, 7);
+        stream.send(vec![1; 16 << 20], ledger.token(1)).unwrap();
+        stream.watch_writable(ledger.token(2)).unwrap();
+        assert!(port.get_timeout(Duration::from_millis(5)).is_err(), "the send is half out");
+        let reader = thread::spawn(move || {
+            let mut all = vec![0; 16 << 20];
+            peer.read_exact(&mut all).unwrap();
+            peer
+        });
+        assert_eq!(next_sent(&port).0, 1);
+        is_writable(&port, 2);
+        let cancelled = stream.watch_readable(ledger.token(3)).unwrap();
+        drop(reader.join().unwrap());
+        drop(cancelled);
+        is_readable(&port, 3);
+    }
+}

@@ -15,6 +15,10 @@ impl ReceiveFlags {
     /// It brings the stream's urgent byte (`MSG_OOB`).
     pub const OUT_OF_BAND: ReceiveFlags = ReceiveFlags(4);
 
+    /// It looks at nothing, and completes with its turn.
+    #[cfg_attr(windows, allow(dead_code, reason = "the kernel tells no edges"))]
+    pub(crate) const EDGE: ReceiveFlags = ReceiveFlags(8);
+
     /// Whether all of these are set.
     #[inline]
     pub const fn contains(self, others: ReceiveFlags) -> bool {

@@ -33,6 +33,8 @@ pub enum Kind {
     Received,
     /// A zero-byte receive: data or the end of the stream is there.
     Readable,
+    /// A wait for space: the system may take more of what is sent.
+    Writable,
     /// All bytes of a send were taken by the system.
     Sent,
     /// A child process has ended.
@@ -464,6 +466,19 @@ impl Operation {
     #[inline]
     pub(crate) fn waits_for_all(&self) -> bool {
         self.flags.contains(ReceiveFlags::WAIT_ALL)
+    }
+
+    /// A wait for an edge.
+    #[cfg_attr(windows, allow(dead_code, reason = "the kernel tells no edges"))]
+    pub(crate) fn watch(kind: Kind, token: usize, sink: Sink) -> Operation {
+        let mut operation = Operation::new(kind, token, sink, Buffers::None);
+        operation.flags = ReceiveFlags::EDGE;
+        operation
+    }
+
+    /// It moves nothing, and whoever moves something may go before it.
+    pub(crate) fn is_watch(&self) -> bool {
+        self.flags.contains(ReceiveFlags::EDGE)
     }
 
     /// What it is told by, also while it is executed.

@@ -118,6 +118,7 @@ fn assemble_operation<K: Key, C: Context>(completion: Completion) -> Packet<K, C
             Event::Received { stream: Stream(shared), buffer, result: result(bytes) }
         }
         Kind::Readable => Event::Readable { stream: Stream(shared), result: result(0).map(drop) },
+        Kind::Writable => Event::Writable { stream: Stream(shared), result: result(0).map(drop) },
         Kind::Sent => match memory {
             Memory::Many(buffers) => Event::SentVectored { stream: Stream(shared), buffers, result: result(bytes) },
             one => Event::Sent { stream: Stream(shared), buffer: one.into_one(), result: result(bytes) },

@@ -77,6 +77,13 @@ pub enum Event<K, C> {
         /// Whether it is.
         result: io::Result<()>,
     },
+    /// The system may take more of what is sent.
+    Writable {
+        /// The stream.
+        stream: Stream<K, C>,
+        /// An error when the connection broke.
+        result: io::Result<()>,
+    },
     /// The system took all bytes of a send, or the send failed.
     Sent {
         /// The stream.
@@ -222,9 +229,10 @@ impl<K, C> Packet<K, C> {
             Event::Accepted { result, .. } => result.as_ref().err(),
             Event::AcceptedLocal { result, .. } => result.as_ref().err(),
             Event::Exited { result, .. } => result.as_ref().err(),
-            Event::Connected { result, .. } | Event::Readable { result, .. } | Event::Disconnected { result, .. } => {
-                result.as_ref().err()
-            }
+            Event::Connected { result, .. }
+            | Event::Readable { result, .. }
+            | Event::Writable { result, .. }
+            | Event::Disconnected { result, .. } => result.as_ref().err(),
             Event::Received { result, .. } | Event::Sent { result, .. } | Event::SentVectored { result, .. } => {
                 result.as_ref().err()
             }

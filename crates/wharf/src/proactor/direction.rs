@@ -139,7 +139,7 @@ unsafe fn call(device: &DeviceState, pointer: *mut Record) -> Called {
             Kind::Read | Kind::Written => files::transfer(device, record, overlapped),
             Kind::Synced => files::sync(device, record),
             Kind::Exited => children::wait(device, record),
-            Kind::Posted | Kind::Elapsed | Kind::Signal => Called::Failed(EINVAL),
+            Kind::Posted | Kind::Elapsed | Kind::Signal | Kind::Writable => Called::Failed(EINVAL),
         }
     }
 }

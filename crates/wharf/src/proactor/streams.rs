@@ -116,6 +116,21 @@ impl Port {
         self.issue(device, Side::Receive, operation, Extra::None)
     }
 
+    /// The kernel tells no edges: it waits for data.
+    pub(crate) fn watch_readable(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
+        #[allow(unsafe_code)]
+        // SAFETY: it names no memory.
+        unsafe {
+            self.receive(device, Buffers::None, token, sink)
+        }
+    }
+
+    /// The kernel has no such operation.
+    pub(crate) fn watch_writable(&self, device: &Arc<DeviceState>, _token: usize, _sink: Sink) -> Result<Issued, i32> {
+        may_issue(self.own(device)?, Side::Send)?;
+        Err(EOPNOTSUPP)
+    }
+
     #[allow(unsafe_code)]
     pub(crate) unsafe fn send(
         &self,

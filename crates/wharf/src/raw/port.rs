@@ -440,6 +440,28 @@ impl Port {
         unsafe { self.0.receive_borrowed(&device.0, into) }
     }
 
+    /// Issues a wait that completes ([`Kind::Readable`](super::Kind::Readable)) when data, or the end of the stream,
+    /// may be there: at once if nobody has found the stream empty since something last came, otherwise when something
+    /// comes. It makes no system call, and may complete though there is nothing; then the next receive finds that, and
+    /// the next wait does wait. For [`try_receive`](Port::try_receive), which goes before it. Receives that are issued
+    /// behind it wait for it.
+    ///
+    /// Fails as [`receive`](Port::receive) does. On Windows it is a receive of no bytes.
+    pub fn watch_readable(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.watch_readable(&device.0, token, sink)
+    }
+
+    /// Issues a wait that completes ([`Kind::Writable`](super::Kind::Writable)) when the system may take more of what
+    /// is sent: behind the sends that were issued before, at once if nobody has found it full since, otherwise when
+    /// space comes. It makes no system call, and may complete though there is no space. For
+    /// [`try_send`](Port::try_send), which goes before it. What is issued behind it waits for it.
+    ///
+    /// Fails as [`send`](Port::send) does. On Windows it is refused (`WSAEOPNOTSUPP`): the kernel has no such
+    /// operation.
+    pub fn watch_writable(&self, device: &Device, token: usize, sink: Sink) -> Result<Issued, i32> {
+        self.0.watch_writable(&device.0, token, sink)
+    }
+
     /// Issues a receive of one datagram; its packet says who sent it ([`Payload::Datagram`](super::Payload::Datagram)).
     /// A datagram longer than the buffers fills them, loses the rest and fails with `EMSGSIZE` (90) and the bytes that
     /// fitted (row U-02). Without buffers it takes a datagram and all of it is lost (row U-04). Of more than 1024

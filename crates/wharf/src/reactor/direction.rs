@@ -227,9 +227,9 @@ impl Direction {
         wanted && self.wants_a_turn()
     }
 
-    /// Nobody is at work here, and nothing is outstanding: whoever takes the turn overtakes nobody.
+    /// Nobody is at work here, and nothing is outstanding that moves bytes: whoever takes the turn overtakes nobody.
     pub(crate) fn is_free(&self) -> bool {
-        self.turn == Turn::Idle && self.operations.is_empty()
+        self.turn == Turn::Idle && self.operations.iter().all(Operation::is_watch)
     }
 
     /// The owner begins.

@@ -11,6 +11,7 @@ pub(crate) mod device;
 mod devices;
 pub(crate) mod direction;
 mod driver;
+mod edges;
 pub(crate) mod engine;
 mod file;
 mod forked;

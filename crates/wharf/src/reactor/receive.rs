@@ -255,6 +255,9 @@ impl Port {
             error => return Attempt::Failed(error),
         }
         let engine = self.engine();
+        if operation.is_watch() {
+            return Attempt::Done { bytes: 0, payload: Payload::None, more_likely: true };
+        }
         if operation.kind == Kind::Readable {
             let looked = engine.receiving(device.handle, |calls| match device.kind {
                 DeviceKind::Handle => calls.is_readable(device.handle),

@@ -410,6 +410,10 @@ impl Port {
                     Attempt::Failed(error)
                 }
             },
+            Kind::Writable => match device.failed_send.load(Ordering::Acquire) {
+                0 => Attempt::Done { bytes: 0, short: false },
+                error => Attempt::Failed(error),
+            },
             Kind::SentTo => match self.try_send_to(device, head, &batch.more) {
                 Ok(count) => Attempt::Sent(count),
                 Err(EAGAIN) => Attempt::NotNow,

@@ -159,6 +159,8 @@ struct Operation {
     from: Option<SocketAddr>,
     /// A receive that completes when its buffers are full.
     waits_for_all: bool,
+    /// A wait for an edge.
+    watch: bool,
     /// The tag of who has issued it.
     issuer: u32,
     /// For timers.
@@ -296,6 +298,7 @@ impl Model {
             to: None,
             from: None,
             waits_for_all: false,
+            watch: false,
             issuer: issuer(),
             first: now,
             period: None,
@@ -456,13 +459,14 @@ impl Schedule {
     // --- Steps ---
 
     fn step(&self) {
-        let what = self.model.lock().rng.u8(..164);
+        let what = self.model.lock().rng.u8(..170);
         match what {
             128..129 => self.adopt_datagrams(),
             129..137 => self.receive_from(),
             137..144 => self.send_to(),
             144..152 => self.datagram_peer(),
-            152.. => self.try_now(),
+            152..164 => self.try_now(),
+            164.. => self.watch(),
             0..20 => self.receive(),
             20..36 => self.send(),
             36..41 => self.accept(),
@@ -491,12 +495,13 @@ impl Schedule {
 
     /// What another thread does meanwhile.
     fn nested_step(&self, call: Call) {
-        let what = self.model.lock().rng.u8(..86);
+        let what = self.model.lock().rng.u8(..90);
         match what {
             64..68 => self.receive_from(),
             68..72 => self.send_to(),
             72..80 => self.datagram_peer(),
-            80.. => self.try_now(),
+            80..86 => self.try_now(),
+            86.. => self.watch(),
             0..10 if call != Call::Poll => drop(self.get()),
             0..16 => self.receive(),
             16..24 => self.send(),
@@ -630,6 +635,25 @@ impl Schedule {
                 model.operations[token].fate = Fate::Refused;
             }
         }
+    }
+
+    /// Waits for an edge.
+    fn watch(&self) {
+        let (device, kind, token, sink) = {
+            let mut model = self.model.lock();
+            let Some(socket) = model.pick_stream() else { return };
+            let (kind, side) = if model.rng.bool() { (Kind::Writable, SEND) } else { (Kind::Readable, RECEIVE) };
+            let token = model.add(kind, Some(socket), side, self.fake.now());
+            model.operations[token].watch = true;
+            let sink = model.sink(token);
+            (model.sockets[socket].device.clone(), kind, token, sink)
+        };
+        let refuse = self.must_refuse(token);
+        let issued = match kind {
+            Kind::Writable => self.port.watch_writable(&device, token, sink),
+            _ => self.port.watch_readable(&device, token, sink),
+        };
+        self.issued(token, issued, refuse);
     }
 
     fn accept(&self) {
@@ -1305,12 +1329,13 @@ impl Model {
                 unknown || view.is_some_and(|view| view.finished || view.reset)
             }
             (0, Kind::Received | Kind::Readable) => bytes <= total,
+            (0, Kind::Writable) => bytes == 0,
             (0, Kind::Sent) => bytes == total,
             (0, Kind::Disconnected) => unknown || view.is_some_and(|view| view.shut),
             (0, Kind::Connected) => unknown || view.is_some() || operation.ends,
             (0 | POSTED_ERROR, Kind::Posted) => bytes == token,
             (0, Kind::Accepted | Kind::Elapsed) => true,
-            (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent) => reset,
+            (ECONNRESET, Kind::Received | Kind::Readable | Kind::Sent | Kind::Writable) => reset,
             (ENOTCONN, Kind::Disconnected) => reset,
             (ECONNREFUSED, Kind::Connected) => true,
             (error, Kind::ReceivedFrom | Kind::SentTo) => {
@@ -1397,7 +1422,7 @@ impl Schedule {
                 Kind::Received | Kind::Readable => {
                     view.is_some_and(|view| view.written == view.taken && !view.finished && !view.reset)
                 }
-                Kind::Sent => view.is_some_and(|view| view.space == 0 && !view.reset),
+                Kind::Sent | Kind::Writable => view.is_some_and(|view| view.space == 0 && !view.reset),
                 Kind::ReceivedFrom | Kind::SentTo => {
                     let view = self.fake.mailbox_view(socket.and_then(|socket| socket.mailbox).expect("of a mailbox"));
                     match operation.kind {
@@ -1535,7 +1560,7 @@ impl Model {
                 continue;
             }
             if operation.kind == Kind::Readable {
-                readable += 1;
+                readable += u64::from(!operation.watch);
                 continue;
             }
             if bytes == 0 {

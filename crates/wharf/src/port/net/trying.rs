@@ -1,9 +1,10 @@
 //! Calls on borrowed memory: what can be moved now, and no packet.
 
 use super::Stream;
-use crate::port::associate::refusal;
+use crate::port::associate::{Outcome, refusal};
+use crate::port::refused::Refused;
 use crate::port::{Context, Key};
-use crate::raw::RawBuffer;
+use crate::raw::{RawBuffer, Sink};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
@@ -79,6 +80,66 @@ impl<K: Key, C: Context> Stream<K, C> {
         let piece = |from: &mut IoSliceMut<'_>| RawBuffer { pointer: from.as_mut_ptr(), length: from.len() };
         let count = taken.map(|(to, from)| *to = piece(from)).count();
         self.try_receive_pieces(&all[..count])
+    }
+
+    /// Issues a wait that completes ([`Event::Readable`](crate::Event::Readable)) when data, or the end of the stream,
+    /// may be there, and makes no system call: at once if nobody has found the stream empty since something last came.
+    /// It may complete though there is nothing: then [`try_recv`](Stream::try_recv), which goes before it, says so, and
+    /// the next wait does wait. [`readable`](Stream::readable) looks.
+    ///
+    /// # Ordering
+    ///
+    /// Receives that are issued behind it wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`readable`](Stream::readable).
+    ///
+    /// # Platform notes
+    ///
+    /// On Windows it is [`readable`](Stream::readable).
+    pub fn watch_readable(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        shared.issue_plain(context, |token| shared.port.watch_readable(&shared.device, token, Sink::Port))
+    }
+
+    /// Issues a wait that completes ([`Event::Writable`](crate::Event::Writable)) when the system may take more of what
+    /// is sent, and makes no system call: behind the sends that were issued before, at once if nobody has found it full
+    /// since, otherwise when space comes. It may complete though there is no space. For [`try_send`](Stream::try_send),
+    /// which goes before it.
+    ///
+    /// ```
+    /// use wharf::{CompletionPort, Event};
+    /// # if cfg!(windows) { return Ok(()); }
+    /// let port = CompletionPort::<(), ()>::new()?;
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let stream = port.associate(listener.accept()?.0, ())?;
+    /// stream.watch_writable(())?;
+    /// assert!(matches!(port.get()?.event, Event::Writable { result: Ok(()), .. }));
+    /// # drop(peer);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Ordering
+    ///
+    /// What is issued behind it waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`send`](Stream::send).
+    ///
+    /// # Platform notes
+    ///
+    /// On Windows it is refused ([`Unsupported`](io::ErrorKind::Unsupported)): send a copy instead.
+    pub fn watch_writable(&self, context: C) -> Result<Outcome<K, C>, Refused<C, ()>> {
+        let shared = &self.0;
+        if cfg!(windows) {
+            let error =
+                io::Error::new(io::ErrorKind::Unsupported, "Windows tells no space; send, and wait for the packet");
+            return Err(Refused { error, context, buffer: () });
+        }
+        shared.issue_plain(context, |token| shared.port.watch_writable(&shared.device, token, Sink::Port))
     }
 
     fn try_receive_pieces(&self, pieces: &[RawBuffer]) -> io::Result<usize> {
