@@ -42,12 +42,13 @@ pub enum Command {
     Relay(Relay),
     /// Copy a file or a tree, with several blocks under way at a time
     ///
-    /// Contents and permissions are copied, and links inside a tree are kept as links. No link inside of either tree is
-    /// followed, also not where the copy has one in the place of a file or directory: that is an error. Owners, times,
-    /// set-user-ID bits and holes are not kept: a hole is copied as zeros. Of a source that grows meanwhile, what is
-    /// there when its end is reached is copied. Ctrl+C ends it when the blocks that are under way are written, and says
-    /// what is left; what was copied stays, however it was interrupted, and --resume continues it. A second Ctrl+C ends
-    /// it at once. Memory is --depth times --block at most, and twice that with --verify or --resume.
+    /// Contents, permissions and holes are copied, and links inside a tree are kept as links. No link inside of either
+    /// tree is followed, also not where the copy has one in the place of a file or directory: that is an error. Owners,
+    /// times and set-user-ID bits are not kept. What of a tree cannot be copied is told and left out; the exit code is
+    /// then 1. Of a source that grows meanwhile, what is there when its end is reached is copied. Ctrl+C ends it when
+    /// the blocks that are under way are written, but after 3 seconds, and says what is left; what was copied stays,
+    /// however it was interrupted, and --resume continues it. A second Ctrl+C ends it at once. Memory is --depth times
+    /// --block at most, twice that with --verify or --resume, and the names of the directories that are being read.
     Copy(Copy),
     /// Tell what this machine offers, and which limits will bite
     Doctor(Doctor),

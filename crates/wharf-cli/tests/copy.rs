@@ -80,6 +80,19 @@ fn fails(output: &Output, cause: &str, remedy: &str) {
     assert!(said.starts_with("wharf: ") && said.contains(cause) && said.contains(remedy), "{said}");
 }
 
+/// What of a tree was not copied is told, a line for each, and then how much it was; the rest is copied.
+#[track_caller]
+fn fails_in_part(output: &Output, causes: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("copied "), "{said}");
+    assert_eq!(said.lines().count(), causes.len() + 1, "{said}");
+    for cause in causes {
+        assert!(said.lines().any(|line| line.starts_with("wharf: ") && line.contains(cause)), "{cause}: {said}");
+    }
+    assert!(said.lines().last().unwrap().contains("of the tree w"), "{said}");
+}
+
 #[track_caller]
 fn same(source: &Path, target: &Path) {
     let (ours, theirs) = (fs::read(source).unwrap(), fs::read(target).unwrap());
@@ -216,15 +229,79 @@ fn a_source_that_is_longer_than_it_said_is_copied_whole() {
 }
 
 #[test]
-fn a_source_that_is_shorter_than_it_said_is_an_error() {
+fn a_source_that_is_shorter_than_it_says_is_copied_to_its_end() {
     let here = Temporary::new();
-    // Its length is told as a page, and it has a few bytes: as if it had been cut off in between.
+    // Its length is told as a page, and it has a few bytes.
     let source = Path::new("/sys/devices/system/cpu/online");
     if !source.exists() {
-        return skipped("a source that becomes shorter", "/sys is not mounted");
+        return skipped("a source that is shorter than it says", "/sys is not mounted");
     }
-    let output = copy(source, &here.path("target"), &[]);
+    for block in ["1M", "1K", "1"] {
+        for more in ["--force", "--resume"] {
+            copies(source, &here.path("target"), &["--block", block, "--verify", more]);
+            same(source, &here.path("target"));
+        }
+    }
+}
+
+#[test]
+fn a_source_that_becomes_shorter_is_an_error() {
+    let here = Temporary::new();
+    let source = here.with("source", content(64 << 20));
+    let target = here.path("target");
+    let mut child = command(&source, &target, &SLOWLY).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !target.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+    }
+    fs::File::options().write(true).open(&source).unwrap().set_len(63 << 20).unwrap();
+    let output = child.wait_with_output().unwrap();
     fails(&output, "the source became shorter while it was copied", "copy it again");
+}
+
+#[test]
+fn holes_are_kept() {
+    use std::os::unix::fs::FileExt;
+    let here = Temporary::new();
+    let source = here.path("source");
+    let file = fs::File::create(&source).unwrap();
+    let bytes = (256 << 20) + 12_345;
+    file.set_len(bytes).unwrap();
+    for at in [(10 << 20) + 17, 100 << 20, 200 << 20] {
+        file.write_all_at(&content(70_000), at).unwrap();
+    }
+    let room = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    if room(&source) > 8 << 20 {
+        return skipped("holes", "the temporary directory's file system has none; set TMPDIR to another");
+    }
+    for more in [&["--verify"][..], &["--force", "--block", "64K", "--depth", "3"], &["--resume", "--verify"]] {
+        let target = here.path("target");
+        let said = copies(&source, &target, more);
+        let resumed = more[0] == "--resume";
+        assert!(resumed || said.starts_with(&format!("copied {bytes} bytes in ")), "{said}");
+        same(&source, &target);
+        assert!(room(&target) < 8 << 20, "{} bytes for {}", room(&target), room(&source));
+        // Cut off in a hole, to be continued.
+        fs::File::options()
+            .write(true)
+            .open(&target)
+            .unwrap()
+            .set_len(if resumed { bytes } else { 120 << 20 })
+            .unwrap();
+    }
+}
+
+/// Reading it waits for what may never come.
+#[test]
+fn one_ctrl_c_ends_a_copy_of_what_never_ends() {
+    let here = Temporary::new();
+    let source = Path::new("/proc/kmsg");
+    if fs::File::open(source).is_err() {
+        return skipped("a source that never ends", "/proc/kmsg may not be read here");
+    }
+    let target = here.path("target");
+    let (code, said) = interrupted(command(source, &target, &[]), || target.exists(), Signal::INT);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.starts_with("wharf: interrupted: "), "{said}");
 }
 
 // --- Overwriting and continuing ---
@@ -463,7 +540,7 @@ fn a_tree_keeps_links_permissions_and_empty_directories() {
     // What is another link is overwritten by force alone.
     fs::remove_file(target.join("dangling")).unwrap();
     symlink("elsewhere", target.join("dangling")).unwrap();
-    fails(&copy(&source, &target, &["-r", "--resume"]), "is not the link", "--force overwrites it");
+    fails_in_part(&copy(&source, &target, &["-r", "--resume"]), &["is not the link"]);
     copies(&source, &target, &["-r", "--force"]);
     assert_eq!(fs::read_link(target.join("dangling")).unwrap(), Path::new("nowhere"));
     // So that they can be removed.
@@ -596,7 +673,7 @@ fn what_has_no_content_is_an_error() {
     let pipe = source.join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fails(&copy(&pipe, &here.path("one"), &[]), "is a pipe", "name a file");
-    fails(&copy(&source, &here.path("two"), &["-r"]), "is a pipe", "remove it from the tree");
+    fails_in_part(&copy(&source, &here.path("two"), &["-r"]), &["is a pipe"]);
     fails(&copy(Path::new("/dev/zero"), &here.path("three"), &[]), "is a character device", "name a file");
     let file = here.with("file", "x");
     fails(&copy(&file, Path::new("/dev/null"), &["--force"]), "/dev/null is no file", "choose another target");
@@ -620,7 +697,8 @@ fn a_target_in_no_directory_is_an_error() {
     fails(&copy(&source, &source.join("target"), &[]), "Not a directory", "a part of the path is a file");
     let tree = here.path("tree");
     fs::create_dir(&tree).unwrap();
-    fails(&copy(&tree, &source, &["-r", "--force"]), "File exists", "overwrites it");
+    fails(&copy(&tree, &source, &["-r"]), "File exists", "overwrites it");
+    fails(&copy(&tree, &source, &["-r", "--force"]), "is there, and no directory", "remove it");
 }
 
 #[test]
@@ -728,20 +806,57 @@ fn on_a_full_disk_the_copy_stays_and_is_continued_when_there_is_room() {
 }
 
 #[test]
-fn too_few_descriptors_are_told_with_the_remedy() {
+fn with_few_descriptors_fewer_files_are_open_at_a_time() {
     let here = Temporary::new();
     let source = here.path("source");
     fs::create_dir(&source).unwrap();
     (0..200).for_each(|file| fs::write(source.join(file.to_string()), content(100_000)).unwrap());
-    let script = r#"ulimit -n 16; exec "$0" copy -r --depth 64 "$1" "$2""#;
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_wharf")]).args([&source, &here.path("target")]);
-    let output = shell.output().unwrap();
-    if output.status.success() {
-        // Each file was done before the next was opened: nothing says that they must overlap.
-        return skipped("too few descriptors", "they were enough this time");
+    let target = here.path("target");
+    let limited = |limit: u32, target: &Path| {
+        let script = format!(r#"ulimit -n {limit}; exec "$0" copy -r --depth 64 "$1" "$2""#);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_wharf")]).args([&source, target]).output().unwrap()
+    };
+    // Fewer files are open at a time.
+    well(&limited(24, &target));
+    (0..200).for_each(|file| same(&source.join(file.to_string()), &target.join(file.to_string())));
+    // Not enough for one.
+    let output = limited(13, &here.path("none"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Too many open files") && said.contains("ulimit -n"), "{said}");
+}
+
+/// A file that cannot be copied does not keep the rest from being copied.
+#[test]
+fn one_bad_file_does_not_end_a_tree() {
+    let here = Temporary::new();
+    let source = here.path("source");
+    fs::create_dir_all(source.join("directory")).unwrap();
+    assert!(Command::new("mkfifo").arg(source.join("directory/pipe")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(source.join("socket")).unwrap();
+    for name in ["a", "m", "z", "directory/a", "directory/z"] {
+        fs::write(source.join(name), content(100_000)).unwrap();
     }
-    fails(&output, "Too many open files", "give a smaller --depth");
+    let target = here.path("target");
+    fails_in_part(&copy(&source, &target, &["-r"]), &["pipe is a pipe", "socket is a socket"]);
+    let others = |but: &str| {
+        for name in ["a", "m", "z", "directory/a", "directory/z"].iter().filter(|name| **name != but) {
+            same(&source.join(name), &target.join(name));
+        }
+    };
+    others("");
+    // One that differs, and one whose place is taken.
+    fs::remove_file(source.join("directory/pipe")).unwrap();
+    fs::remove_file(source.join("socket")).unwrap();
+    fs::write(target.join("m"), "something else").unwrap();
+    fails_in_part(&copy(&source, &target, &["-r", "--resume"]), &["m differs from"]);
+    fs::remove_file(target.join("m")).unwrap();
+    fs::create_dir(target.join("m")).unwrap();
+    let output = copy(&source, &target, &["-r", "--force"]);
+    fails_in_part(&output, &["Is a directory"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("--force"), "it was given");
+    others("m");
 }
 
 #[test]
@@ -769,5 +884,5 @@ fn wrong_usage_is_explained_and_exits_with_2() {
 fn the_help_says_what_is_not_kept() {
     let output = Command::new(env!("CARGO_BIN_EXE_wharf")).args(["copy", "--help"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("a hole is copied as zeros"), "{said}");
+    assert!(said.contains("set-user-ID bits are not kept"), "{said}");
 }

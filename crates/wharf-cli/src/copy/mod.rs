@@ -18,7 +18,7 @@ use crate::port::no_port;
 use crate::signals::{self, end_at_once};
 use crate::system;
 use clap::CommandFactory;
-use failure::{Failure, cannot};
+use failure::{Failure, Weight, cannot};
 use indicatif::{ProgressBar, ProgressStyle};
 use open::ALIGNMENT;
 use plan::{Control, Copier, THREADS};
@@ -35,6 +35,8 @@ use wharf::{CompletionPort, GetError};
 
 /// How often the progress is drawn.
 const PROGRESS: Duration = Duration::from_millis(100);
+/// After so long a block that does not end is left: reading some files waits for what may never come.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Copies, and says what came of it.
 pub fn run(options: &Copy) -> Result<(), String> {
@@ -49,14 +51,20 @@ pub fn run(options: &Copy) -> Result<(), String> {
     // A port of its own: the blocks' packets are the threads'.
     let control = CompletionPort::<(), Control>::new().map_err(|error| no_port(&error))?;
     signals::catch(&control, Control::Signal)?;
-    let copier = Copier::new(options.clone(), walk, control.clone()).map_err(|error| no_port(&error))?;
-    let copier = Arc::new(copier);
     let bar = progress(if tree { None } else { Some(about.len()) });
+    let copier = Copier::new(options.clone(), walk, control.clone(), bar.clone()).map_err(|error| no_port(&error))?;
+    let copier = Arc::new(copier);
     let threads: Vec<_> =
         (0..THREADS).map(|_| copier.clone()).map(|copier| thread::spawn(move || copier.work())).collect();
     copier.start();
     let interrupted = follow(&copier, &control, &threads, &bar);
     copier.close();
+    let nothing = || copier.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+    if let Some(signal) = interrupted.filter(|_| nothing()) {
+        bar.finish_and_clear();
+        eprintln!("wharf: interrupted: a block that is being read or written does not end; --resume goes on");
+        std::process::exit(128 + signal);
+    }
     let ended_well = threads.into_iter().all(|thread| thread.join().is_ok());
     bar.finish_and_clear();
     let outcome = copier.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -77,7 +85,11 @@ pub fn run(options: &Copy) -> Result<(), String> {
         };
     }
     tell(&copier, options, tree, began.elapsed());
-    Ok(())
+    match copier.left.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        1 => Err("one name of the tree was not copied; it is told above".into()),
+        left => Err(format!("{left} names of the tree were not copied; they are told above")),
+    }
 }
 
 /// Ends the program if the options say what cannot be.
@@ -109,17 +121,19 @@ fn follow(
     threads: &[JoinHandle<()>],
     bar: &ProgressBar,
 ) -> Option<i32> {
-    let mut interrupted = None;
+    let (mut interrupted, mut patience) = (None, None::<Instant>);
     // A thread that panicked will not tell that it ended; the other might wait for ever.
     while !threads.iter().any(|thread| thread.is_finished()) {
         match control.get_timeout(PROGRESS).map(|packet| packet.context) {
             Ok(Control::Signal(signal)) if interrupted.is_none() => {
                 interrupted = Some(signal);
                 // Blocks that are under way are still written: what is there is then whole blocks.
-                copier.stop(Failure { sentence: "interrupted".into(), resumable: true });
+                copier.stop(Failure { sentence: "interrupted".into(), resumable: true, weight: Weight::Ends });
+                patience = Some(Instant::now() + PATIENCE);
             }
             Ok(Control::Signal(_)) => end_at_once(),
             Ok(Control::Ended) => break,
+            Err(GetError::TimedOut) if patience.is_some_and(|until| Instant::now() > until) => break,
             Err(GetError::TimedOut) => {}
             Err(_) => break,
         }

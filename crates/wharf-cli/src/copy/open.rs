@@ -1,12 +1,13 @@
 //! A file and its copy, opened.
 
-use super::failure::{Failure, cannot};
+use super::failure::{Failure, cannot, weight};
 use super::walk::{Entry, Inside, in_the_way};
 use crate::options::Copy;
 use crate::system;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use wharf::{CompletionPort, Context};
 
 /// What every disk's direct I/O is content with.
@@ -20,10 +21,12 @@ pub(super) struct Ends<C> {
     pub(super) target: File<C>,
     /// The same files around the cache, up to the last multiple of [`ALIGNMENT`].
     pub(super) direct: Option<(File<C>, File<C>)>,
-    /// What the source held when it was opened.
+    /// What the source held when it was opened, or said to hold.
     pub(super) length: u64,
     /// What the target held, when it is continued.
     pub(super) there: u64,
+    /// Where the source has holes, to find what is none.
+    pub(super) sparse: Option<fs::File>,
     /// The copy gets its permissions by this: its name may be another file's by then.
     pub(super) copy: fs::File,
     pub(super) permissions: Permissions,
@@ -35,9 +38,9 @@ pub(super) fn open<C: Context>(
     options: &Copy,
     entry: &Entry,
 ) -> Result<Ends<C>, Failure> {
-    let Entry { source, target, inside } = entry;
+    let Entry { source, target, inside, .. } = entry;
     let resumable = inside.is_some();
-    let cannot_read = |error| Failure { sentence: cannot("read", source, &error), resumable };
+    let cannot_read = |error: io::Error| Failure::of("read", source, &error, resumable);
     let cannot_write = |error: io::Error| {
         let sentence = match fs::symlink_metadata(target) {
             Ok(about) if about.is_symlink() && resumable => in_the_way(target),
@@ -47,16 +50,17 @@ pub(super) fn open<C: Context>(
             }
             _ => None,
         };
-        Failure { sentence: sentence.unwrap_or_else(|| cannot("write", target, &error)), resumable }
+        Failure {
+            sentence: sentence.unwrap_or_else(|| cannot("write", target, &error)),
+            resumable,
+            weight: weight(&error),
+        }
     };
     let from = open_source(entry, false).map_err(cannot_read)?;
     let about = from.metadata().map_err(cannot_read)?;
     if let Some(what) = system::special(about.file_type()) {
         // It has taken the place of a file.
-        return Err(Failure {
-            sentence: format!("{} is {what}, which has no content to copy", source.display()),
-            resumable,
-        });
+        return Err(format!("{} is {what}, which has no content to copy", source.display()).into());
     }
     let ours = system::identity(&from).map_err(cannot_read)?;
     let permissions = system::kept(&about.permissions());
@@ -74,7 +78,7 @@ pub(super) fn open<C: Context>(
         return Err(same_file(entry));
     }
     if !there.is_file() {
-        return Err(format!("{} is no file; choose another target", target.display()).into());
+        return Err(format!("{} is no file; remove it, or choose another target", target.display()).into());
     }
     let mut there = there.len();
     if options.force {
@@ -105,6 +109,7 @@ pub(super) fn open<C: Context>(
     Ok(Ends {
         length: about.len(),
         permissions,
+        sparse: if system::has_holes(&about) { Some(from.try_clone().map_err(cannot_read)?) } else { None },
         source: port.associate(from, ()).map_err(|rejected| cannot_read(rejected.into()))?,
         copy: to.try_clone().map_err(cannot_write)?,
         target: port.associate(to, ()).map_err(|rejected| cannot_write(rejected.into()))?,
@@ -144,9 +149,14 @@ fn open_target(options: &Copy, entry: &Entry, permissions: &Permissions) -> io::
             system::make_with(open.read(true).write(true), permissions).create_new(true).open(&entry.target)
         }
     };
+    let over = options.force || options.resume || entry.made.load(Ordering::Relaxed);
     match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && (options.force || options.resume) => {}
-        other => return other,
+        Ok(file) => {
+            entry.made.store(true, Ordering::Relaxed);
+            return Ok(file);
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && over => {}
+        Err(error) => return Err(error),
     }
     // By force it is emptied, too, when it is known not to be the source.
     match open_existing(entry, false) {

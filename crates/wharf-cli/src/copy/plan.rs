@@ -18,20 +18,28 @@
 //! A longer file than others, because slots, phases and blocks are one state machine.
 
 use super::compare::{Compared, compare};
-use super::failure::{Failure, cannot};
+use super::failure::{Failure, Weight, cannot};
 use super::open::{ALIGNMENT, Ends, File, open};
 use super::walk::{Entry, Walk};
 use crate::options::Copy;
 use crate::system;
+use indicatif::ProgressBar;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 use wharf::{Buffer, CompletionPort, Event, Packet};
 
 /// Handlers issue the next operation and open files; two of them, because opening may wait for the disk.
 pub(super) const THREADS: usize = 2;
+
+/// Until something is tried again for which there were too few descriptors.
+const RETRY: Duration = Duration::from_millis(1);
+/// So often it is tried though nothing is open.
+const TRIES: usize = 200;
 
 /// What the main thread waits for.
 #[derive(Clone, Copy)]
@@ -80,6 +88,17 @@ struct Copying {
     entry: Entry,
     ends: Ends<Work>,
     progress: Mutex<Progress>,
+    /// The last field: its descriptors are closed before it is counted as gone.
+    _open: Counted,
+}
+
+/// Of the files that are open.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +122,10 @@ struct Progress {
     under_way: usize,
     /// How far it was copied.
     copied: u64,
+    /// Where the source ended, if it said that it is longer and still says so.
+    end_found: Option<u64>,
+    /// It is left as it is; blocks that are under way are let go.
+    failed: bool,
 }
 
 impl Progress {
@@ -114,6 +137,8 @@ impl Progress {
 /// What the slots share.
 struct Plan {
     walk: Walk,
+    /// A file that could not be opened while so many others were.
+    again: Vec<Entry>,
     /// Open files with blocks to come.
     ready: VecDeque<Arc<Copying>>,
     idle: Vec<Slot>,
@@ -131,6 +156,13 @@ pub(super) struct Copier {
     /// Written by an earlier copy, and found equal. Whole blocks only: what is there by halves is copied again.
     pub(super) kept: AtomicU64,
     pub(super) files: AtomicU64,
+    /// Names of a tree that were not copied.
+    pub(super) left: AtomicU64,
+    /// Files that are open.
+    open: Arc<AtomicUsize>,
+    /// So often something was tried for which there were too few descriptors, since something was opened.
+    tries: AtomicUsize,
+    bar: ProgressBar,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -138,12 +170,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Copier {
-    /// `control` is told of the end.
-    pub(super) fn new(options: Copy, walk: Walk, control: CompletionPort<(), Control>) -> io::Result<Copier> {
+    /// `control` is told of the end. What is said meanwhile does not disturb the bar.
+    pub(super) fn new(
+        options: Copy,
+        walk: Walk,
+        control: CompletionPort<(), Control>,
+        bar: ProgressBar,
+    ) -> io::Result<Copier> {
         let port = CompletionPort::<(), Work>::options().concurrency(THREADS).build()?;
-        let plan = Mutex::new(Plan { walk, ready: VecDeque::new(), idle: Vec::new(), failure: None });
-        let [bytes, kept, files] = [const { AtomicU64::new(0) }; 3];
-        Ok(Copier { port, options, plan, control, outcome: Mutex::new(None), bytes, kept, files })
+        let plan =
+            Mutex::new(Plan { walk, again: Vec::new(), ready: VecDeque::new(), idle: Vec::new(), failure: None });
+        let [bytes, kept, files, left] = [const { AtomicU64::new(0) }; 4];
+        let open = Arc::default();
+        Ok(Copier {
+            port,
+            options,
+            plan,
+            control,
+            outcome: Mutex::new(None),
+            bytes,
+            kept,
+            files,
+            left,
+            open,
+            tries: AtomicUsize::new(0),
+            bar,
+        })
     }
 
     /// Sets the slots off.
@@ -188,7 +240,7 @@ impl Copier {
             }
             (Work::Sync(slot, file), Event::Synced { result, .. }) => match result {
                 Ok(()) => self.go_on(slot, &file),
-                Err(error) => self.fail(slot, left(cannot("sync", &file.entry.target, &error))),
+                Err(error) => self.give_up(slot, &file, of("sync", &file.entry.target, &error)),
             },
             _ => unreachable!("each context is issued with its operation alone"),
         }
@@ -207,23 +259,69 @@ impl Copier {
                 drop(plan);
                 return self.issue_read(slot, phase, piece);
             }
-            let entry = match plan.walk.next() {
-                Ok(Some(entry)) => entry,
-                Ok(None) => return self.park(plan, slot),
-                Err(failure) => {
-                    plan.failure = Some(failure);
-                    return self.park(plan, slot);
-                }
+            let next = match plan.again.pop() {
+                Some(entry) => Ok(Some(entry)),
+                None => plan.walk.next(),
             };
+            let tree = plan.walk.is_under_way();
             drop(plan);
-            match open(&self.port, &self.options, &entry) {
-                Ok(ends) => match self.begin(slot, entry, ends) {
-                    Some(back) => slot = back,
-                    None => return,
+            let failure = match next {
+                Ok(Some(entry)) => match open(&self.port, &self.options, &entry) {
+                    Ok(ends) => match self.begin(slot, entry, ends) {
+                        Some(back) => {
+                            slot = back;
+                            continue;
+                        }
+                        None => return,
+                    },
+                    Err(failure) => {
+                        if tree && failure.weight == Weight::Scarce {
+                            lock(&self.plan).again.push(entry);
+                        }
+                        failure
+                    }
                 },
-                Err(failure) => return self.fail(slot, failure),
+                Ok(None) => return self.park(lock(&self.plan), slot),
+                Err(failure) => failure,
+            };
+            match failure.weight {
+                Weight::Leaves if tree => self.leave(&failure),
+                // Others close theirs when they are done. Nothing tells when the kernel has them back.
+                Weight::Scarce if tree && self.may_try_again() => {
+                    wharf::blocking(|| thread::sleep(RETRY));
+                    return self.set_off(slot);
+                }
+                _ => return self.fail(slot, failure),
             }
         }
+    }
+
+    /// Whether others are open, or are just being opened or closed.
+    fn may_try_again(&self) -> bool {
+        let tries = self.tries.fetch_add(1, Ordering::Relaxed);
+        self.open.load(Ordering::Relaxed) > 0 || tries < TRIES
+    }
+
+    /// Says what is not copied, and goes on with the rest of the tree.
+    fn leave(&self, failure: &Failure) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+        self.bar.suspend(|| eprintln!("wharf: {}", failure.sentence));
+    }
+
+    /// A file cannot be copied. What is under way of it comes back and is let go.
+    fn give_up(&self, slot: Slot, file: &Arc<Copying>, failure: Failure) {
+        if file.entry.inside.is_none() || failure.weight == Weight::Ends {
+            return self.fail(slot, failure);
+        }
+        let mut progress = lock(&file.progress);
+        let first = !std::mem::replace(&mut progress.failed, true);
+        progress.next = progress.end;
+        progress.extra.clear();
+        drop(progress);
+        if first {
+            self.leave(&failure);
+        }
+        self.look(slot);
     }
 
     /// A slot has nothing to do. The last one ends the copy.
@@ -232,10 +330,15 @@ impl Copier {
         if plan.idle.len() < usize::from(self.options.depth) {
             return;
         }
-        let outcome = match plan.failure.take() {
-            Some(failure) => Err(failure),
-            None => plan.walk.finish(self.options.sync),
-        };
+        let mut outcome = plan.failure.take().map_or(Ok(()), Err);
+        if outcome.is_ok() {
+            let failures = plan.walk.finish(self.options.sync);
+            if plan.walk.is_under_way() {
+                failures.iter().for_each(|failure| self.leave(failure));
+            } else {
+                outcome = failures.into_iter().next().map_or(Ok(()), Err);
+            }
+        }
         drop(plan);
         *lock(&self.outcome) = Some(outcome);
         let _ = self.control.post(0, (), Control::Ended);
@@ -262,6 +365,8 @@ impl Copier {
 
     /// A file was opened: its first phase begins. Gives the slot back if it is not needed for that.
     fn begin(&self, slot: Slot, entry: Entry, ends: Ends<Work>) -> Option<Slot> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.tries.store(0, Ordering::Relaxed);
         let (there, length) = (ends.there, ends.length);
         let progress = Progress {
             phase: Phase::Compare,
@@ -271,8 +376,10 @@ impl Copier {
             gaps: Vec::new(),
             under_way: 0,
             copied: length,
+            end_found: None,
+            failed: false,
         };
-        let file = Arc::new(Copying { entry, ends, progress: Mutex::new(progress) });
+        let file = Arc::new(Copying { entry, ends, progress: Mutex::new(progress), _open: Counted(self.open.clone()) });
         if there > 0 {
             self.offer(&file, there.div_ceil(self.block()));
             return Some(slot);
@@ -295,6 +402,9 @@ impl Copier {
                 plan.ready.pop_front();
                 continue;
             }
+            if extra.is_none() && progress.phase == Phase::Copy {
+                self.skip_hole(&file.ends, &mut progress);
+            }
             let offset = extra.unwrap_or(progress.next);
             let body = file.ends.length - file.ends.length % ALIGNMENT as u64;
             let direct = progress.phase == Phase::Copy && file.ends.direct.is_some() && offset < body;
@@ -313,11 +423,26 @@ impl Copier {
         None
     }
 
+    /// Blocks of nothing but a hole are not read, but for the last one of the file.
+    fn skip_hole(&self, ends: &Ends<Work>, progress: &mut Progress) {
+        let Some(source) = &ends.sparse else { return };
+        let last = (progress.end - 1) / self.block() * self.block();
+        // What cannot tell has none.
+        let data = system::data_from(source, progress.next).unwrap_or(Some(progress.next)).unwrap_or(last);
+        let skipped = (data / self.block() * self.block()).min(last).saturating_sub(progress.next);
+        progress.next += skipped;
+        self.bytes.fetch_add(skipped, Ordering::Relaxed);
+    }
+
     /// A block is done. `more` is one that was not planned.
     fn finish_piece(&self, slot: Slot, piece: &Piece, more: Option<u64>) {
         let file = &piece.file;
         let mut progress = lock(&file.progress);
         progress.under_way -= 1;
+        if progress.failed {
+            drop(progress);
+            return self.look(slot);
+        }
         progress.extra.extend(more);
         let (has_more, under_way) = (progress.has_more(), progress.under_way);
         drop(progress);
@@ -357,8 +482,8 @@ impl Copier {
                     progress.phase = Phase::Sync;
                     drop(progress);
                     let target = &file.entry.target;
-                    if let Err(error) = file.ends.copy.set_permissions(file.ends.permissions.clone()) {
-                        return self.fail(slot, left(cannot("set the permissions of", target, &error)));
+                    if let Err(error) = self.end_copy(file) {
+                        return self.give_up(slot, file, of("finish", target, &error));
                     }
                     if !self.options.sync {
                         continue;
@@ -367,7 +492,7 @@ impl Copier {
                         Ok(_) => {}
                         Err(refused) => {
                             let Work::Sync(slot, _) = refused.context else { unreachable!("given just above") };
-                            self.fail(slot, left(cannot("sync", target, &refused.error)));
+                            self.give_up(slot, file, of("sync", target, &refused.error));
                         }
                     };
                 }
@@ -377,7 +502,8 @@ impl Copier {
                         system::drop_from_cache(&file.ends.copy);
                     }
                     progress.next = 0;
-                    progress.end = if self.options.verify { progress.copied } else { 0 };
+                    let copied = progress.end_found.unwrap_or(progress.copied);
+                    progress.end = if self.options.verify { copied } else { 0 };
                 }
                 Phase::Verify | Phase::Done => {
                     progress.phase = Phase::Done;
@@ -394,6 +520,18 @@ impl Copier {
                 return self.look(slot);
             }
         }
+    }
+
+    /// All blocks of a copy are written.
+    fn end_copy(&self, file: &Copying) -> io::Result<()> {
+        let progress = lock(&file.progress);
+        let length = progress.end_found.unwrap_or(progress.copied);
+        drop(progress);
+        // It ends with a hole, or what it has at its end is what was begun to be written.
+        if file.ends.sparse.is_some() && file.ends.target.len()? < length {
+            file.ends.target.set_len(length)?;
+        }
+        file.ends.copy.set_permissions(file.ends.permissions.clone())
     }
 
     // --- Blocks ---
@@ -430,40 +568,76 @@ impl Copier {
             unreachable!("the work of a block")
         };
         let Entry { source, target, .. } = &piece.file.entry;
-        self.fail(slot, left(cannot(verb, if verb == "write" { target } else { source }, error)));
+        self.give_up(slot, &piece.file, of(verb, if verb == "write" { target } else { source }, error));
     }
 
-    fn was_read(&self, mut slot: Slot, piece: Piece, mut buffer: Buffer, result: io::Result<usize>) {
+    fn was_read(&self, mut slot: Slot, piece: Piece, buffer: Buffer, result: io::Result<usize>) {
         let source = &piece.file.entry.source;
         match result {
-            Err(error) => self.fail(slot, left(cannot("read", source, &error))),
-            Ok(bytes) if bytes < piece.planned => self.fail(slot, shorter(source)),
+            Err(error) => self.give_up(slot, &piece.file, of("read", source, &error)),
+            Ok(bytes) if bytes < piece.planned && self.became_shorter(&piece) => {
+                self.give_up(slot, &piece.file, shorter(source));
+            }
+            Ok(bytes) if bytes < piece.planned => {
+                // It says more than it has: this is its end, as for everybody who reads it.
+                let mut progress = lock(&piece.file.progress);
+                let end = piece.offset + bytes as u64;
+                progress.end_found = Some(progress.end_found.map_or(end, |found| found.min(end)));
+                progress.next = progress.end;
+                progress.extra.clear();
+                drop(progress);
+                if bytes == 0 {
+                    slot.first = Some(buffer);
+                    return self.finish_piece(slot, &piece, None);
+                }
+                self.write(slot, piece, buffer);
+            }
             Ok(0) => {
                 slot.first = Some(buffer);
                 self.finish_piece(slot, &piece, None);
             }
-            Ok(_) => {
-                // Memory may be larger than it was asked to be, and the next block is another's.
-                buffer.truncate(piece.room);
-                let file = piece.file.clone();
-                let target = match &file.ends.direct {
-                    Some((_, target)) if piece.direct => target,
-                    _ => &file.ends.target,
-                };
-                let offset = piece.offset;
-                if let Err(refused) = target.write_at(buffer, offset, Work::Copy(slot, piece)) {
-                    self.was_refused(refused.context, "write", &refused.error);
-                }
+            Ok(_) => self.write(slot, piece, buffer),
+        }
+    }
+
+    /// A block was read. Where the source has holes, one of zeros becomes one.
+    fn write(&self, mut slot: Slot, piece: Piece, mut buffer: Buffer) {
+        // Memory may be larger than it was asked to be, and the next block is another's.
+        buffer.truncate(piece.room);
+        if piece.file.ends.sparse.is_some() && !piece.direct && buffer.iter().all(|&byte| byte == 0) {
+            let bytes = buffer.len();
+            let there = piece.file.ends.there > piece.offset;
+            if !there {
+                slot.first = Some(buffer);
+                return self.was_moved(slot, &piece, bytes);
             }
         }
+        let file = piece.file.clone();
+        let target = match &file.ends.direct {
+            Some((_, target)) if piece.direct => target,
+            _ => &file.ends.target,
+        };
+        let offset = piece.offset;
+        if let Err(refused) = target.write_at(buffer, offset, Work::Copy(slot, piece)) {
+            self.was_refused(refused.context, "write", &refused.error);
+        }
+    }
+
+    /// A block came back shorter than planned. What tells its length wrongly still tells the same.
+    fn became_shorter(&self, piece: &Piece) -> bool {
+        piece.file.ends.source.len().map_or(true, |length| length != piece.file.ends.length)
     }
 
     fn was_written(&self, mut slot: Slot, piece: &Piece, buffer: Buffer, result: io::Result<usize>) {
         slot.first = Some(buffer);
         let bytes = match result {
-            Err(error) => return self.fail(slot, left(cannot("write", &piece.file.entry.target, &error))),
+            Err(error) => return self.give_up(slot, &piece.file, of("write", &piece.file.entry.target, &error)),
             Ok(bytes) => bytes,
         };
+        self.was_moved(slot, piece, bytes);
+    }
+
+    fn was_moved(&self, slot: Slot, piece: &Piece, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let end = piece.offset + bytes as u64;
         {
@@ -478,8 +652,8 @@ impl Copier {
     fn source_was_read(&self, mut slot: Slot, piece: Piece, buffer: Buffer, result: io::Result<usize>) {
         let source = &piece.file.entry.source;
         match result {
-            Err(error) => self.fail(slot, left(cannot("read", source, &error))),
-            Ok(bytes) if bytes < piece.planned => self.fail(slot, shorter(source)),
+            Err(error) => self.give_up(slot, &piece.file, of("read", source, &error)),
+            Ok(bytes) if bytes < piece.planned => self.give_up(slot, &piece.file, shorter(source)),
             Ok(_) => {
                 let second = self.memory(slot.second.take(), piece.room);
                 let (file, offset) = (piece.file.clone(), piece.offset);
@@ -505,7 +679,7 @@ impl Copier {
         };
         (slot.first, slot.second) = (Some(first), Some(second));
         match failure {
-            Some(sentence) => self.fail(slot, sentence.into()),
+            Some(sentence) => self.give_up(slot, &piece.file, sentence.into()),
             None => self.finish_piece(slot, piece, None),
         }
     }
@@ -533,8 +707,8 @@ fn judge(piece: &Piece, ours: &[u8], theirs: &[u8]) -> Result<usize, String> {
 }
 
 /// What was copied can be continued.
-fn left(sentence: String) -> Failure {
-    Failure { sentence, resumable: true }
+fn of(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::of(verb, path, error, true)
 }
 
 fn shorter(source: &Path) -> Failure {

@@ -3,7 +3,7 @@
 //! The names of a directory are read before anything in it is copied: one descriptor is open for them at a time,
 //! however deep the tree is.
 
-use super::failure::{Failure, cannot};
+use super::failure::{Failure, Weight, cannot};
 use super::tree::{Found, Kind, Tree};
 use crate::options::Copy;
 use crate::system;
@@ -11,6 +11,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A file, and where its copy goes.
 pub(super) struct Entry {
@@ -18,6 +19,8 @@ pub(super) struct Entry {
     pub(super) target: PathBuf,
     /// It is one of a tree, of which others were copied before it.
     pub(super) inside: Option<Inside>,
+    /// The copy was made, and could not be opened altogether. It is tried again.
+    pub(super) made: AtomicBool,
 }
 
 /// Where in both trees it is.
@@ -44,7 +47,7 @@ pub(super) struct Walk {
     /// Both, if it is a tree.
     trees: Option<Arc<Trees>>,
     /// Directories, with what is still to come of each.
-    open: Vec<(PathBuf, std::vec::IntoIter<Found>)>,
+    open: Vec<(PathBuf, Vec<Found>)>,
     /// What directories get when all is in them: until then they are writable.
     finished: Vec<(PathBuf, Permissions)>,
 }
@@ -73,30 +76,55 @@ impl Walk {
             if !about.is_dir() {
                 self.begun = true;
                 refuse_special(&self.source, system::special(about.file_type()))?;
-                return Ok(Some(Entry { source: self.source.clone(), target: self.target.clone(), inside: None }));
+                return Ok(Some(Entry {
+                    source: self.source.clone(),
+                    target: self.target.clone(),
+                    inside: None,
+                    made: AtomicBool::new(false),
+                }));
             }
             self.begin(&about.permissions())?;
             self.begun = true;
         }
         while let Some((directory, listing)) = self.open.last_mut() {
-            let Some(found) = listing.next() else {
+            let Some(found) = listing.pop() else {
                 self.open.pop();
                 continue;
             };
             let name = directory.join(&found.name);
-            match found.kind {
-                Kind::Directory => self.enter(name)?,
-                Kind::Link => self.link(&name)?,
-                Kind::Special(what) => refuse_special(&self.source.join(name), Some(what)).map_err(inside)?,
+            let result = match found.kind {
+                Kind::Directory => self.enter(name),
+                Kind::Link => self.link(&name),
+                Kind::Special(what) => refuse_special(&self.source.join(name), Some(what)).map_err(inside),
                 Kind::File => return Ok(Some(self.entry(name))),
+            };
+            match result {
+                Ok(()) => {}
+                Err(failure) => {
+                    if failure.weight == Weight::Scarce {
+                        // It comes again.
+                        self.open.last_mut().expect("nothing was entered").1.push(found);
+                    }
+                    return Err(failure);
+                }
             }
         }
         Ok(None)
     }
 
+    /// Something was found: what goes wrong now need not keep the rest from being copied.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.trees.is_some()
+    }
+
     fn entry(&self, name: PathBuf) -> Entry {
         let trees = self.trees.clone().expect("it is a tree");
-        Entry { source: self.source.join(&name), target: self.target.join(&name), inside: Some(Inside { trees, name }) }
+        Entry {
+            source: self.source.join(&name),
+            target: self.target.join(&name),
+            inside: Some(Inside { trees, name }),
+            made: AtomicBool::new(false),
+        }
     }
 
     /// Makes the copy of the tree itself, and opens both. Links that are named on the command line are followed.
@@ -104,7 +132,11 @@ impl Walk {
         let (source, target) = (&self.source, &self.target);
         let failed = |error| cannot("make the directory", target, &error);
         match system::make_directory(target, &system::enterable(&system::kept(permissions))) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over && target.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {
+                if !target.is_dir() {
+                    return Err(no_directory(target).into());
+                }
+            }
             result => result.map_err(failed)?,
         }
         let trees = Trees {
@@ -114,7 +146,7 @@ impl Walk {
         let (listing, permissions) =
             trees.source.list(Path::new("")).map_err(|error| cannot("list", source, &error))?;
         self.trees = Some(Arc::new(trees));
-        self.fill(PathBuf::new(), listing, &permissions)
+        self.fill(PathBuf::new(), listing, &permissions, true)
     }
 
     /// Makes a directory's copy, and goes on with what it holds.
@@ -122,33 +154,44 @@ impl Walk {
         let trees = self.trees.as_ref().expect("it is a tree");
         let (source, target) = (self.source.join(&name), self.target.join(&name));
         let (listing, permissions) =
-            trees.source.list(&name).map_err(|error| inside(cannot("list", &source, &error)))?;
-        match trees.target.make_directory(&name, &system::enterable(&system::kept(&permissions))) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {}
-            result => result.map_err(|error| inside(cannot("make the directory", &target, &error)))?,
-        }
-        self.fill(name, listing, &permissions)
+            trees.source.list(&name).map_err(|error| Failure::of("list", &source, &error, true))?;
+        let there = match trees.target.make_directory(&name, &system::enterable(&system::kept(&permissions))) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => true,
+            Err(error) => return Err(Failure::of("make the directory", &target, &error, true)),
+        };
+        self.fill(name, listing, &permissions, there)
     }
 
-    /// A directory's copy is there, and may be filled.
-    fn fill(&mut self, name: PathBuf, listing: Vec<Found>, permissions: &Permissions) -> Result<(), Failure> {
+    /// A directory's copy is made, or was there, and is to be filled.
+    fn fill(
+        &mut self,
+        name: PathBuf,
+        listing: Vec<Found>,
+        permissions: &Permissions,
+        there: bool,
+    ) -> Result<(), Failure> {
         let trees = self.trees.as_ref().expect("it is a tree");
         let permissions = system::kept(permissions);
-        // An earlier copy may have made it read-only.
-        trees.target.set_permissions(&name, true, &system::enterable(&permissions)).map_err(|error| {
-            let target = self.target.join(&name);
-            inside(in_the_way(&target).unwrap_or_else(|| cannot("fill the directory", &target, &error)))
-        })?;
+        let target = self.target.join(&name);
+        if there {
+            // An earlier copy may have made it read-only.
+            trees.target.set_permissions(&name, true, &system::enterable(&permissions)).map_err(|error| {
+                let known = in_the_way(&target)
+                    .or_else(|| (error.kind() == io::ErrorKind::NotADirectory).then(|| no_directory(&target)));
+                known.map_or_else(|| Failure::of("fill the directory", &target, &error, true), inside)
+            })?;
+        }
         self.finished.push((name.clone(), permissions));
-        self.open.push((name, listing.into_iter()));
+        self.open.push((name, listing));
         Ok(())
     }
 
     fn link(&self, name: &Path) -> Result<(), Failure> {
         let Trees { source, target } = &**self.trees.as_ref().expect("it is a tree");
         let (named, copy) = (self.source.join(name), self.target.join(name));
-        let to = source.read_link(name).map_err(|error| inside(cannot("read the link", &named, &error)))?;
-        let failed = |error| inside(cannot("make the link", &copy, &error));
+        let to = source.read_link(name).map_err(|error| Failure::of("read the link", &named, &error, true))?;
+        let failed = |error| Failure::of("make the link", &copy, &error, true);
         match target.link(name, &to, (source, name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.over => {
                 if target.read_link(name).is_ok_and(|there| there == to) {
@@ -164,23 +207,27 @@ impl Walk {
         }
     }
 
-    /// Everything is copied: directories get their permissions, the innermost first.
-    pub(super) fn finish(&mut self, sync: bool) -> Result<(), Failure> {
+    /// Everything is copied: directories get their permissions, the innermost first. What went wrong.
+    pub(super) fn finish(&mut self, sync: bool) -> Vec<Failure> {
+        let mut failures = Vec::new();
         for (name, permissions) in self.finished.drain(..).rev() {
             let target = &self.trees.as_ref().expect("it is a tree").target;
-            let path = self.target.join(&name);
-            let failed = |error| inside(cannot("finish the directory", &path, &error));
-            let directory = if sync { target.directory(&name).map_err(failed)? } else { None };
-            target.set_permissions(&name, true, &permissions).map_err(failed)?;
-            directory.map_or(Ok(()), |directory| directory.sync_all()).map_err(failed)?;
+            let finish = || {
+                let directory = if sync { target.directory(&name)? } else { None };
+                target.set_permissions(&name, true, &permissions)?;
+                directory.map_or(Ok(()), |directory| directory.sync_all())
+            };
+            let failed = |error| Failure::of("finish the directory", &self.target.join(&name), &error, true);
+            failures.extend(finish().map_err(failed).err());
         }
         if sync {
             // The copy's own name.
             let parent = system::directory(&self.parent);
             let synced = parent.and_then(|parent| parent.map_or(Ok(()), |parent| parent.sync_all()));
-            synced.map_err(|error| inside(cannot("sync the directory", &self.parent, &error)))?;
+            let failed = |error| Failure::of("sync the directory", &self.parent, &error, true);
+            failures.extend(synced.map_err(failed).err());
         }
-        Ok(())
+        failures
     }
 }
 
@@ -204,4 +251,8 @@ fn refuse_special(path: &Path, special: Option<&'static str>) -> Result<(), Fail
     let Some(what) = special else { return Ok(()) };
     Err(format!("{} is {what}, which has no content to copy; name a file, or remove it from the tree", path.display())
         .into())
+}
+
+fn no_directory(target: &Path) -> String {
+    format!("{} is there, and no directory; remove it, or choose another target", target.display())
 }

@@ -122,6 +122,21 @@ pub fn special(kind: FileType) -> Option<&'static str> {
     }
 }
 
+/// Whether a file takes less room than it has bytes.
+pub fn has_holes(about: &fs::Metadata) -> bool {
+    about.is_file() && about.blocks() > 0 && about.blocks() * 512 < about.len()
+        || about.is_file() && about.blocks() == 0 && about.blksize() > 0 && about.len() > about.blksize()
+}
+
+/// From where on there is no hole any more; `None`: to the end there is nothing else.
+pub fn data_from(file: &fs::File, offset: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Has a file opened for going around the cache.
 pub fn around_cache(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed())

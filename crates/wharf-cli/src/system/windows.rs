@@ -127,6 +127,16 @@ pub fn special(_: FileType) -> Option<&'static str> {
     None
 }
 
+/// Holes are copied as zeros.
+pub fn has_holes(_: &fs::Metadata) -> bool {
+    false
+}
+
+/// There is none to be skipped.
+pub fn data_from(_: &fs::File, offset: u64) -> io::Result<Option<u64>> {
+    Ok(Some(offset))
+}
+
 /// Has a file opened for going around the cache.
 pub fn around_cache(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(files::FILE_FLAG_NO_BUFFERING)
