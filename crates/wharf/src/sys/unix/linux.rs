@@ -188,6 +188,12 @@ pub(crate) fn send_flags(more: bool) -> SendFlags {
     if more { flags | SendFlags::MORE } else { flags }
 }
 
+// With offsets of 64 bits also where those of the plain names have 32.
+#[cfg(not(target_env = "gnu"))]
+use libc::{preadv2, pwritev2};
+#[cfg(target_env = "gnu")]
+use libc::{preadv64v2 as preadv2, pwritev64v2 as pwritev2};
+
 /// The offset of a transfer that goes on where the last one ended, as those of pipes do.
 const NO_OFFSET: libc::off64_t = -1;
 
@@ -197,7 +203,7 @@ const NO_OFFSET: libc::off64_t = -1;
 pub(crate) fn read_now(from: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
     let count = i32::try_from(into.len()).unwrap_or(i32::MAX);
     // SAFETY: the slices are laid out as iovec, as std promises, and stay borrowed until the call returns.
-    moved_now(unsafe { libc::preadv2(from.as_raw_fd(), into.as_mut_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
+    moved_now(unsafe { preadv2(from.as_raw_fd(), into.as_mut_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
 }
 
 /// Writes, as `read_now` reads.
@@ -205,7 +211,7 @@ pub(crate) fn read_now(from: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> Res
 pub(crate) fn write_now(to: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> Result<usize, Errno> {
     let count = i32::try_from(from.len()).unwrap_or(i32::MAX);
     // SAFETY: as above; the memory is only read.
-    moved_now(unsafe { libc::pwritev2(to.as_raw_fd(), from.as_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
+    moved_now(unsafe { pwritev2(to.as_raw_fd(), from.as_ptr().cast(), count, NO_OFFSET, libc::RWF_NOWAIT) })
 }
 
 /// What a call that moves bytes without waiting came to. Nothing may come between it and this: the error is in `errno`.
@@ -328,7 +334,7 @@ pub(crate) enum Place {
 pub(crate) unsafe fn read_file(handle: Handle, pieces: &[libc::iovec], offset: u64, now: bool) -> isize {
     let flags = if now { libc::RWF_NOWAIT } else { 0 };
     // SAFETY: by the contract.
-    unsafe { libc::preadv2(handle, pieces.as_ptr(), count(pieces), to_offset(offset), flags) }
+    unsafe { preadv2(handle, pieces.as_ptr(), count(pieces), to_offset(offset), flags) }
 }
 
 /// Writes, as `read_file` reads.
@@ -344,7 +350,7 @@ pub(crate) unsafe fn write_file(handle: Handle, pieces: &[libc::iovec], place: P
         Place::End => (0, flags | libc::RWF_APPEND),
     };
     // SAFETY: by the contract.
-    unsafe { libc::pwritev2(handle, pieces.as_ptr(), count(pieces), to_offset(offset), flags) }
+    unsafe { pwritev2(handle, pieces.as_ptr(), count(pieces), to_offset(offset), flags) }
 }
 
 fn count(pieces: &[libc::iovec]) -> i32 {
