@@ -8,7 +8,7 @@ use crate::serving::{Control, Server};
 use crate::system;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use wharf::net::{AcceptLimits, Acceptor, Incoming, Permit};
@@ -32,11 +32,21 @@ enum End {
     Target,
 }
 
+impl End {
+    fn other(self) -> End {
+        match self {
+            End::Client => End::Target,
+            End::Target => End::Client,
+        }
+    }
+}
+
 /// A client's connection and the one made for it.
 struct Pair {
     client: Stream,
     target: OnceLock<Stream>,
     peer: SocketAddr,
+    is_cut: AtomicBool,
     /// Counts the pair as open.
     _permit: Permit,
 }
@@ -59,11 +69,21 @@ impl Pair {
         })
     }
 
-    /// An end is broken: so is the other one from now on.
-    fn cut(&self) {
-        self.client.close();
+    /// A connection is broken: so is the other one from now on. Its peer hears a reset, and takes no half for the whole.
+    fn cut(&self, broken: Option<(End, &io::Error)>) {
+        // Told once: the other operations of both end by this.
+        if !self.is_cut.swap(true, Relaxed) {
+            if let Some((end, error)) = broken {
+                let whose = match end {
+                    End::Client => "client's",
+                    End::Target => "target's",
+                };
+                log::warn!("{}: the {whose} connection broke: {error}; the other is reset", self.peer);
+            }
+        }
+        self.client.reset();
         if let Some(target) = self.target.get() {
-            target.close();
+            target.reset();
         }
     }
 }
@@ -99,6 +119,7 @@ pub fn run(options: &Relay) -> Result<(), String> {
     let limits = AcceptLimits { connections: options.load.connections(), ..AcceptLimits::default() };
     let acceptor = Acceptor::new(&port, limits, || Purpose::Accept);
     let places = listen::on_port(&port, &acceptor, &options.listen, "")?;
+    refuse_itself(&places, &targets)?;
     let control = Control::new(&options.load)?;
     let name = options.target.clone();
     let forwarder = Arc::new(Forwarder { port: port.clone(), acceptor, targets, name, totals: Totals::default() });
@@ -170,7 +191,7 @@ impl Forwarder {
             }
             (Event::Sent { result, .. }, Purpose::From(pair, end)) => match result {
                 Ok(_) => self.receive(pair, end),
-                Err(_) => pair.cut(),
+                Err(error) => pair.cut(Some((end.other(), &error))),
             },
             _ => {}
         }
@@ -182,7 +203,11 @@ impl Forwarder {
             Err(rejected) => return log::warn!("{peer} cannot be served: {}", rejected.error),
         };
         let _ = client.set_nodelay(true);
-        self.connect(Arc::new(Pair { client, target: OnceLock::new(), peer, _permit: permit }), 0, None);
+        self.connect(
+            Arc::new(Pair { client, target: OnceLock::new(), peer, is_cut: AtomicBool::new(false), _permit: permit }),
+            0,
+            None,
+        );
     }
 
     /// Tries the target's addresses one after the other.
@@ -224,7 +249,7 @@ impl Forwarder {
         let from = from.clone();
         // The buffer comes from the port when something is there: a connection that waits has none.
         if let Err(refused) = from.recv_pooled(Purpose::From(pair, end)) {
-            self.refused(refused.context);
+            refuse(refused.context, end, &refused.error);
         }
     }
 
@@ -235,7 +260,7 @@ impl Forwarder {
             // This way has ended; the other one may go on.
             Ok(0) => {
                 if let Err(refused) = to.disconnect(Purpose::From(pair, end)) {
-                    self.refused(refused.context);
+                    refuse(refused.context, end.other(), &refused.error);
                 }
             }
             Ok(bytes) => {
@@ -243,16 +268,36 @@ impl Forwarder {
                 // Reading goes on when the other side has taken it: memory does not grow with a slow one.
                 match to.send(buffer, Purpose::From(pair, end)) {
                     Ok(Outcome::Pending(_) | Outcome::Done(_)) => {}
-                    Err(refused) => self.refused(refused.context),
+                    Err(refused) => refuse(refused.context, end.other(), &refused.error),
                 }
             }
-            Err(_) => pair.cut(),
+            Err(error) => pair.cut(Some((end, &error))),
         }
     }
+}
 
-    fn refused(&self, purpose: Purpose) {
-        if let Purpose::From(pair, _) = purpose {
-            pair.cut();
+/// An operation was refused, on the connection of `end`.
+fn refuse(purpose: Purpose, end: End, error: &io::Error) {
+    if let Purpose::From(pair, _) = purpose {
+        pair.cut(Some((end, error)));
+    }
+}
+
+/// Whoever relays to itself is its own client, until no descriptor is left.
+fn refuse_itself(places: &[String], targets: &[SocketAddr]) -> Result<(), String> {
+    let places = places.iter().filter_map(|place| place.parse::<SocketAddr>().ok());
+    for place in places {
+        let leads_back = |target: &&SocketAddr| {
+            let here = || std::net::UdpSocket::bind((target.ip(), 0)).is_ok();
+            let any = place.ip().is_unspecified() && (target.ip().is_unspecified() || here());
+            let same = place.ip() == target.ip() || target.ip().is_unspecified() && place.ip().is_loopback();
+            place.port() == target.port() && (any || same)
+        };
+        if let Some(target) = targets.iter().find(leads_back) {
+            return Err(format!(
+                "{target} is where the relay itself listens ({place}); give another target or address"
+            ));
         }
     }
+    Ok(())
 }

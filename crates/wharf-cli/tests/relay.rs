@@ -141,6 +141,51 @@ fn an_end_that_breaks_breaks_the_other_and_the_rest_goes_on() {
     assert_eq!(&echo, b"a");
 }
 
+/// Half of something must not look like the whole.
+#[test]
+fn a_reset_on_one_side_is_a_reset_on_the_other_and_is_told() {
+    use rustix::net::sockopt::set_socket_linger;
+    let (arrived, goes_on) = channel();
+    let target = target(move |mut socket| {
+        socket.write_all(b"half").unwrap();
+        let mut first = [0];
+        socket.read_exact(&mut first).unwrap();
+        if first == *b"t" {
+            set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+            return;
+        }
+        let error = socket.read(&mut [0]).map_err(|error| error.kind());
+        arrived.send(error).unwrap();
+    });
+    let relay = Relay::start(&target, &[]);
+    let mut client = relay.client();
+    client.read_exact(&mut [0; 4]).unwrap();
+    client.write_all(b"t").unwrap();
+    assert_eq!(client.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    relay.wharf.complains("the target's connection broke");
+    let mut client = relay.client();
+    client.read_exact(&mut [0; 4]).unwrap();
+    client.write_all(b"c").unwrap();
+    // It has got there before the reset, which would overtake it.
+    thread::sleep(Duration::from_millis(100));
+    set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(goes_on.recv_timeout(DEADLINE).unwrap(), Err(ErrorKind::ConnectionReset));
+    relay.wharf.complains("the client's connection broke");
+}
+
+#[test]
+fn a_relay_to_itself_is_refused() {
+    for any in ["127.0.0.1", "0.0.0.0"] {
+        // A port that nobody has, a moment ago at least.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (listen, itself) = (format!("{any}:{port}"), format!("127.0.0.1:{port}"));
+        let relay = Wharf::start(&["relay", &listen, &itself]);
+        relay.complains("is where the relay itself listens");
+        assert_eq!(relay.end().code, Some(1));
+    }
+}
+
 #[test]
 fn a_client_that_does_not_read_makes_no_memory_grow() {
     const ALL: usize = 64 << 20;
