@@ -5,6 +5,7 @@
 
 use crate::address::{NO_TLS, UNIX};
 use crate::options::Client;
+use crate::output::unless_unwanted;
 use crate::port::no_port;
 use crate::tls::{self, Connector};
 use rustyline::error::ReadlineError;
@@ -90,9 +91,14 @@ pub fn run(options: &Client) -> Result<(), String> {
         }
         None => Arc::new(Mutex::new(|bytes: &[u8]| {
             let mut out = io::stdout().lock();
-            // A closed pipe: nobody wants the rest.
-            if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-                std::process::exit(0);
+            if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+                match unless_unwanted("what comes", &error) {
+                    Ok(()) => std::process::exit(0),
+                    Err(sentence) => {
+                        eprintln!("wharf: {sentence}");
+                        std::process::exit(1);
+                    }
+                }
             }
         })),
     };

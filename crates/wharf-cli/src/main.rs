@@ -7,6 +7,7 @@ mod doctor;
 mod files;
 mod listen;
 mod options;
+mod output;
 mod perf;
 mod port;
 mod relay;

@@ -44,7 +44,8 @@ fn serve(options: &Serve) -> Result<(), String> {
         system::own_session().map_err(|error| format!("no session of its own (-D): {error}"))?;
     }
     let (out, _number) = prepare(&options.common)?;
-    let terminal = Terminal::new(out, false);
+    let terminal = Terminal::new(out.clone(), false);
     let sink: Box<dyn Sink> = if detached { Box::new(Daemon(terminal)) } else { Box::new(terminal) };
-    server::serve(&settings, sink).map_err(|failure| failure.text)
+    server::serve(&settings, sink).map_err(|failure| failure.text)?;
+    out.all_written()
 }

@@ -94,8 +94,8 @@ impl Control {
         let port = self.port;
         thread::spawn(move || {
             while let Ok(packet) = port.get() {
-                if let Order::Signal(_) = packet.context {
-                    end_at_once();
+                if let Order::Signal(number) = packet.context {
+                    end_at_once(number);
                 }
             }
         });
@@ -108,7 +108,7 @@ impl Control {
         let mut signalled = false;
         while let Ok(packet) = self.port.get() {
             match packet.context {
-                Order::Signal(_) if signalled => end_at_once(),
+                Order::Signal(number) if signalled => end_at_once(number),
                 Order::Signal(number) => {
                     log::info!("signal {number}: the server ends");
                     signalled = true;

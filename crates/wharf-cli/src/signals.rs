@@ -3,23 +3,20 @@
 use crate::system;
 use wharf::{CompletionPort, Context};
 
-/// What a shell reports of a program that Ctrl+C has ended.
-pub const ENDED_BY_SIGNAL: i32 = 130;
-
 /// From now on what asks the program to end is a packet of this port. `context` is given the signal's number.
 pub fn catch<C: Context + Clone + Sync>(
     port: &CompletionPort<(), C>,
     context: impl Fn(i32) -> C,
 ) -> Result<(), String> {
-    for number in system::ENDING {
+    for number in system::ENDING.into_iter().filter(|&number| !system::is_ignored(number)) {
         let caught = port.signal(number, (), context(number));
         caught.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }
     Ok(())
 }
 
-/// Who asks again does not want to wait.
-pub fn end_at_once() -> ! {
+/// Who asks again does not want to wait. A shell reports of a program that a signal has ended 128 and its number.
+pub fn end_at_once(number: i32) -> ! {
     eprintln!("wharf: ended at once by a second signal");
-    std::process::exit(ENDED_BY_SIGNAL);
+    std::process::exit(128 + number);
 }

@@ -6,7 +6,7 @@ use common::{DEADLINE, Wharf, command};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{ChildStdin, Output, Stdio};
+use std::process::{ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -408,6 +408,58 @@ fn a_second_signal_ends_a_server_at_once() {
         thread::sleep(Duration::from_millis(1));
     }
     let end = wharf.end_by(Signal::TERM);
-    assert_eq!(end.code, Some(130), "{:?}", end.errors);
+    assert_eq!(end.code, Some(143), "{:?}", end.errors);
     assert_eq!(end.errors, ["wharf: ended at once by a second signal"]);
+}
+
+/// The terminal that a server was started in is closed.
+#[test]
+fn a_hangup_ends_a_server_cleanly_unless_it_is_ignored() {
+    let socket = std::env::temp_dir().join(format!("wharf-hangup-{}", std::process::id()));
+    let place = format!("unix:{}", socket.display());
+    let wharf = Wharf::start(&["serve", "echo", "--listen", &place]);
+    assert_eq!(wharf.listening_on(), place);
+    let end = wharf.end_by(Signal::HUP);
+    assert_eq!(end.code, Some(0), "{:?}", end.errors);
+    assert!(!socket.exists(), "the socket's file stays");
+    // As by nohup.
+    let mut shell = Command::new("sh");
+    let script = r#"trap "" HUP; exec "$0" serve echo --listen 127.0.0.1:0"#;
+    let wharf = Wharf::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_wharf")])).unwrap();
+    let address = wharf.address();
+    wharf.signal(Signal::HUP);
+    for _ in 0..20 {
+        assert!(TcpStream::connect(address).is_ok(), "it was ended");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(wharf.end_by(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error() {
+    let (_server, port) = perf_server();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let runs = ["perf", "run", "127.0.0.1", "-p", &port, "-n", "64K"];
+    let source = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
+    let target = std::env::temp_dir().join(format!("wharf-full-{}", std::process::id()));
+    let copies = ["copy", "--force", &source, target.to_str().unwrap()];
+    for arguments in [&["doctor"][..], &["doctor", "--json"], &runs, &[&runs[..], &["-J"]].concat(), &copies] {
+        let output = command(arguments).stdin(Stdio::null()).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("cannot be written: No space left"), "{arguments:?}: {said}");
+        // A pipe that nobody reads any more.
+        let mut child = command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}");
+    }
+    let output = command(&[&runs[..], &["--logfile", "/dev/full"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::remove_file(target).unwrap();
+}
+
+fn perf_server() -> (Wharf, String) {
+    let server = Wharf::start(&["perf", "serve", "-p", "0"]);
+    let port = server.perf_port().to_string();
+    (server, port)
 }

@@ -275,7 +275,7 @@ fn a_second_signal_ends_it_at_once() {
     relay.wharf.signal(Signal::TERM);
     stops_listening(&relay);
     let end = relay.wharf.end_by(Signal::TERM);
-    assert_eq!(end.code, Some(130), "{:?}", end.errors);
+    assert_eq!(end.code, Some(143), "{:?}", end.errors);
     assert_eq!(end.errors, ["wharf: ended at once by a second signal"]);
 }
 

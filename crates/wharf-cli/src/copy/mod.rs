@@ -14,6 +14,7 @@ mod tree;
 mod walk;
 
 use crate::options::{Copy, Options};
+use crate::output;
 use crate::port::no_port;
 use crate::signals::{self, end_at_once};
 use crate::system;
@@ -23,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use open::ALIGNMENT;
 use plan::{Control, Copier, THREADS};
 use std::fs::{self, Metadata};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -84,7 +85,7 @@ pub fn run(options: &Copy) -> Result<(), String> {
             None => Err(failure.sentence),
         };
     }
-    tell(&copier, options, tree, began.elapsed());
+    tell(&copier, options, tree, began.elapsed())?;
     match copier.left.load(Ordering::Relaxed) {
         0 => Ok(()),
         1 => Err("one name of the tree was not copied; it is told above".into()),
@@ -131,7 +132,7 @@ fn follow(
                 copier.stop(Failure { sentence: "interrupted".into(), resumable: true, weight: Weight::Ends });
                 patience = Some(Instant::now() + PATIENCE);
             }
-            Ok(Control::Signal(_)) => end_at_once(),
+            Ok(Control::Signal(signal)) => end_at_once(signal),
             Ok(Control::Ended) => break,
             Err(GetError::TimedOut) if patience.is_some_and(|until| Instant::now() > until) => break,
             Err(GetError::TimedOut) => {}
@@ -154,17 +155,16 @@ fn still_to_do(copier: &Copier, about: &Metadata) -> String {
 }
 
 /// The line at the end.
-fn tell(copier: &Copier, options: &Copy, tree: bool, time: Duration) {
+fn tell(copier: &Copier, options: &Copy, tree: bool, time: Duration) -> Result<(), String> {
     let (bytes, files) = (copier.bytes.load(Ordering::Relaxed), copier.files.load(Ordering::Relaxed));
     let seconds = time.as_secs_f64().max(1e-6);
     let files = if tree { format!("{files} files, ") } else { String::new() };
     let verified = if options.verify { ", verified" } else { "" };
-    // Whether somebody reads it does not change what was done.
-    let _ = writeln!(
-        io::stdout(),
-        "copied {files}{bytes} bytes in {seconds:.3} s, {:.1} MB/s{verified}",
-        bytes as f64 / seconds / 1e6
-    );
+    let rate = bytes as f64 / seconds / 1e6;
+    output::write(
+        "what was done",
+        &format!("copied {files}{bytes} bytes in {seconds:.3} s, {rate:.1} MB/s{verified}\n"),
+    )
 }
 
 /// Shown on a terminal only.

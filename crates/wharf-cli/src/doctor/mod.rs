@@ -8,18 +8,16 @@ mod sync;
 mod system;
 
 use crate::options::Doctor;
+use crate::output;
 use finding::Finding;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::{self, Write};
 
 /// Prints the report. Warnings are no failure.
 pub fn run(options: &Doctor) -> Result<(), String> {
     let findings = system::findings()?;
     let text = if options.json { as_json(&findings) } else { as_text(&findings) };
-    // A closed pipe: nobody wants the rest.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(())
+    output::write("the report", &text)
 }
 
 fn as_text(findings: &[Finding]) -> String {

@@ -50,6 +50,7 @@ pub fn measure(options: &Run) -> Result<(), String> {
     for sentence in &tally.missed {
         out.error(sentence);
     }
+    out.all_written()?;
     match tally.failures == 0 && tally.missed.is_empty() {
         true => Ok(()),
         // All of it was said above.

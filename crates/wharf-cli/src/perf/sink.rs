@@ -1,6 +1,7 @@
 //! Where the lines of `wharf perf` go: the terminal, with a live line; a pipe, plain; or a file.
 
 use super::options::Common;
+use crate::output::unless_unwanted;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +16,8 @@ pub struct Out(Arc<Inner>);
 
 struct Inner {
     file: Option<Mutex<File>>,
+    /// The first line that could not be written.
+    failed: Mutex<Option<io::Error>>,
     timestamps: Option<String>,
     json: bool,
     colour: bool,
@@ -33,7 +36,14 @@ impl Out {
         let colour = file.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let json = common.json || common.json_stream || common.json_stream_full_output;
         let format = common.format.unwrap_or_default();
-        Ok(Out(Arc::new(Inner { file, timestamps: common.timestamps.as_deref().map(as_in_c), json, colour, format })))
+        Ok(Out(Arc::new(Inner {
+            file,
+            failed: Mutex::new(None),
+            timestamps: common.timestamps.as_deref().map(as_in_c),
+            json,
+            colour,
+            format,
+        })))
     }
 
     fn stamped(&self, text: &str) -> String {
@@ -45,10 +55,21 @@ impl Out {
 
     fn write(&self, text: &str, mut other: impl Write) {
         // Measuring does not depend on who reads it.
-        let _ = match &self.0.file {
+        let written = match &self.0.file {
             Some(file) => writeln!(file.lock().unwrap_or_else(PoisonError::into_inner), "{text}"),
             None => writeln!(other, "{text}").and_then(|()| other.flush()),
         };
+        if let Err(error) = written {
+            self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Whether everything could be written. An error says what could not.
+    pub fn all_written(&self) -> Result<(), String> {
+        match self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => unless_unwanted("the report", &error),
+            None => Ok(()),
+        }
     }
 
     pub fn line(&self, text: &str) {

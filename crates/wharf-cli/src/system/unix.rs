@@ -13,9 +13,16 @@ use wharf::signal::{SIGHUP, SIGINT, SIGTERM};
 use wharf_session::{InheritedSocket, Service, Session};
 
 /// What asks a server or a copy to end.
-pub const ENDING: [i32; 2] = [SIGINT, SIGTERM];
+pub const ENDING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 /// What asks a row of tests to end.
 pub const ENDING_TESTS: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
+
+/// Whether the program was started so that a signal does nothing to it, as by `nohup`. That stays so.
+pub fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
 
 /// Whether there are engines to choose from.
 pub const CHOOSES_ENGINES: bool = true;

@@ -20,6 +20,11 @@ pub const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGBREAK];
 /// What asks a row of tests to end.
 pub const ENDING_TESTS: [i32; 3] = ENDING;
 
+/// Nothing is ignored on Windows.
+pub fn is_ignored(_: i32) -> bool {
+    false
+}
+
 /// Whether there are engines to choose from: the kernel is the engine.
 pub const CHOOSES_ENGINES: bool = false;
 
