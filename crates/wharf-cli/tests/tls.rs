@@ -255,6 +255,8 @@ fn a_server_with_wrong_files_says_so_before_it_listens() {
         &["cannot serve over TLS", "do not belong together"],
     );
     fails(&serve("/nowhere.pem", &key, any), &["/nowhere.pem cannot be read", "PEM"]);
+    fails(&serve("/dev/zero", &key, any), &["/dev/zero has more than", "PEM"]);
+    fails(&serve(&certificate, "/dev/zero", any), &["/dev/zero has more than", "PEM"]);
     fails(&serve(&key, &certificate, any), &["key.pem holds a key and no certificate"]);
     fails(&serve(&certificate, &key, "unix:/nowhere"), &["no use for TLS"]);
     let half = wharf(&["serve", "echo", "--tls-cert", &certificate]).output().unwrap();

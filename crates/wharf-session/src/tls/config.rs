@@ -10,7 +10,7 @@ use rustls::{
     ServerConfig, ServerConnection, SignatureScheme,
 };
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,11 +37,24 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// More than any file of certificates has: a system's whole bundle has a quarter of a megabyte.
+const FILE_MAX: u64 = 16 << 20;
+
 fn read(path: &Path, what: &str) -> io::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        let text = format!("the {what} {} cannot be read: {error}; give a file in PEM form", path.display());
-        io::Error::new(error.kind(), text)
-    })
+    let mut content = Vec::new();
+    // What a file says of its length is not asked: a device says nothing, and never ends.
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut content));
+    match read {
+        Ok(_) if content.len() as u64 > FILE_MAX => Err(invalid(format!(
+            "the {what} {} has more than {FILE_MAX} bytes; give a file in PEM form",
+            path.display()
+        ))),
+        Ok(_) => Ok(content),
+        Err(error) => {
+            let text = format!("the {what} {} cannot be read: {error}; give a file in PEM form", path.display());
+            Err(io::Error::new(error.kind(), text))
+        }
+    }
 }
 
 impl ServerTls {
