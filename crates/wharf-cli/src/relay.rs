@@ -69,7 +69,8 @@ impl Pair {
         })
     }
 
-    /// A connection is broken: so is the other one from now on. Its peer hears a reset, and takes no half for the whole.
+    /// A connection is broken: so is the other one from now on. Its peer hears a reset, and takes no half for the
+    /// whole.
     fn cut(&self, broken: Option<(End, &io::Error)>) {
         // Told once: the other operations of both end by this.
         if !self.is_cut.swap(true, Relaxed) {

@@ -463,3 +463,11 @@ fn perf_server() -> (Wharf, String) {
     let port = server.perf_port().to_string();
     (server, port)
 }
+
+#[test]
+fn settings_that_never_end_are_refused() {
+    let output = run(&["perf", "run", "127.0.0.1", "--config", "/dev/zero"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/dev/zero cannot be read: it has more than"), "{said}");
+}

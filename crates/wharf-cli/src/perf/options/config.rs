@@ -4,6 +4,7 @@ use super::definitions::Run;
 use clap::{CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 use serde_json::Value;
 use std::ffi::OsString;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// The command line anew, with the file's settings in front of it.
@@ -26,10 +27,22 @@ const EXCLUSIVE: [&[&str]; 3] =
 ///
 /// A sentence that names the file, and the key and value that are wrong.
 pub fn with_config(file: &Path) -> Result<Run, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let text = read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let settings = settings_of(file, &text)?;
     let own: Vec<OsString> = std::env::args_os().skip_while(|argument| argument != "run").skip(1).collect();
     merge(file, &settings, &own)
+}
+
+/// More than any settings have.
+const FILE_MAX: u64 = 1 << 20;
+
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > FILE_MAX {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_MAX} bytes"))),
+        false => Ok(text),
+    }
 }
 
 fn settings_of(file: &Path, text: &str) -> Result<serde_json::Map<String, Value>, String> {
