@@ -199,7 +199,7 @@ impl Forwarder {
     }
 
     fn admitted(&self, socket: std::net::TcpStream, peer: SocketAddr, permit: Permit) {
-        let client = match self.port.associate(socket, ()) {
+        let client = match self.port.associate_accepted(socket, ()) {
             Ok(client) => client,
             Err(rejected) => return log::warn!("{peer} cannot be served: {}", rejected.error),
         };

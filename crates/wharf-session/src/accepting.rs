@@ -165,7 +165,7 @@ impl Inner {
             Err(error) => return log::error!("a connection from {peer} could not be served: {error}"),
         };
         if let Some(conn) = self.welcome(peer.into(), tls, || make(peer)) {
-            self.served(&conn, self.associate(socket, &conn));
+            self.served(&conn, self.associate_accepted(socket, &conn));
         }
     }
 

@@ -404,9 +404,24 @@ impl Inner {
     }
 
     /// Makes a connection that exists the session's.
-    pub(super) fn associate(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
+    fn associate(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
         let _ = socket.set_nodelay(self.options.nodelay);
-        match self.port.associate(socket, Node::Session(conn.clone())) {
+        self.associated(conn, self.port.associate(socket, Node::Session(conn.clone())))
+    }
+
+    /// Makes a connection that was accepted the session's.
+    pub(super) fn associate_accepted(self: &Arc<Self>, socket: StdStream, conn: &Arc<Conn>) -> io::Result<Stream> {
+        let _ = socket.set_nodelay(self.options.nodelay);
+        self.associated(conn, self.port.associate_accepted(socket, Node::Session(conn.clone())))
+    }
+
+    /// The session has its stream, or ends.
+    pub(super) fn associated<S>(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        associated: Result<Stream, wharf::Rejected<S, Node>>,
+    ) -> io::Result<Stream> {
+        match associated {
             Ok(stream) => {
                 self.attach(conn, stream.clone());
                 Ok(stream)

@@ -55,7 +55,7 @@ fn next(port: &Port, packet: Packet) -> Option<Packet> {
         Event::Accepted { listener, result } => {
             let _ = listener.accept(NOTHING);
             let (socket, _peer) = result.ok()?;
-            let stream = port.associate(socket, ()).ok()?;
+            let stream = port.associate_accepted(socket, ()).ok()?;
             stream.skip_on_success();
             stream.recv(Buffer::with_capacity(BUFFER_BYTES), NOTHING)
         }

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream as StdStream};
 use std::thread;
 use std::time::Duration;
 use wharf::{Buffer, Event, Wake};
@@ -320,4 +320,26 @@ mod edges {
         drop(cancelled);
         is_readable(&port, 3);
     }
+}
+
+#[test]
+fn what_was_accepted_is_associated_as_it_came() {
+    let ledger = Ledger::new();
+    let port = port(0, Wake::default());
+    let listener = port.listen("127.0.0.1:0", 1).unwrap();
+    listener.accept(ledger.token(1)).unwrap();
+    let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_, accepted) = next_accepted(&port);
+    let (socket, peer) = accepted.unwrap();
+    let stream = port.associate_accepted(socket, 2).unwrap();
+    assert_eq!((stream.peer_addr().unwrap(), *stream.key()), (peer, 2));
+    client.write_all(b"hello").unwrap();
+    stream.recv(Buffer::with_capacity(8), ledger.token(2)).unwrap();
+    assert_eq!(&next_received(&port).buffer[..], b"hello");
+    // It was accepted in non-blocking mode, and so it goes to whoever has it next.
+    would_block(stream.try_recv(&mut [0; 4]));
+    port.close();
+    let (other, _client) = pair();
+    let rejected = port.associate_accepted(other, 3).unwrap_err();
+    assert_eq!(rejected.key, 3);
 }

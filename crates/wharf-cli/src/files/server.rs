@@ -63,7 +63,7 @@ impl Handler {
     fn admitted(&self, socket: TcpStream, peer: SocketAddr, permit: Permit) {
         // An answer leaves in one piece, and nothing is gained by holding its end back.
         let _ = socket.set_nodelay(true);
-        let stream = match self.port.associate(socket, ()) {
+        let stream = match self.port.associate_accepted(socket, ()) {
             Ok(stream) => stream,
             Err(rejected) => return log::warn!("{peer} cannot be served: {}", rejected.error),
         };

@@ -109,21 +109,13 @@ impl Inner {
         let Make::Local(make) = &listening.make else { unreachable!("a listener takes one kind of connections") };
         let peer = LocalPeer::of(&socket);
         if let Some(conn) = self.welcome(Peer::Local(peer.clone()), None, || make(&peer)) {
-            self.served(&conn, self.associate_local(socket, &conn));
+            let associated = self.port.associate_accepted(socket, Node::Session(conn.clone()));
+            self.served(&conn, self.associated(&conn, associated));
         }
     }
 
     fn associate_local(self: &Arc<Self>, socket: UnixStream, conn: &Arc<Conn>) -> io::Result<Stream> {
-        match self.port.associate(socket, Node::Session(conn.clone())) {
-            Ok(stream) => {
-                self.attach(conn, stream.clone());
-                Ok(stream)
-            }
-            Err(rejected) => {
-                self.forget(conn);
-                Err(rejected.error)
-            }
-        }
+        self.associated(conn, self.port.associate(socket, Node::Session(conn.clone())))
     }
 
     /// A listener of the service is gone: its file too.

@@ -287,6 +287,11 @@ impl<K: Key, C: Context> Branch<K, C> {
         source.associate(&self.route(), key)
     }
 
+    /// As [`CompletionPort::associate_accepted`](crate::CompletionPort::associate_accepted).
+    pub fn associate_accepted<S: Associate<K, C>>(&self, source: S, key: K) -> Result<S::Device, Rejected<S, K>> {
+        source.associate_accepted(&self.route(), key)
+    }
+
     /// As [`CompletionPort::listen`](crate::CompletionPort::listen).
     pub fn listen(&self, address: impl Addresses, key: K) -> io::Result<Listener<K, C>> {
         Ok(self.associate(super::net::listen(address)?, key)?)

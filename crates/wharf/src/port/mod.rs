@@ -177,6 +177,31 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
         source.associate(&self.route(), key)
     }
 
+    /// Associates a connection that an accept has brought ([`Event::Accepted`](crate::Event::Accepted), of this port or
+    /// another), and in the state that it was brought in: as [`associate`](CompletionPort::associate), without the
+    /// calls that look whether it is connected and put it into non-blocking mode, in which it is already.
+    ///
+    /// One that was put into blocking mode meanwhile disturbs no operation of the port. Of a socket from elsewhere that
+    /// is not connected, operations fail.
+    ///
+    /// ```
+    /// use wharf::{Buffer, CompletionPort, Event};
+    /// let port = CompletionPort::<(), ()>::new()?;
+    /// let listener = port.listen("127.0.0.1:0", ())?;
+    /// listener.accept(())?;
+    /// let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let Event::Accepted { result: Ok((socket, _peer)), .. } = port.get()?.event else { panic!() };
+    /// port.associate_accepted(socket, ())?.recv(Buffer::with_capacity(4096), ())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As those of [`associate`](CompletionPort::associate).
+    pub fn associate_accepted<S: Associate<K, C>>(&self, source: S, key: K) -> Result<S::Device, Rejected<S, K>> {
+        source.associate_accepted(&self.route(), key)
+    }
+
     /// A listening socket on one of the addresses, associated with the port.
     ///
     /// # Errors

@@ -50,6 +50,12 @@ pub trait Associate<K, C>: Sized {
 
     #[doc(hidden)]
     fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Self::Device, Rejected<Self, K>>;
+
+    /// The same of what an accept has brought, as it was brought.
+    #[doc(hidden)]
+    fn associate_accepted(self, route: &Route<'_, K, C>, key: K) -> Result<Self::Device, Rejected<Self, K>> {
+        self.associate(route, key)
+    }
 }
 
 /// Where a device's operations and their packets go: to a port, and there to the port's own `get` or to a branch's

@@ -2,6 +2,8 @@
 
 use super::{Addresses, adopt_socket};
 use crate::op::buffer::Buffer;
+#[cfg(unix)]
+use crate::port::associate::adopt;
 use crate::port::associate::{Associate, Outcome, Route, Shared, device, refusal};
 use crate::port::packet::{Event, Packet};
 use crate::port::record::Memory;
@@ -79,6 +81,12 @@ impl<K: Key, C: Context> Associate<K, C> for std::net::TcpStream {
             Ok(_) => {}
         }
         adopt_socket(route, self, DeviceKind::Stream, key).map(Stream)
+    }
+
+    #[cfg(unix)]
+    fn associate_accepted(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+        // It is connected, and in non-blocking mode.
+        adopt(route, self, DeviceKind::Stream, key).map(Stream)
     }
 }
 

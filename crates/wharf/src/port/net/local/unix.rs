@@ -4,7 +4,7 @@
 //! pipe) fails with the system's error.
 
 use super::super::{Datagrams, Listener, Stream, adopt_socket};
-use crate::port::associate::{Associate, Route};
+use crate::port::associate::{Associate, Route, adopt};
 use crate::port::refused::Rejected;
 use crate::port::{Context, Key};
 use crate::raw::DeviceKind;
@@ -18,6 +18,10 @@ impl<K: Key, C: Context> Associate<K, C> for UnixStream {
 
     fn associate(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
         adopt_socket(route, self, DeviceKind::Stream, key).map(Stream)
+    }
+
+    fn associate_accepted(self, route: &Route<'_, K, C>, key: K) -> Result<Stream<K, C>, Rejected<Self, K>> {
+        adopt(route, self, DeviceKind::Stream, key).map(Stream)
     }
 }
 
