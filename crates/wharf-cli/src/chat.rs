@@ -7,13 +7,17 @@ use crate::address::{NO_TLS, UNIX};
 use crate::options::Client;
 use crate::output::unless_unwanted;
 use crate::port::no_port;
+use crate::printable::Printable;
+use crate::system::TerminalMode;
 use crate::tls::{self, Connector};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 use wharf::{Buffer, Workers};
 use wharf_session::{Closed, Link, Service, Session, SlowConsumer};
@@ -82,25 +86,33 @@ pub fn run(options: &Client) -> Result<(), String> {
         return Err(NO_TLS.into());
     }
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+    // Before the editor changes it.
+    let mode = if interactive { TerminalMode::now() } else { None };
     let no_terminal = |error| format!("the terminal cannot be used: {error}");
     let mut editor = if interactive { Some(DefaultEditor::new().map_err(no_terminal)?) } else { None };
     let print: Print = match &mut editor {
         Some(editor) => {
             let mut printer = editor.create_external_printer().map_err(no_terminal)?;
-            Arc::new(Mutex::new(move |bytes: &[u8]| drop(printer.print(String::from_utf8_lossy(bytes).into_owned()))))
+            let mut printable = Printable::default();
+            Arc::new(Mutex::new(move |bytes: &[u8]| drop(printer.print(printable.next(bytes)))))
         }
-        None => Arc::new(Mutex::new(|bytes: &[u8]| {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
-                match unless_unwanted("what comes", &error) {
-                    Ok(()) => std::process::exit(0),
-                    Err(sentence) => {
-                        eprintln!("wharf: {sentence}");
-                        std::process::exit(1);
+        None => {
+            let mut printable = io::stdout().is_terminal().then(Printable::default);
+            Arc::new(Mutex::new(move |bytes: &[u8]| {
+                let shown = printable.as_mut().map(|printable| printable.next(bytes).into_bytes());
+                let bytes = shown.as_deref().unwrap_or(bytes);
+                let mut out = io::stdout().lock();
+                if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+                    match unless_unwanted("what comes", &error) {
+                        Ok(()) => std::process::exit(0),
+                        Err(sentence) => {
+                            eprintln!("wharf: {sentence}");
+                            std::process::exit(1);
+                        }
                     }
                 }
-            }
-        })),
+            }))
+        }
     };
     // Piped input waits for the network; a person's never does.
     let policy = if interactive { SlowConsumer::Disconnect } else { SlowConsumer::Wait };
@@ -111,7 +123,7 @@ pub fn run(options: &Client) -> Result<(), String> {
         format!("cannot connect to {server}: {cause}{remedy}")
     })?;
     let outcome = match &mut editor {
-        Some(editor) => type_lines(editor, &link, &told, server),
+        Some(editor) => type_lines(editor, &link, told, mode, server),
         None => copy_input(&link, &told),
     };
     service.shutdown(Duration::from_secs(2));
@@ -155,24 +167,44 @@ fn connect(
     Err(last)
 }
 
-fn type_lines(editor: &mut DefaultEditor, link: &Link, told: &Receiver<News>, server: &str) -> Result<(), String> {
+fn type_lines(
+    editor: &mut DefaultEditor,
+    link: &Link,
+    told: Receiver<News>,
+    mode: Option<TerminalMode>,
+    server: &str,
+) -> Result<(), String> {
     eprintln!("connected to {server}; Ctrl+D leaves");
+    let leaving = Arc::new(AtomicBool::new(false));
+    let ours = leaving.clone();
+    // The editor waits for a key, and there may never be one: the end is told without it.
+    thread::spawn(move || {
+        let Ok(News::Over(end)) = told.recv() else { return };
+        if ours.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(mode) = mode {
+            mode.restore();
+        }
+        let sentence = ended(end, false).err().unwrap_or_else(|| CLOSED.into());
+        eprintln!("\nwharf: {sentence}");
+        std::process::exit(1);
+    });
     loop {
         match editor.readline("> ") {
             Ok(mut line) => {
-                if let Ok(News::Over(end)) = told.try_recv() {
-                    return ended(end);
-                }
                 let _ = editor.add_history_entry(&line);
                 line.push('\n');
                 if link.send(line).is_err() {
-                    return match told.recv_timeout(Duration::from_secs(1)) {
-                        Ok(News::Over(end)) => ended(end),
-                        _ => Err("the server does not read what it is sent; the connection was ended".into()),
-                    };
+                    // Why is told as soon as it is known, which ends the program.
+                    thread::sleep(Duration::from_secs(1));
+                    return Err("the server does not read what it is sent; the connection was ended".into());
                 }
             }
-            Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+            Err(ReadlineError::Eof | ReadlineError::Interrupted) => {
+                leaving.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             Err(error) => return Err(format!("the terminal cannot be read: {error}")),
         }
     }
@@ -180,8 +212,10 @@ fn type_lines(editor: &mut DefaultEditor, link: &Link, told: &Receiver<News>, se
 
 fn copy_input(link: &Link, told: &Receiver<News>) -> Result<(), String> {
     let link = link.clone();
+    let finished = Arc::new(AtomicBool::new(false));
+    let ours = finished.clone();
     // A thread of its own: standard input may never end, but the connection may.
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let mut input = io::stdin().lock();
         // As it comes, whether lines end or not: a piece is never too large for the outbox.
         while let Ok(piece @ [_, ..]) = input.fill_buf() {
@@ -191,20 +225,22 @@ fn copy_input(link: &Link, told: &Receiver<News>) -> Result<(), String> {
             }
             input.consume(bytes);
         }
+        ours.store(true, Ordering::Relaxed);
         link.finish();
     });
     match told.recv() {
-        Ok(News::Over(end)) => ended(end),
+        Ok(News::Over(end)) => ended(end, finished.load(Ordering::Relaxed)),
         _ => Ok(()),
     }
 }
 
-fn ended(end: End) -> Result<(), String> {
+const CLOSED: &str = "the server closed the connection";
+
+/// `finished`: all that was to be sent was, and the server closes because of that.
+fn ended(end: End, finished: bool) -> Result<(), String> {
     match end {
-        End::Well => {
-            eprintln!("the server closed the connection");
-            Ok(())
-        }
+        End::Well if finished => Ok(()),
+        End::Well => Err(CLOSED.into()),
         End::Badly(cause, _) => Err(format!("the connection ended: {cause}")),
     }
 }

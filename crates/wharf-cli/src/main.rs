@@ -10,6 +10,7 @@ mod options;
 mod output;
 mod perf;
 mod port;
+mod printable;
 mod relay;
 mod serve;
 mod serving;

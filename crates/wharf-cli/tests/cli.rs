@@ -183,7 +183,7 @@ fn the_chat_client_ends_with_the_server_though_its_input_goes_on() {
     assert_eq!(wharf.line(), "hello");
     assert_eq!(server.end_by(Signal::INT).code, Some(0));
     let end = wharf.end();
-    assert_eq!((end.code, &end.errors[..]), (Some(0), &["the server closed the connection".to_owned()][..]));
+    assert_eq!((end.code, &end.errors[..]), (Some(1), &["wharf: the server closed the connection".to_owned()][..]));
     drop(input);
 }
 

@@ -5,7 +5,7 @@ use crate::address::UNIX;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, FileType, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -173,6 +173,24 @@ pub fn coarse_ms() -> u64 {
 /// Seconds since 1970, to the tick of the kernel.
 pub fn coarse_seconds() -> i64 {
     clock_gettime(ClockId::RealtimeCoarse).tv_sec
+}
+
+// --- The terminal ---
+
+/// How the terminal takes what is typed.
+pub struct TerminalMode(rustix::termios::Termios);
+
+impl TerminalMode {
+    /// As it is now; `None` where there is no terminal.
+    pub fn now() -> Option<TerminalMode> {
+        rustix::termios::tcgetattr(io::stdin()).ok().map(TerminalMode)
+    }
+
+    /// As it was then. Pasting is not marked any more either.
+    pub fn restore(self) {
+        let _ = write!(io::stdout(), "\x1b[?2004l").and_then(|()| io::stdout().flush());
+        let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
+    }
 }
 
 // --- Processes ---

@@ -174,6 +174,28 @@ pub fn coarse_seconds() -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
+// --- The terminal ---
+
+/// How the console takes what is typed.
+pub struct TerminalMode(console::CONSOLE_MODE);
+
+#[allow(unsafe_code)]
+impl TerminalMode {
+    /// As it is now; `None` where there is no console.
+    pub fn now() -> Option<TerminalMode> {
+        let mut mode = 0;
+        // SAFETY: the handle is the process's own, and the number lives through the call.
+        let told = unsafe { console::GetConsoleMode(console::GetStdHandle(console::STD_INPUT_HANDLE), &raw mut mode) };
+        (told != 0).then_some(TerminalMode(mode))
+    }
+
+    /// As it was then.
+    pub fn restore(self) {
+        // SAFETY: the handle is the process's own.
+        unsafe { console::SetConsoleMode(console::GetStdHandle(console::STD_INPUT_HANDLE), self.0) };
+    }
+}
+
 // --- Processes ---
 
 /// Prepares a program that is to go on in the background: without a console, and out of reach of this one's Ctrl+C.
