@@ -120,8 +120,8 @@ pub struct Server {
     pub listen: String,
     #[command(flatten)]
     pub load: Load,
-    /// Bytes that may wait for one session, 65536 or more
-    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u64).range(OUTBOX_BYTES_MIN..))]
+    /// Bytes that may wait for one session, 64K or more; K, M and G stand for 1024 and its powers
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_outbox)]
     pub outbox: u64,
     /// What happens to a session whose outbox is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Disconnect)]
@@ -267,6 +267,13 @@ fn parse_memory(text: &str) -> Result<usize, String> {
     match parse_size(text) {
         Some(bytes @ MEMORY_BYTES_MIN..) => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
         _ => Err("give a number of bytes from 1M on, such as 64M or 2G".into()),
+    }
+}
+
+fn parse_outbox(text: &str) -> Result<u64, String> {
+    match parse_size(text) {
+        Some(bytes @ OUTBOX_BYTES_MIN..) => Ok(bytes),
+        _ => Err("give a number of bytes from 64K on, such as 256K or 4M".into()),
     }
 }
 

@@ -371,6 +371,7 @@ fn wrong_usage_is_explained_and_exits_with_2() {
         &["serve", "chat", "--workers", "0"],
         &["serve", "chat", "--max-sessions", "none"],
         &["serve", "chat", "--outbox", "65535"],
+        &["serve", "chat", "--outbox", "63K"],
         &["serve", "chat", "--slow-consumer", "forgive"],
         &["serve", "chat", "--stats", "0"],
         &["--frobnicate"],
@@ -395,7 +396,7 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn a_second_signal_ends_a_server_at_once() {
-    let (wharf, address) = serve("echo", &["--outbox", "16777216"]);
+    let (wharf, address) = serve("echo", &["--outbox", "16M"]);
     // Sends, and never reads: its echo cannot go out, and the server would wait for it for five seconds.
     let mut client = TcpStream::connect(address).unwrap();
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
