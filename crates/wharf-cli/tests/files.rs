@@ -228,6 +228,7 @@ fn files_come_whole_with_what_there_is_to_know_of_them() {
     assert_eq!((answer.status, &answer.content[..]), (200, &b"some text\n"[..]));
     assert_eq!(answer.field("Content-Type"), Some("text/plain; charset=utf-8"));
     assert_eq!(answer.field("Accept-Ranges"), Some("bytes"));
+    assert_eq!(answer.field("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(answer.field("Connection"), None);
     for name in ["Date", "Last-Modified", "ETag"] {
         assert!(answer.field(name).is_some(), "{name}: {}", answer.head);

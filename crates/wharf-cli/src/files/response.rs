@@ -140,7 +140,8 @@ pub fn file(request: &Request<'_>, facts: &Facts, name: &str, close: bool, outpu
     if found != status::NOT_MODIFIED {
         output.push_str("Content-Type: ");
         output.push_str(content_type(name));
-        output.push_str("\r\nContent-Length: ");
+        // No browser makes a page of what is none.
+        output.push_str("\r\nX-Content-Type-Options: nosniff\r\nContent-Length: ");
         output.push_number(part.length);
         output.push_str("\r\nAccept-Ranges: bytes\r\n");
     }
@@ -184,7 +185,8 @@ pub fn content_of(
     line(found, &clock::now().1, output);
     output.push_str("Content-Type: ");
     output.push_str(content_type);
-    output.push_str("\r\nContent-Length: ");
+    // No browser makes a page of what is none.
+    output.push_str("\r\nX-Content-Type-Options: nosniff\r\nContent-Length: ");
     output.push_number(content.len() as u64);
     output.push_str("\r\n");
     output.push_str(field);
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(line, "HTTP/1.1 200 OK");
         assert!(clock::parse(date.strip_prefix("Date: ").unwrap().as_bytes()).is_some());
         let expected = format!(
-            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 1000\r\nAccept-Ranges: bytes\r\n\
+            "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 1000\r\nAccept-Ranges: bytes\r\n\
              Last-Modified: {DATE}\r\nETag: {TAG}\r\n\r\n"
         );
         assert_eq!(rest, expected);
