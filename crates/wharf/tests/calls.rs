@@ -143,7 +143,6 @@ fn a_waker_that_was_used_before_the_wait_ends_the_next_one_once() {
     waker.wake();
     assert_eq!(port.get_into(&mut Vec::new(), 4, None), Err(GetError::Interrupted));
     assert_eq!(port.get(NOW).unwrap_err(), GetError::TimedOut);
-    // It belongs to this port, and a typed one's get does not return for it.
     assert_eq!(std::io::Error::from(GetError::Interrupted).kind(), std::io::ErrorKind::Interrupted);
 }
 
@@ -180,9 +179,6 @@ fn a_thread_that_leaves_gives_its_slot_back_at_once() {
         }
     });
     assert_eq!(told.recv_timeout(DEADLINE), Ok(0));
-    if cfg!(unix) {
-        eventually("it is not counted", || CompletionPort::<(), ()>::new().is_ok());
-    }
     assert_eq!(port.get(Some(DEADLINE)).unwrap().token, 1, "there is one slot, and it is free");
     raw::leave_port();
     drop(go);
@@ -244,7 +240,9 @@ fn functions_that_queue_themselves_do_not_keep_a_get_whose_time_is_over() {
     fn again(context: usize, ran: Ran) {
         if ran == Ran::Worker {
             let port = PORT.lock().unwrap().clone();
-            port.map(|port| port.run(again, context).unwrap());
+            if let Some(port) = port {
+                port.run(again, context).unwrap();
+            }
         }
     }
     let port = raw_port(1);

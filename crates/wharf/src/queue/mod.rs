@@ -279,7 +279,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         self: &Arc<Self>,
         deadline: Deadline,
         most: usize,
-    ) -> Result<Option<(Taken<T>, Rest<T>)>, GetError>
+    ) -> Result<Several<T>, GetError>
     where
         T: 'static,
         D: 'static,
@@ -533,6 +533,9 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
 /// What a wait brings: an entry, and the worker if it has a batch now. `None`: it was interrupted.
 type Got<T> = Option<(Taken<T>, Owner<T>)>;
+
+/// What a wait for several brings. `None`: it was interrupted.
+type Several<T> = Option<(Taken<T>, Rest<T>)>;
 
 /// Repeats a wait that ended because the worker was interrupted, which only a pool's own waits are for.
 fn past_interruptions<R>(mut wait: impl FnMut() -> Result<Option<R>, GetError>) -> Result<R, GetError> {

@@ -52,6 +52,7 @@ fn in_fork(what: &str, call: &dyn Fn()) {
 }
 
 #[test]
+#[allow(unsafe_code)]
 fn no_call_of_a_forked_child_waits_for_a_lock() {
     if std::env::var_os(ALONE).is_none() {
         let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
@@ -62,6 +63,7 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
         return;
     }
     let port = port();
+    let waker = port.waker().unwrap();
     let typed = CompletionPort::<(), ()>::from_raw(port.clone());
     let listener = typed.listen("127.0.0.1:0", ()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -100,6 +102,12 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
             ("get", &|| over(port.get(None))),
             ("post", &|| over(port.post(Post { key: 0, token: 0, bytes: 0 }))),
             ("try_post", &|| over(port.try_post(Post { key: 0, token: 0, bytes: 0 }, 9))),
+            ("post_with_error", &|| over(port.post_with_error(Post { key: 0, token: 0, bytes: 0 }, 9))),
+            ("run", &|| over(port.run(|_, _| {}, 0))),
+            ("get_into", &|| over(port.get_into(&mut Vec::new(), 4, None))),
+            ("waker", &|| over((port.waker(), waker.wake()))),
+            ("reset_timer", &|| over(port.reset_timer(timer, Duration::ZERO))),
+            ("leave_port", &|| raw::leave_port()),
             ("adopt", &|| over(port.adopt(connect(), DeviceKind::Stream, 0))),
             ("adopt_unconnected", &|| over(port.adopt_unconnected(connect(), 0))),
             ("open_stream", &|| over(port.open_stream(&address, 0))),
@@ -129,6 +137,10 @@ fn no_call_of_a_forked_child_waits_for_a_lock() {
                 ("shutdown", &|| over(port.shutdown(device, Shutdown::Both))),
                 ("report_refusals", &|| over(port.report_refusals(device, true))),
                 ("cancel_all", &|| over(port.cancel_all(device))),
+                ("cancel_token", &|| over((port.cancel_token(device, 0), port.cancel_issued_by(device, 0)))),
+                ("watch", &|| over((port.watch_readable(device, 0, event()), port.watch_writable(device, 0, event())))),
+                // SAFETY: they name no memory.
+                ("try", &|| over(unsafe { (port.try_send(device, &[]), port.try_receive(device, &[])) })),
                 ("unacknowledged", &|| over((port.unacknowledged(device), port.bytes_taken(device)))),
                 ("with_handle", &|| over(port.0.with_handle(&device.0, |_| Ok(())))),
                 ("release_device", &|| over(port.release_device(device))),
