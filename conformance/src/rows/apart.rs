@@ -59,7 +59,7 @@ pub const APART: &[Apart] = &[
     adaptive("D-33", LATER, concurrency::posts_wake_later),
     unix(
         "S-01",
-        "half-sent data, timers and accepting go on while a thread is inside `get`, or in a port with a pool (`start`); while all threads of the program's own are outside, they wait",
+        "half-sent data, timers and accepting go on while a thread is inside `get`, or supervises (`start`, `supervise`); otherwise, while all threads of the program's own are outside, they wait",
         driven::send_stands_still,
     ),
     unix(
@@ -77,5 +77,9 @@ pub const APART: &[Apart] = &[
         "a posted receive that nobody has executed is cancelled with its data unread, and the system then resets the connection, perhaps ahead of what was sent: `disconnect` and receive to the end first, or use a session",
         driven::reset_by_the_close,
     ),
-    unix("K-20", "as S-01: what goes out goes on while a thread is inside `get`", driven::shut_send_stands_still),
+    unix(
+        "K-20",
+        "as S-01: what goes out goes on while a thread is inside `get` or supervises",
+        driven::shut_send_stands_still,
+    ),
 ];

@@ -56,7 +56,7 @@ pub const ROWS: &[Row] = &[
         "O-20",
         "An operation that asks for an event signals it and queues no packet, for success and failure.",
         differs(
-            "a thread inside `get` signals it, or the call itself; with none there, whoever waits for the event alone waits for ever",
+            "a thread inside `get` signals it, or the call itself; with none there, and none that supervises the port (`supervise`, or a pool's), whoever waits for the event alone waits for ever",
             driven::event_only,
         ),
     ),

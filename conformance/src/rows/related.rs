@@ -22,7 +22,7 @@ pub const ROWS: &[Row] = &[
     must(
         "G-02",
         "One can wait for one operation by its event, whatever else ends meanwhile.",
-        differs("so while a thread is inside `get`, as O-20", driven::wait),
+        differs("so while a thread is inside `get` or supervises, as O-20", driven::wait),
     ),
     must("G-03", "Asking for the result leaves the packet in the queue.", Test(ask_beside)),
     should("G-04", "Waiting for one operation can have a time-out.", Test(wait_some)),

@@ -3,6 +3,9 @@
 //! Beside the workers runs one thread more, the *supervisor*. It sleeps on the port's watchdog timer, makes no system
 //! call while the port is idle or busy, and wakes only when nobody has come back to the port for a tick. Then it looks
 //! who is blocked, wakes a waiting worker if there is one, and starts another if all are outside and entries wait.
+//! While all are outside it leads: it waits for the sockets, and goes on with what needs no worker. A port without a
+//! pool has one by [`supervise`](raw::Port::supervise).
+//!
 //! Where several pools serve a port, one of their supervisors does this for all of them, and the worker is started by
 //! the first pool that may have a further one.
 //!
@@ -13,7 +16,7 @@
 use crate::contain::{discard, say};
 use crate::raw::{self, Completion, Note, Park};
 use crate::sync::Monitor;
-use crate::threads::{Deadline, GetError, Grow, Taken, Tended, WorkerId, WorkerState};
+use crate::threads::{Deadline, GetError, Grow, Taken, WorkerId, WorkerState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,8 +185,8 @@ impl WorkerPool {
         for _ in 0..count {
             pool.shared.start_worker(false)?;
         }
-        let pools = &pool.shared.port.0.queue.pools;
-        pools.add(Arc::downgrade(&pool.shared) as Weak<dyn Grow>);
+        let as_pool: Weak<dyn Grow> = Arc::<Pool>::downgrade(&pool.shared);
+        pool.shared.port.0.queue.add_pool(as_pool);
         let shared = pool.shared.clone();
         let name = format!("{}-supervisor", shared.workers.name);
         thread::Builder::new().name(name).spawn(move || shared.supervise())?;
@@ -269,7 +272,7 @@ impl Pool {
         if !self.is_home() {
             return;
         }
-        self.port.0.queue.pools.remove(Arc::as_ptr(self));
+        self.port.0.queue.remove_pool(Arc::as_ptr(self));
         let (members, supervised, candidate) = {
             let mut state = self.state.lock();
             self.stopping.store(true, Ordering::Release);
@@ -308,14 +311,7 @@ impl Pool {
             };
             match turn {
                 Err(park) => queue.await_supervision(&park),
-                Ok(park) => loop {
-                    match queue.tend(&park) {
-                        Tended::Stopped => return,
-                        Tended::EngineWork(entry) => self.port.0.do_work(entry),
-                        Tended::Grow => queue.pools.grow(),
-                        Tended::Nothing => {}
-                    }
-                },
+                Ok(park) => return raw::tend(&self.port.0, &park),
             }
         }
     }

@@ -166,7 +166,8 @@ pub enum Sink {
     /// To the port's queue.
     Port,
     /// To an event; no packet is queued (row O-20). The event is signalled by a thread that is inside the port's `get`,
-    /// for such threads do the port's work: with none there, whoever waits for the event alone waits for ever.
+    /// or [supervises](crate::raw::Port::supervise) it, for such threads do the port's work: with none there, whoever
+    /// waits for the event alone waits for ever.
     Event(Arc<CompletionEvent>),
     /// To an event, and then to the port's queue (row O-21). What only one can own (an accepted connection, a pooled
     /// buffer) is the packet's; the event is told the rest. Of a signal, which comes many times, only the packets come.

@@ -81,8 +81,8 @@ const HANDLED_MAX: usize = 64;
 ///
 /// The threads inside [`get`](CompletionPort::get): they wait for the sockets, and go on with half-sent data, timers
 /// and accepting. A pool ([`start`](CompletionPort::start)) has a thread more that does so while all its workers are
-/// outside `get`. A port that only threads of the program's own serve stands still while none of them is inside: what
-/// waits goes on with the next `get`.
+/// outside `get`, and so has a port that a thread [supervises](CompletionPort::supervise). A port without either stands
+/// still while no thread is inside: what waits goes on with the next `get`.
 ///
 /// # Not guaranteed
 ///
@@ -607,6 +607,31 @@ impl<K: Key, C: Context> CompletionPort<K, C> {
     /// Is this the process that made the port, and no forked child?
     pub(crate) fn is_home(&self) -> bool {
         self.owner.0.0.is_home()
+    }
+
+    /// Makes the calling thread the one that does the port's work while no thread is inside
+    /// [`get`](CompletionPort::get), until the port is closed: it waits for the sockets then, goes on with half-sent
+    /// data, accepting, connecting and timers, and leaves packets to the threads that get them. It never handles one. A
+    /// port with a pool needs none.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use wharf::CompletionPort;
+    /// let port = CompletionPort::<(), u32>::new()?;
+    /// let supervisor = thread::spawn({
+    ///     let port = port.clone();
+    ///     move || port.supervise()
+    /// });
+    /// // The program's own threads come and go.
+    /// port.close();
+    /// supervisor.join().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// Of several such threads, and the supervisors of pools, one is at it at a time; the others sleep until it ends.
+    /// Returns at once if the port is closed, and in a forked child. The thread's handle keeps the port open.
+    pub fn supervise(&self) {
+        self.owner.0.supervise();
     }
 
     /// Closes the port: every waiting thread returns [`GetError::Abandoned`], and what is queued or outstanding is

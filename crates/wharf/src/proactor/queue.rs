@@ -15,11 +15,12 @@ use super::port::PortDriver;
 use crate::sync::{Arc, Lock, Monitor};
 use crate::sys::calls::{Completions, NoPacket, OVERLAPPED_ENTRY, Thread};
 use std::collections::VecDeque;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::threads::{
-    Bindable, Deadline, GetError, Pools, QueueStats, Taken, Tended, WorkerId, WorkerReport, WorkerState, bind,
+    Bindable, Deadline, GetError, Grow, Pools, QueueStats, Taken, Tended, WorkerId, WorkerReport, WorkerState, bind,
 };
 
 /// What the kernel's keys say: what kind of packet it is.
@@ -472,6 +473,16 @@ impl Queue {
         times.supervisor = Some(park.clone());
         self.supervised.store(true, Ordering::SeqCst);
         Some(park)
+    }
+
+    /// A pool serves the port from now on, which may start further workers.
+    pub(crate) fn add_pool(&self, pool: Weak<dyn Grow>) {
+        self.pools.add(pool);
+    }
+
+    /// The pool starts no workers any more.
+    pub(crate) fn remove_pool(&self, pool: *const impl Grow) {
+        self.pools.remove(pool);
     }
 
     /// Sleeps until the supervisor ends, unless there is none; `park` is signalled to end the sleep.

@@ -401,7 +401,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
 
     /// Step 4: waits in the driver. Returns true when the watchdog timer went off.
     fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
-        let busy = !state.engine_work.is_empty() || (state.fifo.len() > state.promised && state.has_room());
+        let to_take = state.fifo.len() > state.promised && state.has_room();
+        // guard: an entry does not keep a supervisor awake [without: let takes = true;]
+        let takes = !state.supervisor_leads;
+        let busy = !state.engine_work.is_empty() || (to_take && takes);
         state.leader = true;
         state.totals.polls += 1;
         let wait = match deadline {
@@ -414,9 +417,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state.kicked = wait == Some(Duration::ZERO); // guard: a leader that was kicked before can be kicked again
         let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
         let watched = state.standby.is_some() || state.supervisor.is_some();
-        let asleep_since = (idle && watched).then(now);
-        let unwanted = idle && state.armed_until.is_some() && !state.needs_the_timer();
-        if unwanted && state.last_gap > self.watchdog.tick() / 2 {
+        let asleep_since = (idle && watched && !state.supervisor_leads).then(now);
+        let unwanted = state.armed_until.is_some() && !state.needs_the_timer();
+        let idles = idle && state.last_gap > self.watchdog.tick() / 2;
+        if unwanted && (idles || state.supervisor_leads) {
             // The last sleep was long, so this one will be: without this the timer would wake the standby for nothing.
             self.watchdog.disarm();
             state.armed_until = None;
@@ -428,6 +432,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let mut state = self.state.lock();
         state.read_clock();
         state.leader = false;
+        state.supervisor_leads = false;
         state.polled();
         if let Some(since) = asleep_since {
             state.last_gap = state.clock.saturating_duration_since(since);
@@ -521,7 +526,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let park = it.shared.park.clone();
         let standing_by = state.standby == Some(worker.number);
         let waits = standing_by || state.waiters.contains(&worker.number);
-        let leads = state.leader;
+        let leads = state.worker_leads();
         self.release(state, false);
         if waits {
             park.signal(standing_by); // guard: an interruption reaches a worker that sleeps

@@ -82,7 +82,9 @@ impl Bed {
                 disposed: Untracked::default(),
             })
         });
-        Bed { queue: Arc::new(queue.unwrap()), ended: Arc::default() }
+        let queue = queue.unwrap();
+        queue.state.lock().may_grow = true;
+        Bed { queue: Arc::new(queue), ended: Arc::default() }
     }
 
     /// A port whose timer never goes off.
@@ -930,6 +932,165 @@ fn a_supervisor_has_somebody_lead_while_all_slots_are_taken() {
         supervise(&bed, &park, &Gate::new(), &gate);
         join(workers);
         bed.check([1, 2, 3]);
+    });
+}
+
+/// A supervisor of a port with nobody inside: when it tends next, it leads. The timer is heard no more.
+fn leads_next(bed: &Bed) -> Arc<Park> {
+    let park = bed.queue.supervise().unwrap();
+    assert!(matches!(bed.queue.tend(&park), Tended::Nothing), "the timer goes off");
+    bed.queue.watchdog.stop();
+    park
+}
+
+#[test]
+fn an_event_reaches_a_worker_that_came_while_a_supervisor_led() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let worker = bed.worker(|bed| {
+            bed.take();
+            bed.queue.end_supervision();
+        });
+        let engine = bed.worker(|bed| bed.happen(Taken::Entry(1)));
+        supervise(&bed, &park, &Gate::new(), &Gate::new());
+        join([worker, engine]);
+        bed.check([1]);
+    });
+}
+
+#[test]
+fn a_worker_leads_after_a_supervisor_that_found_work() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let worker = bed.worker(|bed| {
+            bed.take();
+            bed.queue.end_supervision();
+        });
+        let engine = bed.worker(|bed| {
+            bed.happen(Taken::EngineWork(1));
+            bed.happen(Taken::Entry(2));
+        });
+        supervise(&bed, &park, &Gate::new(), &Gate::new());
+        join([worker, engine]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn work_goes_on_while_all_are_outside() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let engine = bed.worker(|bed| {
+            // More than is done in a row.
+            (1..=3).for_each(|work| bed.queue.driver.happened.lock().unwrap().push(Taken::EngineWork(work)));
+            bed.happen(Taken::EngineWork(4));
+            bed.queue.insert_engine_work(5).unwrap();
+        });
+        while bed.ended.lock().unwrap().len() < 5 {
+            if let Tended::EngineWork(work) = bed.queue.tend(&park) {
+                bed.end(work);
+            }
+        }
+        join([engine]);
+        bed.queue.end_supervision();
+        assert!(matches!(bed.queue.tend(&park), Tended::Stopped));
+        bed.check([1, 2, 3, 4, 5]);
+    });
+}
+
+#[test]
+fn an_insertion_reaches_a_worker_that_waits_while_a_supervisor_leads() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let worker = bed.worker(|bed| {
+            bed.take();
+            bed.queue.end_supervision();
+        });
+        let inserts = bed.worker(|bed| {
+            bed.queue.insert_engine_work(1).unwrap();
+            bed.insert(2);
+        });
+        supervise(&bed, &park, &Gate::new(), &Gate::new());
+        join([worker, inserts]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn an_entry_while_a_supervisor_leads_asks_for_a_worker() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let grow = Gate::new();
+        let park = bed.queue.supervise().unwrap();
+        assert!(matches!(bed.queue.tend(&park), Tended::Nothing));
+        let inserts = bed.worker(|bed| bed.insert(1));
+        let further = bed.worker({
+            let grow = grow.clone();
+            move |bed| {
+                grow.wait();
+                bed.take();
+                bed.close();
+            }
+        });
+        supervise(&bed, &park, &grow, &Gate::new());
+        join([inserts, further]);
+        bed.check([1]);
+    });
+}
+
+#[test]
+fn close_reaches_a_supervisor_that_leads() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let supervisor = bed.worker(move |bed| supervise(bed, &park, &Gate::new(), &Gate::new()));
+        bed.happen(Taken::Entry(1));
+        bed.happen(Taken::EngineWork(2));
+        bed.close();
+        join([supervisor]);
+        bed.check([1, 2]);
+    });
+}
+
+#[test]
+fn the_end_of_supervision_reaches_a_supervisor_that_leads() {
+    explore(|| {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = leads_next(&bed);
+        let supervisor = bed.worker(move |bed| supervise(bed, &park, &Gate::new(), &Gate::new()));
+        let worker = bed.worker(|bed| assert!(bed.take() > 0));
+        pause();
+        bed.queue.end_supervision();
+        bed.happen(Taken::Entry(1));
+        join([supervisor, worker]);
+        bed.check([1]);
+    });
+}
+
+#[test]
+fn who_supervises_next_leads_after_who_did_before() {
+    explore_within(PREEMPTIONS_WHERE_MANY, || {
+        let bed = Bed::new(1, Wake::Adaptive);
+        let park = bed.queue.supervise().unwrap();
+        assert!(matches!(bed.queue.tend(&park), Tended::Nothing));
+        let first = bed.worker(move |bed| supervise(bed, &park, &Gate::new(), &Gate::new()));
+        pause();
+        bed.queue.end_supervision();
+        let park = bed.queue.supervise().unwrap();
+        let worked = Gate::new();
+        let next = bed.worker({
+            let worked = worked.clone();
+            move |bed| supervise(bed, &park, &Gate::new(), &worked)
+        });
+        bed.happen(Taken::EngineWork(1));
+        worked.wait();
+        bed.close();
+        join([first, next]);
+        bed.check([1]);
     });
 }
 

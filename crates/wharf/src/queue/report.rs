@@ -31,7 +31,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             active: state.active - state.promised,
             waiting: state.waiters.len()
                 + usize::from(state.standby.is_some())
-                + usize::from(state.leader)
+                + usize::from(state.worker_leads())
                 + state.promised,
             blocked: state.workers.iter().flatten().filter(|w| w.blocking || w.written_off).count(),
             inserted: totals.inserted,

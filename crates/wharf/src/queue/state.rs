@@ -5,12 +5,14 @@
 //!   picked from the stack and have not woken yet. It may exceed `limit` when written-off workers run again (C-09).
 //! * Waiting workers lie on a stack, the most recent one on top (C-05). One of them *stands by*: it lies below the
 //!   stack and sleeps on the watchdog timer instead of its futex word.
-//! * At most one worker *leads*: it waits inside the engine, outside the lock.
+//! * At most one worker *leads*: it waits inside the engine, outside the lock. Where all are outside, the supervisor
+//!   leads. It takes no entry, so it is woken for none: a waiter is, and where there is none the timer sees to it.
 //!
 //! **The invariant.** Whoever has changed something settles ([`State::settle`]) before it sleeps or leaves, and so
 //! restores it: *while something is queued that nobody was woken for, or lies in a batch, or nobody leads, or a worker
 //! that was written off may run again beside others, and anybody waits, leads or supervises, the watchdog timer is
-//! armed and somebody sleeps on it.* No packet is stranded (C-18): either a worker outside `get` comes back for it, or
+//! armed and somebody sleeps on it.* For a supervisor alone, what is queued counts only where a pool may start another
+//! worker: nobody else could take it. No packet is stranded (C-18): either a worker outside `get` comes back for it, or
 //! the timer fetches one.
 //!
 //! **The timer is never pushed beyond what it is about.** It goes off at the latest one tick after the oldest of these:
@@ -133,9 +135,16 @@ pub(super) struct State<T> {
     pub(super) waiters: Vec<usize>,
     pub(super) standby: Option<usize>,
     pub(super) supervisor: Option<Arc<Park>>,
+    /// The supervisor may find a pool that starts a further worker.
+    pub(super) may_grow: bool,
     /// Who would supervise if the supervisor ended.
     pub(super) candidates: Vec<Arc<Park>>,
+    /// Somebody waits in the engine.
     pub(super) leader: bool,
+    /// The leader is the supervisor, or was when it went in.
+    pub(super) supervisor_leads: bool,
+    /// The timer has gone off while nobody was inside, and nobody was found inside since: the supervisor leads.
+    pub(super) unattended: bool,
     pub(super) kicked: bool,
     /// Workers that took a batch and have not come back.
     pub(super) batches: usize,
@@ -211,8 +220,11 @@ impl<T> State<T> {
             waiters: Vec::new(),
             standby: None,
             supervisor: None,
+            may_grow: false,
             candidates: Vec::new(),
             leader: false,
+            supervisor_leads: false,
+            unattended: false,
             kicked: false,
             batches: 0,
             written_off: 0,
@@ -257,12 +269,6 @@ impl<T> State<T> {
     pub(super) fn read_clock(&mut self) {
         // What two threads read may reach the lock in the other order.
         self.clock = self.clock.max(now());
-    }
-
-    /// The watchdog timer has gone off, or is about to.
-    pub(super) fn is_overdue(&mut self) -> bool {
-        self.read_clock();
-        self.armed_until.is_some_and(|until| until <= self.clock)
     }
 
     /// The watchdog timer went off.
@@ -348,10 +354,26 @@ impl<T> State<T> {
         self.fifo.len() > BURST
     }
 
-    /// Somebody is inside `get` (or supervises) and can be reached.
+    /// A worker waits in the engine.
+    #[inline]
+    pub(super) fn worker_leads(&self) -> bool {
+        self.leader && !self.supervisor_leads
+    }
+
+    /// Somebody waits in the engine, or is about to: the supervisor, where all are outside, after each piece of work.
+    fn is_led(&self) -> bool {
+        self.leader || (self.unattended && !self.anybody_inside())
+    }
+
+    /// Somebody is inside `get` and can be reached.
     #[inline]
     pub(super) fn anybody_inside(&self) -> bool {
-        self.leader || self.standby.is_some() || !self.waiters.is_empty()
+        self.worker_leads() || self.standby.is_some() || !self.waiters.is_empty()
+    }
+
+    /// Nobody has ended that supervision.
+    pub(super) fn is_supervised_by(&self, park: &Arc<Park>) -> bool {
+        self.supervisor.as_ref().is_some_and(|it| Arc::ptr_eq(it, park))
     }
 
     /// A worker enters `get`: its slot goes back, so that at the limit it can take the next entry itself (C-06, C-07).
@@ -476,7 +498,7 @@ impl<T> State<T> {
 
     /// A leader that was kicked comes back at once and takes an entry, as one that was promised a slot does.
     fn coming(&self) -> usize {
-        usize::from(self.leader && self.kicked)
+        usize::from(self.worker_leads() && self.kicked)
     }
 
     fn worth_a_wake(&self) -> bool {
@@ -494,8 +516,10 @@ impl<T> State<T> {
 
     pub(super) fn needs_the_timer(&self) -> bool {
         let queued = self.has_entries_left() || !self.engine_work.is_empty() || self.batches > 0;
+        // Where nobody could take it, it waits for who comes.
+        let queued = queued && (self.may_grow || self.anybody_inside());
         let recount = self.written_off > 0 && self.active > 0;
-        (queued || !self.leader || recount) && self.is_watched()
+        (queued || !self.is_led() || recount) && self.is_watched()
     }
 
     /// When the worker is to be looked at. `None`: it does not matter what it does.
@@ -574,7 +598,9 @@ impl<T> State<T> {
         {
             urgent = false;
             let Some((waiter, standing_by)) = self.pop_waiter() else {
-                self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
+                if !self.supervisor_leads {
+                    self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
+                }
                 break;
             };
             self.active += 1; // guard: a wake-up reserves a slot
@@ -651,7 +677,7 @@ impl<T> State<T> {
         }
     }
 
-    fn kick(&mut self, wakes: &mut Wakes) {
+    pub(super) fn kick(&mut self, wakes: &mut Wakes) {
         if self.leader && !self.kicked {
             self.kicked = true;
             self.totals.wakes += 1;

@@ -7,15 +7,20 @@
 //! Each time the timer goes off the supervisor looks at the workers ([`Queue::look`]), then, in this order:
 //!
 //! 1. If somebody is inside `get` it wakes a worker: for an entry that a free slot could take, or to lead.
-//! 2. If everybody is outside it polls, does one piece of engine work itself, or asks for a further thread where
-//!    entries wait or all workers are blocked. It never takes an entry: it has no slot.
+//! 2. If everybody is outside it asks for a further thread where entries wait or all workers are blocked. Otherwise it
+//!    is the leader of last resort: it sleeps in the engine instead of on the timer, which the engine shows as well,
+//!    and does the engine work that comes, a piece at a time. It never takes an entry: it has no slot. A worker that
+//!    comes lies down while the supervisor leads; with the next event that one leaves the engine to it.
+//!
+//! It does not begin to lead before the timer has gone off: a worker that comes back soon leads itself.
 
 use super::park::{Park, Woke};
 use super::state::State;
 use super::{Driver, Queue};
 use crate::sync::{Arc, Guard};
 use crate::sys::probe::ThreadState;
-use crate::threads::{Deadline, Tended};
+use crate::threads::{Deadline, Grow, Tended};
+use std::sync::Weak;
 
 impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// Makes the calling thread the one that the watchdog timer wakes. `None` if the port has a supervisor already, or
@@ -28,6 +33,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         let park = Arc::new(Park::default());
         park.prepare();
         state.supervisor = Some(park.clone());
+        state.unattended = false;
         // Who stands by now sleeps on the same timer; woken, it lies down like the others.
         let mut nudge = None;
         if let Some(standby) = state.standby.take() {
@@ -38,6 +44,21 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             standby.signal(true); // guard: a worker that stood by learns of the supervisor
         }
         Some(park)
+    }
+
+    /// A pool serves the port from now on, which may start further workers.
+    pub(crate) fn add_pool(&self, pool: Weak<dyn Grow>) {
+        let mut state = self.state.lock();
+        self.pools.add(pool);
+        state.may_grow = true;
+        self.release(state, false);
+    }
+
+    /// The pool starts no workers any more.
+    pub(crate) fn remove_pool(&self, pool: *const impl Grow) {
+        let mut state = self.state.lock();
+        state.may_grow = self.pools.remove(pool);
+        self.release(state, false);
     }
 
     /// Sleeps until the supervisor ends, unless there is none; `park` is signalled to end the sleep.
@@ -61,30 +82,40 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             park.signal(true); // guard: a supervisor learns that it is to stop
         }
         state.candidates.drain(..).for_each(|park| park.signal(false)); // guard: a candidate learns that it may supervise
+        let leads = state.supervisor_leads;
         self.release(state, false); // guard: the end of supervision settles
+        if leads {
+            self.driver.kick(); // guard: a supervisor that leads learns that it is to stop
+        }
     }
 
-    /// Sleeps until the watchdog timer goes off, and does what has to be done then.
+    /// Sleeps until there is something to do, and does it: on the watchdog timer, or as the leader in the engine.
     pub(crate) fn tend(&self, park: &Arc<Park>) -> Tended<T> {
         let mut state = self.state.lock();
-        if !state.anybody_inside() {
-            // What an earlier turn found beside the one it returned. A poll comes after that work.
-            if let Some(work) = state.take_engine_work() {
-                self.release(state, false);
-                return Tended::EngineWork(work);
-            }
+        if !state.is_supervised_by(park) {
+            return Tended::Stopped;
         }
-        let goes_on = !state.anybody_inside() && !state.engine_work.is_empty() && !park.is_signalled();
-        drop(state);
-        if !goes_on && self.watchdog.wait(park, None) == Woke::Signalled {
+        state.unattended &= !state.anybody_inside();
+        // Who supervised before may be about to leave the engine.
+        if !state.unattended || state.leader {
+            drop(state);
+            return self.tend_beside_workers(park);
+        }
+        if let Some(work) = state.take_engine_work() {
+            // What was found earlier. A poll comes after that work.
+            self.release(state, false);
+            return Tended::EngineWork(work);
+        }
+        self.tend_alone(state, park)
+    }
+
+    /// Sleeps on the watchdog timer, then wakes a worker where one is needed.
+    fn tend_beside_workers(&self, park: &Arc<Park>) -> Tended<T> {
+        if self.watchdog.wait(park, None) == Woke::Signalled {
             return Tended::Stopped;
         }
         let mut state = self.state.lock();
-        // With work to go on with it did not sleep, and the timer may have gone off meanwhile.
-        let ticked = !goes_on || state.is_overdue();
-        if ticked {
-            state.tick();
-        }
+        state.tick();
         if state.leader
             && state.fifo.is_empty()
             && state.engine_work.is_empty()
@@ -95,47 +126,72 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             return Tended::Nothing;
         }
         state = self.look(state).0;
-        if state.closed {
+        if !state.is_supervised_by(park) {
+            self.release(state, false);
             return Tended::Stopped;
         }
-        if state.anybody_inside() {
-            if !state.fifo.is_empty() && state.has_room() {
-                self.release(state, true); // guard: a supervisor wakes a worker for what was stuck
-            } else {
-                // Nobody leads, and the active workers have been out for a tick: a waiting one leads.
-                let mut wakes = state.settle(&self.watchdog, false);
-                if !state.leader && wakes.is_empty() && !state.does_without_leader() {
-                    state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
-                }
-                drop(state);
-                wakes.signal();
-                if wakes.kick {
-                    self.driver.kick();
-                }
-            }
-            return Tended::Nothing;
+        if !state.anybody_inside() {
+            state.unattended = true; // guard: a supervisor leads where all are outside
+            return self.tend_to_what_waits(state, true);
         }
-        // Everybody is outside. What the engine has goes on without a slot; entries need a further thread.
-        let (mut state, _) = self.lead(state, Deadline::Now);
+        if !state.fifo.is_empty() && state.has_room() {
+            self.release(state, true); // guard: a supervisor wakes a worker for what was stuck
+        } else {
+            // If nobody leads, the active workers have been out for a tick: a waiting one leads.
+            self.have_one_lead(state);
+        }
+        Tended::Nothing
+    }
+
+    /// Everybody is outside: leads. What is found and needs a slot is left to workers that come.
+    fn tend_alone<'a>(&'a self, mut state: Guard<'a, State<T>>, park: &Arc<Park>) -> Tended<T> {
+        state.supervisor_leads = true;
+        let (mut state, ticked) = self.lead(state, Deadline::Never);
+        if ticked && !state.closed {
+            state = self.look(state).0;
+        }
         if state.closed {
             drop(state);
             self.dispose_found();
             return Tended::Stopped;
         }
+        if state.anybody_inside() || !state.is_supervised_by(park) {
+            // Who came meanwhile lies down, because somebody led.
+            self.have_one_lead(state); // guard: a supervisor leaves the engine to a worker
+            return Tended::Nothing;
+        }
+        // A poll was made, and entries are not the supervisor's to take: work comes again.
+        state.works_in_a_row = 0;
+        self.tend_to_what_waits(state, ticked)
+    }
+
+    /// Everybody is outside. What the engine has goes on without a slot; entries need a further thread, at most one in
+    /// a tick.
+    fn tend_to_what_waits(&self, mut state: Guard<'_, State<T>>, ticked: bool) -> Tended<T> {
         // Not who has just started, nor who does the engine's work.
         let mut workers = state.workers.iter().flatten().peekable();
         let all_blocked = workers.peek().is_some() && workers.all(|worker| worker.blocking || worker.written_off);
-        let wanted = state.has_room() && (state.has_entries_left() || all_blocked) && !state.anybody_inside();
-        // A poll was made, and entries are not the supervisor's to take: work comes again.
-        state.works_in_a_row = 0;
+        let wanted = ticked && state.has_room() && (state.has_entries_left() || all_blocked);
         // Work that is left is taken in the next turn.
-        let wanted = wanted && ticked;
         let work = if wanted { None } else { state.take_engine_work() };
         self.release(state, false);
         match work {
             Some(work) => Tended::EngineWork(work),
             None if wanted => Tended::Grow,
             None => Tended::Nothing,
+        }
+    }
+
+    /// Wakes whom the queue's rules name, or a waiting worker that leads.
+    fn have_one_lead(&self, mut state: Guard<'_, State<T>>) {
+        let mut wakes = state.settle(&self.watchdog, false);
+        if !state.leader && wakes.is_empty() && !state.does_without_leader() {
+            state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
+        }
+        drop(state);
+        wakes.signal();
+        if wakes.kick {
+            self.driver.kick();
         }
     }
 

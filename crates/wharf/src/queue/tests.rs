@@ -10,12 +10,19 @@ use std::thread;
 /// What a poll brings each time.
 struct Source {
     entry: Option<u32>,
+    /// Whoever leads sleeps until the timer goes off.
+    sleeps: bool,
     polls: AtomicU64,
 }
 
 impl Driver<u32> for Source {
     fn poll(&self, wait: Option<Duration>, found: &mut Found<u32>) {
-        assert_eq!(wait, Some(Duration::ZERO), "there is something to do, so nobody sleeps");
+        if self.sleeps && wait.is_none() {
+            thread::sleep(TICK);
+            found.ticked = true;
+        } else {
+            assert_eq!(wait, Some(Duration::ZERO), "there is something to do, so nobody sleeps");
+        }
         self.polls.fetch_add(1, Ordering::Relaxed);
         found.entries.extend(self.entry);
     }
@@ -30,7 +37,7 @@ impl Driver<u32> for Source {
 }
 
 fn queue(entry: Option<u32>) -> Arc<Queue<u32, Source>> {
-    let source = Source { entry, polls: AtomicU64::new(0) };
+    let source = Source { entry, sleeps: false, polls: AtomicU64::new(0) };
     Arc::new(Queue::new(1, Wake::Adaptive, |_| Ok(source)).unwrap())
 }
 
@@ -112,7 +119,7 @@ fn work_that_begets_work_keeps_a_supervisor_neither_from_polls_nor_from_growing(
 
 #[test]
 fn a_supervisor_starts_nobody_for_an_entry_that_a_worker_is_on_its_way_to() {
-    let source = Source { entry: None, polls: AtomicU64::new(0) };
+    let source = Source { entry: None, sleeps: true, polls: AtomicU64::new(0) };
     let queue = Arc::new(Queue::new(2, Wake::Adaptive, |_| Ok(source)).unwrap());
     let park = queue.supervise().unwrap();
     let blocked = queue.enroll().number;

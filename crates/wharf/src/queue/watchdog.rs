@@ -144,6 +144,7 @@ mod system {
         /// From now on the timer does not go off: whatever happens nevertheless happens promptly.
         pub(crate) fn stop(&self) {
             self.0.stopped.store(true, Ordering::Relaxed);
+            self.disarm();
         }
 
         pub(crate) fn arm(&self, at: Instant, _clock: Instant) {

@@ -24,6 +24,7 @@ use crate::reactor as execution;
 mod device;
 mod port;
 mod released;
+mod supervise;
 mod waker;
 
 pub use device::Device;
@@ -37,6 +38,7 @@ pub use crate::op::{
 };
 pub use crate::threads::GetError;
 pub(crate) use execution::{Entry, Note, Park, Rest, TrySend, file_traits};
+pub(crate) use supervise::tend;
 pub use waker::Waker;
 
 use crate::sys::errno;

@@ -290,6 +290,22 @@ impl Port {
         Waker::here(&self.0)
     }
 
+    /// Makes the calling thread the port's supervisor, until the port is closed: while no thread is inside
+    /// [`get`](Port::get), it waits for the sockets in their place. What the port does itself goes on then: sends that
+    /// the system has taken a part of, accepting, connecting, timers, and what they signal. A packet waits for a thread
+    /// that gets it; none is lost.
+    ///
+    /// A pool has a supervisor of its own ([`CompletionPort::start`](crate::CompletionPort::start)). Of several threads
+    /// that call this, and the pools', one supervises at a time; the others sleep until it ends. The thread leaves the
+    /// port if it has called `get` before, and runs nothing of the program's but what a packet carries that is found as
+    /// the port is closed, which it frees. It sleeps while nothing happens.
+    ///
+    /// Returns at once if the port is closed, and in a forked child. On Windows the kernel does the port's work: the
+    /// thread keeps the time for timers.
+    pub fn supervise(&self) {
+        super::supervise::supervise(&self.0);
+    }
+
     /// Ends the port: waiters return *abandoned*, outstanding operations end, and what they and the queued packets
     /// carry is freed. Devices stay open until they are closed; their issuing calls fail from now on.
     pub fn close(&self) {

@@ -128,8 +128,11 @@ impl Pools {
         self.0.lock().push(pool);
     }
 
-    pub(crate) fn remove(&self, pool: *const impl Grow) {
-        self.0.lock().retain(|other| !std::ptr::addr_eq(other.as_ptr(), pool));
+    /// Returns whether there are others.
+    pub(crate) fn remove(&self, pool: *const impl Grow) -> bool {
+        let mut pools = self.0.lock();
+        pools.retain(|other| !std::ptr::addr_eq(other.as_ptr(), pool));
+        !pools.is_empty()
     }
 
     /// A further worker is wanted: the first pool that can starts it.
