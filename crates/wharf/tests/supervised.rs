@@ -13,6 +13,7 @@ use wharf::{Wake, Workers};
 /// What is sent at once is less than this.
 const MANY: usize = 16 * 1024 * 1024;
 /// Long enough for many ticks.
+#[cfg(unix)]
 const A_WHILE: Duration = Duration::from_millis(60);
 
 fn raw_port() -> raw::Port {
