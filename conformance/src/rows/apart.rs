@@ -63,21 +63,6 @@ pub const APART: &[Apart] = &[
         driven::send_stands_still,
     ),
     unix(
-        "K-05",
-        "a receive or an accept ends when a worker executes it; until then it is cancelled (995), and its data or client waits for the next one",
-        driven::early_enough_to_cancel,
-    ),
-    unix(
-        "K-11",
-        "so it is; but a receive or an accept whose data or client has come, and that no worker has executed, is ended too, and what came is lost",
-        driven::lost_by_the_close,
-    ),
-    unix(
-        "K-16",
-        "a posted receive that nobody has executed is cancelled with its data unread, and the system then resets the connection, perhaps ahead of what was sent: `disconnect` and receive to the end first, or use a session",
-        driven::reset_by_the_close,
-    ),
-    unix(
         "K-20",
         "as S-01: what goes out goes on while a thread is inside `get` or supervises",
         driven::shut_send_stands_still,

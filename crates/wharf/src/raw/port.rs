@@ -118,9 +118,9 @@ impl Port {
         self.0.open_stream(peer, key).map(Device)
     }
 
-    /// Ends every outstanding operation of the device with [`ECANCELED`](super::ECANCELED), one completion each, and
-    /// closes its descriptor. Does not block. Closing it again does nothing. A forked child closes its copy of the
-    /// descriptor, and does nothing else.
+    /// Ends every outstanding operation of the device, one completion each, and closes its descriptor. Receives and
+    /// accepts for which something has come end with that, all others with [`ECANCELED`](super::ECANCELED). Does not
+    /// block. Closing it again does nothing. A forked child closes its copy of the descriptor, and does nothing else.
     ///
     /// False when the device is another port's: nothing was done.
     pub fn close_device(&self, device: &Device) -> bool {
@@ -143,8 +143,9 @@ impl Port {
         self.0.shutdown(&device.0, how)
     }
 
-    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. Bytes that
-    /// were moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
+    /// Asks that one operation ends. It delivers its one completion in any case: cancelled, or as it was. A receive
+    /// whose data has come, or an accept whose client has, ends with that: the cancel is too late. Bytes that were
+    /// moved already are not taken back; a cancelled send leaves a piece of its bytes in the stream.
     pub fn cancel(&self, id: OperationId) -> Cancel {
         self.0.cancel(id)
     }

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::op::Operation;
 use crate::reactor::device::DeviceState;
-use crate::sync::Arc;
+use crate::reactor::direction::Direction;
+use crate::sync::{Arc, Guard};
 use crate::sys::errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -50,8 +51,15 @@ impl Port {
 
     /// Takes connections for the outstanding accepts of a listener.
     pub(super) fn accept_turn(&self, device: &Arc<DeviceState>) {
-        let mut taken = Vec::new();
         let mut direction = device.receive.lock();
+        if direction.entry_counts() {
+            self.accept_turn_of(device, direction);
+        }
+    }
+
+    /// [`accept_turn`](Port::accept_turn) of a listener that nobody owns.
+    pub(super) fn accept_turn_of<'a>(&self, device: &'a Arc<DeviceState>, mut direction: Guard<'a, Direction>) {
+        let mut taken = Vec::new();
         direction.begin();
         let mut starved = None;
         let mut drained = false;

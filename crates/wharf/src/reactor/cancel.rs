@@ -19,6 +19,7 @@ impl Port {
         }
         let device = self.driver().devices.lock().find(id.device).cloned();
         let Some(device) = device else { return Cancel::TooLate };
+        self.take_arrived_for(&device, id.serial);
         let mut direction = device.direction(Side::of(id.serial)).lock();
         if direction.is_running(id.serial) {
             direction.cancel(id.serial);
@@ -53,6 +54,7 @@ impl Port {
         }
         let device = self.driver().devices.lock().find(id.device).cloned();
         let Some(device) = device else { return Withdrawal::TooLate };
+        self.take_arrived_for(&device, id.serial);
         let mut direction = device.direction(Side::of(id.serial)).lock();
         let running = direction.is_running(id.serial);
         let unbegun = if running { None } else { direction.operations.remove_unbegun(id.serial) };
@@ -70,6 +72,13 @@ impl Port {
         Withdrawal::Withdrawn(completion)
     }
 
+    /// An operation is about to be ended, for which something may have come.
+    fn take_arrived_for(&self, device: &Arc<DeviceState>, serial: u64) {
+        if Side::of(serial) == Side::Receive {
+            self.take_arrived(device, |receive| !receive.operations.contain(serial));
+        }
+    }
+
     /// [`cancel`](Port::cancel), if it is an operation of this device.
     pub(crate) fn cancel_of(&self, device: &Arc<DeviceState>, id: OperationId) -> Cancel {
         if (id.port, id.device) == (device.port, device.number) { self.cancel(id) } else { Cancel::Foreign }
@@ -78,6 +87,7 @@ impl Port {
     /// Asks that those outstanding operations of a device end that have a name in common.
     pub(crate) fn cancel_named(&self, device: &Arc<DeviceState>, name: Name) -> usize {
         let Ok(device) = self.own(device) else { return 0 };
+        self.take_arrived(device, |receive| !receive.operations.contain_named(name));
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
             let (running, listed, wanted) = {
@@ -101,6 +111,7 @@ impl Port {
 
     pub(crate) fn cancel_all(&self, device: &Arc<DeviceState>) -> usize {
         let Ok(device) = self.own(device) else { return 0 };
+        self.take_arrived(device, |_| false);
         let mut count = 0;
         for side in [Side::Receive, Side::Send] {
             let (pending, files, wanted) = {

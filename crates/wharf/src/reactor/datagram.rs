@@ -8,6 +8,7 @@
 //! How many receives one call is given follows what came last (`Direction::burst`): a call that is given more than
 //! there are has prepared memory for nothing, one that is given one more than there are learns that no more is there.
 
+use super::receive::Out;
 use super::send::{DATAGRAM_MAX, put_back, take_batch};
 use super::{
     Buffers, Completion, Datagram, DeviceKind, EAGAIN, EBADF, EINVAL, EMSGSIZE, ESHUTDOWN, Entry, Incoming, Issued,
@@ -244,8 +245,13 @@ impl Port {
     }
 
     /// Executes receives that were taken from the list together; the calling thread owns the direction. The first one's
-    /// packet is returned, the others' are queued behind it.
-    pub(super) fn execute_receives(&self, device: &Arc<DeviceState>, batch: Vec<Operation>) -> Option<Completion> {
+    /// packet is returned, or queued if `out` says so, the others' are queued behind it.
+    pub(super) fn execute_receives(
+        &self,
+        device: &Arc<DeviceState>,
+        batch: Vec<Operation>,
+        out: Out,
+    ) -> Option<Completion> {
         let asked = batch.len();
         let mut attempt = 0;
         let result = loop {
@@ -291,7 +297,10 @@ impl Port {
         direction.run_none();
         drop(direction);
         let mut packets = packets.into_iter();
-        let first = packets.next().and_then(|(sink, completion)| self.hand_out(sink, completion));
+        let first = match out {
+            Out::Queue => None,
+            Out::Hand | Out::Issuing => packets.next().and_then(|(sink, completion)| self.hand_out(sink, completion)),
+        };
         let others: Vec<Entry> = packets.filter_map(|(sink, completion)| entry(sink, completion)).collect();
         if !others.is_empty() {
             self.queue.insert_all(others);

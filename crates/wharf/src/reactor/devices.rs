@@ -125,12 +125,16 @@ impl Port {
         Ok(device.handle)
     }
 
-    /// Marks both directions closed and completes what they hold.
+    /// Marks both directions closed and completes what they hold: what has come for it, else as cancelled.
     pub(super) fn abandon(&self, device: &Arc<DeviceState>) {
+        // From now on none is issued, and one that finds nothing ends.
+        for side in [Side::Receive, Side::Send] {
+            device.direction(side).lock().closed = true;
+        }
+        self.take_arrived(device, |_| false);
         for side in [Side::Receive, Side::Send] {
             let (pending, files) = {
                 let mut direction = device.direction(side).lock();
-                direction.closed = true;
                 (direction.operations.take(), files_under_way(device, &direction))
             };
             self.cancel_files(device, &files);

@@ -5,10 +5,11 @@
 //! | turn      | meaning                                              | who may change it                          |
 //! |-----------|------------------------------------------------------|--------------------------------------------|
 //! | `Idle`    | nobody works on it                                   | an issuer or the leader, to take it         |
-//! | `Queued`  | it lies in the port's queue, once                    | the worker that dequeues it                 |
+//! | `Queued`  | it lies in the port's queue                          | the worker that dequeues it, or who ends an operation |
 //! | `Running` | one thread executes its head, outside the lock       | that thread only, when it lets go           |
 //!
-//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one: it then comes to nothing.
+//! An entry in the queue may find the turn taken, by a connect that follows a cancelled one, or by whoever ends an
+//! operation ([`Port::take_arrived`](super::Port::take_arrived)): it then comes to nothing.
 //!
 //! Issuers only append. `edge` records readiness that arrived while somebody owned the direction; the owner looks at
 //! it before it lets go, so no edge is lost. `drained` says that the last attempt found nothing more: only an edge
@@ -165,7 +166,8 @@ impl Direction {
     /// name only its owner knows, who looks when it cannot go on: it is not told here.
     pub(crate) fn cancel_named(&mut self, name: Name) -> (Vec<u64>, Vec<Operation>) {
         if self.running != 0 {
-            self.operations.cold().names.push(name);
+            let last = self.last_serial;
+            self.operations.cold().names.push((name, last));
         }
         let beside: Vec<u64> = self.beside().filter(|label| label.is(name)).map(|label| label.serial).collect();
         self.cancel_these(&beside);
@@ -232,6 +234,26 @@ impl Direction {
         self.turn == Turn::Idle && self.operations.iter().all(Operation::is_watch)
     }
 
+    /// Somebody takes the turn beside the queue. An entry that lies there comes to nothing: its packet, or the entry of
+    /// who owns the side then, comes behind.
+    pub(crate) fn pass_over_entry(&mut self) {
+        if self.turn == Turn::Queued {
+            self.operations.cold().passed_over += 1;
+        }
+    }
+
+    /// An entry of the queue is about to become a turn. False when it comes to nothing.
+    #[inline]
+    pub(crate) fn entry_counts(&mut self) -> bool {
+        match &mut self.operations.cold {
+            Some(cold) if cold.passed_over > 0 => {
+                cold.passed_over -= 1;
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// The owner begins.
     #[inline]
     pub(crate) fn begin(&mut self) {
@@ -278,17 +300,20 @@ struct Cold {
     more: VecDeque<Operation>,
     /// Operations that are being executed and were asked to end when they cannot go on.
     cancelled: BTreeSet<u64>,
-    /// What the one that runs was asked by beside.
-    names: Vec<Name>,
+    /// What the one that runs was asked by beside, and the last operation that was issued then.
+    names: Vec<(Name, u64)>,
     /// Operations that are executed together with the one that runs.
     gathered: Vec<Label>,
     /// Operations of a file, each of which is on its way by itself.
     under_way: BTreeMap<u64, Label>,
+    /// Entries in the queue that come to nothing. They lie there before the one that counts, if there is one.
+    passed_over: u32,
 }
 
 impl Cold {
     fn asks_to_end(&self, label: Label) -> bool {
-        self.cancelled.contains(&label.serial) || self.names.iter().any(|&name| label.is(name))
+        self.cancelled.contains(&label.serial)
+            || self.names.iter().any(|&(name, last)| label.serial <= last && label.is(name))
     }
 }
 
@@ -337,6 +362,17 @@ impl Operations {
         // Into the first's memory.
         let first = self.first.as_deref_mut()?;
         std::mem::replace(first, second)
+    }
+
+    /// Whether one is among them.
+    pub(crate) fn contain(&self, serial: u64) -> bool {
+        let more = |cold: &Cold| cold.more.binary_search_by_key(&serial, |operation| operation.serial).is_ok();
+        self.front().is_some_and(|first| first.serial == serial || self.cold.as_deref().is_some_and(more))
+    }
+
+    /// Whether one with this name is among them.
+    pub(crate) fn contain_named(&self, name: Name) -> bool {
+        self.iter().any(|operation| operation.label().is(name))
     }
 
     /// Takes one out of the middle.

@@ -4,6 +4,7 @@
 //! asked of a system. [`raw`](crate::raw) is the face of it.
 
 mod accept;
+mod arrived;
 mod cancel;
 mod connect;
 mod datagram;
@@ -319,13 +320,13 @@ impl Port {
         }
     }
 
-    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned: the caller is inside `get` and hands
-    /// it out at once.
+    /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is
+    /// inside `get`, and hands it out at once.
     fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
         match sink.send(completion)? {
             Delivery::Packet(completion) => Some(completion),
-            call => {
-                self.insert(call.into());
+            Delivery::Call(call, context, completion) => {
+                call(context, completion);
                 None
             }
         }

@@ -9,12 +9,23 @@ use crate::op::buffer::PoolBuffer;
 use crate::op::phase;
 use crate::op::{Operation, ReceiveFlags};
 use crate::reactor::device::{DeviceState, shut};
-use crate::reactor::direction::{Turn, duty};
-use crate::sync::Arc;
+use crate::reactor::direction::{Direction, Turn, duty};
+use crate::sync::{Arc, Guard};
 use std::sync::atomic::Ordering;
 
 /// Calls that a receive which waits for all makes in one turn.
 const CALLS_PER_TURN: usize = 16;
+
+/// What becomes of a packet for the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Out {
+    /// A worker inside `get` hands it out.
+    Hand,
+    /// The issuing call returns it, if it is a success.
+    Issuing,
+    /// It is queued, before anybody else can execute the operation behind it.
+    Queue,
+}
 
 /// What one attempt came to.
 pub(super) enum Attempt {
@@ -123,7 +134,7 @@ impl Port {
             direction.begin();
             direction.run(operation.serial);
             drop(direction);
-            let done = self.execute_receive(device, operation, true);
+            let done = self.execute_receive(device, operation, Out::Issuing);
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
@@ -141,13 +152,27 @@ impl Port {
 
     /// Executes the head of a receive list, and returns its packet to be handed out.
     pub(super) fn receive_turn(&self, device: &Arc<DeviceState>) -> Option<Completion> {
+        let mut direction = device.receive.lock();
+        if !direction.entry_counts() {
+            return None;
+        }
+        self.receive_turn_of(device, direction, Out::Hand)
+    }
+
+    /// [`receive_turn`](Port::receive_turn) of a side that nobody owns.
+    #[inline]
+    pub(super) fn receive_turn_of(
+        &self,
+        device: &Arc<DeviceState>,
+        mut direction: Guard<'_, Direction>,
+        out: Out,
+    ) -> Option<Completion> {
         let operation = {
-            let mut direction = device.receive.lock();
             direction.begin();
             if device.kind == DeviceKind::Datagram && direction.operations.len() > 1 {
                 let batch = take_receives(&mut direction);
                 drop(direction);
-                return self.execute_receives(device, batch);
+                return self.execute_receives(device, batch, out);
             }
             let Some(operation) = direction.operations.pop_front() else {
                 // Cancelled or closed meanwhile; the direction stays maybe ready.
@@ -157,19 +182,15 @@ impl Port {
                 return None;
             };
             direction.run(operation.serial);
+            drop(direction);
             operation
         };
-        self.execute_receive(device, operation, false)
+        self.execute_receive(device, operation, out)
     }
 
     /// Executes an operation that was taken from the list; the calling thread owns the direction. Returns the packet
     /// to be handed out; to an issuing call only that of a success.
-    fn execute_receive(
-        &self,
-        device: &Arc<DeviceState>,
-        mut operation: Operation,
-        issuing: bool,
-    ) -> Option<Completion> {
+    fn execute_receive(&self, device: &Arc<DeviceState>, mut operation: Operation, out: Out) -> Option<Completion> {
         let mut first = None;
         if let Buffers::One(piece) = operation.buffers
             && operation.kind == Kind::Received
@@ -182,6 +203,10 @@ impl Port {
                 // What nearly all come to, without the rest.
                 operation.done = bytes;
                 let drained = bytes < piece.length && device.short_means_drained();
+                if out == Out::Queue {
+                    self.queue_received(device, operation, 0, Payload::None, drained);
+                    return None;
+                }
                 let left = device.receive.lock().let_go(drained);
                 let (sink, completion) = finish(device, operation, 0, Payload::None);
                 let packet = self.hand_out(sink, completion);
@@ -196,7 +221,7 @@ impl Port {
             let attempt = first.take().unwrap_or_else(|| self.try_receive(device, &mut operation));
             let mut direction = device.receive.lock();
             let (error, payload, drained) = match attempt {
-                Attempt::NotNow if direction.must_end(&operation) => (ECANCELED, Payload::None, false),
+                Attempt::NotNow if direction.must_end(&operation) => (ECANCELED, Payload::None, true),
                 Attempt::NotNow if direction.edge => {
                     direction.edge = false;
                     continue;
@@ -234,10 +259,15 @@ impl Port {
                 Attempt::Refused(error, datagram) => (error, Payload::Datagram(Box::new((datagram, None))), false),
                 Attempt::Failed(error) => (error, Payload::None, false),
             };
+            if out == Out::Queue {
+                drop(direction);
+                self.queue_received(device, operation, error, payload, drained);
+                return None;
+            }
             let left = direction.let_go(drained);
             drop(direction);
             let (sink, completion) = finish(device, operation, error, payload);
-            let packet = if issuing && error != 0 {
+            let packet = if out == Out::Issuing && error != 0 {
                 self.deliver(sink, completion);
                 None
             } else {
@@ -247,6 +277,22 @@ impl Port {
             self.turn_over(device, Side::Receive, left);
             return packet;
         }
+    }
+
+    /// Ends a receive for the queue. An entry of this side may lie there, so the turn is let go behind the packet: a
+    /// worker that comes to that entry would else overtake it.
+    fn queue_received(
+        &self,
+        device: &Arc<DeviceState>,
+        operation: Operation,
+        error: i32,
+        payload: Payload,
+        drained: bool,
+    ) {
+        let (sink, completion) = finish(device, operation, error, payload);
+        self.deliver(sink, completion);
+        let left = device.receive.lock().let_go(drained);
+        self.turn_over(device, Side::Receive, left);
     }
 
     fn try_receive(&self, device: &DeviceState, operation: &mut Operation) -> Attempt {

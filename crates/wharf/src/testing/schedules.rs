@@ -18,6 +18,7 @@
 //! WHARF_SCHEDULES=1000000 cargo test --release -p wharf schedules
 //! ```
 
+mod arrived;
 mod datagrams;
 mod endless;
 mod flow;
@@ -147,6 +148,8 @@ struct Operation {
     fate: Fate,
     /// It was asked to end, or its device or port was closed.
     ends: bool,
+    /// It was issued in the middle of a call that asks others to.
+    may_end: bool,
     key: usize,
     /// The buffers, each followed by a byte that belongs to none.
     memory: Vec<AtomicU8>,
@@ -206,6 +209,8 @@ struct Socket {
     closing: bool,
     /// All its operations were once asked to end.
     cancelled: bool,
+    /// Just now, by a call that has not returned.
+    cancelling: bool,
     ended: bool,
     released: bool,
     /// By side: a shutdown was tried, and was accepted.
@@ -290,6 +295,7 @@ impl Model {
             id: None,
             fate: Fate::Issuing,
             ends: false,
+            may_end: device.is_some_and(|device| self.sockets[device].cancelling),
             key,
             memory: Vec::new(),
             pieces: Vec::new(),
@@ -363,6 +369,7 @@ impl Model {
             ending: false,
             closing: false,
             cancelled: false,
+            cancelling: false,
             ended: false,
             released: false,
             shut_tried: [false; 2],
@@ -377,6 +384,11 @@ impl Model {
     fn end_all(&mut self, device: Option<usize>) {
         let fits = |operation: &&mut Operation| device.is_none() || operation.device == device;
         self.operations.iter_mut().filter(fits).for_each(|operation| operation.ends = true);
+    }
+
+    /// Operations that were ever issued there.
+    fn issued(&self, device: usize) -> usize {
+        self.sockets[device].operations.iter().map(Vec::len).sum()
     }
 
     fn outstanding(&self, device: usize) -> usize {
@@ -840,6 +852,8 @@ impl Schedule {
 
     /// What is withdrawn ends here, and gives no packet.
     fn withdraw(&self, id: OperationId, token: usize, done: bool) {
+        // What a timer has told a function before.
+        self.drain();
         match self.port.withdraw(id) {
             Withdrawal::Withdrawn(completion) => {
                 assert_eq!((completion.token, completion.error), (token, ECANCELED));
@@ -855,7 +869,7 @@ impl Schedule {
 
     /// Cancels by the token, or by who has issued.
     fn cancel_named(&self) {
-        let (device, name, outstanding) = {
+        let (socket, device, name, outstanding, before) = {
             let mut model = self.model.lock();
             if model.chance(60) {
                 set_issuer(model.rng.u32(..3));
@@ -872,10 +886,15 @@ impl Schedule {
             named.iter().for_each(|&token| model.operations[token].ends = true);
             let name = if by_token { Name::Token(some) } else { Name::Issuer(issuer) };
             model.sockets[socket].cancelled = true;
-            (model.sockets[socket].device.clone(), name, outstanding)
+            model.sockets[socket].cancelling = true;
+            (socket, model.sockets[socket].device.clone(), name, outstanding, model.issued(socket))
         };
         let count = self.port.cancel_named(&device, name);
-        assert!(self.threads || count <= outstanding, "{count} cancelled of {outstanding}, {name:?}");
+        let mut model = self.model.lock();
+        model.sockets[socket].cancelling = false;
+        let most = outstanding + model.issued(socket) - before;
+        drop(model);
+        assert!(self.threads || count <= most, "{count} cancelled of {most}, {name:?}");
         self.drain();
     }
 
@@ -905,16 +924,22 @@ impl Schedule {
     }
 
     fn cancel_all(&self) {
-        let (device, outstanding) = {
+        let (socket, device, outstanding, before) = {
             let mut model = self.model.lock();
             let Some(socket) = model.pick(|socket| !socket.ending) else { return };
             model.end_all(Some(socket));
             model.sockets[socket].cancelled = true;
+            model.sockets[socket].cancelling = true;
             let shutdown = usize::from(model.sockets[socket].shut_tried[SEND]);
-            (model.sockets[socket].device.clone(), model.outstanding(socket) + shutdown + model.tries)
+            let outstanding = model.outstanding(socket) + shutdown + model.tries;
+            (socket, model.sockets[socket].device.clone(), outstanding, model.issued(socket))
         };
         let count = self.port.cancel_all(&device);
-        assert!(self.threads || count <= outstanding, "{count} operations cancelled of {outstanding}");
+        let mut model = self.model.lock();
+        model.sockets[socket].cancelling = false;
+        let most = outstanding + model.issued(socket) - before;
+        drop(model);
+        assert!(self.threads || count <= most, "{count} operations cancelled of {most}");
         self.drain();
     }
 
@@ -1199,7 +1224,8 @@ impl Schedule {
         // A disconnect that is cancelled shuts nothing.
         let undone = socket.operations[side].iter().any(|&token| {
             let operation = &model.operations[token];
-            operation.kind == Kind::Disconnected && operation.ends
+            let meanwhile = operation.may_end || self.threads && socket.cancelled;
+            operation.kind == Kind::Disconnected && (operation.ends || meanwhile)
         });
         let shut = socket.shut[side] && !undone;
         model.gone || socket.ended || shut || socket.failed[side] && operation.kind != Kind::Accepted
@@ -1324,7 +1350,7 @@ impl Model {
                 // It may have been issued while another thread was about to end all there were.
                 operation.ends || closed || socket.as_ref().is_some_and(|socket| socket.ending || socket.cancelled)
             }
-            (ECANCELED, _) => operation.ends,
+            (ECANCELED, _) => operation.ends || operation.may_end,
             (0, Kind::Received) if operation.waits_for_all && bytes < total => {
                 unknown || view.is_some_and(|view| view.finished || view.reset)
             }

@@ -69,6 +69,11 @@ impl Scene {
         self.planned.lock().unwrap().push((call, when, Box::new(move || step(&scene))));
     }
 
+    /// How often a receive was tried.
+    pub(super) fn receives(&self) -> usize {
+        self.receives.load(Ordering::Relaxed)
+    }
+
     /// A connected device, whose peer leaves up to `capacity` bytes unread; first readiness was taken.
     pub(super) fn connected(&self, capacity: usize) -> (Arc<DeviceState>, usize) {
         let (handle, connection) = self.fake.connected(capacity);
