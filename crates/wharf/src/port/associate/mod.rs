@@ -166,7 +166,7 @@ macro_rules! device {
             }
 
             /// Asks that those outstanding operations of this device end that were issued by threads with this
-            /// [tag](wharf::raw::set_issuer); returns how many there were.
+            /// [tag](crate::raw::set_issuer); returns how many there were.
             #[doc(alias = "CancelIo")]
             pub fn cancel_issued_by(&self, tag: u32) -> usize {
                 self.0.port.cancel_issued_by(&self.0.device, tag)
