@@ -244,3 +244,34 @@ fn what_is_found_as_the_port_is_closed_is_freed_once() {
         assert_eq!((ledger.made(), ledger.live()), (2, 0));
     }
 }
+
+#[test]
+#[allow(unsafe_code)]
+fn a_receive_with_an_event_needs_neither_a_slot_nor_a_thread_inside_get() {
+    let port = raw_port();
+    let supervisor = supervise(&port);
+    let (stream, mut peer) = pair();
+    let device = adopt(&port, stream);
+    let receive = |token, sink| {
+        let memory: &'static mut [u8] = vec![0; 4].leak();
+        let buffer = RawBuffer { pointer: memory.as_mut_ptr(), length: memory.len() };
+        // SAFETY: the memory is never freed, and nobody else touches it.
+        let _ = unsafe { port.receive(&device, Buffers::One(buffer), token, sink) }.unwrap();
+    };
+    // The one slot is taken, by this thread.
+    port.post(post(1)).unwrap();
+    assert_eq!(port.get(Some(DEADLINE)).unwrap().token, 1);
+    let event = CompletionEvent::new();
+    receive(2, Sink::Event(event.clone()));
+    peer.write_all(b"abcd").unwrap();
+    let received = event.wait(Some(DEADLINE)).expect("it is signalled");
+    assert_eq!((received.token, received.bytes, received.error), (2, 4, 0));
+    // Behind one for the queue, whose data comes at the same moment.
+    receive(3, Sink::Port);
+    receive(4, Sink::Event(event.clone()));
+    peer.write_all(b"efghijkl").unwrap();
+    let received = event.wait(Some(DEADLINE)).expect("it is signalled");
+    assert_eq!((received.token, received.bytes), (4, 4));
+    assert_eq!(port.get(Some(DEADLINE)).unwrap().token, 3);
+    end(&port, [supervisor]);
+}

@@ -52,7 +52,8 @@ impl Port {
     /// Takes connections for the outstanding accepts of a listener.
     pub(super) fn accept_turn(&self, device: &Arc<DeviceState>) {
         let mut direction = device.receive.lock();
-        if direction.entry_counts() {
+        // They lie in one list, whatever the accepts are for.
+        if direction.entry_counts(false) && direction.entry_counts(true) {
             self.accept_turn_of(device, direction);
         }
     }

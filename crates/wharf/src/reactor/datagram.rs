@@ -157,13 +157,14 @@ impl Port {
             });
             return results;
         }
-        let wanted = direction.wants_a_turn();
+        let moves = side == Side::Receive && direction.moves_to_work();
+        let wanted = moves || direction.wants_a_turn();
+        let in_work = direction.in_work;
         drop(direction);
         if wanted {
-            let entry = Entry::Ready(device.clone(), side);
             match side {
-                Side::Receive => self.insert(entry),
-                Side::Send => self.insert_work(entry),
+                Side::Receive => self.queue_receives(device, in_work),
+                Side::Send => self.insert_work(Entry::Ready(device.clone(), side)),
             }
         }
         results

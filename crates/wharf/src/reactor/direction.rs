@@ -41,6 +41,8 @@ pub(crate) struct Direction {
     pub(crate) closed: bool,
     /// What the owner is left to do when it lets go, as bits: see [`duty`].
     pub(crate) duties: u8,
+    /// While it is queued: the entry that counts lies in the engine's work, where it needs no slot.
+    pub(crate) in_work: bool,
     /// On the receive side: how many datagrams the next call is to ask for.
     pub(crate) burst: u8,
 }
@@ -72,6 +74,7 @@ impl Direction {
             drained,
             closed: false,
             duties: 0,
+            in_work: false,
             burst: DATAGRAMS_MIN,
         }
     }
@@ -200,9 +203,30 @@ impl Direction {
         self.drained = false;
         let wanted = !self.operations.is_empty();
         if wanted {
-            self.turn = Turn::Queued;
+            self.be_queued();
         }
         wanted
+    }
+
+    fn be_queued(&mut self) {
+        self.turn = Turn::Queued;
+        self.in_work = self.needs_no_slot();
+    }
+
+    /// An operation among these has another end than a packet, so that no worker with a slot has to come for it.
+    fn needs_no_slot(&self) -> bool {
+        self.operations.iter().any(|operation| !operation.is_for_port())
+    }
+
+    /// An operation was appended that needs no slot, and an entry that needs one lies in the queue. True when the
+    /// caller has to queue the direction as the engine's work, in place of that.
+    pub(crate) fn moves_to_work(&mut self) -> bool {
+        let moves = self.turn == Turn::Queued && !self.in_work && self.needs_no_slot();
+        if moves {
+            self.pass_over_entry();
+            self.in_work = true;
+        }
+        moves
     }
 
     /// An operation was appended. True when the caller has to queue the direction.
@@ -210,7 +234,7 @@ impl Direction {
     pub(crate) fn wants_a_turn(&mut self) -> bool {
         let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
         if wanted {
-            self.turn = Turn::Queued;
+            self.be_queued();
         }
         wanted
     }
@@ -238,16 +262,18 @@ impl Direction {
     /// who owns the side then, comes behind.
     pub(crate) fn pass_over_entry(&mut self) {
         if self.turn == Turn::Queued {
-            self.operations.cold().passed_over += 1;
+            let in_work = usize::from(self.in_work);
+            self.operations.cold().passed_over[in_work] += 1;
         }
     }
 
-    /// An entry of the queue is about to become a turn. False when it comes to nothing.
+    /// An entry is about to become a turn, one of the engine's work or one that has a slot. False when it comes to
+    /// nothing.
     #[inline]
-    pub(crate) fn entry_counts(&mut self) -> bool {
+    pub(crate) fn entry_counts(&mut self, in_work: bool) -> bool {
         match &mut self.operations.cold {
-            Some(cold) if cold.passed_over > 0 => {
-                cold.passed_over -= 1;
+            Some(cold) if cold.passed_over[usize::from(in_work)] > 0 => {
+                cold.passed_over[usize::from(in_work)] -= 1;
                 false
             }
             _ => true,
@@ -270,7 +296,8 @@ impl Direction {
         self.run_none();
         self.forget_cancelled();
         self.turn = Turn::Idle;
-        Left { goes_on: self.wants_a_turn(), duties: std::mem::take(&mut self.duties) }
+        let goes_on = self.wants_a_turn();
+        Left { goes_on, in_work: self.in_work, duties: std::mem::take(&mut self.duties) }
     }
 }
 
@@ -280,6 +307,8 @@ impl Direction {
 pub(crate) struct Left {
     /// The direction goes on, and has to be queued.
     pub(crate) goes_on: bool,
+    /// As the engine's work, that is.
+    pub(crate) in_work: bool,
     /// See [`duty`].
     pub(crate) duties: u8,
 }
@@ -306,8 +335,9 @@ struct Cold {
     gathered: Vec<Label>,
     /// Operations of a file, each of which is on its way by itself.
     under_way: BTreeMap<u64, Label>,
-    /// Entries in the queue that come to nothing. They lie there before the one that counts, if there is one.
-    passed_over: u32,
+    /// Entries that come to nothing, of those with a slot and of the engine's work. They lie there before the one that
+    /// counts, if there is one.
+    passed_over: [u32; 2],
 }
 
 impl Cold {

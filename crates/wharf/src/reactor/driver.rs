@@ -99,13 +99,18 @@ impl PortDriver {
         if sticky != 0 {
             device.sticky.fetch_or(sticky, Ordering::AcqRel);
         }
-        if readiness.has(Readiness::RECEIVE) && device.receive.lock().ready() {
-            let entry = Entry::Ready(device.clone(), Side::Receive);
-            // A receive is executed by the worker that dequeues it, into a buffer it will look at at once. Accepting
-            // is the engine's own progress and needs no slot.
-            match device.kind {
-                DeviceKind::Listener => found.engine_work.push(entry),
-                _ => found.entries.push(entry),
+        if readiness.has(Readiness::RECEIVE) {
+            let mut direction = device.receive.lock();
+            if direction.ready() {
+                let entry = Entry::Ready(device.clone(), Side::Receive);
+                // A receive is executed by the worker that dequeues it, into a buffer it will look at at once.
+                // Accepting, and what only an event or a function hears of, is the engine's own progress and needs no
+                // slot.
+                if direction.in_work || device.kind == DeviceKind::Listener {
+                    found.engine_work.push(entry);
+                } else {
+                    found.entries.push(entry);
+                }
             }
         }
         // An engine reports space with every event; only who found none, or is sending just now, wants to know.

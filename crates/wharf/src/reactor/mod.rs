@@ -207,16 +207,26 @@ impl Port {
             self.leave(device);
         }
         if left.goes_on {
-            let entry = Entry::Ready(device.clone(), side);
-            match (side, device.kind) {
-                // A receive is the business of a worker that has a slot.
-                (Side::Receive, kind) if kind != DeviceKind::Listener => self.insert(entry),
-                _ => self.insert_work(entry),
+            match side {
+                Side::Receive => self.queue_receives(device, left.in_work),
+                Side::Send => self.insert_work(Entry::Ready(device.clone(), side)),
             }
         }
-        if left.duties & duty::RECEIVE != 0 && device.receive.lock().ready() {
-            self.insert(Entry::Ready(device.clone(), Side::Receive));
+        if left.duties & duty::RECEIVE != 0 {
+            let mut direction = device.receive.lock();
+            if direction.ready() {
+                let in_work = direction.in_work;
+                drop(direction);
+                self.queue_receives(device, in_work);
+            }
         }
+    }
+
+    /// Queues the receive side. A receive is the business of a worker that has a slot; one that only an event or a
+    /// function hears of, and an accept, are not.
+    fn queue_receives(&self, device: &Arc<DeviceState>, in_work: bool) {
+        let entry = Entry::Ready(device.clone(), Side::Receive);
+        if in_work || device.kind == DeviceKind::Listener { self.insert_work(entry) } else { self.insert(entry) }
     }
 
     pub(crate) fn close(&self) {
@@ -283,7 +293,8 @@ impl Port {
             Entry::Ready(device, Side::Send) => {
                 self.send_turn(&device);
             }
-            Entry::Ready(device, Side::Receive) => self.accept_turn(&device),
+            Entry::Ready(device, Side::Receive) if device.kind == DeviceKind::Listener => self.accept_turn(&device),
+            Entry::Ready(device, Side::Receive) => self.receive_as_work(&device),
             other => self.insert(other),
         }
     }

@@ -3,7 +3,7 @@
 use super::datagram::{Refusal, take_receives};
 use super::{
     Buffers, Completion, Datagram, DeviceKind, EAGAIN, EBADF, ECANCELED, ECONNABORTED, ECONNRESET, EINVAL, EMSGSIZE,
-    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Entry, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, finish,
+    ENOTCONN, ESHUTDOWN, ETIMEDOUT, Issued, Kind, PIECES_MAX, Payload, Port, RawBuffer, Side, Sink, finish,
 };
 use crate::op::buffer::PoolBuffer;
 use crate::op::phase;
@@ -138,25 +138,32 @@ impl Port {
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
         direction.operations.push_back(operation);
-        if !direction.wants_a_turn() {
+        let moves = device.kind != DeviceKind::Listener && direction.moves_to_work();
+        if !moves && !direction.wants_a_turn() {
             return Ok(Issued::Pending(id));
         }
+        let in_work = direction.in_work;
         drop(direction);
-        let entry = Entry::Ready(device.clone(), Side::Receive);
-        match device.kind {
-            DeviceKind::Listener => self.insert_work(entry),
-            _ => self.insert(entry),
-        }
+        self.queue_receives(device, in_work);
         Ok(Issued::Pending(id))
     }
 
     /// Executes the head of a receive list, and returns its packet to be handed out.
     pub(super) fn receive_turn(&self, device: &Arc<DeviceState>) -> Option<Completion> {
         let mut direction = device.receive.lock();
-        if !direction.entry_counts() {
+        if !direction.entry_counts(false) {
             return None;
         }
         self.receive_turn_of(device, direction, Out::Hand)
+    }
+
+    /// [`receive_turn`](Port::receive_turn) without a slot: what is for the port is queued.
+    pub(super) fn receive_as_work(&self, device: &Arc<DeviceState>) {
+        let mut direction = device.receive.lock();
+        if direction.entry_counts(true) {
+            let queued = self.receive_turn_of(device, direction, Out::Queue);
+            debug_assert!(queued.is_none(), "its packet was queued");
+        }
     }
 
     /// [`receive_turn`](Port::receive_turn) of a side that nobody owns.
