@@ -82,9 +82,7 @@ impl Bed {
                 disposed: Untracked::default(),
             })
         });
-        let queue = queue.unwrap();
-        queue.state.lock().may_grow = true;
-        Bed { queue: Arc::new(queue), ended: Arc::default() }
+        Bed { queue: Arc::new(queue.unwrap()), ended: Arc::default() }
     }
 
     /// A port whose timer never goes off.

@@ -220,7 +220,8 @@ impl<T> State<T> {
             waiters: Vec::new(),
             standby: None,
             supervisor: None,
-            may_grow: false,
+            // In a model always: to say so there would take the lock, and be one more step in each schedule.
+            may_grow: cfg!(loom),
             candidates: Vec::new(),
             leader: false,
             supervisor_leads: false,
