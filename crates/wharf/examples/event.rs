@@ -1,5 +1,9 @@
-//! A receive on the raw layer that ends with an event, and no packet: the thread that issues it waits for the event,
-//! and nobody calls `get`. A thread that supervises the port does its work meanwhile.
+//! A receive on the raw layer that ends with an event, and no packet.
+//!
+//! `cargo run --example event`
+//!
+//! The thread that issues it waits for the event, and nobody calls `get`. A thread that supervises the port does its
+//! work meanwhile.
 
 use std::io::{Error, Write};
 use std::net::{TcpListener, TcpStream};

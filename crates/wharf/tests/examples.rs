@@ -107,6 +107,13 @@ fn one_loop_serves_a_socket_a_file_a_timer_a_signal_a_child_and_posts() {
 }
 
 #[test]
+fn event_is_signalled_with_nobody_inside_get() {
+    let (status, said) = Example::start("event", &[]).end();
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(said, "operation 7: \"hello\"\n");
+}
+
+#[test]
 fn supervise_starts_again_who_ends_and_tells_all_they_say() {
     let mut example = Example::start("supervise", &["2"]);
     let (status, said) = example.end();

@@ -133,7 +133,10 @@ impl Direction {
     }
 
     pub(crate) fn is_running(&self, serial: u64) -> bool {
-        self.running == serial || self.beside().any(|other| other.serial == serial)
+        let beside = |cold: &Cold| {
+            cold.under_way.contains_key(&serial) || cold.gathered.iter().any(|other| other.serial == serial)
+        };
+        self.running == serial || self.operations.cold.as_deref().is_some_and(beside)
     }
 
     /// Operations issued and not completed.

@@ -209,8 +209,8 @@ struct Socket {
     closing: bool,
     /// All its operations were once asked to end.
     cancelled: bool,
-    /// Just now, by a call that has not returned.
-    cancelling: bool,
+    /// By so many calls that have not returned.
+    cancelling: u32,
     ended: bool,
     released: bool,
     /// By side: a shutdown was tried, and was accepted.
@@ -295,7 +295,7 @@ impl Model {
             id: None,
             fate: Fate::Issuing,
             ends: false,
-            may_end: device.is_some_and(|device| self.sockets[device].cancelling),
+            may_end: device.is_some_and(|device| self.sockets[device].cancelling > 0),
             key,
             memory: Vec::new(),
             pieces: Vec::new(),
@@ -369,7 +369,7 @@ impl Model {
             ending: false,
             closing: false,
             cancelled: false,
-            cancelling: false,
+            cancelling: 0,
             ended: false,
             released: false,
             shut_tried: [false; 2],
@@ -886,12 +886,12 @@ impl Schedule {
             named.iter().for_each(|&token| model.operations[token].ends = true);
             let name = if by_token { Name::Token(some) } else { Name::Issuer(issuer) };
             model.sockets[socket].cancelled = true;
-            model.sockets[socket].cancelling = true;
+            model.sockets[socket].cancelling += 1;
             (socket, model.sockets[socket].device.clone(), name, outstanding, model.issued(socket))
         };
         let count = self.port.cancel_named(&device, name);
         let mut model = self.model.lock();
-        model.sockets[socket].cancelling = false;
+        model.sockets[socket].cancelling -= 1;
         let most = outstanding + model.issued(socket) - before;
         drop(model);
         assert!(self.threads || count <= most, "{count} cancelled of {most}, {name:?}");
@@ -929,14 +929,14 @@ impl Schedule {
             let Some(socket) = model.pick(|socket| !socket.ending) else { return };
             model.end_all(Some(socket));
             model.sockets[socket].cancelled = true;
-            model.sockets[socket].cancelling = true;
+            model.sockets[socket].cancelling += 1;
             let shutdown = usize::from(model.sockets[socket].shut_tried[SEND]);
             let outstanding = model.outstanding(socket) + shutdown + model.tries;
             (socket, model.sockets[socket].device.clone(), outstanding, model.issued(socket))
         };
         let count = self.port.cancel_all(&device);
         let mut model = self.model.lock();
-        model.sockets[socket].cancelling = false;
+        model.sockets[socket].cancelling -= 1;
         let most = outstanding + model.issued(socket) - before;
         drop(model);
         assert!(self.threads || count <= most, "{count} operations cancelled of {most}");
