@@ -1,6 +1,6 @@
 //! Rows that hold on some engines, or with one policy of waking, and differ with the others.
 
-use super::{Apart, concurrency, driven, port};
+use super::{Apart, concurrency, driven, port, receive};
 use crate::kit::Bench;
 use crate::setting::Engine;
 use crate::setting::Where::{On, Readiness, With};
@@ -34,6 +34,7 @@ pub const APART: &[Apart] = &[
     #[cfg(not(target_os = "linux"))]
     Apart { row: "P-40", at: On(Engine::Poll), here: POSTS_ONLY, shown: port::hears_posts_only },
     Apart { row: "P-40", at: On(Engine::Fake), here: POSTS_ONLY, shown: port::hears_posts_only },
+    unix("R-04", "an operation of the raw layer may peek, too", receive::peeks),
     unix(
         "D-17",
         "when a thread finds that it can go on: several sockets that became ready between two looks come in the order of the look, behind posts that were queued before it (D-15, D-33)",
