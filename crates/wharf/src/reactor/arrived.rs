@@ -7,7 +7,7 @@
 
 use super::Port;
 use super::receive::Out;
-use crate::op::DeviceKind;
+use crate::op::{DeviceKind, Operation};
 use crate::reactor::device::DeviceState;
 use crate::reactor::direction::{Direction, Turn};
 use crate::sync::Arc;
@@ -24,9 +24,11 @@ impl Port {
         let outstanding = device.receive.lock().operations.len();
         for tried in 0..outstanding {
             let mut direction = device.receive.lock();
-            let found_nothing = tried > 0 && direction.drained;
-            let nothing_to_do = direction.operations.is_empty() || enough(&direction);
-            if direction.turn == Turn::Running || found_nothing || nothing_to_do {
+            // A wait without a look is over with its turn: it has one when something was heard of.
+            let unheard = direction.operations.front().is_some_and(Operation::is_watch);
+            let found_nothing = direction.drained && (tried > 0 || unheard);
+            if direction.turn == Turn::Running || direction.operations.is_empty() || found_nothing || enough(&direction)
+            {
                 return;
             }
             direction.pass_over_entry();

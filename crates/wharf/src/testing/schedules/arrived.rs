@@ -106,3 +106,25 @@ fn a_client_that_has_come_is_accepted_before_the_listener_is_closed() {
     assert!(matches!(second.payload, Payload::Accepted(_)) && second.token == 2);
     assert_eq!((third.kind, third.token, third.error), (Kind::Accepted, 3, ECANCELED));
 }
+
+#[test]
+fn a_wait_that_looks_at_nothing_is_ended_and_not_told_that_something_has_come() {
+    let scene = Scene::new();
+    let (device, connection) = scene.connected(64);
+    let watch = |token| id(scene.port.watch_readable(&device, token, Sink::Port));
+    assert_eq!(scene.port.cancel(watch(1)), Cancel::Requested);
+    let got = scene.got();
+    assert_eq!((got.token, got.error), (1, ECANCELED));
+    assert!(matches!(scene.port.withdraw(watch(2)), Withdrawal::Withdrawn(_)));
+    // What has come it was told of before, or is told of now.
+    let third = watch(3);
+    scene.fake.peer_writes(connection, 4);
+    assert_eq!((scene.got().token, scene.port.cancel(third)), (3, Cancel::TooLate));
+    let before = scene.receives();
+    scene.receive(&device, memory(8), 4).unwrap();
+    assert_eq!((scene.got().bytes, scene.receives() - before), (4, 1));
+    watch(5);
+    assert!(scene.port.close_device(&device));
+    let got = scene.got();
+    assert_eq!((got.token, got.error), (5, ECANCELED));
+}
