@@ -9,18 +9,9 @@ use std::io::{Error, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use wharf::raw::{Buffers, CompletionEvent, Config, DeviceKind, Port, RawBuffer, Sink};
-use wharf::{FileEngine, SocketEngine, Wake};
 
 fn main() -> std::io::Result<()> {
-    let port = Port::new(Config {
-        concurrency: 0,
-        wake: Wake::default(),
-        pool_buffer_bytes: 4096,
-        pool_keep: 8,
-        sockets: SocketEngine::default(),
-        files: FileEngine::default(),
-        dispose: drop,
-    })?;
+    let port = Port::new(Config::default())?;
     let supervised = port.clone();
     let supervisor = std::thread::spawn(move || supervised.supervise());
 

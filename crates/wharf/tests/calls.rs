@@ -18,11 +18,8 @@ fn raw_port(concurrency: usize) -> raw::Port {
     raw::Port::new(raw::Config {
         concurrency,
         wake: Wake::Eager,
-        pool_buffer_bytes: 64,
-        pool_keep: 1,
-        files: wharf::FileEngine::default(),
-        sockets: wharf::SocketEngine::default(),
         dispose: |completion| DISPOSED.lock().unwrap().push((completion.token, completion.error)),
+        ..raw::Config::default()
     })
     .unwrap()
 }

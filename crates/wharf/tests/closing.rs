@@ -177,14 +177,10 @@ fn the_last_handle_of_a_raw_port_closes_it_and_its_devices() {
             let freed = FREED_RAW.load(SeqCst);
             let port = raw::Port::new(raw::Config {
                 concurrency: 1,
-                wake: wharf::Wake::default(),
-                pool_buffer_bytes: 4096,
-                pool_keep: 4,
-                files: wharf::FileEngine::default(),
-                sockets: wharf::SocketEngine::default(),
                 dispose: |_| {
                     FREED_RAW.fetch_add(1, SeqCst);
                 },
+                ..raw::Config::default()
             })
             .unwrap();
             let (server, mut peer) = pair();

@@ -20,16 +20,7 @@ use wharf::{Buffer, Cancel, Event, FileMessage, GetError, UnpostedReason, Wake, 
 use wharf_testkit::fork::{CALL_SECONDS_MAX, FORKS, Hammer, call, in_fork};
 
 fn raw_port() -> raw::Port {
-    raw::Port::new(raw::Config {
-        concurrency: 0,
-        wake: Wake::default(),
-        pool_buffer_bytes: 4096,
-        pool_keep: 4,
-        files: wharf::FileEngine::default(),
-        sockets: wharf::SocketEngine::default(),
-        dispose: drop,
-    })
-    .unwrap()
+    raw::Port::new(raw::Config::default()).unwrap()
 }
 
 #[test]

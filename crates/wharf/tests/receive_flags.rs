@@ -97,16 +97,7 @@ fn very_much_comes_in_whole_while_others_have_their_turn() {
 // --- The raw layer's ---
 
 fn raw_port() -> raw::Port {
-    raw::Port::new(raw::Config {
-        concurrency: 0,
-        wake: Wake::default(),
-        pool_buffer_bytes: 64,
-        pool_keep: 1,
-        files: wharf::FileEngine::default(),
-        sockets: wharf::SocketEngine::default(),
-        dispose: drop,
-    })
-    .unwrap()
+    raw::Port::new(raw::Config::default()).unwrap()
 }
 
 fn device(port: &raw::Port) -> (raw::Device, std::net::TcpStream) {

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdpSocket};
 use std::time::Duration;
 use wharf::raw::{self, Cancel, CompletionEvent, DeviceKind, GetError, Issued, Sink};
-use wharf::{Buffer, CompletionPort, Event, FileEngine, OperationId, Outcome, SocketEngine, Wake};
+use wharf::{Buffer, CompletionPort, Event, OperationId, Outcome};
 
 /// A test that waits for longer is stuck.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,16 +19,7 @@ const TOKEN: usize = 0x1234;
 type Port = CompletionPort<u32, Vec<u8>>;
 
 fn raw_port() -> raw::Port {
-    raw::Port::new(raw::Config {
-        concurrency: 0,
-        wake: Wake::default(),
-        pool_buffer_bytes: 4096,
-        pool_keep: 4,
-        sockets: SocketEngine::default(),
-        files: FileEngine::default(),
-        dispose: drop,
-    })
-    .unwrap()
+    raw::Port::new(raw::Config::default()).unwrap()
 }
 
 fn pair() -> (StdStream, StdStream) {

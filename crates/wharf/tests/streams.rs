@@ -1632,16 +1632,7 @@ fn a_closed_port_ends_its_streams_operations_and_takes_no_new_ones() {
 // --- The raw layer ---
 
 fn raw_port() -> raw::Port {
-    raw::Port::new(raw::Config {
-        concurrency: 0,
-        wake: Wake::default(),
-        pool_buffer_bytes: 64,
-        pool_keep: 1,
-        files: wharf::FileEngine::default(),
-        sockets: wharf::SocketEngine::default(),
-        dispose: drop,
-    })
-    .unwrap()
+    raw::Port::new(raw::Config::default()).unwrap()
 }
 
 fn adopt(port: &raw::Port, socket: StdStream) -> raw::Device {

@@ -17,16 +17,7 @@ const MANY: usize = 16 * 1024 * 1024;
 const A_WHILE: Duration = Duration::from_millis(60);
 
 fn raw_port() -> raw::Port {
-    raw::Port::new(raw::Config {
-        concurrency: 1,
-        wake: Wake::default(),
-        pool_buffer_bytes: 64,
-        pool_keep: 1,
-        files: wharf::FileEngine::default(),
-        sockets: wharf::SocketEngine::default(),
-        dispose: drop,
-    })
-    .unwrap()
+    raw::Port::new(raw::Config { concurrency: 1, ..raw::Config::default() }).unwrap()
 }
 
 fn supervise(port: &raw::Port) -> JoinHandle<()> {

@@ -205,16 +205,7 @@ mod devices {
     #[test]
     #[allow(unsafe_code)]
     fn the_event_of_an_operation_that_was_withdrawn_is_not_signalled() {
-        let port = raw::Port::new(raw::Config {
-            concurrency: 1,
-            wake: Wake::Adaptive,
-            pool_buffer_bytes: 0,
-            pool_keep: 0,
-            files: raw::FileEngine::Auto,
-            sockets: raw::SocketEngine::Auto,
-            dispose: |_| {},
-        })
-        .unwrap();
+        let port = raw::Port::new(raw::Config { concurrency: 1, ..raw::Config::default() }).unwrap();
         let (ours, _peer) = pair();
         let device = port.adopt(ours, DeviceKind::Stream, 5).unwrap();
         let mut memory = [0_u8; 8];

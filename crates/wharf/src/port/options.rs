@@ -18,21 +18,10 @@ pub struct PortOptions {
     sockets: Option<SocketEngine>,
 }
 
-/// Large receive buffers were worth more than any other tuning with clients that pipeline.
-const POOL_BUFFER_BYTES: usize = 16 * 1024;
-/// 4 MiB of idle buffers at most.
-const POOL_KEEP: usize = 256;
-
 impl Default for PortOptions {
     fn default() -> Self {
-        PortOptions {
-            concurrency: 0,
-            wake: Wake::default(),
-            pool_buffer_bytes: POOL_BUFFER_BYTES,
-            pool_keep: POOL_KEEP,
-            files: None,
-            sockets: None,
-        }
+        let raw::Config { concurrency, wake, pool_buffer_bytes, pool_keep, .. } = raw::Config::default();
+        PortOptions { concurrency, wake, pool_buffer_bytes, pool_keep, files: None, sockets: None }
     }
 }
 

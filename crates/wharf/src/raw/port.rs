@@ -196,12 +196,7 @@ impl Port {
     ///
     /// ```
     /// # use wharf::raw::{Config, ECANCELED, Port, Post};
-    /// # fn port() -> std::io::Result<Port> {
-    /// #     let (wake, sockets, files) = Default::default();
-    /// #     let (concurrency, pool_buffer_bytes, pool_keep) = (0, 0, 0);
-    /// #     Port::new(Config { concurrency, wake, pool_buffer_bytes, pool_keep, sockets, files, dispose: drop })
-    /// # }
-    /// let port = port()?;
+    /// let port = Port::new(Config::default())?;
     /// port.post_with_error(Post { key: 1, token: 2, bytes: 3 }, ECANCELED).unwrap();
     /// let packet = port.get(None).unwrap();
     /// assert_eq!((packet.key, packet.token, packet.bytes, packet.error), (1, 2, 3, ECANCELED));
@@ -225,15 +220,10 @@ impl Port {
     /// ```
     /// # use std::time::Duration;
     /// # use wharf::raw::{Config, Port, Ran};
-    /// # fn port() -> std::io::Result<Port> {
-    /// #     let (wake, sockets, files) = Default::default();
-    /// #     let (concurrency, pool_buffer_bytes, pool_keep) = (0, 0, 0);
-    /// #     Port::new(Config { concurrency, wake, pool_buffer_bytes, pool_keep, sockets, files, dispose: drop })
-    /// # }
     /// use std::sync::atomic::{AtomicUsize, Ordering};
     /// static SUM: AtomicUsize = AtomicUsize::new(0);
     ///
-    /// let port = port()?;
+    /// let port = Port::new(Config::default())?;
     /// let add = |number, ran| {
     ///     if ran == Ran::Worker {
     ///         SUM.fetch_add(number, Ordering::Relaxed);

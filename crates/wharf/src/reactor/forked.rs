@@ -3,10 +3,9 @@
 //! fail as they should, and leave the parent alone, is tested in `tests/fork.rs`.
 
 use super::*;
-use crate::op::{CompletionEvent, SocketEngine};
+use crate::op::CompletionEvent;
 use crate::port::CompletionPort;
 use crate::raw;
-use crate::threads::Wake;
 use std::net::Shutdown;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -18,15 +17,7 @@ const NAME: &str = "reactor::forked::no_call_of_a_forked_child_waits_for_a_lock"
 const CALL_SECONDS_MAX: u32 = 10;
 
 fn port() -> raw::Port {
-    let config = Config {
-        concurrency: 2,
-        wake: Wake::default(),
-        pool_buffer_bytes: 4096,
-        pool_keep: 4,
-        files: FileEngine::default(),
-        sockets: SocketEngine::default(),
-        dispose: drop,
-    };
+    let config = Config { concurrency: 2, ..Config::default() };
     raw::Port::new(config).unwrap()
 }
 
