@@ -515,8 +515,14 @@ impl Operation {
         self.rare.as_ref().is_none_or(|rare| rare.sink.is_none())
     }
 
-    #[inline]
+    // Always: once a message, where there is nothing to take.
+    #[inline(always)]
     pub(crate) fn take_sink(&mut self) -> Sink {
+        if self.rare.is_none() { Sink::Port } else { self.take_rare_sink() }
+    }
+
+    #[inline(never)]
+    fn take_rare_sink(&mut self) -> Sink {
         self.rare.take().and_then(|rare| rare.sink).unwrap_or(Sink::Port)
     }
 

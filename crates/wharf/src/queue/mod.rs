@@ -46,7 +46,7 @@ use lock::BackoffLock;
 pub(crate) use park::Park;
 use park::Woke;
 pub(crate) use report::Note;
-use state::State;
+use state::{Leader, State};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use watchdog::Watchdog;
@@ -385,8 +385,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
                 state.works_in_a_row = 0;
                 continue;
             }
-            if !state.leader && !state.does_without_leader() && !last {
-                (state, ticked) = self.lead(state, deadline);
+            if state.leader == Leader::Nobody && !state.does_without_leader() && !last {
+                (state, ticked) = self.lead(state, Leader::Worker, deadline);
                 polled = true;
                 continue;
             }
@@ -400,12 +400,17 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Step 4: waits in the driver. Returns true when the watchdog timer went off.
-    fn lead<'a>(&'a self, mut state: Guard<'a, State<T>>, deadline: Deadline) -> (Guard<'a, State<T>>, bool) {
+    fn lead<'a>(
+        &'a self,
+        mut state: Guard<'a, State<T>>,
+        who: Leader,
+        deadline: Deadline,
+    ) -> (Guard<'a, State<T>>, bool) {
         let to_take = state.fifo.len() > state.promised && state.has_room();
         // guard: an entry does not keep a supervisor awake [without: let takes = true;]
-        let takes = !state.supervisor_leads;
+        let takes = who == Leader::Worker;
         let busy = !state.engine_work.is_empty() || (to_take && takes);
-        state.leader = true;
+        state.leader = who;
         state.totals.polls += 1;
         let wait = match deadline {
             _ if busy => Some(Duration::ZERO),
@@ -417,10 +422,10 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         state.kicked = wait == Some(Duration::ZERO); // guard: a leader that was kicked before can be kicked again
         let idle = state.fifo.is_empty() && wait != Some(Duration::ZERO);
         let watched = state.standby.is_some() || state.supervisor.is_some();
-        let asleep_since = (idle && watched && !state.supervisor_leads).then(now);
+        let asleep_since = (idle && watched && takes).then(now);
         let unwanted = state.armed_until.is_some() && !state.needs_the_timer();
         let idles = idle && state.last_gap > self.watchdog.tick() / 2;
-        if unwanted && (idles || state.supervisor_leads) {
+        if unwanted && (idles || who == Leader::Supervisor) {
             // The last sleep was long, so this one will be: without this the timer would wake the standby for nothing.
             self.watchdog.disarm();
             state.armed_until = None;
@@ -431,8 +436,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         self.driver.poll(wait, &mut found);
         let mut state = self.state.lock();
         state.read_clock();
-        state.leader = false;
-        state.supervisor_leads = false;
+        state.leader = Leader::Nobody;
         state.polled();
         if let Some(since) = asleep_since {
             state.last_gap = state.clock.saturating_duration_since(since);

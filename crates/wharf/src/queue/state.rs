@@ -126,6 +126,15 @@ pub(super) struct Totals {
     pub(super) write_offs: u64,
 }
 
+/// Who waits in the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    Nobody,
+    Worker,
+    /// The supervisor, or who was that when it went in. It takes no entry.
+    Supervisor,
+}
+
 pub(super) struct State<T> {
     pub(super) fifo: VecDeque<T>,
     pub(super) engine_work: VecDeque<T>,
@@ -139,10 +148,7 @@ pub(super) struct State<T> {
     pub(super) may_grow: bool,
     /// Who would supervise if the supervisor ended.
     pub(super) candidates: Vec<Arc<Park>>,
-    /// Somebody waits in the engine.
-    pub(super) leader: bool,
-    /// The leader is the supervisor, or was when it went in.
-    pub(super) supervisor_leads: bool,
+    pub(super) leader: Leader,
     /// The timer has gone off while nobody was inside, and nobody was found inside since: the supervisor leads.
     pub(super) unattended: bool,
     pub(super) kicked: bool,
@@ -223,8 +229,7 @@ impl<T> State<T> {
             // In a model always: to say so there would take the lock, and be one more step in each schedule.
             may_grow: cfg!(loom),
             candidates: Vec::new(),
-            leader: false,
-            supervisor_leads: false,
+            leader: Leader::Nobody,
             unattended: false,
             kicked: false,
             batches: 0,
@@ -311,7 +316,8 @@ impl<T> State<T> {
     /// themselves, or handlers that take long, would starve the rest.
     #[inline]
     pub(super) fn poll_is_due(&self) -> bool {
-        !self.leader && (self.since_poll >= super::POLL_EVERY || self.clock >= self.polled_at + super::TICK)
+        self.leader == Leader::Nobody
+            && (self.since_poll >= super::POLL_EVERY || self.clock >= self.polled_at + super::TICK)
     }
 
     /// A poll was made, or could bring nothing. Work does not begin anew with it: a piece may take a tick, so that a
@@ -358,12 +364,12 @@ impl<T> State<T> {
     /// A worker waits in the engine.
     #[inline]
     pub(super) fn worker_leads(&self) -> bool {
-        self.leader && !self.supervisor_leads
+        self.leader == Leader::Worker
     }
 
     /// Somebody waits in the engine, or is about to: the supervisor, where all are outside, after each piece of work.
     fn is_led(&self) -> bool {
-        self.leader || (self.unattended && !self.anybody_inside())
+        self.leader != Leader::Nobody || (self.unattended && !self.anybody_inside())
     }
 
     /// Somebody is inside `get` and can be reached.
@@ -575,7 +581,7 @@ impl<T> State<T> {
         if self.has_entries_left() && self.has_room() {
             due = due.min(self.marked_at + tick); // guard: an entry that a free slot could take is not left behind
         }
-        if !self.leader {
+        if self.leader == Leader::Nobody {
             due = due.min(self.polled_at + tick); // guard: a port without a leader is polled in time
         }
         let looks = self.workers.iter().flatten().filter_map(|worker| self.look_due(worker, tick));
@@ -599,7 +605,7 @@ impl<T> State<T> {
         {
             urgent = false;
             let Some((waiter, standing_by)) = self.pop_waiter() else {
-                if !self.supervisor_leads {
+                if self.leader != Leader::Supervisor {
                     self.kick(&mut wakes); // guard: an insertion reaches a sleeping leader
                 }
                 break;
@@ -611,7 +617,7 @@ impl<T> State<T> {
             worker.promised = true;
             wakes.parks.push((worker.shared.park.clone(), standing_by));
         }
-        if urgent && !self.leader && self.active == 0 {
+        if urgent && self.leader == Leader::Nobody && self.active == 0 {
             self.nudge_top(&mut wakes); // guard: where all have said that they block, one leads
         }
         if !self.engine_work.is_empty() {
@@ -666,7 +672,10 @@ impl<T> State<T> {
         if self.needs_the_timer() {
             let until = self.armed_until.expect("the watchdog timer is armed");
             assert!(until <= self.clock + super::TICK, "it goes off within a tick");
-            assert!(self.leader || self.standby.is_some() || self.supervisor.is_some(), "somebody sleeps on it");
+            assert!(
+                self.leader != Leader::Nobody || self.standby.is_some() || self.supervisor.is_some(),
+                "somebody sleeps on it"
+            );
         }
     }
 
@@ -679,7 +688,7 @@ impl<T> State<T> {
     }
 
     pub(super) fn kick(&mut self, wakes: &mut Wakes) {
-        if self.leader && !self.kicked {
+        if self.leader != Leader::Nobody && !self.kicked {
             self.kicked = true;
             self.totals.wakes += 1;
             wakes.kick = true;
@@ -730,7 +739,7 @@ impl<T> State<T> {
         let in_time = |at: Instant| until <= at.max(self.clock).max(self.next_tick);
         let looks = self.workers.iter().flatten().filter_map(|worker| self.look_due(worker, tick));
         looks.for_each(|look| assert!(in_time(look), "for a look"));
-        assert!(self.leader || in_time(self.polled_at + tick), "for a poll");
+        assert!(self.leader != Leader::Nobody || in_time(self.polled_at + tick), "for a poll");
         let waits = self.has_entries_left() && self.has_room();
         assert!(!waits || in_time(self.marked_at + tick), "for an entry that a free slot could take");
     }

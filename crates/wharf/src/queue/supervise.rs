@@ -15,7 +15,7 @@
 //! It does not begin to lead before the timer has gone off: a worker that comes back soon leads itself.
 
 use super::park::{Park, Woke};
-use super::state::State;
+use super::state::{Leader, State};
 use super::{Driver, Queue};
 use crate::sync::{Arc, Guard};
 use crate::sys::probe::ThreadState;
@@ -82,7 +82,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
             park.signal(true); // guard: a supervisor learns that it is to stop
         }
         state.candidates.drain(..).for_each(|park| park.signal(false)); // guard: a candidate learns that it may supervise
-        let leads = state.supervisor_leads;
+        let leads = state.leader == Leader::Supervisor;
         self.release(state, false); // guard: the end of supervision settles
         if leads {
             self.driver.kick(); // guard: a supervisor that leads learns that it is to stop
@@ -97,7 +97,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         state.unattended &= !state.anybody_inside();
         // Who supervised before may be about to leave the engine.
-        if !state.unattended || state.leader {
+        if !state.unattended || state.leader != Leader::Nobody {
             drop(state);
             return self.tend_beside_workers(park);
         }
@@ -116,7 +116,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
         }
         let mut state = self.state.lock();
         state.tick();
-        if state.leader
+        if state.leader != Leader::Nobody
             && state.fifo.is_empty()
             && state.engine_work.is_empty()
             && state.batches == 0
@@ -144,9 +144,8 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     }
 
     /// Everybody is outside: leads. What is found and needs a slot is left to workers that come.
-    fn tend_alone<'a>(&'a self, mut state: Guard<'a, State<T>>, park: &Arc<Park>) -> Tended<T> {
-        state.supervisor_leads = true;
-        let (mut state, ticked) = self.lead(state, Deadline::Never);
+    fn tend_alone<'a>(&'a self, state: Guard<'a, State<T>>, park: &Arc<Park>) -> Tended<T> {
+        let (mut state, ticked) = self.lead(state, Leader::Supervisor, Deadline::Never);
         if ticked && !state.closed {
             state = self.look(state).0;
         }
@@ -185,7 +184,7 @@ impl<T: Send, D: Driver<T>> Queue<T, D> {
     /// Wakes whom the queue's rules name, or a waiting worker that leads.
     fn have_one_lead(&self, mut state: Guard<'_, State<T>>) {
         let mut wakes = state.settle(&self.watchdog, false);
-        if !state.leader && wakes.is_empty() && !state.does_without_leader() {
+        if state.leader == Leader::Nobody && wakes.is_empty() && !state.does_without_leader() {
             state.nudge_top(&mut wakes); // guard: a supervisor has somebody lead
         }
         drop(state);

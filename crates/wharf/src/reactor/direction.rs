@@ -211,14 +211,18 @@ impl Direction {
         wanted
     }
 
+    #[inline(never)]
     fn be_queued(&mut self) {
         self.turn = Turn::Queued;
         self.in_work = self.needs_no_slot();
     }
 
     /// An operation among these has another end than a packet, so that no worker with a slot has to come for it.
+    #[inline]
     fn needs_no_slot(&self) -> bool {
-        self.operations.iter().any(|operation| !operation.is_for_port())
+        let behind = |cold: &Cold| cold.more.iter().any(|operation| !operation.is_for_port());
+        let first = self.operations.front().is_some_and(|operation| !operation.is_for_port());
+        first || self.operations.cold.as_deref().is_some_and(behind)
     }
 
     /// An operation was appended that needs no slot, and an entry that needs one lies in the queue. True when the
@@ -233,7 +237,7 @@ impl Direction {
     }
 
     /// An operation was appended. True when the caller has to queue the direction.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wants_a_turn(&mut self) -> bool {
         let wanted = self.turn == Turn::Idle && !self.drained && !self.operations.is_empty();
         if wanted {

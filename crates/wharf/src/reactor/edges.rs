@@ -5,28 +5,16 @@
 //! a wait that comes to its turn is over: whether there is something a later call finds out, and drains the side if
 //! there is nothing.
 
-use super::{DeviceKind, DeviceState, EINVAL, ENOTCONN, ESHUTDOWN, Issued, Kind, Port, Sink};
-use crate::op::{Operation, phase};
-use crate::reactor::device::shut;
+use super::receive::may_receive;
+use super::{DeviceKind, DeviceState, EINVAL, Issued, Kind, Port, Sink};
+use crate::op::Operation;
 use crate::sync::Arc;
-use std::sync::atomic::Ordering;
 
 impl Port {
     pub(crate) fn watch_readable(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {
         let device = self.own(device)?;
-        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
-            return Err(EINVAL);
-        }
-        if !device.is(phase::CONNECTED) {
-            return Err(ENOTCONN);
-        }
-        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
-            return Err(ESHUTDOWN);
-        }
-        match device.failed_receive.load(Ordering::Acquire) {
-            0 => self.issue_receive(device, Operation::watch(Kind::Readable, token, sink)),
-            error => Err(error),
-        }
+        may_receive(device)?;
+        self.issue_receive(device, Operation::watch(Kind::Readable, token, sink))
     }
 
     pub(crate) fn watch_writable(&self, device: &Arc<DeviceState>, token: usize, sink: Sink) -> Result<Issued, i32> {

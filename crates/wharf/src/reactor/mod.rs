@@ -333,6 +333,7 @@ impl Port {
 
     /// Like [`deliver`](Port::deliver), but a packet for the queue is returned, and a function called: the caller is
     /// inside `get`, and hands it out at once.
+    #[inline(always)]
     fn hand_out(&self, sink: Sink, completion: Completion) -> Option<Completion> {
         match sink.send(completion)? {
             Delivery::Packet(completion) => Some(completion),
@@ -367,7 +368,8 @@ fn files_under_way(device: &DeviceState, direction: &Direction) -> Vec<u64> {
     if device.kind == DeviceKind::File { direction.under_way().collect() } else { Vec::new() }
 }
 
-#[inline]
+// Always: once a message.
+#[inline(always)]
 fn finish(device: &DeviceState, mut operation: Operation, error: i32, payload: Payload) -> (Sink, Completion) {
     let named_memory = operation.names_memory();
     let sink = operation.take_sink();

@@ -40,9 +40,26 @@ pub(super) enum Attempt {
     NotNow,
 }
 
+/// Whether a stream, or a pipe or the like, can be received from.
+#[inline]
+pub(super) fn may_receive(device: &DeviceState) -> Result<(), i32> {
+    if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
+        return Err(EINVAL);
+    }
+    if !device.is(phase::CONNECTED) {
+        return Err(ENOTCONN);
+    }
+    if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
+        return Err(ESHUTDOWN);
+    }
+    match device.failed_receive.load(Ordering::Acquire) {
+        0 => Ok(()),
+        error => Err(error),
+    }
+}
+
 impl Port {
     #[allow(unsafe_code)]
-    #[inline]
     pub(crate) unsafe fn receive(
         &self,
         device: &Arc<DeviceState>,
@@ -50,8 +67,13 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        // SAFETY: the caller promises the same.
-        unsafe { self.receive_with(device, buffers, ReceiveFlags::default(), token, sink) }
+        let device = self.own(device)?;
+        may_receive(device)?;
+        if buffers.is_empty_list() {
+            return Err(EINVAL);
+        }
+        let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
+        self.issue_receive(device, Operation::new(kind, token, sink, buffers))
     }
 
     /// # Safety
@@ -66,30 +88,19 @@ impl Port {
         token: usize,
         sink: Sink,
     ) -> Result<Issued, i32> {
-        let device = self.own(device)?;
-        let alone = flags.is_empty() || flags == ReceiveFlags::WAIT_ALL;
+        let suits = flags == ReceiveFlags::WAIT_ALL || self.own(device)?.kind == DeviceKind::Stream;
         let pooled = matches!(buffers, Buffers::Pooled);
-        if !flags.are_sound() || !flags.is_empty() && pooled || !alone && device.kind != DeviceKind::Stream {
+        if !flags.is_empty() && (!flags.are_sound() || !suits || pooled) {
             return Err(EINVAL);
         }
-        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) || buffers.is_empty_list() {
-            return Err(EINVAL);
+        if flags.is_empty() || buffers.total() == 0 {
+            // SAFETY: the caller promises the same.
+            return unsafe { self.receive(device, buffers, token, sink) };
         }
-        if !device.is(phase::CONNECTED) {
-            return Err(ENOTCONN);
-        }
-        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
-            return Err(ESHUTDOWN);
-        }
-        match device.failed_receive.load(Ordering::Acquire) {
-            0 => {}
-            error => return Err(error),
-        }
-        let kind = if buffers.total() == 0 { Kind::Readable } else { Kind::Received };
-        let mut operation = Operation::new(kind, token, sink, buffers);
-        if kind == Kind::Received {
-            operation.flags = flags;
-        }
+        let device = self.own(device)?;
+        may_receive(device)?;
+        let mut operation = Operation::new(Kind::Received, token, sink, buffers);
+        operation.flags = flags;
         self.issue_receive(device, operation)
     }
 
@@ -137,8 +148,9 @@ impl Port {
             let done = self.execute_receive(device, operation, Out::Issuing);
             return Ok(done.map_or(Issued::Pending(id), Issued::Done));
         }
+        let moves = !operation.is_for_port() && device.kind != DeviceKind::Listener;
         direction.operations.push_back(operation);
-        let moves = device.kind != DeviceKind::Listener && direction.moves_to_work();
+        let moves = moves && direction.moves_to_work();
         if !moves && !direction.wants_a_turn() {
             return Ok(Issued::Pending(id));
         }
@@ -167,7 +179,8 @@ impl Port {
     }
 
     /// [`receive_turn`](Port::receive_turn) of a side that nobody owns.
-    #[inline]
+    // Always: once a message.
+    #[inline(always)]
     pub(super) fn receive_turn_of(
         &self,
         device: &Arc<DeviceState>,
@@ -222,6 +235,19 @@ impl Port {
             }
             first = Some(self.received(device, result, piece.length, None));
         }
+        self.go_on_receiving(device, operation, first, out)
+    }
+
+    /// Executes an operation, whose `first` attempt is known perhaps.
+    // Apart from what nearly all come to, which has its own copy of what it calls.
+    #[inline(never)]
+    fn go_on_receiving(
+        &self,
+        device: &Arc<DeviceState>,
+        mut operation: Operation,
+        mut first: Option<Attempt>,
+        out: Out,
+    ) -> Option<Completion> {
         let mut calls = 0;
         loop {
             calls += 1;

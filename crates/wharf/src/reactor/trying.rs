@@ -6,11 +6,9 @@
 
 use super::send::{Attempt, take_batch};
 use super::{
-    DeviceKind, DeviceState, EAGAIN, EBADF, EINVAL, ENOTCONN, ESHUTDOWN, PIECES_MAX, Port, RawBuffer, Side,
-    receive::Attempt as Received,
+    DeviceKind, DeviceState, EAGAIN, EBADF, EINVAL, PIECES_MAX, Port, RawBuffer, Side,
+    receive::{Attempt as Received, may_receive},
 };
-use crate::op::phase;
-use crate::reactor::device::shut;
 use crate::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -78,20 +76,8 @@ impl Port {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn receive_borrowed(&self, device: &Arc<DeviceState>, into: &[RawBuffer]) -> Result<usize, i32> {
         let device = self.own(device)?;
-        if !matches!(device.kind, DeviceKind::Stream | DeviceKind::Handle) {
-            return Err(EINVAL);
-        }
+        may_receive(device)?;
         self.is_open()?;
-        if !device.is(phase::CONNECTED) {
-            return Err(ENOTCONN);
-        }
-        if device.shut.load(Ordering::Acquire) & shut::RECEIVE != 0 {
-            return Err(ESHUTDOWN);
-        }
-        match device.failed_receive.load(Ordering::Acquire) {
-            0 => {}
-            error => return Err(error),
-        }
         let mut direction = device.receive.lock();
         if direction.closed {
             return Err(EBADF);
