@@ -108,7 +108,23 @@ pub fn peaks(b: &Bench) -> Vec<Peaks> {
         .collect()
 }
 
+/// How often a peak is measured that the machine disturbs.
+const TRIES: usize = 3;
+
+/// A worker that waits for a page or for a lock of the kernel while it computes is blocked as any other, and is
+/// replaced. On a machine with much else to do that happens now and then, and the peak says nothing then: it is
+/// measured again. Only the port knows that it happened, so a peak above the limit counts at once where the port has
+/// replaced nobody who did not say so.
 fn peak(b: &Bench, limit: usize, workers: usize, style: Style) -> Peak {
+    for _ in 1..TRIES {
+        let port = b.limited(limit);
+        let peak = peak_on(&port, limit, workers, style);
+        let replaced = port.stats().write_offs.unwrap_or(0);
+        if peak.running <= limit || replaced == 0 {
+            return peak;
+        }
+        b.note(format!("limit {limit}, {style:?}: {} running, {replaced} replaced; once more", peak.running));
+    }
     peak_on(&b.limited(limit), limit, workers, style)
 }
 
