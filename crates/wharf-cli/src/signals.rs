@@ -8,7 +8,7 @@ pub fn catch<C: Context + Clone + Sync>(
     port: &CompletionPort<(), C>,
     context: impl Fn(i32) -> C,
 ) -> Result<(), String> {
-    for number in system::ENDING.into_iter().filter(|&number| !system::is_ignored(number)) {
+    for number in system::ENDING.into_iter().filter(|&number| !system::stays_ignored(number)) {
         let caught = port.signal(number, (), context(number));
         caught.map_err(|error| format!("Ctrl+C cannot be waited for: {error}"))?;
     }

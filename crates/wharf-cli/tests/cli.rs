@@ -436,6 +436,16 @@ fn a_hangup_ends_a_server_cleanly_unless_it_is_ignored() {
     assert_eq!(wharf.end_by(Signal::TERM).code, Some(0));
 }
 
+/// A script starts it in the background, and ends it.
+#[test]
+fn an_interrupt_ends_a_server_though_it_was_ignored_when_it_started() {
+    let mut shell = Command::new("sh");
+    let script = r#"trap "" INT; exec "$0" serve echo --listen 127.0.0.1:0"#;
+    let wharf = Wharf::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_wharf")])).unwrap();
+    wharf.address();
+    assert_eq!(wharf.end_by(Signal::INT).code, Some(0));
+}
+
 #[test]
 fn a_report_that_cannot_be_written_is_an_error() {
     let (_server, port) = perf_server();

@@ -17,8 +17,13 @@ pub const ENDING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 /// What asks a row of tests to end.
 pub const ENDING_TESTS: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
-/// Whether the program was started so that a signal does nothing to it, as by `nohup`. That stays so.
-pub fn is_ignored(signal: i32) -> bool {
+/// Whether the program was started so that a hangup does nothing to it, as by `nohup`. That stays so. Who asks for an
+/// end by name gets it: a script's shell ignores SIGINT in what it starts in the background.
+pub fn stays_ignored(signal: i32) -> bool {
+    signal == SIGHUP && is_ignored(signal)
+}
+
+fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)

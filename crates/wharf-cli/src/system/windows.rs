@@ -21,7 +21,7 @@ pub const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGBREAK];
 pub const ENDING_TESTS: [i32; 3] = ENDING;
 
 /// Nothing is ignored on Windows.
-pub fn is_ignored(_: i32) -> bool {
+pub fn stays_ignored(_: i32) -> bool {
     false
 }
 
