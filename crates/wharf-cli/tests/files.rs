@@ -702,6 +702,34 @@ fn who_drips_a_request_is_told_and_closed() {
     assert!(wharf.end().contains(", 2 too late, "));
 }
 
+/// Bytes come all the time, so that often one comes in the moment that it is too late.
+#[test]
+fn who_drips_a_request_fast_is_told_as_well() {
+    let tree = Tree::new("drip-fast");
+    let wharf = Server::serve(&tree.root(), &["--header-timeout", "0.2"]);
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = wharf.client();
+            thread::spawn(move || {
+                let mut sender = client.socket.try_clone().unwrap();
+                // Before the others start: this one has begun.
+                sender.write_all(b"G").unwrap();
+                let dripping = thread::spawn(move || {
+                    let until = Instant::now() + DEADLINE;
+                    while Instant::now() < until && sender.write_all(b"G").is_ok() {
+                        thread::sleep(Duration::from_micros(300));
+                    }
+                });
+                assert_eq!(client.answer().status, 408);
+                client.socket.shutdown(Shutdown::Both).unwrap();
+                dripping.join().unwrap();
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert!(wharf.end().contains(", 40 too late, "));
+}
+
 #[test]
 fn who_is_idle_is_closed_without_a_word() {
     let tree = Tree::new("idle");

@@ -146,6 +146,19 @@ impl Connection {
     pub fn go_on(mut self: Box<Self>, mut stream: Stream) {
         loop {
             let step = self.next_step();
+            if let Step::Receive(until, wait) = step {
+                if wait == Wait::Request && self.shared.stopping.load(Relaxed) {
+                    return;
+                }
+                if !self.deadline.set(until, wait) {
+                    // Its time was over in the moment that more came. It is told, as it would be without that.
+                    if self.is_late() {
+                        continue;
+                    }
+                    return;
+                }
+                self.wait = wait;
+            }
             let Some(issued) = self.issue(step, &stream) else { return };
             match issued {
                 Ok(Outcome::Pending(_)) | Err(()) => return,
@@ -187,14 +200,14 @@ impl Connection {
         let send_by = || clock::milliseconds() + shared.send_timeout_ms;
         Some(match step {
             Step::Send => {
-                if !self.deadline.set(send_by(), Wait::Other) {
+                if !self.may_send(send_by()) {
                     return None;
                 }
                 let buffer = self.output.take();
                 stream.send(buffer, Purpose::Serve(self)).map_err(drop)
             }
             Step::SendFile => {
-                if !self.deadline.set(send_by(), Wait::Other) {
+                if !self.may_send(send_by()) {
                     return None;
                 }
                 let head = self.output.take();
@@ -209,14 +222,10 @@ impl Connection {
                 };
                 stream.send_file(message, Purpose::Serve(self)).map_err(drop)
             }
-            Step::Receive(until, wait) => {
-                if wait == Wait::Request && shared.stopping.load(Relaxed) || !self.deadline.set(until, wait) {
-                    return None;
-                }
+            Step::Receive(..) => {
                 if matches!(self.ending, Some(Ending::Lingering { .. })) {
                     let _ = stream.shutdown(Shutdown::Write);
                 }
-                self.wait = wait;
                 self.input.release();
                 stream.recv_pooled(Purpose::Serve(self)).map_err(drop)
             }
@@ -229,7 +238,14 @@ impl Connection {
         })
     }
 
-    /// A receive was cancelled: because a head took too long?
+    /// What is to be sent has time until `by`. A request whose end came in the moment that it was found too late is
+    /// answered; whatever else is too late is over.
+    fn may_send(&mut self, by: u64) -> bool {
+        let waited_for = std::mem::replace(&mut self.wait, Wait::Other);
+        self.deadline.set(by, Wait::Other) || waited_for == Wait::Head && self.deadline.take_over(by)
+    }
+
+    /// It is too late for what it waits for: because a head took too long?
     fn is_late(&mut self) -> bool {
         if self.wait != Wait::Head || !self.deadline.take_over(clock::milliseconds() + LINGER_MS) {
             return false;
