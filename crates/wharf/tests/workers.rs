@@ -770,10 +770,18 @@ fn a_thread_that_cannot_be_started_is_tried_again_and_told_once_a_second() {
         eventually("the threads wait", || port.stats().waiting == 2);
         // There is no room for a further stack.
         let limit = rustix::process::getrlimit(Resource::As);
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-        let kilobytes: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-        let little = (kilobytes + 1024) * 1024;
+        let kilobytes = || -> u64 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+            size.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        // A thread that has just started maps much, and gives most of it back: there would be room later.
+        eventually("no thread maps memory", || {
+            let before = kilobytes();
+            thread::sleep(Duration::from_millis(20));
+            kilobytes() == before
+        });
+        let little = (kilobytes() + 1024) * 1024;
         rustix::process::setrlimit(Resource::As, Rlimit { current: Some(little), ..limit }).unwrap();
         let begin = Instant::now();
         (0..3).for_each(|n| port.post(0, 0, ledger.token(n)).unwrap());
